@@ -1,0 +1,73 @@
+"""Checks of arguments: each error names the argument, the rule, the value received and the remedy."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def positive_integer(name: str, value: Any, smallest: int = 1) -> int:
+    """Return `value` as an int of at least `smallest`; raises TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < smallest:
+        raise ValueError(f"{name} must be at least {smallest}, got {value}")
+    return int(value)
+
+
+def seed_number(name: str, value: Any) -> int:
+    """Return `value` as a seed, an int from 0 to 2**63 - 1."""
+    seed = positive_integer(name, value, smallest=0)
+    if seed >= 2**63:
+        raise ValueError(f"{name} must be below 2**63, got {seed}")
+    return seed
+
+
+def positive_number(name: str, value: Any, zero: bool = False) -> float:
+    """Return `value` as a finite float above zero (or at least zero)."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    number = float(value)
+    if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
+        raise ValueError(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {number:g}")
+    return number
+
+
+def choice(name: str, value: Any, valid: tuple[str, ...]) -> str:
+    """Return `value` if it is one of `valid`; the error lists them."""
+    if value not in valid:
+        raise ValueError(f"{name} must be one of {', '.join(valid)}, got {value!r}")
+    return str(value)
+
+
+def matrix(name: str, value: Any) -> NDArray[np.float64]:
+    """Return `value` as a finite, non-empty (samples, d) float64 array."""
+    array = _numeric(name, value)
+    if array.ndim != 2:
+        raise ValueError(f"{name} must have shape (samples, d), got {array.shape}")
+    return np.ascontiguousarray(finite(name, array), np.float64)
+
+
+def finite(name: str, value: Any) -> NDArray[np.generic]:
+    """Return `value` as a numeric array that is not empty and has no NaN or infinity."""
+    array = _numeric(name, value)
+    if array.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    bad = ~np.isfinite(array)
+    if bad.any():
+        where = ", ".join(map(str, np.argwhere(bad)[0]))
+        raise ValueError(f"{name} must be finite, got {array[bad][0]} at index ({where}); remove or replace it")
+    return array
+
+
+def _numeric(name: str, value: Any) -> NDArray[np.generic]:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{name} must be an array of real numbers, got dtype {array.dtype}")
+    return array

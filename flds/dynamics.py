@@ -1,0 +1,199 @@
+"""Forward pass, backward pass and update of N particles at depth L: the coupled system, discretised.
+
+With lazily sampled tied weights and noise by law, the N particles are a ResNet of width N under SGD,
+exactly in law. With independent weights they follow the Euler–Maruyama scheme of Definition 1,
+F-(7)–(9). The passes do not know which of these, or whether the weights are held as a matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flds.problem import TrainingProblem
+from flds.settings import Settings
+from solvers.blocks import Blocks
+from solvers.random import Address, Noise, Stream
+from solvers.sampling import MatchedAllSampling, MatchedSampling, Sampling, orthonormalise
+from solvers.weight_operator import Coordinates, DenseOperator, LazyOperator, WeightOperator
+
+Array = NDArray[np.floating]
+
+# Probes share their fresh noise within a chunk; the size bounds memory and the cost of factoring.
+PROBE_CHUNK = 64
+
+
+@dataclass
+class ForwardPass:
+    """States of a batch at all depths, coordinates of its features, and the outputs."""
+
+    states: list[Array]  # h_0 … h_L, each (b, N); h_L alone where only outputs were asked for
+    coordinates: list[Coordinates]
+    variance: NDArray[np.float64]  # E h_ℓ², mean over the batch, (L + 1,)
+    outputs: NDArray[np.float64]  # f, (b, outputs)
+
+
+@dataclass
+class BackwardPass:
+    """Gradients of the samples that train, their weights, and coordinates at all depths."""
+
+    active: NDArray[np.intp]  # batch positions with L' ≠ 0
+    weights: NDArray[np.float64]  # L', or its norm with several outputs, (active,)
+    bottom: Array  # g_0, (active, N)
+    coordinates: list[Coordinates]
+    variance: NDArray[np.float64]  # E g_ℓ², mean over the samples that train, (L + 1,)
+
+
+class Network:
+    """N particles at depth L, with the trainable U, W_1 … W_L and v.
+
+    Parameters
+    ----------
+    problem : TrainingProblem
+        Supplies d, the number of outputs, φ and T.
+    settings : Settings
+        Supplies N, L, the operator, the sampling and the precision.
+    seed : int
+        Seed of all noise.
+    """
+
+    def __init__(self, problem: TrainingProblem, settings: Settings, seed: int) -> None:
+        self.problem, self.settings = problem, settings
+        self.blocks = Blocks(settings.particles, settings.threads)
+        self.noise = Noise(seed, settings.noise_depth // settings.depth)
+        self.root_tau = math.sqrt(problem.horizon / settings.depth)
+
+    def initialise(self) -> None:
+        """Draw U, v and what is to be known of every W_ℓ in advance."""
+        problem, settings = self.problem, self.settings
+        inputs, outputs = problem.x.shape[1], problem.outputs
+        constants = np.empty((outputs + inputs, settings.particles), settings.numpy_dtype)
+        self.readout, self.input_weights = constants[:outputs], constants[outputs:]  # v, U as rows
+        draws = Noise(self.noise.seed)  # U and v have no depth, so refinement does not touch them
+        for part, stream in ((self.readout, Stream.READOUT), (self.input_weights, Stream.INPUT)):
+            address = Address(stream, positions=tuple(range(len(part))))
+            self.blocks.each(lambda block, part=part, address=address: draws.fill(part, block, address))  # type: ignore[misc]
+        if settings.sampling != "law":
+            orthonormalise(self.blocks, constants)
+        self.layers = list(self._layers(constants))
+
+    def _layers(self, constants: Array) -> Iterator[WeightOperator]:
+        settings = self.settings
+        tied = settings.backward_weights == "tied"
+        drawn = constants.copy() if settings.sampling != "law" else constants
+        shared = MatchedAllSampling(self.blocks, drawn) if settings.sampling == "matched_all" else Sampling()
+        for layer in range(settings.depth):
+            if settings.operator == "dense":
+                yield DenseOperator(self.blocks, self.noise, layer, tied=tied, dtype=settings.numpy_dtype)
+                continue
+            matched = settings.sampling == "matched"
+            yield LazyOperator(
+                self.blocks, self.noise, layer, tied=tied, tolerance=settings.tolerance,
+                budget=settings.rank_budget, dtype=settings.numpy_dtype,
+                sampling=MatchedSampling(self.blocks, drawn) if matched else shared,
+            )  # fmt: skip
+
+    def forward(self, inputs: Array, address: Address, *, probe: bool = False) -> ForwardPass:
+        """h_0 = U x/√d, h_ℓ = h_{ℓ-1} + √τ 𝒲_ℓ φ(h_{ℓ-1}), f = ⟨v, h_L⟩: F-(1), and F-(7) in the limit.
+
+        A probe leaves the network as it was and keeps no states but the last.
+        """
+        h = self._embed(inputs)
+        states, coordinates, variance = [h], [], [self._second_moment(h)]
+        for operator in self.layers:
+            image, c = operator.forward(self._apply(self.problem.phi.value, h), address, h, remember=not probe)
+            h = self._step(h, image)
+            states = [h] if probe else [*states, h]
+            coordinates.append(c)
+            variance.append(self._second_moment(h))
+        outputs = self.blocks.mean(lambda block: h[:, block] @ self.readout[:, block].T)
+        return ForwardPass(states, coordinates, np.array(variance), outputs)
+
+    def backward(self, forward: ForwardPass, slopes: NDArray[np.float64], step: int) -> BackwardPass:
+        """g_L = v, g_{ℓ-1} = g_ℓ + √τ φ'(h_{ℓ-1}) 𝒲_ℓᵀ g_ℓ: F-(4), and F-(8) in the limit.
+
+        `slopes` are L', (b, outputs). With several outputs a sample carries the one combination
+        Σ_c L'_c g_c / ‖L'‖ that its update needs, with weight ‖L'‖.
+        """
+        norms = slopes[:, 0] if slopes.shape[1] == 1 else np.linalg.norm(slopes, axis=1)
+        active = np.flatnonzero(norms)
+        weights = norms[active]
+        mixture = (slopes[active] / weights[:, None]).astype(self.readout.dtype)
+        g = np.empty((len(active), self.settings.particles), self.readout.dtype)
+        self.blocks.each(lambda block: np.matmul(mixture, self.readout[:, block], out=g[:, block]))
+        address = Address(Stream.BACKWARD, step, tuple(int(i) for i in active))
+        coordinates, variance = [], [self._second_moment(g)]
+        for operator, h in zip(reversed(self.layers), reversed(forward.states[:-1]), strict=True):
+            image, d = operator.backward(g, address, g)
+            g = self._step(g, image, self._apply(self.problem.phi.derivative, h[active]))
+            coordinates.append(d)
+            variance.append(self._second_moment(g))
+        return BackwardPass(active, weights, g, coordinates[::-1], np.array(variance[::-1]))
+
+    def update(self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass,
+               rate: float) -> None:  # fmt: skip
+        """One step of SGD with rate η_c n on U, every W_ℓ and v; the gradient is the batch mean."""
+        rate = rate / len(inputs)
+        active = backward.active
+        scaled = backward.weights[:, None] * inputs[active] * (-rate / math.sqrt(inputs.shape[1]))
+        self._add(self.input_weights, scaled.T, backward.bottom)
+        self._add(self.readout, -rate * slopes.T, forward.states[-1])
+        for operator, c, d in zip(self.layers, forward.coordinates, backward.coordinates, strict=True):
+            operator.update(-rate * self.root_tau * backward.weights[:, None] * d, c[active])
+
+    def probe(self, inputs: Array, step: int, first: int) -> NDArray[np.float64]:
+        """Return the outputs of inputs that are not trained on; they read noise from `first` on."""
+        outputs = []
+        for start in range(0, len(inputs), PROBE_CHUNK):
+            chunk = inputs[start : start + PROBE_CHUNK]
+            address = Address(Stream.PROBE, step, tuple(range(first + start, first + start + len(chunk))))
+            outputs.append(self.forward(chunk, address, probe=True).outputs)
+        return np.concatenate(outputs)
+
+    def matching_exhausted(self) -> bool:
+        """Whether some layer had too little room left to match its noise."""
+        return any(isinstance(layer, LazyOperator) and layer.sampling.exhausted for layer in self.layers)
+
+    def _embed(self, inputs: Array) -> Array:
+        scaled = (inputs / math.sqrt(inputs.shape[1])).astype(self.input_weights.dtype)
+        h = np.empty((len(inputs), self.settings.particles), self.input_weights.dtype)
+        self.blocks.each(lambda block: np.matmul(scaled, self.input_weights[:, block], out=h[:, block]))
+        return h
+
+    def _apply(self, function, x: Array) -> Array:  # type: ignore[no-untyped-def]
+        out = np.empty_like(x)
+
+        def work(block: slice) -> None:
+            out[:, block] = function(x[:, block])
+
+        self.blocks.each(work)
+        return out
+
+    def _step(self, state: Array, image: Array, slope: Array | None = None) -> Array:
+        """Return state + √τ image, or state + √τ slope · image, in the memory of `image`."""
+
+        def work(block: slice) -> None:
+            part = image[:, block]
+            part *= self.root_tau
+            if slope is not None:
+                part *= slope[:, block]
+            part += state[:, block]
+
+        self.blocks.each(work)
+        return image
+
+    def _add(self, rows: Array, amounts: Array, vectors: Array) -> None:
+        amounts = np.ascontiguousarray(amounts, rows.dtype)
+
+        def work(block: slice) -> None:
+            rows[:, block] += amounts @ vectors[:, block]
+
+        self.blocks.each(work)
+
+    def _second_moment(self, x: Array) -> float:
+        total = self.blocks.mean(lambda block: np.atleast_1d(np.einsum("ij,ij->", x[:, block], x[:, block])))
+        return float(total[0]) / len(x) if len(x) else math.nan

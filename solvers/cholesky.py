@@ -1,0 +1,105 @@
+"""Rank-revealing Cholesky factors, built row by row in the order the vectors arrive.
+
+A Gram matrix may be singular (repeated inputs, converged training). Rows whose pivot falls below the
+tolerance are skipped instead of dividing by rounding errors, and the order of the others is kept, so
+that runs of different particle number and depth choose the same directions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+Matrix = NDArray[np.float64]
+
+
+def rank_revealing_cholesky(gram: Matrix, smallest_pivot: Matrix) -> tuple[Matrix, NDArray[np.intp]]:
+    """Factor gram ≈ C Cᵀ, skipping rows below their tolerance.
+
+    Parameters
+    ----------
+    gram : (b, b) float64
+        Positive semidefinite matrix of inner products.
+    smallest_pivot : (b,) float64
+        Smallest squared residual norm for which row s starts a new direction.
+
+    Returns
+    -------
+    factor : (b, m) float64
+        Coordinates of the b vectors on the m directions that were kept.
+    kept : (m,) int
+        The rows that started a direction, in ascending order; factor[kept] is lower triangular.
+    """
+    size = len(gram)
+    factor = np.zeros((size, size))
+    kept: list[int] = []
+    residual = np.diagonal(gram).copy()
+    for row in range(size):
+        if not residual[row] > smallest_pivot[row]:
+            continue
+        column = len(kept)
+        pivot = np.sqrt(residual[row])
+        rest = slice(row + 1, size)
+        factor[row, column] = pivot
+        factor[rest, column] = (gram[rest, row] - factor[rest, :column] @ factor[row, :column]) / pivot
+        residual[rest] -= factor[rest, column] ** 2
+        kept.append(row)
+    return factor[:, : len(kept)], np.array(kept, dtype=np.intp)
+
+
+class IncrementalCholesky:
+    """The Cholesky factor of a growing Gram matrix of linearly independent vectors.
+
+    Vectors that depend on the earlier ones, up to `tolerance` relative to their norm, are refused.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self.tolerance = tolerance
+        self.rank = 0
+        self._factor = np.zeros((16, 16))
+
+    @property
+    def factor(self) -> Matrix:
+        """The lower triangular factor, (rank, rank)."""
+        return self._factor[: self.rank, : self.rank]
+
+    def append(self, cross: Matrix, gram: Matrix) -> NDArray[np.intp]:
+        """Take in m new vectors and return the indices of those that were kept.
+
+        Parameters
+        ----------
+        cross : (rank, m) float64
+            Inner products of the members with the new vectors.
+        gram : (m, m) float64
+            Inner products of the new vectors.
+        """
+        rows = self.solve_lower(cross).T
+        smallest = self.tolerance**2 * np.diagonal(gram)
+        new, kept = rank_revealing_cholesky(gram - rows @ rows.T, smallest)
+        total = self.rank + len(kept)
+        if total > len(self._factor):
+            grown = np.zeros((max(total, 2 * len(self._factor)),) * 2)
+            grown[: self.rank, : self.rank] = self.factor
+            self._factor = grown
+        self._factor[self.rank : total, : self.rank] = rows[kept]
+        self._factor[self.rank : total, self.rank : total] = new[kept]
+        self.rank = total
+        return kept
+
+    def truncate(self, rank: int) -> None:
+        """Forget every member after the first `rank`."""
+        self.rank = rank
+
+    def solve_lower(self, right: Matrix) -> Matrix:
+        """Solve F a = right for the lower factor F; `right` is (rank, m)."""
+        if self.rank == 0:
+            return right
+        return np.asarray(solve_triangular(self.factor, right, lower=True, check_finite=False))
+
+    def solve(self, right: Matrix) -> Matrix:
+        """Solve (F Fᵀ) a = right; `right` is (rank, m)."""
+        if self.rank == 0:
+            return right
+        lower = self.solve_lower(right)
+        return np.asarray(solve_triangular(self.factor, lower, lower=True, trans="T", check_finite=False))

@@ -1,0 +1,372 @@
+"""A Gaussian weight matrix under training, behind one interface: lazily sampled, or held densely.
+
+Inner products are ⟨a,b⟩ = (1/N) Σ_i a_i b_i, and 𝒲 = W/√N with W iid N(0,1). Training uses 𝒲 in three
+ways only: 𝒲φ forward, 𝒲ᵀg backward, and rank-one updates. `LazyOperator` therefore keeps an orthonormal
+basis of the vectors 𝒲 has met on either side and their images, and samples every new image
+conditionally on what has been revealed. Coordinates on the basis are rows of the Cholesky factors of
+Σ = ⟨φ,φ⟩ and Θ = ⟨g,g⟩, the covariance rates of the noise in F-(9).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from solvers.blocks import Blocks, partition
+from solvers.cholesky import rank_revealing_cholesky
+from solvers.random import Address, Noise, Stream
+from solvers.sampling import Sampling
+
+Array = NDArray[np.floating]
+Coordinates = NDArray[np.float64]
+
+# Below these relative norms a residual is rounding: the Gram matrix holds squares, so half the digits.
+ROUNDING_FLOOR = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
+
+
+# Rows of a dense matrix that one thread takes at a time.
+_DENSE_ROWS = 256
+
+
+class RankBudgetExceeded(Exception):
+    """A basis outgrew the rank that memory was planned for."""
+
+
+class WeightOperator(ABC):
+    """𝒲 = W/√N at one layer, or, with independent backward weights, the pair (𝒲, 𝒲̃)."""
+
+    @abstractmethod
+    def forward(
+        self, features: Array, address: Address, states: Array, remember: bool = True
+    ) -> tuple[Array, Coordinates]:
+        """Return the images 𝒲φ, (b, N), and the coordinates of the features φ, (b, rank).
+
+        `states` are the current states at this depth, which matched noise must not correlate with.
+        With `remember=False` the operator is left as it was.
+        """
+
+    @abstractmethod
+    def backward(
+        self, gradients: Array, address: Address, states: Array, remember: bool = True
+    ) -> tuple[Array, Coordinates]:
+        """Return the images 𝒲ᵀg (or 𝒲̃ᵀg), (b, N), and the coordinates of the gradients g."""
+
+    @abstractmethod
+    def update(self, gradients: Coordinates, features: Coordinates) -> None:
+        """Add Σ_s g_s φ_sᵀ / N to 𝒲 (and to 𝒲̃), given coordinates that carry the rates."""
+
+    @property
+    @abstractmethod
+    def rank(self) -> tuple[int, int]:
+        """Dimensions of the forward and the backward basis."""
+
+    @property
+    @abstractmethod
+    def truncation(self) -> tuple[float, float]:
+        """Share of Σ⟨φ,φ⟩ and of Σ⟨g,g⟩ over all vectors seen that fell below the tolerance."""
+
+
+class Basis:
+    """Orthonormal directions on one side of 𝒲, their images, and the mass dropped so far."""
+
+    def __init__(self, particles: int, budget: int, dtype: np.dtype) -> None:
+        self.budget = budget
+        self.rank = 0
+        self.mass = 0.0
+        self.dropped = 0.0
+        self._directions = np.empty((0, particles), dtype)
+        self._images = np.empty((0, particles), dtype)
+
+    @property
+    def directions(self) -> Array:
+        return self._directions[: self.rank]
+
+    @property
+    def images(self) -> Array:
+        return self._images[: self.rank]
+
+    def room(self, count: int, remember: bool) -> tuple[Array, Array]:
+        """Return where `count` new directions and images go: here, or in scratch memory."""
+        shape = (count, self._directions.shape[1])
+        if not remember:
+            return np.empty(shape, self._directions.dtype), np.empty(shape, self._directions.dtype)
+        total = self.rank + count
+        if total > self.budget:
+            raise RankBudgetExceeded(f"rank {total} exceeds the budget of {self.budget}")
+        if total > len(self._directions):
+            # Pages that are never touched cost nothing, so spare capacity is free.
+            capacity = min(self.budget, max(total, 8, 2 * self.rank))
+            self._directions = self._grown(self._directions, capacity)
+            self._images = self._grown(self._images, capacity)
+        return self._directions[self.rank : total], self._images[self.rank : total]
+
+    def _grown(self, old: Array, capacity: int) -> Array:
+        new = np.empty((capacity, old.shape[1]), old.dtype)
+        new[: self.rank] = old[: self.rank]
+        return new
+
+
+@dataclass
+class Expansion:
+    """Vectors written as known @ directions + fresh @ new_directions + what was dropped."""
+
+    known: Coordinates
+    fresh: Coordinates
+    kept: NDArray[np.intp]
+    new_directions: Array
+    new_images: Array
+    mass: float
+    dropped: float
+
+
+class LazyOperator(WeightOperator):
+    """𝒲 sampled only where it is used.
+
+    With `tied=True`, N particles have exactly the law of an N×N Gaussian matrix under the same updates;
+    with `tied=False` the images on the two sides are independent, as in Definition 1 of paper F.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        The partition of the particles.
+    noise : Noise
+        Source of fresh vectors, read at layer `layer`.
+    tied : bool
+        Whether the backward images use 𝒲ᵀ or an independent copy 𝒲̃ᵀ.
+    tolerance : float
+        Residuals below this fraction of a vector's norm are dropped.
+    budget : (int, int)
+        Largest ranks of the forward and the backward basis.
+    sampling : Sampling
+        How fresh vectors are conditioned: by law, or with exact second moments.
+    dtype : numpy dtype
+        Storage of directions and images; sums over blocks are float64 always.
+
+    Raises
+    ------
+    RankBudgetExceeded
+        From `forward` and `backward`, when a basis would outgrow its budget.
+    """
+
+    def __init__(
+        self, blocks: Blocks, noise: Noise, layer: int, *, tied: bool, tolerance: float,
+        budget: tuple[int, int], sampling: Sampling, dtype: np.dtype,
+    ) -> None:  # fmt: skip
+        self.blocks, self.noise, self.layer, self.tied = blocks, noise, layer, tied
+        self.tolerance = max(tolerance, ROUNDING_FLOOR[dtype])
+        self.sampling = sampling
+        self.features = Basis(blocks.particles, budget[0], dtype)
+        self.gradients = Basis(blocks.particles, budget[1], dtype)
+        self.learned = np.zeros((0, 0))  # A: the learned part of 𝒲 is P A Qᵀ/N
+
+    def forward(
+        self, features: Array, address: Address, states: Array, remember: bool = True
+    ) -> tuple[Array, Coordinates]:
+        return self._multiply(self.features, self.gradients, self.learned, features, address, states, remember)
+
+    def backward(
+        self, gradients: Array, address: Address, states: Array, remember: bool = True
+    ) -> tuple[Array, Coordinates]:
+        return self._multiply(self.gradients, self.features, self.learned.T, gradients, address, states, remember)
+
+    def update(self, gradients: Coordinates, features: Coordinates) -> None:
+        grown = np.zeros(self.rank[::-1])
+        grown[: self.learned.shape[0], : self.learned.shape[1]] = self.learned
+        grown[: gradients.shape[1], : features.shape[1]] += gradients.T @ features
+        self.learned = grown
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return self.features.rank, self.gradients.rank
+
+    @property
+    def truncation(self) -> tuple[float, float]:
+        sides = (self.features, self.gradients)
+        forward, backward = (side.dropped / side.mass if side.mass > 0 else 0.0 for side in sides)
+        return forward, backward
+
+    def _multiply(
+        self, domain: Basis, codomain: Basis, learned: Coordinates, vectors: Array, address: Address,
+        states: Array, remember: bool,
+    ) -> tuple[Array, Coordinates]:  # fmt: skip
+        """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned)."""
+        part = self._expand(domain, vectors, remember)
+        shift = self._draw_images(domain, codomain, part, address.rows(part.kept), states)
+        pull = part.known[:, : learned.shape[1]] @ learned.T  # (b, rank of the codomain at the last update)
+        image = np.empty_like(vectors)
+        known, fresh, pull_, shift_ = (c.astype(vectors.dtype) for c in (part.known, part.fresh, pull, shift))
+
+        def combine(block: slice) -> None:
+            directions = codomain.directions[:, block]
+            if len(part.kept) and shift_.shape[1]:
+                part.new_images[:, block] += shift_ @ directions
+            np.matmul(known, domain.images[:, block], out=image[:, block])
+            if len(part.kept):
+                image[:, block] += fresh @ part.new_images[:, block]
+            if pull_.shape[1]:
+                image[:, block] += pull_ @ directions[: pull_.shape[1]]
+
+        self.blocks.each(combine)
+        if remember:
+            domain.rank += len(part.kept)
+            domain.mass += part.mass
+            domain.dropped += part.dropped
+        return image, np.hstack([part.known, part.fresh])
+
+    def _expand(self, basis: Basis, vectors: Array, remember: bool) -> Expansion:
+        """Project the vectors on the basis twice and factor what is left, in sample order."""
+        blocks, directions = self.blocks, basis.directions
+
+        def project(block: slice) -> Coordinates:
+            part = vectors[:, block]
+            squares = np.einsum("ij,ij->i", part, part, dtype=np.float64)
+            return np.hstack([part @ directions[:, block].T, squares[:, None]])
+
+        first = blocks.mean(project)
+        first, squares = first[:, :-1], first[:, -1]
+        residual = np.empty_like(vectors)
+
+        def project_again(block: slice) -> Coordinates:
+            part = vectors[:, block] - first.astype(vectors.dtype) @ directions[:, block]
+            residual[:, block] = part
+            norms = np.einsum("ij,ij->i", part, part, dtype=np.float64)
+            return np.hstack([part @ directions[:, block].T, norms[:, None]])
+
+        second = blocks.mean(project_again)
+        second, left = second[:, :-1], second[:, -1]
+        known = first + second
+        if not np.any(left > self.tolerance**2 * squares):
+            none = np.empty((0, vectors.shape[1]), vectors.dtype)
+            return Expansion(
+                known, np.empty((len(vectors), 0)), np.empty(0, np.intp), none, none, squares.sum(), left.sum()
+            )
+
+        def gram_of_residual(block: slice) -> Coordinates:
+            residual[:, block] -= second.astype(vectors.dtype) @ directions[:, block]
+            return _gram(residual[:, block])
+
+        gram = blocks.mean(gram_of_residual)
+        factor, kept = rank_revealing_cholesky(gram, self.tolerance**2 * squares)
+        new_directions, new_images = basis.room(len(kept), remember)
+        scale = solve_triangular(factor[kept], np.eye(len(kept)), lower=True).astype(vectors.dtype)
+
+        def normalise(block: slice) -> Coordinates:
+            new = scale @ residual[kept, block]
+            new_directions[:, block] = new
+            return np.hstack([new @ directions[:, block].T, _gram(new)])
+
+        # One pass leaves an orthonormality error of eps/tolerance^2, so the factorisation is repeated.
+        overlap = blocks.mean(normalise)
+        overlap, gram_new = overlap[:, : basis.rank], overlap[:, basis.rank :]
+        repeat = np.linalg.cholesky(gram_new - overlap @ overlap.T)
+        scale_again = solve_triangular(repeat, np.eye(len(kept)), lower=True).astype(vectors.dtype)
+
+        def normalise_again(block: slice) -> None:
+            new = new_directions[:, block] - overlap.astype(vectors.dtype) @ directions[:, block]
+            new_directions[:, block] = scale_again @ new
+
+        blocks.each(normalise_again)
+        dropped = float(np.clip(np.diagonal(gram) - (factor**2).sum(axis=1), 0.0, None).sum())
+        return Expansion(
+            known + factor @ overlap, factor @ repeat, kept, new_directions, new_images, squares.sum(), dropped
+        )
+
+    def _draw_images(
+        self, domain: Basis, codomain: Basis, part: Expansion, address: Address, states: Array
+    ) -> Coordinates:
+        """Fill the new images with fresh noise z and return, when tied, the response's coordinates.
+
+        The image of a new direction q is y = z − Σ_i p_i ⟨p_i,z⟩ + Σ_i p_i ⟨x_i,q⟩, so what is added to
+        z has coordinates ⟨x_i,q⟩ − ⟨p_i,z⟩ on the codomain's directions p_i.
+        """
+        z, q = part.new_images, part.new_directions
+        if not len(z):
+            return np.empty((0, 0))
+        self.blocks.each(lambda block: self.noise.fill(z, block, address, self.layer))
+        families = (
+            self.features.directions, self.features.images, self.gradients.directions, self.gradients.images
+        )  # fmt: skip
+        self.sampling.condition(z, families, (states, q))
+        if not (self.tied and codomain.rank):
+            return np.empty((len(z), 0))
+        return self.blocks.mean(
+            lambda block: (
+                q[:, block] @ codomain.images[:, block].T - z[:, block] @ codomain.directions[:, block].T
+            )
+        )
+
+
+def _gram(part: Array) -> Coordinates:
+    """Inner products in float64, because pivots near the tolerance lie below float32 rounding."""
+    exact = part.astype(np.float64, copy=False)
+    return exact @ exact.T
+
+
+class DenseOperator(WeightOperator):
+    """𝒲 held as a matrix: O(N²) memory, cheaper than the bases once their ranks approach N.
+
+    In the basis √N e_i the coordinates of φ are φ/√N, so the update reads as for the lazy operator.
+    """
+
+    def __init__(self, blocks: Blocks, noise: Noise, layer: int, *, tied: bool, dtype: np.dtype) -> None:
+        self.blocks = blocks
+        self.rows = partition(blocks.particles, _DENSE_ROWS)
+        self.weights = self._draw(noise, Stream.WEIGHTS, layer, dtype)
+        self.backward_weights = (
+            self.weights if tied else self._draw(noise, Stream.BACKWARD_WEIGHTS, layer, dtype)
+        )
+
+    def _draw(self, noise: Noise, stream: Stream, layer: int, dtype: np.dtype) -> Array:
+        size = self.blocks.particles
+        weights = np.empty((size, size), dtype)
+
+        def draw(rows: slice) -> None:
+            address = Address(stream, 0, tuple(range(rows.start, rows.stop)))
+            noise.fill(weights[rows], slice(0, size), address, layer)
+            weights[rows] /= np.sqrt(size)
+
+        self.blocks.each(draw, self.rows)
+        return weights
+
+    def forward(
+        self, features: Array, address: Address, states: Array, remember: bool = True
+    ) -> tuple[Array, Coordinates]:
+        return self._multiply(self.weights.T, features)
+
+    def backward(
+        self, gradients: Array, address: Address, states: Array, remember: bool = True
+    ) -> tuple[Array, Coordinates]:
+        return self._multiply(self.backward_weights, gradients)
+
+    def _multiply(self, matrix: Array, vectors: Array) -> tuple[Array, Coordinates]:
+        image = np.empty_like(vectors)
+
+        def work(columns: slice) -> None:
+            image[:, columns] = vectors @ matrix[:, columns]
+
+        self.blocks.each(work, self.rows)
+        return image, vectors / np.sqrt(self.blocks.particles)
+
+    def update(self, gradients: Coordinates, features: Coordinates) -> None:
+        left = np.ascontiguousarray(gradients.T, self.weights.dtype)
+        right = features.astype(self.weights.dtype)
+
+        def work(rows: slice) -> None:
+            change = left[rows] @ right
+            self.weights[rows] += change
+            if self.backward_weights is not self.weights:
+                self.backward_weights[rows] += change
+
+        self.blocks.each(work, self.rows)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return self.blocks.particles, self.blocks.particles
+
+    @property
+    def truncation(self) -> tuple[float, float]:
+        return 0.0, 0.0
