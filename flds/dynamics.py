@@ -8,7 +8,7 @@ F-(7)–(9). The passes do not know which of these, or whether the weights are h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,13 +145,13 @@ class Network:
         for operator, c, d in zip(self.layers, forward.coordinates, backward.coordinates, strict=True):
             operator.update(-rate * self.root_tau * backward.weights[:, None] * d, c[active])
 
-    def probe(self, inputs: Array, step: int, first: int) -> NDArray[np.float64]:
-        """Return the outputs of inputs that are not trained on; they read noise from `first` on."""
-        outputs = []
+    def probe(self, inputs: Array, step: int, positions: Sequence[int]) -> NDArray[np.float64]:
+        """Return the outputs of inputs that are not trained on, with the noise at `positions`."""
+        outputs = [np.empty((0, self.problem.outputs))]
         for start in range(0, len(inputs), PROBE_CHUNK):
-            chunk = inputs[start : start + PROBE_CHUNK]
-            address = Address(Stream.PROBE, step, tuple(range(first + start, first + start + len(chunk))))
-            outputs.append(self.forward(chunk, address, probe=True).outputs)
+            chunk = slice(start, start + PROBE_CHUNK)
+            address = Address(Stream.PROBE, step, tuple(positions[chunk]))
+            outputs.append(self.forward(inputs[chunk], address, probe=True).outputs)
         return np.concatenate(outputs)
 
     def matching_exhausted(self) -> bool:

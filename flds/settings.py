@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from flds import checks
+from flds.cost import CostEstimate, Workload, available_memory
 from flds.problem import TrainingProblem
+from solvers.blocks import available_threads
 
 OPERATORS = ("auto", "lazy", "dense")
 BACKWARD_WEIGHTS = ("tied", "independent")
@@ -73,3 +76,142 @@ def recording(
             f"got {indices.min()} to {indices.max()}"
         )
     return int(record_every), tuple(int(i) for i in indices)
+
+
+class Options(TypedDict, total=False):
+    """Options that every training solver takes.
+
+    backward_weights : str
+        "tied" uses W_ℓᵀ as backpropagation does; "independent" uses a copy, as Definition 1 of paper F.
+    seed : int
+        Seed of all noise, 0 to 2**63 - 1.
+    operator : str
+        "lazy" samples the weights where training looks, "dense" holds them, "auto" takes the cheaper.
+    tolerance : float
+        Residuals below this fraction of a vector's norm are dropped; default 0.1/sqrt(particles).
+        Zero means rounding (1e-7, in float32 1e-5).
+    rank_budget : (int, int)
+        Largest ranks of the forward and backward bases; by default what memory allows.
+    noise_depth : int
+        A multiple of `depth`: the grid on which noise is drawn. Runs with the same value share a path.
+    record_every : int
+        Steps between records; by default every step for few samples, else at most 20 records.
+    recorded_samples : sequence of int
+        Training samples whose outputs are recorded; by default at most 256.
+    record_kernels : bool
+        Record Σ and Θ across recorded steps and batch samples.
+    dtype : str
+        Storage, "float64" or "float32"; sums over particles are float64 in either case.
+    threads : int
+        Number of threads; by default all available CPUs. Results do not depend on it.
+    replicates : int
+        Independent seeds; fields become means with standard errors.
+    """
+
+    backward_weights: str
+    seed: int
+    operator: str
+    tolerance: float | None
+    rank_budget: tuple[int, int] | None
+    noise_depth: int | None
+    record_every: int | None
+    recorded_samples: Sequence[int] | None
+    record_kernels: bool
+    dtype: str
+    threads: int | None
+    replicates: int
+
+
+def resolve(
+    problem: TrainingProblem, particles: int, depth: int, sampling: str, options: Options
+) -> tuple[Settings, CostEstimate, list[str]]:
+    """Check the options, decide the defaults, and refuse a run that does not fit in memory.
+
+    Returns the settings, the cost, and notes on what was decided against the caller's wish.
+    """
+    if not isinstance(problem, TrainingProblem):
+        raise TypeError(f"problem must be a flds.TrainingProblem, got {type(problem).__name__}")
+    unknown = sorted(set(options) - set(Options.__annotations__))
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}; valid options are {', '.join(Options.__annotations__)}")
+    checks.positive_integer("particles", particles)
+    checks.positive_integer("depth", depth)
+    checks.choice("sampling", sampling, SAMPLINGS)
+    weights = checks.choice("backward_weights", options.get("backward_weights", "tied"), BACKWARD_WEIGHTS)
+    operator = checks.choice("operator", options.get("operator", "auto"), OPERATORS)
+    dtype = checks.choice("dtype", options.get("dtype", "float64"), DTYPES)
+    seed = checks.seed_number("seed", options.get("seed", 0))
+    threads = checks.positive_integer("threads", _given(options, "threads", available_threads()))
+    replicates = checks.positive_integer("replicates", options.get("replicates", 1))
+    tolerance = checks.positive_number("tolerance", _given(options, "tolerance", 0.1 / particles**0.5), zero=True)
+    noise_depth = checks.positive_integer("noise_depth", _given(options, "noise_depth", depth))
+    if noise_depth % depth:
+        raise ValueError(f"noise_depth must be a multiple of depth ({depth}), got {noise_depth}")
+    every, samples = recording(problem, options.get("record_every"), options.get("recorded_samples"))
+    records = len({*range(0, problem.steps + 1, every), problem.steps})
+    probed = len(problem.test_x) + (0 if problem.full_batch else len(samples))
+    load = Workload.of(
+        problem, particles, depth, probes=records * probed, tied=weights == "tied", matched=sampling == "matched",
+        itemsize=np.dtype(dtype).itemsize, threads=threads,
+    )  # fmt: skip
+    operator, reason = _choose_operator(operator, load)
+    notes = []
+    if operator == "dense" and sampling != "law":
+        notes.append(f"matched noise needs the lazy operator; the run is sampled by law ({reason})")
+        sampling = "law"
+    budget = _rank_budget(options.get("rank_budget"), operator, load)
+    settings = Settings(
+        particles, depth, weights, seed, operator, sampling, tolerance, budget, noise_depth, every, samples,
+        bool(options.get("record_kernels", False)), dtype, threads, replicates,
+    )  # fmt: skip
+    rank = (min(load.expected_rank, budget[0]), min(load.expected_rank, budget[1]))
+    memory = load.lazy_memory(rank) if operator == "lazy" else load.dense_memory()
+    rank = rank if operator == "lazy" else (particles, particles)
+    return settings, CostEstimate(operator, reason, rank, memory, replicates * load.seconds(operator)), notes
+
+
+def _given(options: Options, name: str, default: Any) -> Any:
+    value = options.get(name)
+    return default if value is None else value
+
+
+def _choose_operator(operator: str, load: Workload) -> tuple[str, str]:
+    """Decide between lazy and dense by work alone, so that the choice is the same on every machine."""
+    rank = load.expected_rank
+    if operator != "auto":
+        return operator, "as asked"
+    if load.dense_work() < load.lazy_work() and load.dense_memory() < available_memory():
+        return "dense", f"expected rank {rank} is not small against {load.particles} particles"
+    return "lazy", f"expected rank {rank} against {load.particles} particles"
+
+
+def _rank_budget(budget: tuple[int, int] | None, operator: str, load: Workload) -> tuple[int, int]:
+    """Check that the run fits in memory, and decide how far the ranks may grow by default."""
+    available = available_memory()
+    if operator == "dense":
+        _require(load.dense_memory(), available, 'lower particles or depth, or use operator="lazy"')
+        return load.particles, load.particles
+    remedy = 'lower particles, depth or rank_budget, raise tolerance, or use dtype="float32"'
+    if budget is not None:
+        try:
+            forward, backward = budget
+        except (TypeError, ValueError):
+            raise ValueError(f"rank_budget must be a pair (forward, backward), got {budget!r}") from None
+        ranks = (
+            checks.positive_integer("rank_budget[0]", forward),
+            checks.positive_integer("rank_budget[1]", backward),
+        )
+        needed = (min(ranks[0], load.visits), min(ranks[1], load.visits))
+        _require(load.lazy_memory(needed), available, remedy)
+        return ranks
+    expected = load.expected_rank
+    _require(load.lazy_memory((expected, expected)), available, remedy)
+    base = load.lazy_memory((0, 0))
+    each = (load.lazy_memory((expected, expected)) - base) / expected
+    most = int(min(load.visits, max(expected, (0.9 * available - base) / each)))
+    return most, most
+
+
+def _require(needed: float, available: float, remedy: str) -> None:
+    if needed > available:
+        raise MemoryError(f"this run needs {needed / 1e9:.3g} GB and {available / 1e9:.3g} GB are available; {remedy}")

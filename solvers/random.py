@@ -136,8 +136,8 @@ def _add_block(out, row, start, stop, key, scale):
 
 
 @kernel
-def fill_normals(out, row, start, stop, seed, stream, step, position, layer, refinement):
-    """Fill out[row, start:stop] with the standard normals of one address.
+def fill_normals(out, row, start, stop, offset, seed, stream, step, position, layer, refinement):
+    """Fill out[row, start - offset : stop - offset] with the normals of particles start … stop - 1.
 
     `start` is a multiple of `NOISE_BLOCK`. `layer` counts steps of the caller's own grid, each made of
     `refinement` steps of the finest grid: the coarse increment is the sum of the fine ones.
@@ -145,11 +145,11 @@ def fill_normals(out, row, start, stop, seed, stream, step, position, layer, ref
     scale = 1.0 / math.sqrt(np.float64(refinement))
     for first in range(start, stop, NOISE_BLOCK):
         last = min(first + NOISE_BLOCK, stop)
-        for j in range(first, last):
+        for j in range(first - offset, last - offset):
             out[row, j] = 0.0
         for fine in range(layer * refinement, (layer + 1) * refinement):
             key = address_key(seed, stream, step, position, fine, first // NOISE_BLOCK)
-            _add_block(out, row, first, last, key, scale)
+            _add_block(out, row, first - offset, last - offset, key, scale)
 
 
 @dataclass(frozen=True)
@@ -180,10 +180,15 @@ class Noise:
     seed: int
     refinement: int = 1
 
-    def fill(self, out: NDArray[np.floating], block: slice, address: Address, layer: int = 0) -> None:
-        """Fill out[i, block] with the noise of position i; `out` is (positions, N), C-contiguous."""
+    def fill(
+        self, out: NDArray[np.floating], block: slice, address: Address, layer: int = 0, offset: int = 0
+    ) -> None:
+        """Fill out[i, block] with the noise of position i.
+
+        `out` is (positions, N), C-contiguous, or holds only the particles from `offset` on.
+        """
         for row, position in enumerate(address.positions):
             fill_normals(
-                out, row, block.start, block.stop, self.seed, int(address.stream), address.step, position,
-                layer, self.refinement,
+                out, row, block.start, block.stop, offset, self.seed, int(address.stream), address.step,
+                position, layer, self.refinement,
             )  # fmt: skip

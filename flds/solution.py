@@ -1,0 +1,186 @@
+"""The solution of a training problem: outputs, losses, moments over depth, ranks, and plots of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import fields as dataclass_fields
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+import solvers.solution
+from flds.problem import TrainingProblem
+from flds.recording import Recorder
+from flds.settings import Settings
+from solvers.solution import Field, concatenate_fields, library_versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Data up to this size travel with the result; larger data are named by their hash.
+EMBEDDED_BYTES = 64 * 2**20
+
+_RECORDED = (
+    "outputs", "loss", "accuracy", "test_outputs", "test_loss", "test_accuracy", "feature_variance",
+    "gradient_variance", "feature_kernel", "gradient_kernel", "rank", "rank_by_step", "truncation", "batch_loss",
+)  # fmt: skip
+
+
+class Solution(solvers.solution.Solution):
+    """Solution of a training problem.
+
+    Fields (read as attributes; those that were not produced raise AttributeError):
+
+    steps : (records,) int
+        Recorded steps, from 0 to K.
+    outputs : (records, samples[, outputs])
+        f^(k) before update k on the recorded training samples; `test_outputs` likewise.
+    loss, accuracy : (records,)
+        Mean over the recorded training samples; `test_loss`, `test_accuracy` likewise.
+    batch_loss : (steps,)
+        Loss of the batch at every step, recorded or not.
+    feature_variance, gradient_variance : (records, depth + 1)
+        E h_t² and E g_t², mean over the batch of that step.
+    feature_kernel, gradient_kernel : (depth, passes, passes)
+        Σ at depths 0 … L−1 and Θ at depths 1 … L across recorded (step, batch sample) pairs, in this order,
+        with ``record_kernels=True``.
+    rank, truncation : (depth, 2)
+        Final rank of the forward and backward basis, and the share of the mass dropped.
+    rank_by_step : (records, 2)
+        Rank at each record, mean over depth.
+    replicate_outputs : (replicates, records, samples[, outputs])
+        Outputs of each replicate, where there are several; other fields are then means, and
+        ``<field>_standard_error`` their standard errors.
+    """
+
+    schema: ClassVar[str] = "flds.Solution/1"
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw loss, accuracy, feature and gradient norms over depth, and rank; save to `path` if given."""
+        from flds.plotting import overview
+
+        figure = overview(self)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
+
+    def summary(self) -> str:
+        """Return what was run and what came out, in a few lines."""
+        from flds.plotting import summary_lines
+
+        return "\n".join(summary_lines(self))
+
+
+def load(path: str | os.PathLike[str]) -> Solution:
+    """Read a solution from the file that `Solution.save` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not a results file of this library, or is damaged.
+    """
+    return cast(Solution, Solution.load(path))
+
+
+def assemble(
+    problem: TrainingProblem, settings: Settings, recorders: list[Recorder], status: str,
+    timings: dict[str, float], notes: list[str], saved: dict[str, Any],
+) -> Solution:  # fmt: skip
+    """Turn what was recorded into a Solution; replicates become means and standard errors."""
+    records = min(len(recorder.steps) for recorder in recorders)
+    seen = min(len(recorder.batch_loss) for recorder in recorders)
+    parts = [_replicate_fields(problem, settings, recorder, records, seen) for recorder in recorders]
+    fields = concatenate_fields(parts, averaged=_RECORDED)
+    if len(parts) > 1:
+        outputs = parts[0]["outputs"]
+        fields["replicate_outputs"] = Field(
+            ("replicate", *outputs.dims), np.stack([part["outputs"].values for part in parts]),
+            "network outputs of each replicate",
+        )  # fmt: skip
+    saved["replicates_completed"] = len(parts)
+    description, arrays = _describe(problem)
+    return Solution(
+        fields=fields | arrays, status=status, timings=timings, seed=settings.seed, settings=saved, notes=notes,
+        versions=library_versions(), extra={"problem": description},
+    )  # fmt: skip
+
+
+def _replicate_fields(
+    problem: TrainingProblem, settings: Settings, recorder: Recorder, records: int, seen: int
+) -> dict[str, Field]:
+    loss = problem.loss_function
+    recorded = list(settings.recorded_samples)
+    fields = {
+        "steps": Field(("record",), np.array(recorder.steps[:records], np.int64), "training step"),
+        "recorded_samples": Field(("sample",), np.array(recorded, np.int64), "index of the training sample"),
+        "depth_grid": Field(
+            ("depth_point",), np.linspace(0.0, problem.horizon, settings.depth + 1), "depth t", "horizon units"
+        ),
+    }
+    groups = (("", "sample", "training", recorder.outputs, problem.y[recorded]),
+              ("test_", "test_sample", "test", recorder.test_outputs, problem.test_y))  # fmt: skip
+    for prefix, dim, label, outputs, targets in groups:
+        if not len(targets):
+            continue
+        stack = np.array(outputs[:records]).reshape(records, len(targets), problem.outputs)
+        dims: tuple[str, ...] = ("record", dim, "output")
+        values, dims = (stack[..., 0], dims[:2]) if problem.outputs == 1 else (stack, dims)
+        fields[f"{prefix}outputs"] = Field(dims, values, f"network outputs on {label} samples")
+        losses = np.array([loss.value(f, targets).mean() for f in stack])
+        fields[f"{prefix}loss"] = Field(("record",), losses, f"{label} loss")
+        if loss.classifies:
+            accuracies = np.array([loss.accuracy(f, targets) for f in stack])
+            fields[f"{prefix}accuracy"] = Field(("record",), accuracies, f"{label} accuracy")
+    over_depth = ("record", "depth_point")
+    shape = (records, settings.depth + 1)
+    side = ("layer", "side")
+    fields |= {
+        "batch_loss": Field(("step",), np.array(recorder.batch_loss[:seen]), "loss of the batch"),
+        "feature_variance": Field(
+            over_depth, np.array(recorder.feature_variance[:records]).reshape(shape), "mean square feature E h²"
+        ),
+        "gradient_variance": Field(
+            over_depth, np.array(recorder.gradient_variance[:records]).reshape(shape), "mean square gradient E g²"
+        ),
+        "rank": Field(side, recorder.rank, "rank of the forward and backward basis"),
+        "rank_by_step": Field(
+            ("record", "side"), np.array(recorder.rank_by_step[:records]).reshape(records, 2), "rank, mean over depth"
+        ),
+        "truncation": Field(side, recorder.truncation, "share of the mass dropped below the tolerance"),
+    }
+    if settings.record_kernels and records:
+        dims = ("layer", "pass", "pass_")
+        fields["feature_kernel"] = Field(dims, recorder.feature_kernel(), "feature kernel Σ at depths 0 to L-1")
+        fields["gradient_kernel"] = Field(dims, recorder.gradient_kernel(), "gradient kernel Θ at depths 1 to L")
+    return fields
+
+
+def _describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field]]:
+    """Return the problem as JSON and, where they are not too large, its arrays."""
+    description: dict[str, Any] = {}
+    arrays: dict[str, NDArray[Any]] = {}
+    for item in dataclass_fields(problem):
+        if not item.init:
+            continue
+        value = getattr(problem, item.name)
+        if item.name == "activation":
+            description["activation"] = problem.phi.name
+        elif value is None or isinstance(value, (str, int, float)):
+            description[item.name] = value
+        else:
+            arrays[item.name] = np.asarray(value)
+    embedded = sum(array.nbytes for array in arrays.values()) <= EMBEDDED_BYTES
+    fields = {}
+    for name, array in arrays.items():
+        digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+        description[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+        if embedded:
+            dims = tuple(f"{name}_{axis}" for axis in range(array.ndim))
+            fields[f"problem_{name}"] = Field(dims, array, f"{name} of the problem")
+    return description, fields
+
+

@@ -1,0 +1,211 @@
+"""The public solvers of the feature-learning dynamics: the limit, and a finite network in law."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import asdict
+from typing import Unpack
+
+import numpy as np
+
+from flds.cost import CostEstimate
+from flds.dynamics import Network
+from flds.problem import TrainingProblem
+from flds.recording import Recorder
+from flds.settings import Options, Settings, resolve
+from flds.solution import Solution, assemble
+from solvers.random import Address, Noise, Stream
+from solvers.weight_operator import RankBudgetExceeded
+
+_EXPLANATIONS = {
+    "diverged": "training diverged at step {step}: lower learning_rate or horizon",
+    "rank_budget": "the rank outgrew rank_budget {budget} at step {step}: raise rank_budget or tolerance",
+    "interrupted": "interrupted at step {step}",
+}
+
+
+def solve_flds(
+    problem: TrainingProblem,
+    *,
+    particles: int = 20_000,
+    depth: int = 64,
+    sampling: str = "matched",
+    progress: bool = False,
+    **options: Unpack[Options],
+) -> Solution:
+    """Solve the feature-learning dynamics: the infinite-width limit of training, at depth L.
+
+    Parameters
+    ----------
+    problem : TrainingProblem
+        What is trained.
+    particles : int
+        N; statistical errors fall like 1/sqrt(N).
+    depth : int
+        L, the number of Euler–Maruyama steps; the error of the limit L → ∞ falls like 1/L.
+    sampling : str
+        "matched" makes the second moments of fresh noise exact (smaller errors at equal N), "law" draws
+        it as a network would, "matched_all" is the strong test for the identity activation.
+    progress : bool
+        Show a progress bar on standard error.
+    **options : Options
+        backward_weights, seed, operator, tolerance, rank_budget, noise_depth, record_every,
+        recorded_samples, record_kernels, dtype, threads, replicates; see `flds.Options`.
+
+    Returns
+    -------
+    Solution
+        Outputs, losses, moments over depth, ranks; `status` says whether the solve completed.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not valid.
+    MemoryError
+        If the run would not fit in memory.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the solve ended early or could not be done as asked; the solution keeps all that was computed.
+
+    References
+    ----------
+    Paper F, Definition 1, eqs. (7)–(9), for ``backward_weights="independent"``; the limit of ordinary
+    backpropagation, which has an additional response term, for ``"tied"``.
+    """
+    return _solve(problem, particles, depth, sampling, progress, options, "solve_flds")
+
+
+def simulate_resnet(
+    problem: TrainingProblem,
+    *,
+    width: int = 1_000,
+    depth: int = 64,
+    progress: bool = False,
+    **options: Unpack[Options],
+) -> Solution:
+    """Train a ResNet of finite width by SGD, exactly in law, without holding its weight matrices.
+
+    Parameters
+    ----------
+    problem : TrainingProblem
+        What is trained.
+    width, depth : int
+        n and L of F-(1).
+    progress : bool
+        Show a progress bar on standard error.
+    **options : Options
+        As for `solve_flds`. The law is exact at ``tolerance=0``; the default drops less than the
+        fluctuations of the network.
+
+    Returns
+    -------
+    Solution
+        As for `solve_flds`.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As for `solve_flds`.
+
+    References
+    ----------
+    Paper F, eqs. (1) and (4).
+    """
+    return _solve(problem, width, depth, "law", progress, options, "simulate_resnet")
+
+
+def estimate_cost(
+    problem: TrainingProblem,
+    *,
+    particles: int = 20_000,
+    depth: int = 64,
+    sampling: str = "matched",
+    **options: Unpack[Options],
+) -> CostEstimate:
+    """Return operator, rank, memory and time that `solve_flds` would need, without running it.
+
+    Takes the arguments of `solve_flds` and raises the same errors; use ``sampling="law"`` for
+    `simulate_resnet`. The time is for this machine, whose speed is measured first.
+    """
+    return resolve(problem, particles, depth, sampling, options)[1]
+
+
+def _solve(
+    problem: TrainingProblem, particles: int, depth: int, sampling: str, progress: bool, options: Options, solver: str
+) -> Solution:
+    settings, cost, notes = resolve(problem, particles, depth, sampling, options)
+    timings = {"compile": _compile(settings)}
+    start = time.perf_counter()
+    recorders: list[Recorder] = []
+    total = settings.replicates * (problem.steps + 1)
+    with _progress_bar(total, progress) as bar:
+        for replicate in range(settings.replicates):
+            recorder = _train(problem, settings, _replicate_seed(settings.seed, replicate), bar)
+            # a replicate cut short by the user would bias the mean of the others
+            if recorder.status != "interrupted" or not recorders:
+                recorders.append(recorder)
+            if recorder.status != "completed":
+                break
+    timings["solve"] = time.perf_counter() - start
+    if recorder.status != "completed":
+        step = recorder.completed_steps
+        notes.append(_EXPLANATIONS[recorder.status].format(step=step, budget=settings.rank_budget))
+    if any(r.matching_exhausted for r in recorders):
+        notes.append("the bases left too little room to match noise: part of the run was sampled by law")
+    for note in notes:
+        warnings.warn(note, RuntimeWarning, stacklevel=3)
+    saved = asdict(settings) | {"solver": solver, "reason": cost.reason}
+    return assemble(problem, settings, recorders, recorder.status, timings, notes, saved)
+
+
+def _train(problem: TrainingProblem, settings: Settings, seed: int, bar) -> Recorder:  # type: ignore[no-untyped-def]
+    """Forward through depth, loss, backward through depth, update; for every step."""
+    network = Network(problem, settings, seed)
+    recorder = Recorder(problem, settings, network)
+    try:
+        with network.blocks.running():
+            network.initialise()
+            for step, batch in enumerate(problem.batches):
+                inputs, targets = problem.x[batch], problem.y[batch]
+                forward = network.forward(inputs, Address(Stream.FORWARD, step, tuple(range(len(batch)))))
+                if not np.all(np.isfinite(forward.outputs)):
+                    recorder.status = "diverged"
+                    break
+                slopes = problem.loss_function.derivative(forward.outputs, targets)
+                backward = network.backward(forward, slopes, step)
+                recorder.record(step, forward, backward)
+                if step < problem.steps:
+                    network.update(inputs, slopes, forward, backward, problem.rates[step])
+                bar.update()
+    except RankBudgetExceeded:
+        recorder.status = "rank_budget"
+    except np.linalg.LinAlgError:  # a Gram matrix with NaN or infinity in it
+        recorder.status = "diverged"
+    except KeyboardInterrupt:
+        recorder.status = "interrupted"
+    recorder.finish()
+    return recorder
+
+
+def _replicate_seed(seed: int, replicate: int) -> int:
+    """The seed itself first, then independent ones."""
+    if replicate == 0:
+        return seed
+    return int(np.random.SeedSequence((seed, replicate)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _compile(settings: Settings) -> float:
+    """Compile, or load from the cache, the kernels of this precision; return the seconds it took."""
+    start = time.perf_counter()
+    out = np.empty((1, 1), settings.numpy_dtype)
+    Noise(0).fill(out, slice(0, 1), Address(Stream.FORWARD))
+    return time.perf_counter() - start
+
+
+def _progress_bar(total: int, shown: bool):  # type: ignore[no-untyped-def]
+    from tqdm import tqdm
+
+    return tqdm(total=total, disable=not shown, unit="step", leave=False)

@@ -1,0 +1,183 @@
+"""The result of a solve: named arrays with units, a status, and what is needed to run it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import xarray
+
+STATUSES = ("completed", "diverged", "rank_budget", "interrupted")
+
+
+class Field(NamedTuple):
+    """One array of a solution, with named dimensions."""
+
+    dims: tuple[str, ...]
+    values: NDArray[Any]
+    long_name: str
+    units: str = "1"
+
+
+@dataclass(repr=False)
+class Solution:
+    """Arrays by name, with status, timings, seed and settings.
+
+    Attributes
+    ----------
+    status : str
+        "completed", or why the solve ended early: "diverged", "rank_budget", "interrupted". Everything
+        computed up to that point is kept.
+    timings : dict
+        Seconds spent: "compile" apart from "solve".
+    seed : int
+        Seed of the noise.
+    settings : dict
+        Solver settings, JSON-serialisable.
+    data : xarray.Dataset
+        All arrays with named dimensions, long names and units.
+
+    Raises
+    ------
+    AttributeError
+        On reading a field that this solver does not produce; the message names those it does.
+    """
+
+    fields: dict[str, Field]
+    status: str
+    timings: dict[str, float]
+    seed: int
+    settings: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    schema: ClassVar[str] = "solvers.Solution/1"
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        if name.startswith("_") or "fields" not in self.__dict__:
+            raise AttributeError(name)
+        if name in self.fields:
+            return self.fields[name].values
+        raise AttributeError(f"this solution has no field {name!r}; it has {', '.join(self.fields)}")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.fields]
+
+    def __repr__(self) -> str:
+        arrays = ", ".join(f"{name}{list(f.values.shape)}" for name, f in self.fields.items())
+        return f"{type(self).__name__}(status={self.status!r}, seed={self.seed}, {arrays})"
+
+    @property
+    def data(self) -> xarray.Dataset:
+        import xarray
+
+        variables = {
+            name: (f.dims, f.values, {"long_name": f.long_name, "units": f.units}) for name, f in self.fields.items()
+        }
+        attributes = {"schema": self.schema, "status": self.status, "seed": self.seed}
+        records = {"settings": self.settings, "timings": self.timings, "notes": self.notes}
+        records |= {"versions": self.versions, "extra": self.extra}
+        attributes |= {name: json.dumps(record) for name, record in records.items()}
+        return xarray.Dataset(variables, attrs=attributes)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the solution as NetCDF4 and return the path.
+
+        The file is written beside its destination and renamed, so a file of that name is either the old
+        one or complete.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder does not exist.
+        """
+        target = Path(path)
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        os.close(handle)
+        try:
+            self.data.to_netcdf(temporary, engine="h5netcdf")
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Solution:
+        """Read a solution that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is not a saved solution of this class, or is damaged.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no file {str(path)!r}")
+        import xarray
+
+        try:
+            with xarray.open_dataset(path, engine="h5netcdf") as stored:
+                dataset = stored.load()
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{str(path)!r} is not a readable results file: {reason}") from None
+        if dataset.attrs.get("schema") != cls.schema:
+            raise ValueError(f"{str(path)!r} is not a results file of {cls.__module__.split('.')[0]}: no {cls.schema}")
+        return cls._from_dataset(dataset)
+
+    @classmethod
+    def _from_dataset(cls, dataset: xarray.Dataset) -> Solution:
+        fields = {
+            str(name): Field(tuple(map(str, v.dims)), v.values, v.attrs["long_name"], v.attrs["units"])
+            for name, v in dataset.variables.items()
+        }
+        attributes = dataset.attrs
+        records: Mapping[str, Any] = {
+            name: json.loads(attributes[name]) for name in ("settings", "timings", "notes", "versions", "extra")
+        }
+        return cls(fields=fields, status=attributes["status"], seed=int(attributes["seed"]), **records)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide the numbers."""
+    import platform
+    from importlib.metadata import version
+
+    return {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy", "numba")}
+
+
+def concatenate_fields(parts: list[dict[str, Field]], averaged: tuple[str, ...]) -> dict[str, Field]:
+    """Combine replicates: the mean of every field named in `averaged`, with its standard error."""
+    fields: dict[str, Field] = {}
+    for name, first in parts[0].items():
+        if name not in averaged or len(parts) == 1:
+            fields[name] = first
+            continue
+        stack = np.stack([part[name].values for part in parts])
+        fields[name] = first._replace(values=stack.mean(axis=0))
+        error = stack.std(axis=0, ddof=1) / np.sqrt(len(parts))
+        fields[f"{name}_standard_error"] = first._replace(
+            values=error, long_name=f"standard error of {first.long_name} over replicates"
+        )
+    return fields
