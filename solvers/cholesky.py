@@ -51,18 +51,19 @@ def rank_revealing_cholesky(gram: Matrix, smallest_pivot: Matrix) -> tuple[Matri
 class IncrementalCholesky:
     """The Cholesky factor of a growing Gram matrix of linearly independent vectors.
 
-    Vectors that depend on the earlier ones, up to `tolerance` relative to their norm, are refused.
+    Vectors that depend on the earlier ones, up to `tolerance` relative to their norm, are refused. The
+    inverse of the factor is held, which makes solving a product; the tolerance bounds its condition.
     """
 
     def __init__(self, tolerance: float) -> None:
         self.tolerance = tolerance
         self.rank = 0
-        self._factor = np.zeros((16, 16))
+        self._inverse = np.zeros((16, 16))
 
     @property
-    def factor(self) -> Matrix:
-        """The lower triangular factor, (rank, rank)."""
-        return self._factor[: self.rank, : self.rank]
+    def inverse(self) -> Matrix:
+        """F⁻¹ for the lower triangular factor F, (rank, rank)."""
+        return self._inverse[: self.rank, : self.rank]
 
     def append(self, cross: Matrix, gram: Matrix) -> NDArray[np.intp]:
         """Take in m new vectors and return the indices of those that were kept.
@@ -74,16 +75,17 @@ class IncrementalCholesky:
         gram : (m, m) float64
             Inner products of the new vectors.
         """
-        rows = self.solve_lower(cross).T
+        rows = (self.inverse @ cross).T
         smallest = self.tolerance**2 * np.diagonal(gram)
         new, kept = rank_revealing_cholesky(gram - rows @ rows.T, smallest)
         total = self.rank + len(kept)
-        if total > len(self._factor):
-            grown = np.zeros((max(total, 2 * len(self._factor)),) * 2)
-            grown[: self.rank, : self.rank] = self.factor
-            self._factor = grown
-        self._factor[self.rank : total, : self.rank] = rows[kept]
-        self._factor[self.rank : total, self.rank : total] = new[kept]
+        if total > len(self._inverse):
+            grown = np.zeros((max(total, 2 * len(self._inverse)),) * 2)
+            grown[: self.rank, : self.rank] = self.inverse
+            self._inverse = grown
+        corner = solve_triangular(new[kept], np.eye(len(kept)), lower=True)
+        self._inverse[self.rank : total, : self.rank] = -corner @ (rows[kept] @ self.inverse)
+        self._inverse[self.rank : total, self.rank : total] = corner
         self.rank = total
         return kept
 
@@ -91,15 +93,6 @@ class IncrementalCholesky:
         """Forget every member after the first `rank`."""
         self.rank = rank
 
-    def solve_lower(self, right: Matrix) -> Matrix:
-        """Solve F a = right for the lower factor F; `right` is (rank, m)."""
-        if self.rank == 0:
-            return right
-        return np.asarray(solve_triangular(self.factor, right, lower=True, check_finite=False))
-
     def solve(self, right: Matrix) -> Matrix:
         """Solve (F Fᵀ) a = right; `right` is (rank, m)."""
-        if self.rank == 0:
-            return right
-        lower = self.solve_lower(right)
-        return np.asarray(solve_triangular(self.factor, lower, lower=True, trans="T", check_finite=False))
+        return np.asarray(self.inverse.T @ (self.inverse @ right))

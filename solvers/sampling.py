@@ -9,6 +9,7 @@ particles at hand, which removes most of the Monte-Carlo error without bias as N
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from solvers.cholesky import IncrementalCholesky
 Array = NDArray[np.floating]
 
 # Vectors closer than this to the span of the others, relative to their norm, add no constraint.
-_DEPENDENT = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-3}
+_DEPENDENT = {np.dtype(np.float64): 1e-4, np.dtype(np.float32): 1e-2}
 
 
 def orthonormalise(blocks: Blocks, vectors: Array) -> None:
@@ -47,88 +48,144 @@ def _inner(a: Array, b: Array) -> NDArray[np.float64]:
     return a.astype(np.float64, copy=False) @ b.astype(np.float64, copy=False).T
 
 
+@dataclass(frozen=True)
+class Context:
+    """What surrounds fresh vectors z that are to become images of new directions.
+
+    Attributes
+    ----------
+    families : sequence of (rank, N) arrays
+        Bases and images of the operator. They come in the same order and only grow from call to call.
+    grows : int
+        Index of the family that the new directions join.
+    directions : (m, N) array
+        The new directions.
+    lasting : bool
+        Whether they do join it.
+    states : (b, N) array
+        The current states of the batch at this depth.
+    """
+
+    families: Sequence[Array]
+    grows: int
+    directions: Array
+    lasting: bool
+    states: Array
+
+
 class Sampling:
     """Fresh vectors by law: independent standard normals, left as they are."""
 
     exhausted = False
 
-    def condition(self, z: Array, families: Sequence[Array], passing: Sequence[Array]) -> None:
-        """Condition the fresh vectors z, (m, N), in place.
-
-        `families` come in the same order and only grow from call to call; `passing` vectors count for this call alone.
-        """
+    def condition(self, z: Array, context: Context) -> None:
+        """Condition the fresh vectors z, (m, N), in place."""
 
 
 class MatchedSampling(Sampling):
     """Fresh vectors orthogonal to what their limit is uncorrelated with, and orthonormal.
 
-    One instance serves one layer. The Cholesky factor of the Gram matrix of the constraints grows with
-    the bases, so that a call costs a few products with them and no factorisation from scratch.
+    These are the input weights and readout at initialisation, bases and images of the operator, and the
+    new directions and states of the call. One instance serves one layer: the factor of the Gram matrix
+    of the constraints grows with the bases, so a call needs one product of them with what is new.
 
     Parameters
     ----------
     blocks : Blocks
         The partition of the particles.
     constants : (k, N) array
-        Vectors every fresh one is uncorrelated with: input weights and readout at initialisation.
+        Input weights and readout at initialisation.
     """
 
     def __init__(self, blocks: Blocks, constants: Array) -> None:
         self.blocks, self.constants = blocks, constants
         self.factor = IncrementalCholesky(_DEPENDENT[constants.dtype])
         self.members: list[tuple[int, int]] = []  # (family, row) in the order of the factor
-        self.seen: list[int] = []
+        self.seen: list[int] = []  # rows of each family that were offered to the factor
         self.exhausted = False
 
-    def condition(self, z: Array, families: Sequence[Array], passing: Sequence[Array]) -> None:
-        everything = [self.constants, *families, *passing]
+    def condition(self, z: Array, context: Context) -> None:
+        families = [self.constants, *context.families]
+        passing = [context.directions, context.states]
+        size = sum(map(len, families)) + sum(map(len, passing)) + len(z)
         # Beyond half of the space the constraints would dominate the noise they are to correct.
-        if self.exhausted or 2 * (sum(map(len, everything)) + len(z)) > self.blocks.particles:
+        if self.exhausted or 2 * size > self.blocks.particles:
             self.exhausted = True
             return
-        self.seen = self.seen or [0] * (1 + len(families))
-        lasting = everything[: len(self.seen)]
-        for index, family in enumerate(lasting):
-            self._admit(everything, index, self.seen[index])
-            self.seen[index] = len(family)
-        rank, members = self.factor.rank, len(self.members)
-        for index in range(len(lasting), len(everything)):
-            self._admit(everything, index, 0)
-        for _ in range(2):  # the second projection removes the rounding of the first
-            self._subtract(everything, z, self.factor.solve(self._products(everything, z)))
-        self.factor.truncate(rank)
-        del self.members[members:]
+        self.seen = self.seen or [0] * len(families)
+        pending = [family[seen:] for family, seen in zip(families, self.seen, strict=True)]
+        gram = self._products([*families, *passing], [*pending, *passing, z])
+
+        # Rows of `gram` follow families and passing, its columns what is new: offer these in turn.
+        starts = np.cumsum([0, *map(len, families), *map(len, passing)])
+        columns = np.cumsum([0, *map(len, pending), *map(len, passing), len(z)])
+        for index, new in enumerate(pending):
+            self._offer(gram, starts, index, self.seen[index], slice(columns[index], columns[index] + len(new)))
+            self.seen[index] += len(new)
+        lasting = self._offer_passing(gram, starts, columns, len(families))
+        amounts = np.zeros((starts[-1], len(z)))
+        rows = self._rows(starts)
+        amounts[rows] = self.factor.solve(gram[rows, columns[-2] :])
+        self._subtract([*families, *passing], starts, amounts, z)
+        self._settle(context, lasting, len(families))
         orthonormalise(self.blocks, z)
 
-    def _admit(self, everything: Sequence[Array], index: int, start: int) -> None:
-        new = everything[index][start:]
-        if not len(new):
+    def _products(self, left: Sequence[Array], right: Sequence[Array]) -> NDArray[np.float64]:
+        """Inner products of all rows of `left` with all rows of `right`."""
+
+        def work(block: slice) -> NDArray[np.floating]:
+            new = np.concatenate([part[:, block] for part in right]).T
+            return np.concatenate([part[:, block] @ new for part in left])
+
+        return self.blocks.mean(work)
+
+    def _rows(self, starts: NDArray[np.intp]) -> NDArray[np.intp]:
+        return np.array([starts[family] + row for family, row in self.members], dtype=np.intp)
+
+    def _offer(
+        self, gram: NDArray[np.float64], starts: NDArray[np.intp], family: int, first: int, columns: slice
+    ) -> None:
+        """Offer rows `first` … of a family, whose products stand in these columns, to the factor."""
+        count = columns.stop - columns.start
+        if not count:
             return
-        gram = self.blocks.mean(lambda block: _inner(new[:, block], new[:, block]))
-        kept = self.factor.append(self._products(everything, new), gram)
-        self.members += [(index, start + int(row)) for row in kept]
+        own = starts[family] + first
+        kept = self.factor.append(gram[self._rows(starts), columns], gram[own : own + count, columns])
+        self.members += [(family, first + int(row)) for row in kept]
 
-    def _flat(self, everything: Sequence[Array]) -> NDArray[np.intp]:
-        offsets = np.cumsum([0, *map(len, everything)])
-        return np.array([offsets[index] + row for index, row in self.members], dtype=np.intp)
+    def _offer_passing(
+        self, gram: NDArray[np.float64], starts: NDArray[np.intp], columns: NDArray[np.intp], family: int
+    ) -> int:
+        """Offer the new directions, then the states; return the rank between them."""
+        bounds = columns[family:]
+        self._offer(gram, starts, family, 0, slice(bounds[0], bounds[1]))
+        lasting = self.factor.rank
+        self._offer(gram, starts, family + 1, 0, slice(bounds[1], bounds[2]))
+        return lasting
 
-    def _products(self, everything: Sequence[Array], vectors: Array) -> NDArray[np.float64]:
-        """Inner products of the members with `vectors`, (members, m)."""
-        products = self.blocks.mean(
-            lambda block: np.concatenate([family[:, block] @ vectors[:, block].T for family in everything])
-        )
-        return products[self._flat(everything)]
-
-    def _subtract(self, everything: Sequence[Array], z: Array, amounts: NDArray[np.float64]) -> None:
-        bounds = np.cumsum([0, *map(len, everything)])
-        spread = np.zeros((bounds[-1], len(z)), z.dtype)
-        spread[self._flat(everything)] = amounts
+    def _subtract(
+        self, vectors: Sequence[Array], starts: NDArray[np.intp], amounts: NDArray[np.float64], z: Array
+    ) -> None:
+        amounts = np.ascontiguousarray(amounts.T, z.dtype)
 
         def work(block: slice) -> None:
-            for index, family in enumerate(everything):
-                z[:, block] -= spread[bounds[index] : bounds[index + 1]].T @ family[:, block]
+            for index, part in enumerate(vectors):
+                z[:, block] -= amounts[:, starts[index] : starts[index + 1]] @ part[:, block]
 
         self.blocks.each(work)
+
+    def _settle(self, context: Context, lasting: int, passing: int) -> None:
+        """Forget the states, and the new directions too unless they join their family."""
+        grows = 1 + context.grows
+        if not context.lasting:
+            lasting -= sum(family == passing for family, _ in self.members[:lasting])
+        self.factor.truncate(lasting)
+        del self.members[lasting:]
+        if context.lasting:
+            first = self.seen[grows]
+            self.members = [(grows, first + row) if family == passing else (family, row)
+                            for family, row in self.members]  # fmt: skip
+            self.seen[grows] += len(context.directions)
 
 
 class MatchedAllSampling(Sampling):
@@ -143,7 +200,7 @@ class MatchedAllSampling(Sampling):
         self.drawn = constants
         self.exhausted = False
 
-    def condition(self, z: Array, families: Sequence[Array], passing: Sequence[Array]) -> None:
+    def condition(self, z: Array, context: Context) -> None:
         if self.exhausted or len(self.drawn) + len(z) >= self.blocks.particles:
             self.exhausted = True
             return

@@ -19,7 +19,7 @@ from scipy.linalg import solve_triangular
 from solvers.blocks import Blocks, partition
 from solvers.cholesky import rank_revealing_cholesky
 from solvers.random import Address, Noise, Stream
-from solvers.sampling import Sampling
+from solvers.sampling import Context, Sampling
 
 Array = NDArray[np.floating]
 Coordinates = NDArray[np.float64]
@@ -195,7 +195,7 @@ class LazyOperator(WeightOperator):
     ) -> tuple[Array, Coordinates]:  # fmt: skip
         """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned)."""
         part = self._expand(domain, vectors, remember)
-        shift = self._draw_images(domain, codomain, part, address.rows(part.kept), states)
+        shift = self._draw_images(domain, codomain, part, address.rows(part.kept), states, remember)
         pull = part.known[:, : learned.shape[1]] @ learned.T  # (b, rank of the codomain at the last update)
         image = np.empty_like(vectors)
         known, fresh, pull_, shift_ = (c.astype(vectors.dtype) for c in (part.known, part.fresh, pull, shift))
@@ -276,7 +276,7 @@ class LazyOperator(WeightOperator):
         )
 
     def _draw_images(
-        self, domain: Basis, codomain: Basis, part: Expansion, address: Address, states: Array
+        self, domain: Basis, codomain: Basis, part: Expansion, address: Address, states: Array, remember: bool
     ) -> Coordinates:
         """Fill the new images with fresh noise z and return, when tied, the response's coordinates.
 
@@ -290,7 +290,8 @@ class LazyOperator(WeightOperator):
         families = (
             self.features.directions, self.features.images, self.gradients.directions, self.gradients.images
         )  # fmt: skip
-        self.sampling.condition(z, families, (states, q))
+        grows = 0 if domain is self.features else 2
+        self.sampling.condition(z, Context(families, grows, q, remember, states))
         if not (self.tied and codomain.rank):
             return np.empty((len(z), 0))
         return self.blocks.mean(
