@@ -89,7 +89,7 @@ class Blocks:
         return self.sum(work) / self.particles
 
     def _map(self, work: Callable[[slice], T], slices: list[slice]) -> list[T]:
-        if self._pool is None or len(slices) == 1:
+        if self._pool is None or len(slices) <= 1:
             return [work(block) for block in slices]
         results: list[T] = [None] * len(slices)  # type: ignore[list-item]
 

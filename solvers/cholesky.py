@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from solvers.blocks import Blocks, partition
+
 Matrix = NDArray[np.float64]
+
+# Rows of a triangular factor that one thread takes at a time.
+_ROWS = 128
 
 
 def rank_revealing_cholesky(gram: Matrix, smallest_pivot: Matrix) -> tuple[Matrix, NDArray[np.intp]]:
@@ -55,15 +60,10 @@ class IncrementalCholesky:
     inverse of the factor is held, which makes solving a product; the tolerance bounds its condition.
     """
 
-    def __init__(self, tolerance: float) -> None:
-        self.tolerance = tolerance
+    def __init__(self, tolerance: float, blocks: Blocks) -> None:
+        self.tolerance, self.blocks = tolerance, blocks
         self.rank = 0
         self._inverse = np.zeros((16, 16))
-
-    @property
-    def inverse(self) -> Matrix:
-        """F⁻¹ for the lower triangular factor F, (rank, rank)."""
-        return self._inverse[: self.rank, : self.rank]
 
     def append(self, cross: Matrix, gram: Matrix) -> NDArray[np.intp]:
         """Take in m new vectors and return the indices of those that were kept.
@@ -75,16 +75,16 @@ class IncrementalCholesky:
         gram : (m, m) float64
             Inner products of the new vectors.
         """
-        rows = (self.inverse @ cross).T
+        rows = self._lower(cross).T
         smallest = self.tolerance**2 * np.diagonal(gram)
         new, kept = rank_revealing_cholesky(gram - rows @ rows.T, smallest)
         total = self.rank + len(kept)
         if total > len(self._inverse):
             grown = np.zeros((max(total, 2 * len(self._inverse)),) * 2)
-            grown[: self.rank, : self.rank] = self.inverse
+            grown[: self.rank, : self.rank] = self._inverse[: self.rank, : self.rank]
             self._inverse = grown
         corner = solve_triangular(new[kept], np.eye(len(kept)), lower=True)
-        self._inverse[self.rank : total, : self.rank] = -corner @ (rows[kept] @ self.inverse)
+        self._inverse[self.rank : total, : self.rank] = -corner @ self._upper(rows[kept].T).T
         self._inverse[self.rank : total, self.rank : total] = corner
         self.rank = total
         return kept
@@ -95,4 +95,24 @@ class IncrementalCholesky:
 
     def solve(self, right: Matrix) -> Matrix:
         """Solve (F Fᵀ) a = right; `right` is (rank, m)."""
-        return np.asarray(self.inverse.T @ (self.inverse @ right))
+        return self._upper(self._lower(right))
+
+    def _lower(self, right: Matrix) -> Matrix:
+        """F⁻¹ right, on all threads, leaving out the zeros above the diagonal."""
+        out = np.empty_like(right)
+
+        def work(rows: slice) -> None:
+            out[rows] = self._inverse[rows, : rows.stop] @ right[: rows.stop]
+
+        self.blocks.each(work, partition(self.rank, _ROWS))
+        return out
+
+    def _upper(self, right: Matrix) -> Matrix:
+        """F⁻ᵀ right, likewise."""
+        out = np.empty_like(right)
+
+        def work(rows: slice) -> None:
+            out[rows] = self._inverse[rows.start : self.rank, rows].T @ right[rows.start :]
+
+        self.blocks.each(work, partition(self.rank, _ROWS))
+        return out

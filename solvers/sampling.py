@@ -99,7 +99,7 @@ class MatchedSampling(Sampling):
 
     def __init__(self, blocks: Blocks, constants: Array) -> None:
         self.blocks, self.constants = blocks, constants
-        self.factor = IncrementalCholesky(_DEPENDENT[constants.dtype])
+        self.factor = IncrementalCholesky(_DEPENDENT[constants.dtype], blocks)
         self.members: list[tuple[int, int]] = []  # (family, row) in the order of the factor
         self.seen: list[int] = []  # rows of each family that were offered to the factor
         self.exhausted = False
@@ -116,18 +116,31 @@ class MatchedSampling(Sampling):
         pending = [family[seen:] for family, seen in zip(families, self.seen, strict=True)]
         gram = self._products([*families, *passing], [*pending, *passing, z])
 
-        # Rows of `gram` follow families and passing, its columns what is new: offer these in turn.
+        # Rows of `gram` follow families and passing, its columns what is new and then z.
         starts = np.cumsum([0, *map(len, families), *map(len, passing)])
-        columns = np.cumsum([0, *map(len, pending), *map(len, passing), len(z)])
-        for index, new in enumerate(pending):
-            self._offer(gram, starts, index, self.seen[index], slice(columns[index], columns[index] + len(new)))
-            self.seen[index] += len(new)
-        lasting = self._offer_passing(gram, starts, columns, len(families))
+        new = [(index, row) for index, family in enumerate(families) for row in range(self.seen[index], len(family))]
+        lasting = len(new) + len(context.directions)
+        new += [(len(families) + index, row) for index, part in enumerate(passing) for row in range(len(part))]
+        old = self._flat(starts, self.members)
+        rank = self.factor.rank
+        kept = self.factor.append(gram[old, : len(new)], gram[self._flat(starts, new), : len(new)])
+        members = self.members + [new[index] for index in kept]
+        rows = self._flat(starts, members)
         amounts = np.zeros((starts[-1], len(z)))
-        rows = self._rows(starts)
-        amounts[rows] = self.factor.solve(gram[rows, columns[-2] :])
+        amounts[rows] = self.factor.solve(gram[rows, len(new) :])
         self._subtract([*families, *passing], starts, amounts, z)
-        self._settle(context, lasting, len(families))
+
+        # The states do not stay, and the new directions only if they join their family.
+        stay = lasting if context.lasting else lasting - len(context.directions)
+        self.factor.truncate(rank + int(np.sum(kept < stay)))
+        self.seen = [len(family) for family in families]
+        joined = 1 + context.grows
+        self.members = [
+            (joined, self.seen[joined] + row) if family == len(families) else (family, row)
+            for family, row in members[: self.factor.rank]
+        ]
+        if context.lasting:
+            self.seen[joined] += len(context.directions)
         orthonormalise(self.blocks, z)
 
     def _products(self, left: Sequence[Array], right: Sequence[Array]) -> NDArray[np.float64]:
@@ -139,29 +152,9 @@ class MatchedSampling(Sampling):
 
         return self.blocks.mean(work)
 
-    def _rows(self, starts: NDArray[np.intp]) -> NDArray[np.intp]:
-        return np.array([starts[family] + row for family, row in self.members], dtype=np.intp)
-
-    def _offer(
-        self, gram: NDArray[np.float64], starts: NDArray[np.intp], family: int, first: int, columns: slice
-    ) -> None:
-        """Offer rows `first` … of a family, whose products stand in these columns, to the factor."""
-        count = columns.stop - columns.start
-        if not count:
-            return
-        own = starts[family] + first
-        kept = self.factor.append(gram[self._rows(starts), columns], gram[own : own + count, columns])
-        self.members += [(family, first + int(row)) for row in kept]
-
-    def _offer_passing(
-        self, gram: NDArray[np.float64], starts: NDArray[np.intp], columns: NDArray[np.intp], family: int
-    ) -> int:
-        """Offer the new directions, then the states; return the rank between them."""
-        bounds = columns[family:]
-        self._offer(gram, starts, family, 0, slice(bounds[0], bounds[1]))
-        lasting = self.factor.rank
-        self._offer(gram, starts, family + 1, 0, slice(bounds[1], bounds[2]))
-        return lasting
+    @staticmethod
+    def _flat(starts: NDArray[np.intp], members: Sequence[tuple[int, int]]) -> NDArray[np.intp]:
+        return np.array([starts[family] + row for family, row in members], dtype=np.intp)
 
     def _subtract(
         self, vectors: Sequence[Array], starts: NDArray[np.intp], amounts: NDArray[np.float64], z: Array
@@ -173,19 +166,6 @@ class MatchedSampling(Sampling):
                 z[:, block] -= amounts[:, starts[index] : starts[index + 1]] @ part[:, block]
 
         self.blocks.each(work)
-
-    def _settle(self, context: Context, lasting: int, passing: int) -> None:
-        """Forget the states, and the new directions too unless they join their family."""
-        grows = 1 + context.grows
-        if not context.lasting:
-            lasting -= sum(family == passing for family, _ in self.members[:lasting])
-        self.factor.truncate(lasting)
-        del self.members[lasting:]
-        if context.lasting:
-            first = self.seen[grows]
-            self.members = [(grows, first + row) if family == passing else (family, row)
-                            for family, row in self.members]  # fmt: skip
-            self.seen[grows] += len(context.directions)
 
 
 class MatchedAllSampling(Sampling):

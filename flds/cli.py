@@ -1,0 +1,278 @@
+"""The command line: `flds solve` and `flds info`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from flds.datasets import Dataset
+    from flds.problem import TrainingProblem
+    from flds.solution import Solution
+
+EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4, "interrupted": 130}
+BAD_USAGE, OUT_OF_MEMORY = 2, 4
+
+# What the default run may take; the cost model chooses the number of particles within it.
+DEFAULT_SECONDS, DEFAULT_BYTES = 60.0, 3.5e9
+PARTICLE_CHOICES = (1_000, 2_000, 3_000, 4_000, 6_000, 8_000, 12_000, 16_000, 20_000, 30_000, 50_000, 100_000)
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Deep residual networks of infinite width and depth, during training.",
+)  # fmt: skip
+
+
+class Activation(StrEnum):
+    identity = "identity"
+    tanh = "tanh"
+    relu = "relu"
+    gelu = "gelu"
+    erf = "erf"
+    softplus = "softplus"
+    silu = "silu"
+    sin = "sin"
+
+
+class LossName(StrEnum):
+    squared = "squared"
+    logistic = "logistic"
+    cross_entropy = "cross_entropy"
+
+
+class Order(StrEnum):
+    random = "random"
+    sequential = "sequential"
+
+
+class BackwardWeights(StrEnum):
+    tied = "tied"
+    independent = "independent"
+
+
+class Operator(StrEnum):
+    auto = "auto"
+    lazy = "lazy"
+    dense = "dense"
+
+
+class SamplingName(StrEnum):
+    matched = "matched"
+    law = "law"
+    matched_all = "matched_all"
+
+
+class Precision(StrEnum):
+    float64 = "float64"
+    float32 = "float32"
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        from flds import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def solve(
+    data: Annotated[str, typer.Option(help="digits, cifar10:FOLDER (binary version), or FILE.npz with inputs, targets and optionally test_inputs, test_targets.")] = "digits",
+    out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
+    activation: Annotated[Activation, typer.Option(help="Activation function φ.")] = Activation.tanh,
+    horizon: Annotated[float, typer.Option(help="T, the length of the depth interval.")] = 1.0,
+    learning_rate: Annotated[float, typer.Option(help="η_c; the rate of width n is η_c n.")] = 1.0,
+    steps: Annotated[int, typer.Option(help="Number of updates K.")] = 40,
+    loss: Annotated[LossName | None, typer.Option(help="Loss; by default cross_entropy for classes, else squared.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples a step; default 16, or all of them if there are fewer.")] = None,
+    batch_order: Annotated[Order, typer.Option(help="Order in which samples are visited.")] = Order.random,
+    batch_seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
+    train_samples: Annotated[int | None, typer.Option(help="Use only the first so many training samples.")] = None,
+    test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
+    particles: Annotated[int | None, typer.Option(help="Number of particles N; by default as many as fit in about a minute and 3.5 GB.")] = None,
+    width: Annotated[int | None, typer.Option(help="Train a finite network of this width, exactly in law, instead of the limit.")] = None,
+    depth: Annotated[int, typer.Option(help="Number of layers L, or of depth steps of the limit.")] = 8,
+    backward_weights: Annotated[BackwardWeights, typer.Option(help="tied: ordinary backpropagation; independent: Definition 1 of the FLDS paper.")] = BackwardWeights.tied,
+    sampling: Annotated[SamplingName, typer.Option(help="How noise is drawn; matched has the smaller error.")] = SamplingName.matched,
+    operator: Annotated[Operator, typer.Option(help="How weights are held.")] = Operator.auto,
+    tolerance: Annotated[float | None, typer.Option(help="Relative size of what may be dropped; default 0.1/sqrt(N).")] = None,
+    rank_budget: Annotated[tuple[int, int] | None, typer.Option(help="Largest forward and backward rank.")] = None,
+    noise_depth: Annotated[int | None, typer.Option(help="Grid of the noise, a multiple of the depth.")] = None,
+    record_every: Annotated[int | None, typer.Option(help="Steps between records; default a quarter of the run.")] = None,
+    recorded_samples: Annotated[int | None, typer.Option(help="How many training samples are recorded; default 128.")] = None,
+    record_kernels: Annotated[bool, typer.Option("--record-kernels", help="Record the kernels Σ and Θ.")] = False,
+    dtype: Annotated[Precision, typer.Option(help="Storage precision.")] = Precision.float64,
+    threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
+    replicates: Annotated[int, typer.Option(help="Independent repetitions, for standard errors.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:  # fmt: skip
+    """Train on data and write a results file and a picture.
+
+    Without options this trains the infinite-width limit on handwritten digits.
+    """
+    if particles is not None and width is not None:
+        raise ValueError("give --particles for the limit or --width for a finite network, not both")
+    _check_folder(out)
+    dataset = _load(data)
+    problem = _problem(
+        dataset, activation, horizon, learning_rate, steps, loss, batch_size, batch_order, batch_seed, train_samples,
+        test_samples,
+    )  # fmt: skip
+    options = {
+        "backward_weights": backward_weights.value, "operator": operator.value, "tolerance": tolerance,
+        "rank_budget": rank_budget, "noise_depth": noise_depth, "record_kernels": record_kernels,
+        "record_every": record_every or max(1, -(-steps // 4)), "dtype": dtype.value, "threads": threads,
+        "replicates": replicates, "seed": seed,
+        "recorded_samples": _spread(problem.samples, 128 if recorded_samples is None else recorded_samples),
+    }  # fmt: skip
+    if record_every is not None and record_every < 1:
+        raise ValueError(f"record_every must be at least 1, got {record_every}")
+    solution = _run(problem, particles, width, depth, sampling.value, options, quiet)
+    solution.save(out)
+    solution.plot(out.with_suffix(".png"))
+    if not quiet:
+        print(solution.summary())
+        if "test_accuracy" in solution.fields and len(solution.steps):
+            chance = 1 / max(2, problem.outputs)
+            print(f"\ntest accuracy {solution.test_accuracy[-1]:.1%} (chance {chance:.1%})")
+        print(f"results  {out}\npicture  {out.with_suffix('.png')}")
+    code = EXIT_CODES[solution.status]
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="A results file.")],
+) -> None:
+    """Print what a results file holds."""
+    from flds.solution import load
+
+    solution = load(file)
+    print(solution.summary())
+    print("fields")
+    for name, item in solution.fields.items():
+        sizes = " × ".join(f"{dim} {size}" for dim, size in zip(item.dims, item.values.shape, strict=True))
+        print(f"  {name:32} {sizes:44} {item.long_name}")
+
+
+def _check_folder(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out: the folder {str(out.parent)!r} does not exist; create it first")
+    if out.is_dir() or out.suffix == ".png":
+        raise ValueError(f"--out must name a results file such as run.nc, got {str(out)!r}")
+
+
+def _load(data: str) -> Dataset:
+    from flds import datasets
+
+    if data == "digits":
+        return datasets.load_digits()
+    if data.startswith("cifar10:"):
+        return datasets.load_cifar10(data.removeprefix("cifar10:"))
+    if data.endswith(".npz"):
+        return datasets.load_npz(data)
+    raise ValueError(f"--data must be digits, cifar10:FOLDER or FILE.npz, got {data!r}")
+
+
+def _problem(
+    dataset: Dataset, activation: Activation, horizon: float, learning_rate: float, steps: int,
+    loss: LossName | None, batch_size: int | None, batch_order: Order, batch_seed: int,
+    train_samples: int | None, test_samples: int | None,
+) -> TrainingProblem:  # fmt: skip
+    from flds.checks import positive_integer
+    from flds.problem import TrainingProblem
+
+    train = len(dataset.inputs) if train_samples is None else positive_integer("train_samples", train_samples)
+    test = 1000 if test_samples is None else positive_integer("test_samples", test_samples)
+    tested = dataset.test_inputs is not None
+    default = "cross_entropy" if dataset.classes else "squared"
+    return TrainingProblem(
+        dataset.inputs[:train], dataset.targets[:train], activation=activation.value, horizon=horizon,
+        learning_rate=learning_rate, steps=steps, loss=default if loss is None else loss.value,
+        batch_size=min(16, train, len(dataset.inputs)) if batch_size is None else batch_size,
+        batch_order=batch_order.value, batch_seed=batch_seed,
+        test_inputs=dataset.test_inputs[:test] if tested else None,  # type: ignore[index]
+        test_targets=dataset.test_targets[:test] if dataset.test_targets is not None else None,
+    )  # fmt: skip
+
+
+def _spread(samples: int, count: int) -> list[int]:
+    """Indices of `count` samples, spread evenly; all of them if there are fewer."""
+    import numpy as np
+
+    from flds.checks import positive_integer
+
+    count = positive_integer("recorded_samples", count)
+    return [int(i) for i in np.unique(np.linspace(0, samples - 1, min(count, samples)).astype(int))]
+
+
+def _run(
+    problem: TrainingProblem, particles: int | None, width: int | None, depth: int, sampling: str,
+    options: dict[str, Any], quiet: bool,
+) -> Solution:  # fmt: skip
+    from flds.solve import estimate_cost, simulate_resnet, solve_flds
+
+    if width is not None:
+        sampling, particles = "law", width
+    if particles is None:
+        particles = _affordable_particles(problem, depth, sampling, options)
+    cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
+    if not quiet:
+        print(f"{particles} {'neurons' if width else 'particles'}, depth {depth}: {cost}", file=sys.stderr)
+    progress = not quiet and sys.stderr.isatty()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        if width is not None:
+            solution = simulate_resnet(problem, width=width, depth=depth, progress=progress, **options)
+        else:
+            solution = solve_flds(
+                problem, particles=particles, depth=depth, sampling=sampling, progress=progress, **options
+            )
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    return solution
+
+
+def _affordable_particles(problem: TrainingProblem, depth: int, sampling: str, options: dict[str, Any]) -> int:
+    """The largest number of particles whose run the cost model puts within the default time and memory."""
+    from flds.solve import estimate_cost
+
+    best = PARTICLE_CHOICES[0]
+    for particles in PARTICLE_CHOICES[1:]:
+        try:
+            cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
+        except MemoryError:
+            break
+        if cost.seconds > DEFAULT_SECONDS or cost.memory > DEFAULT_BYTES:
+            break
+        best = particles
+    return best
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    try:
+        app(prog_name="flds")
+    except MemoryError as error:
+        _fail(error, OUT_OF_MEMORY)
+    except (ValueError, TypeError, OSError) as error:
+        _fail(error, BAD_USAGE)
+
+
+def _fail(error: BaseException, code: int) -> None:
+    print(f"flds: {error}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,138 @@
+"""Data to train on: handwritten digits, CIFAR-10 from a local folder, and arrays in an npz file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+DIGITS_TRAINING = 1_400
+_CIFAR_RECORD = 1 + 3 * 32 * 32
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and test samples.
+
+    Attributes
+    ----------
+    name : str
+        Where the data come from.
+    inputs, test_inputs : (samples, d) float64
+        Rows; `test_inputs` is None where there is no test set.
+    targets, test_targets : arrays
+        Class indices or numbers.
+    classes : int or None
+        Number of classes, where the targets are class indices.
+    """
+
+    name: str
+    inputs: Array
+    targets: NDArray[np.generic]
+    test_inputs: Array | None = None
+    test_targets: NDArray[np.generic] | None = None
+    classes: int | None = None
+
+
+def load_digits() -> Dataset:
+    """Return 8×8 handwritten digits: 1,400 for training and 397 for testing, split by class.
+
+    Pixels are centred on the training mean and each row is scaled to |x|²/d = 1.
+    """
+    from sklearn.datasets import load_digits as load
+    from sklearn.model_selection import train_test_split
+
+    pixels, labels = load(return_X_y=True)
+    x, test_x, y, test_y = train_test_split(
+        pixels, labels, train_size=DIGITS_TRAINING, stratify=labels, random_state=0
+    )
+    return Dataset("digits", *standardise(x, y, test_x, test_y), classes=10)
+
+
+def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
+    """Return CIFAR-10 from the binary version's files data_batch_*.bin and test_batch.bin in a folder.
+
+    Pixels are centred on the training mean and each row is scaled to |x|²/d = 1.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or one of its files is missing.
+    ValueError
+        If a file is truncated or holds a label above 9.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(place)!r}")
+    if (place / "cifar-10-batches-bin").is_dir():
+        place = place / "cifar-10-batches-bin"
+    batches = sorted(place.glob("data_batch_*.bin"))
+    if not batches:
+        raise FileNotFoundError(
+            f"there is no data_batch_*.bin in {str(place)!r}; CIFAR-10 is read from its binary version"
+        )
+    parts = [_read_cifar(path) for path in batches]
+    x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    test_x, test_y = _read_cifar(place / "test_batch.bin")
+    return Dataset("cifar10", *standardise(x, y, test_x, test_y), classes=10)
+
+
+def _read_cifar(path: Path) -> tuple[Array, NDArray[np.int64]]:
+    """Read records of one label byte and 3,072 pixel bytes."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}")
+    data = np.fromfile(path, np.uint8)
+    if data.size == 0 or data.size % _CIFAR_RECORD:
+        raise ValueError(
+            f"{str(path)!r} must hold whole records of {_CIFAR_RECORD} bytes, got {data.size} bytes; "
+            "it is truncated or not CIFAR-10's binary version"
+        )
+    records = data.reshape(-1, _CIFAR_RECORD)
+    labels = records[:, 0].astype(np.int64)
+    if labels.max() > 9:
+        raise ValueError(f"{str(path)!r} must hold labels from 0 to 9, got {labels.max()}")
+    return records[:, 1:].astype(np.float64), labels
+
+
+def load_npz(path: str | os.PathLike[str]) -> Dataset:
+    """Return the arrays `inputs`, `targets` and, if there, `test_inputs`, `test_targets` of an npz file, as they are.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not a readable npz file or lacks `inputs` or `targets`.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile, zlib and NumPy each have errors of their own for damaged files
+        raise ValueError(f"{str(path)!r} is not a readable npz file: {error}") from None
+    missing = [name for name in ("inputs", "targets") if name not in arrays]
+    if missing:
+        raise ValueError(f"{str(path)!r} must hold the arrays inputs and targets, got {', '.join(arrays) or 'none'}")
+    return Dataset(
+        Path(path).name, arrays["inputs"], arrays["targets"], arrays.get("test_inputs"), arrays.get("test_targets")
+    )
+
+
+def standardise(
+    x: Array, y: NDArray[np.generic], test_x: Array, test_y: NDArray[np.generic]
+) -> tuple[Array, NDArray[np.generic], Array, NDArray[np.generic]]:
+    """Centre on the training mean and scale each row to |x|²/d = 1; a row of zeros stays zero."""
+    mean = x.mean(axis=0)
+
+    def scaled(rows: Array) -> Array:
+        centred = rows - mean
+        norms = np.sqrt((centred**2).mean(axis=1, keepdims=True))
+        return np.asarray(centred / np.where(norms > 0, norms, 1.0))
+
+    return scaled(x), y, scaled(test_x), test_y
