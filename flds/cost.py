@@ -99,10 +99,13 @@ class Workload:
         rank, size = self.expected_rank, self.particles * self.depth
         grown = min(1.0, rank / max(self.visits, 1))  # share of the steps that add directions
         mean = rank * (1 - grown / 2)
-        training = (self.steps + 1) * self.batch * (6 + 3 * grown) * 2 * mean * size
-        probing = self.probes * (3 * 2 * mean + 4 * min(PROBE_CHUNK, self.probes)) * size
-        conditioning = 12 * 2 * rank * (2 * mean) * size if self.matched else 0.0
-        return training + probing + conditioning
+        trained = (self.steps + 1) * self.batch
+        training = trained * (6 + 3 * grown) * 2 * mean
+        probing = self.probes * (3 * 2 * mean + 4 * min(PROBE_CHUNK, self.probes))
+        # matching multiplies the constraints with what is new and subtracts them from the fresh noise
+        constraints = 4 * mean + self.inputs + self.outputs
+        matching = constraints * (10 * trained * grown + 4 * self.probes) if self.matched else 0.0
+        return (training + probing + matching) * size
 
     def dense_work(self) -> float:
         """Multiply–adds with weights held as matrices: forward, backward, update."""
@@ -129,7 +132,7 @@ class Workload:
     def seconds(self, operator: str) -> float:
         """Expected time on this machine."""
         work = self.lazy_work() if operator == "lazy" else self.dense_work()
-        blocks = len(Blocks(self.particles).slices) if operator == "lazy" else self.particles / 256
+        blocks = len(Blocks(self.particles).groups) if operator == "lazy" else self.particles / 256
         threads = max(1.0, min(self.threads, blocks))
         passes = 2 * (self.steps + 1) + -(-self.probes // PROBE_CHUNK)
         samples = 2 * (self.steps + 1) * self.batch + self.probes

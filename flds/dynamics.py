@@ -75,8 +75,7 @@ class Network:
         self.readout, self.input_weights = constants[:outputs], constants[outputs:]  # v, U as rows
         draws = Noise(self.noise.seed)  # U and v have no depth, so refinement does not touch them
         for part, stream in ((self.readout, Stream.READOUT), (self.input_weights, Stream.INPUT)):
-            address = Address(stream, positions=tuple(range(len(part))))
-            self.blocks.each(lambda block, part=part, address=address: draws.fill(part, block, address))  # type: ignore[misc]
+            self.blocks.fill(part, draws, Address(stream, positions=tuple(range(len(part)))))
         if settings.sampling != "law":
             orthonormalise(self.blocks, constants)
         self.layers = list(self._layers(constants))
@@ -102,7 +101,7 @@ class Network:
 
         A probe leaves the network as it was and keeps no states but the last.
         """
-        h = self._embed(inputs)
+        h = self._combination(inputs / math.sqrt(inputs.shape[1]), self.input_weights)
         states, coordinates, variance = [h], [], [self._second_moment(h)]
         for operator in self.layers:
             image, c = operator.forward(self._apply(self.problem.phi.value, h), address, h, remember=not probe)
@@ -110,7 +109,7 @@ class Network:
             states = [h] if probe else [*states, h]
             coordinates.append(c)
             variance.append(self._second_moment(h))
-        outputs = self.blocks.mean(lambda block: h[:, block] @ self.readout[:, block].T)
+        outputs = self.blocks.inner(h, self.readout)
         return ForwardPass(states, coordinates, np.array(variance), outputs)
 
     def backward(self, forward: ForwardPass, slopes: NDArray[np.float64], step: int) -> BackwardPass:
@@ -122,9 +121,7 @@ class Network:
         norms = slopes[:, 0] if slopes.shape[1] == 1 else np.linalg.norm(slopes, axis=1)
         active = np.flatnonzero(norms)
         weights = norms[active]
-        mixture = (slopes[active] / weights[:, None]).astype(self.readout.dtype)
-        g = np.empty((len(active), self.settings.particles), self.readout.dtype)
-        self.blocks.each(lambda block: np.matmul(mixture, self.readout[:, block], out=g[:, block]))
+        g = self._combination(slopes[active] / weights[:, None], self.readout)
         address = Address(Stream.BACKWARD, step, tuple(int(i) for i in active))
         coordinates, variance = [], [self._second_moment(g)]
         for operator, h in zip(reversed(self.layers), reversed(forward.states[:-1]), strict=True):
@@ -140,8 +137,8 @@ class Network:
         rate = rate / len(inputs)
         active = backward.active
         scaled = backward.weights[:, None] * inputs[active] * (-rate / math.sqrt(inputs.shape[1]))
-        self._add(self.input_weights, scaled.T, backward.bottom)
-        self._add(self.readout, -rate * slopes.T, forward.states[-1])
+        self.blocks.combine(self.input_weights, [(scaled.T, backward.bottom)], add=True)
+        self.blocks.combine(self.readout, [(-rate * slopes.T, forward.states[-1])], add=True)
         for operator, c, d in zip(self.layers, forward.coordinates, backward.coordinates, strict=True):
             operator.update(-rate * self.root_tau * backward.weights[:, None] * d, c[active])
 
@@ -158,11 +155,10 @@ class Network:
         """Whether some layer had too little room left to match its noise."""
         return any(isinstance(layer, LazyOperator) and layer.sampling.exhausted for layer in self.layers)
 
-    def _embed(self, inputs: Array) -> Array:
-        scaled = (inputs / math.sqrt(inputs.shape[1])).astype(self.input_weights.dtype)
-        h = np.empty((len(inputs), self.settings.particles), self.input_weights.dtype)
-        self.blocks.each(lambda block: np.matmul(scaled, self.input_weights[:, block], out=h[:, block]))
-        return h
+    def _combination(self, coefficients: NDArray[np.float64], vectors: Array) -> Array:
+        out = np.empty((len(coefficients), self.settings.particles), vectors.dtype)
+        self.blocks.combine(out, [(coefficients, vectors)])
+        return out
 
     def _apply(self, function, x: Array) -> Array:  # type: ignore[no-untyped-def]
         out = np.empty_like(x)
@@ -186,14 +182,5 @@ class Network:
         self.blocks.each(work)
         return image
 
-    def _add(self, rows: Array, amounts: Array, vectors: Array) -> None:
-        amounts = np.ascontiguousarray(amounts, rows.dtype)
-
-        def work(block: slice) -> None:
-            rows[:, block] += amounts @ vectors[:, block]
-
-        self.blocks.each(work)
-
     def _second_moment(self, x: Array) -> float:
-        total = self.blocks.mean(lambda block: np.atleast_1d(np.einsum("ij,ij->", x[:, block], x[:, block])))
-        return float(total[0]) / len(x) if len(x) else math.nan
+        return float(self.blocks.mean_squares(x).mean()) if len(x) else math.nan

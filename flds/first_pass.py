@@ -180,8 +180,7 @@ class _FirstPass:
 
     def initial(self, stream: Stream, variance: float) -> Array:
         x = np.empty((1, self.blocks.particles), self.dtype)
-        draws = Noise(self.noise.seed)  # the initial law has no depth to refine
-        self.blocks.each(lambda block: draws.fill(x, block, Address(stream)))
+        self.blocks.fill(x, Noise(self.noise.seed), Address(stream))  # without depth there is no refinement
         x *= np.sqrt(variance)
         return x[0]
 

@@ -1,13 +1,14 @@
-"""Work on particles in fixed blocks, on several threads, with results that do not depend on how many.
+"""Work on N particles by several threads, with results that do not depend on how many.
 
-Each block is processed by one thread with single-threaded BLAS, and sums over blocks are taken in
-block order in float64, so the same bits come out for any number of threads.
+Particles are cut into blocks, and consecutive blocks into groups, in a way that depends on N only. Each
+group is summed by one thread, block after block, with single-threaded BLAS, and the groups are added in
+order in float64, so the same bits come out for any number of threads.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -17,12 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from solvers.random import NOISE_BLOCK
+from solvers import products
+from solvers.random import NOISE_BLOCK, Address, Noise
 
-# Enough blocks to share among threads, few enough that calls from Python cost little.
+Array = NDArray[np.floating]
+Matrix = NDArray[np.float64]
+
 T = TypeVar("T")
-_TARGET_BLOCKS = 16
-_LARGEST_BLOCK = 8 * NOISE_BLOCK
+
+# Groups to share among threads; also the number of partial sums held at once.
+_MOST_GROUPS = 16
+# Particles that elementwise work takes at a time, so that temporaries stay in cache.
+_SHARE = 16 * NOISE_BLOCK
+# Waking a thread takes about as long as this many multiply–adds.
+_SMALL_WORK = 300_000
 
 
 def available_threads() -> int:
@@ -30,77 +39,143 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
 def partition(count: int, size: int) -> list[slice]:
     """Cut range(count) into slices of `size`, the last one shorter."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 class Blocks:
-    """A partition of `particles` particles into blocks, and the threads that work on them.
+    """N particles cut into blocks, the threads that work on them, and inner products ⟨a,b⟩ = (1/N) Σ a b.
+
+    Arrays are (rows, N), C-contiguous, in float64 or float32.
 
     Parameters
     ----------
     particles : int
-        Number of particles N. The partition depends on N only.
+        Number of particles N.
     threads : int
         Number of threads, at least 1.
     """
 
     def __init__(self, particles: int, threads: int = 1) -> None:
-        self.particles = particles
-        noise_blocks = -(-particles // NOISE_BLOCK)
-        size = min(NOISE_BLOCK * max(1, -(-noise_blocks // _TARGET_BLOCKS)), _LARGEST_BLOCK)
-        self.slices = partition(particles, size)
-        self.threads = threads
+        self.particles, self.threads = particles, threads
+        blocks = -(-particles // NOISE_BLOCK)
+        self.group_size = NOISE_BLOCK * -(-blocks // _MOST_GROUPS)
+        self.groups = partition(particles, self.group_size)
+        share = NOISE_BLOCK * -(-blocks // threads)
+        self.shares = partition(particles, min(share, _SHARE))
         self._pool: ThreadPoolExecutor | None = None
 
     @contextmanager
     def running(self) -> Iterator[Blocks]:
-        """Hold the threads, with BLAS limited to one thread each, for the duration of a solve."""
-        with _controller().limit(limits=1, user_api="blas"):
+        """Hold the threads for the duration of a solve, with BLAS limited to one thread each.
+
+        Overflow and NaN raise no warnings: the solve looks for them and ends with a status.
+        """
+        quiet = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
+        with _controller().limit(limits=1, user_api="blas"), np.errstate(**quiet):  # type: ignore[arg-type]
             if self.threads == 1:
                 yield self
                 return
-            with ThreadPoolExecutor(self.threads - 1) as self._pool:
+            with ThreadPoolExecutor(self.threads - 1, initializer=lambda: np.seterr(**quiet)) as self._pool:  # type: ignore[arg-type]
                 try:
                     yield self
                 finally:
                     self._pool = None
 
-    def each(self, work: Callable[[slice], None], slices: list[slice] | None = None) -> None:
-        """Call `work(block)` for every block, or for every one of `slices`."""
-        self._map(work, self.slices if slices is None else slices)
+    def each(self, work: Callable[[slice], None], slices: Sequence[slice] | None = None) -> None:
+        """Call `work(particles)` for slices of the particles, or for each of `slices`, on all threads."""
+        self._run(work, self.shares if slices is None else slices)
 
-    def sum(self, work: Callable[[slice], NDArray[np.floating]]) -> NDArray[np.float64]:
-        """Return the sum over blocks, in block order and float64, of the arrays `work(block)` returns."""
-        first, *rest = self._map(work, self.slices)
-        total = first.astype(np.float64)
-        for part in rest:
+    def fill(self, out: Array, noise: Noise, address: Address, layer: int = 0) -> None:
+        """Fill `out`, (positions, N), with the noise of an address."""
+        self._run(lambda share: noise.fill(out, share, address, layer), self.shares, 8 * out.size)
+
+    def inner(self, left: Array | Sequence[Array], right: Array) -> Matrix:
+        """Return ⟨left_i, right_j⟩; `left` may be several arrays, whose rows are stacked."""
+        parts = [left] if isinstance(left, np.ndarray) else list(left)
+        rows = sum(map(len, parts))
+        sums = np.zeros((len(self.groups), rows, len(right)))
+
+        def work(groups: slice) -> None:
+            first = 0
+            for part in parts:
+                if len(part):
+                    products.inner(part, right, groups.start, groups.stop, self.group_size, first, sums)
+                first += len(part)
+
+        if sums.size:
+            self._on_groups(work, rows * right.size)
+        return self._mean(sums)
+
+    def gram(self, vectors: Array) -> Matrix:
+        """Return ⟨v_i, v_j⟩ computed in float64, because pivots may lie below float32 rounding."""
+        exact = vectors.astype(np.float64, copy=False)
+        return self.inner(exact, exact)
+
+    def mean_squares(self, vectors: Array) -> Matrix:
+        """Return ⟨v_i, v_i⟩, (rows,)."""
+        sums = np.zeros((len(self.groups), len(vectors), 1))
+        self._on_groups(
+            lambda groups: products.squares(vectors, groups.start, groups.stop, self.group_size, sums), vectors.size
+        )
+        return self._mean(sums)[:, 0]
+
+    def combine(self, out: Array, terms: Sequence[tuple[Matrix, Array]], add: bool = False) -> None:
+        """Set out = Σ coefficients @ vectors over the terms, or add it to `out` with `add=True`."""
+        terms = [(np.ascontiguousarray(c, out.dtype), v) for c, v in terms if c.size]
+        if not terms or not out.size:
+            if not add:
+                out[...] = 0.0
+            return
+
+        def work(groups: slice) -> None:
+            start, stop = groups.start * self.group_size, min(groups.stop * self.group_size, self.particles)
+            for index, (coefficients, vectors) in enumerate(terms):
+                products.combine(coefficients, vectors, start, stop, float(add or index > 0), out)
+
+        self._on_groups(work, self.particles * sum(c.size for c, _ in terms))
+
+    def mean(self, work: Callable[[slice], NDArray[np.floating]]) -> Matrix:
+        """Return 1/N times the sum over groups of the arrays `work(group)` returns."""
+        sums: list[NDArray[np.floating]] = [np.empty(0)] * len(self.groups)
+
+        def store(group: int) -> None:
+            sums[group] = work(self.groups[group])
+
+        self._run(store, range(len(self.groups)))
+        return self._mean(sums)
+
+    def _mean(self, sums: Sequence[NDArray[np.floating]] | Matrix) -> Matrix:
+        total = sums[0].astype(np.float64)
+        for part in sums[1:]:
             total += part
-        return total
+        return total / self.particles
 
-    def mean(self, work: Callable[[slice], NDArray[np.floating]]) -> NDArray[np.float64]:
-        """Return the particle mean (1/N) of `sum`, the inner product written ⟨a,b⟩ in the formulas."""
-        return self.sum(work) / self.particles
+    def _on_groups(self, work: Callable[[slice], None], size: float) -> None:
+        """Call `work` on consecutive groups, one stretch for each thread."""
+        self._run(work, partition(len(self.groups), -(-len(self.groups) // self.threads)), size)
 
-    def _map(self, work: Callable[[slice], T], slices: list[slice]) -> list[T]:
-        if self._pool is None or len(slices) <= 1:
-            return [work(block) for block in slices]
-        results: list[T] = [None] * len(slices)  # type: ignore[list-item]
+    def _run(self, work: Callable[[T], None], items: Sequence[T], size: float = np.inf) -> None:
+        """Call work(item) for every item: here if there is little to do, else on all threads."""
+        if self._pool is None or len(items) <= 1 or size < _SMALL_WORK:
+            for item in items:
+                work(item)
+            return
+        per_thread = -(-len(items) // self.threads)
 
         def share(first: int) -> None:
-            for index in range(first, len(slices), self.threads):
-                results[index] = work(slices[index])
+            for item in items[first : first + per_thread]:
+                work(item)
 
-        others = [self._pool.submit(share, first) for first in range(1, self.threads)]
+        others = [self._pool.submit(share, first) for first in range(per_thread, len(items), per_thread)]
         try:
             share(0)
         finally:
             for other in others:
                 other.result()
-        return results

@@ -136,20 +136,22 @@ def _add_block(out, row, start, stop, key, scale):
 
 
 @kernel
-def fill_normals(out, row, start, stop, offset, seed, stream, step, position, layer, refinement):
-    """Fill out[row, start - offset : stop - offset] with the normals of particles start … stop - 1.
+def fill_normals(out, start, stop, offset, seed, stream, step, positions, layer, refinement):
+    """Fill out[i, start - offset : stop - offset] with the normals of particles start … stop - 1.
 
-    `start` is a multiple of `NOISE_BLOCK`. `layer` counts steps of the caller's own grid, each made of
-    `refinement` steps of the finest grid: the coarse increment is the sum of the fine ones.
+    Row i has position positions[i]. `start` is a multiple of `NOISE_BLOCK`. `layer` counts steps of the
+    caller's own grid, each made of `refinement` steps of the finest grid: the coarse increment is the sum
+    of the fine ones.
     """
     scale = 1.0 / math.sqrt(np.float64(refinement))
-    for first in range(start, stop, NOISE_BLOCK):
-        last = min(first + NOISE_BLOCK, stop)
-        for j in range(first - offset, last - offset):
-            out[row, j] = 0.0
-        for fine in range(layer * refinement, (layer + 1) * refinement):
-            key = address_key(seed, stream, step, position, fine, first // NOISE_BLOCK)
-            _add_block(out, row, first - offset, last - offset, key, scale)
+    for row in range(len(positions)):
+        for first in range(start, stop, NOISE_BLOCK):
+            last = min(first + NOISE_BLOCK, stop)
+            for j in range(first - offset, last - offset):
+                out[row, j] = 0.0
+            for fine in range(layer * refinement, (layer + 1) * refinement):
+                key = address_key(seed, stream, step, positions[row], fine, first // NOISE_BLOCK)
+                _add_block(out, row, first - offset, last - offset, key, scale)
 
 
 @dataclass(frozen=True)
@@ -187,8 +189,7 @@ class Noise:
 
         `out` is (positions, N), C-contiguous, or holds only the particles from `offset` on.
         """
-        for row, position in enumerate(address.positions):
-            fill_normals(
-                out, row, block.start, block.stop, offset, self.seed, int(address.stream), address.step,
-                position, layer, self.refinement,
-            )  # fmt: skip
+        fill_normals(
+            out, block.start, block.stop, offset, self.seed, int(address.stream), address.step,
+            np.array(address.positions, np.int64), layer, self.refinement,
+        )  # fmt: skip

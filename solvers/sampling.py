@@ -26,26 +26,9 @@ _DEPENDENT = {np.dtype(np.float64): 1e-4, np.dtype(np.float32): 1e-2}
 
 def orthonormalise(blocks: Blocks, vectors: Array) -> None:
     """Make the rows of `vectors`, (m, N), orthonormal in ⟨,⟩ in place, in row order."""
-    if not len(vectors):
-        return
     for _ in range(2):  # the second pass removes the rounding of the first
-        gram = blocks.mean(lambda block: _inner(vectors[:, block], vectors[:, block]))
-        inverse = solve_triangular(np.linalg.cholesky(gram), np.eye(len(vectors)), lower=True)
-        combine(blocks, inverse, vectors, out=vectors)
-
-
-def combine(blocks: Blocks, coefficients: Array, vectors: Array, out: Array) -> None:
-    """Set out = coefficients @ vectors block by block; `out` may be `vectors`."""
-    coefficients = coefficients.astype(vectors.dtype)
-
-    def work(block: slice) -> None:
-        out[:, block] = coefficients @ vectors[:, block]
-
-    blocks.each(work)
-
-
-def _inner(a: Array, b: Array) -> NDArray[np.float64]:
-    return a.astype(np.float64, copy=False) @ b.astype(np.float64, copy=False).T
+        inverse = solve_triangular(np.linalg.cholesky(blocks.gram(vectors)), np.eye(len(vectors)), lower=True)
+        blocks.combine(vectors, [(inverse, vectors.copy())])
 
 
 @dataclass(frozen=True)
@@ -114,7 +97,7 @@ class MatchedSampling(Sampling):
             return
         self.seen = self.seen or [0] * len(families)
         pending = [family[seen:] for family, seen in zip(families, self.seen, strict=True)]
-        gram = self._products([*families, *passing], [*pending, *passing, z])
+        gram = self.blocks.inner([*families, *passing], np.concatenate([*pending, *passing, z]))
 
         # Rows of `gram` follow families and passing, its columns what is new and then z.
         starts = np.cumsum([0, *map(len, families), *map(len, passing)])
@@ -128,7 +111,8 @@ class MatchedSampling(Sampling):
         rows = self._flat(starts, members)
         amounts = np.zeros((starts[-1], len(z)))
         amounts[rows] = self.factor.solve(gram[rows, len(new) :])
-        self._subtract([*families, *passing], starts, amounts, z)
+        pieces = np.split(-amounts, starts[1:-1])
+        self.blocks.combine(z, [(c.T, v) for c, v in zip(pieces, [*families, *passing], strict=True)], add=True)
 
         # The states do not stay, and the new directions only if they join their family.
         stay = lasting if context.lasting else lasting - len(context.directions)
@@ -143,29 +127,9 @@ class MatchedSampling(Sampling):
             self.seen[joined] += len(context.directions)
         orthonormalise(self.blocks, z)
 
-    def _products(self, left: Sequence[Array], right: Sequence[Array]) -> NDArray[np.float64]:
-        """Inner products of all rows of `left` with all rows of `right`."""
-
-        def work(block: slice) -> NDArray[np.floating]:
-            new = np.concatenate([part[:, block] for part in right]).T
-            return np.concatenate([part[:, block] @ new for part in left])
-
-        return self.blocks.mean(work)
-
     @staticmethod
     def _flat(starts: NDArray[np.intp], members: Sequence[tuple[int, int]]) -> NDArray[np.intp]:
         return np.array([starts[family] + row for family, row in members], dtype=np.intp)
-
-    def _subtract(
-        self, vectors: Sequence[Array], starts: NDArray[np.intp], amounts: NDArray[np.float64], z: Array
-    ) -> None:
-        amounts = np.ascontiguousarray(amounts.T, z.dtype)
-
-        def work(block: slice) -> None:
-            for index, part in enumerate(vectors):
-                z[:, block] -= amounts[:, starts[index] : starts[index + 1]] @ part[:, block]
-
-        self.blocks.each(work)
 
 
 class MatchedAllSampling(Sampling):
@@ -185,14 +149,6 @@ class MatchedAllSampling(Sampling):
             self.exhausted = True
             return
         for _ in range(2):
-            self._project(z)
+            self.blocks.combine(z, [(-self.blocks.inner(z, self.drawn), self.drawn)], add=True)
         orthonormalise(self.blocks, z)
         self.drawn = np.concatenate([self.drawn, z])
-
-    def _project(self, z: Array) -> None:
-        overlap = self.blocks.mean(lambda block: z[:, block] @ self.drawn[:, block].T).astype(z.dtype)
-
-        def subtract(block: slice) -> None:
-            z[:, block] -= overlap @ self.drawn[:, block]
-
-        self.blocks.each(subtract)

@@ -196,21 +196,17 @@ class LazyOperator(WeightOperator):
         """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned)."""
         part = self._expand(domain, vectors, remember)
         shift = self._draw_images(domain, codomain, part, address.rows(part.kept), states, remember)
-        pull = part.known[:, : learned.shape[1]] @ learned.T  # (b, rank of the codomain at the last update)
+        self.blocks.combine(part.new_images, [(shift, codomain.directions)], add=True)
+        pull = part.known[:, : learned.shape[1]] @ learned.T  # coordinates on the codomain's older directions
         image = np.empty_like(vectors)
-        known, fresh, pull_, shift_ = (c.astype(vectors.dtype) for c in (part.known, part.fresh, pull, shift))
-
-        def combine(block: slice) -> None:
-            directions = codomain.directions[:, block]
-            if len(part.kept) and shift_.shape[1]:
-                part.new_images[:, block] += shift_ @ directions
-            np.matmul(known, domain.images[:, block], out=image[:, block])
-            if len(part.kept):
-                image[:, block] += fresh @ part.new_images[:, block]
-            if pull_.shape[1]:
-                image[:, block] += pull_ @ directions[: pull_.shape[1]]
-
-        self.blocks.each(combine)
+        self.blocks.combine(
+            image,
+            [
+                (part.known, domain.images),
+                (part.fresh, part.new_images),
+                (pull, codomain.directions[: pull.shape[1]]),
+            ],
+        )
         if remember:
             domain.rank += len(part.kept)
             domain.mass += part.mass
@@ -220,59 +216,34 @@ class LazyOperator(WeightOperator):
     def _expand(self, basis: Basis, vectors: Array, remember: bool) -> Expansion:
         """Project the vectors on the basis twice and factor what is left, in sample order."""
         blocks, directions = self.blocks, basis.directions
-
-        def project(block: slice) -> Coordinates:
-            part = vectors[:, block]
-            squares = np.einsum("ij,ij->i", part, part, dtype=np.float64)
-            return np.hstack([part @ directions[:, block].T, squares[:, None]])
-
-        first = blocks.mean(project)
-        first, squares = first[:, :-1], first[:, -1]
-        residual = np.empty_like(vectors)
-
-        def project_again(block: slice) -> Coordinates:
-            part = vectors[:, block] - first.astype(vectors.dtype) @ directions[:, block]
-            residual[:, block] = part
-            norms = np.einsum("ij,ij->i", part, part, dtype=np.float64)
-            return np.hstack([part @ directions[:, block].T, norms[:, None]])
-
-        second = blocks.mean(project_again)
-        second, left = second[:, :-1], second[:, -1]
-        known = first + second
+        squares = blocks.mean_squares(vectors)
+        known = blocks.inner(vectors, directions)
+        residual = vectors.copy()
+        blocks.combine(residual, [(-known, directions)], add=True)
+        again = blocks.inner(residual, directions)
+        known += again
+        left = blocks.mean_squares(residual)
         if not np.any(left > self.tolerance**2 * squares):
             none = np.empty((0, vectors.shape[1]), vectors.dtype)
-            return Expansion(
-                known, np.empty((len(vectors), 0)), np.empty(0, np.intp), none, none, squares.sum(), left.sum()
-            )
+            nothing = np.empty((len(vectors), 0))
+            return Expansion(known, nothing, np.empty(0, np.intp), none, none, squares.sum(), left.sum())
 
-        def gram_of_residual(block: slice) -> Coordinates:
-            residual[:, block] -= second.astype(vectors.dtype) @ directions[:, block]
-            return _gram(residual[:, block])
-
-        gram = blocks.mean(gram_of_residual)
+        blocks.combine(residual, [(-again, directions)], add=True)
+        gram = blocks.gram(residual)
         factor, kept = rank_revealing_cholesky(gram, self.tolerance**2 * squares)
         new_directions, new_images = basis.room(len(kept), remember)
-        scale = solve_triangular(factor[kept], np.eye(len(kept)), lower=True).astype(vectors.dtype)
-
-        def normalise(block: slice) -> Coordinates:
-            new = scale @ residual[kept, block]
-            new_directions[:, block] = new
-            return np.hstack([new @ directions[:, block].T, _gram(new)])
+        started = residual[kept]
+        blocks.combine(new_directions, [(_inverse(factor[kept]), started)])
 
         # One pass leaves an orthonormality error of eps/tolerance^2, so the factorisation is repeated.
-        overlap = blocks.mean(normalise)
-        overlap, gram_new = overlap[:, : basis.rank], overlap[:, basis.rank :]
-        repeat = np.linalg.cholesky(gram_new - overlap @ overlap.T)
-        scale_again = solve_triangular(repeat, np.eye(len(kept)), lower=True).astype(vectors.dtype)
-
-        def normalise_again(block: slice) -> None:
-            new = new_directions[:, block] - overlap.astype(vectors.dtype) @ directions[:, block]
-            new_directions[:, block] = scale_again @ new
-
-        blocks.each(normalise_again)
-        dropped = float(np.clip(np.diagonal(gram) - (factor**2).sum(axis=1), 0.0, None).sum())
+        overlap = blocks.inner(new_directions, directions)
+        repeat = np.linalg.cholesky(blocks.gram(new_directions) - overlap @ overlap.T)
+        blocks.combine(new_directions, [(-overlap, directions)], add=True)
+        started[...] = new_directions
+        blocks.combine(new_directions, [(_inverse(repeat), started)])
+        dropped = np.clip(np.diagonal(gram) - (factor**2).sum(axis=1), 0.0, None).sum()
         return Expansion(
-            known + factor @ overlap, factor @ repeat, kept, new_directions, new_images, squares.sum(), dropped
+            known + factor @ overlap, factor @ repeat, kept, new_directions, new_images, squares.sum(), float(dropped)
         )
 
     def _draw_images(
@@ -286,25 +257,19 @@ class LazyOperator(WeightOperator):
         z, q = part.new_images, part.new_directions
         if not len(z):
             return np.empty((0, 0))
-        self.blocks.each(lambda block: self.noise.fill(z, block, address, self.layer))
+        self.blocks.fill(z, self.noise, address, self.layer)
         families = (
             self.features.directions, self.features.images, self.gradients.directions, self.gradients.images
         )  # fmt: skip
         grows = 0 if domain is self.features else 2
         self.sampling.condition(z, Context(families, grows, q, remember, states))
-        if not (self.tied and codomain.rank):
+        if not self.tied:
             return np.empty((len(z), 0))
-        return self.blocks.mean(
-            lambda block: (
-                q[:, block] @ codomain.images[:, block].T - z[:, block] @ codomain.directions[:, block].T
-            )
-        )
+        return self.blocks.inner(q, codomain.images) - self.blocks.inner(z, codomain.directions)
 
 
-def _gram(part: Array) -> Coordinates:
-    """Inner products in float64, because pivots near the tolerance lie below float32 rounding."""
-    exact = part.astype(np.float64, copy=False)
-    return exact @ exact.T
+def _inverse(lower: Coordinates) -> Coordinates:
+    return np.asarray(solve_triangular(lower, np.eye(len(lower)), lower=True))
 
 
 class DenseOperator(WeightOperator):
