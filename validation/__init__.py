@@ -1,0 +1,14 @@
+"""What the solvers are checked against: closed forms and dense networks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["closed_forms", "networks"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'validation' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return import_module(f"validation.{name}")

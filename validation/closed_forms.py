@@ -1,0 +1,175 @@
+"""Answers without Monte-Carlo error: quadrature at initialisation, and exact dynamics for φ = identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flds.activations import Activation, get_activation
+from flds.problem import TrainingProblem
+
+Array = NDArray[np.float64]
+
+# Midpoints of a symmetric grid: spectrally accurate for smooth functions, second order across a kink or
+# jump at 0, where the error is below 1e-7.
+_STEP = 1e-3
+_NODES = np.arange(-12.0, 12.0, _STEP) + _STEP / 2
+_WEIGHTS = np.exp(-0.5 * _NODES**2) * _STEP / np.sqrt(2 * np.pi)
+
+
+def gaussian_square(function: object, variance: float) -> float:
+    """Return E f(√variance Z)² for standard normal Z."""
+    return float(np.sum(_WEIGHTS * function(np.sqrt(variance) * _NODES) ** 2))  # type: ignore[operator]
+
+
+def feature_variance(activation: str | Activation, initial: float, horizon: float, depth: int) -> Array:
+    """Return q_ℓ = E h_ℓ² of the untrained network at depth L and infinite width, (depth + 1,).
+
+    The Euler recursion q_{ℓ+1} = q_ℓ + τ E φ(√q_ℓ Z)² of Proposition 2 of paper F.
+    """
+    phi, tau = get_activation(activation), horizon / depth
+    q = [float(initial)]
+    for _ in range(depth):
+        q.append(q[-1] + tau * gaussian_square(phi.value, q[-1]))
+    return np.array(q)
+
+
+def gradient_variance(activation: str | Activation, initial: float, horizon: float, depth: int) -> Array:
+    """Return p_ℓ = E g_ℓ² likewise, (depth + 1,): p_{ℓ-1} = p_ℓ (1 + τ E φ'(√q_{ℓ-1} Z)²), p_L = 1 (Proposition 3)."""
+    phi, tau = get_activation(activation), horizon / depth
+    p = [1.0]
+    for q in feature_variance(activation, initial, horizon, depth)[-2::-1]:
+        p.append(p[-1] * (1 + tau * gaussian_square(phi.derivative, q)))
+    return np.array(p[::-1])
+
+
+def tangent_kernel(
+    activation: str | Activation, initial: float, horizon: float, depth: int, backward_weights: str = "tied"
+) -> float:
+    """Return K in f^(1) − f^(0) = −η_c L' K + o(η_c), one sample, at depth L and infinite width.
+
+    Tied: q_L + q_0 p_0 + τ Σ_ℓ E[φ(h_{ℓ-1})²] p_ℓ, the shares of v, U and the W_ℓ. Independent: 2 q_L.
+    """
+    q = feature_variance(activation, initial, horizon, depth)
+    if backward_weights == "independent":
+        return float(2 * q[-1])
+    p = gradient_variance(activation, initial, horizon, depth)
+    return float(q[-1] + q[0] * p[0] + np.sum(np.diff(q) * p[1:]))
+
+
+def identity_first_output(rate: float, target: float, horizon: float, depth: int, backward_weights: str,
+                          initial: float = 1.0) -> float:  # fmt: skip
+    """Return f^(1) for φ = identity, one sample with |x|²/d = `initial`, exact in η_c."""
+    growth = 1 + horizon / depth
+    kernel = 2 * growth**depth
+    if backward_weights == "tied":
+        kernel += horizon * growth ** (depth - 1)
+    return rate * target * initial * kernel
+
+
+@dataclass
+class _Matrix:
+    """One 𝒲_ℓ acting on vectors of coefficients: what it was applied to on either side, and what came out."""
+
+    tied: bool
+    rights: list[Array] = field(default_factory=list)
+    right_images: list[Array] = field(default_factory=list)
+    lefts: list[Array] = field(default_factory=list)
+    left_images: list[Array] = field(default_factory=list)
+    learned: list[tuple[float, Array, Array]] = field(default_factory=list)
+
+
+class IdentityDynamics:
+    """Training of the linear network, φ = identity, at finite depth and infinite width, without error.
+
+    All states are linear combinations of independent Gaussian vectors (columns of U, v, and fresh noise),
+    so a state is its row of coefficients and an inner product of states is a dot product of rows. The
+    matrices 𝒲_ℓ are conditioned on all raw products so far by least squares, not through orthonormal
+    bases, and the learned part is kept as a list of rank-one updates.
+
+    Parameters
+    ----------
+    problem : TrainingProblem
+        With activation "identity" and the loss "squared".
+    depth : int
+        L.
+    backward_weights : str
+        "tied" or "independent".
+    """
+
+    def __init__(self, problem: TrainingProblem, depth: int, backward_weights: str = "tied") -> None:
+        if problem.phi.name != "identity":
+            raise ValueError(f'problem must have the activation "identity", got {problem.phi.name!r}')
+        self.problem, self.depth = problem, depth
+        inputs, outputs = problem.x.shape[1], problem.outputs
+        passes = (problem.steps + 1) * problem.batch
+        self.size = inputs + outputs + 2 * depth * passes
+        self.used = inputs + outputs
+        self.input_weights = np.eye(inputs, self.size)
+        self.readout = np.eye(outputs, self.size, inputs)
+        self.matrices = [_Matrix(backward_weights == "tied") for _ in range(depth)]
+        self.root_tau = np.sqrt(problem.horizon / depth)
+
+    def outputs(self) -> Array:
+        """Return the outputs on the batch of every step 0 … K, (steps + 1, batch, outputs)."""
+        problem = self.problem
+        recorded = []
+        for step, batch in enumerate(problem.batches):
+            inputs = problem.x[batch]
+            states = [[self.input_weights.T @ x / np.sqrt(len(x))] for x in inputs]
+            for matrix in self.matrices:
+                for h in states:
+                    h.append(h[-1] + self.root_tau * self._forward(matrix, h[-1]))
+            f = np.array([self.readout @ h[-1] for h in states])
+            recorded.append(f)
+            if step == problem.steps:
+                break
+            slopes = problem.loss_function.derivative(f, problem.y[batch])
+            self._train(step, inputs, states, slopes)
+        return np.array(recorded)
+
+    def _train(self, step: int, inputs: Array, states: list[list[Array]], slopes: Array) -> None:
+        rate = self.problem.rates[step] / len(inputs)
+        # one gradient vector a sample, L'_s g_s, is all that the updates need
+        gradients = [[slope @ self.readout] for slope in slopes]
+        for matrix in reversed(self.matrices):
+            for g in gradients:
+                g.append(g[-1] + self.root_tau * self._backward(matrix, g[-1]))
+        for x, h, g, slope in zip(inputs, states, gradients, slopes, strict=True):
+            self.input_weights -= rate * np.outer(x, g[-1]) / np.sqrt(len(x))
+            self.readout -= rate * np.outer(slope, h[-1])
+            for layer, matrix in enumerate(self.matrices):
+                matrix.learned.append((-rate * self.root_tau, g[self.depth - 1 - layer], h[layer]))
+
+    def _forward(self, matrix: _Matrix, vector: Array) -> Array:
+        learned = [amount * g * (h @ vector) for amount, g, h in matrix.learned]
+        return sum(learned, self._product(matrix, vector, transposed=False))
+
+    def _backward(self, matrix: _Matrix, vector: Array) -> Array:
+        learned = [amount * h * (g @ vector) for amount, g, h in matrix.learned]
+        return sum(learned, self._product(matrix, vector, transposed=True))
+
+    def _product(self, matrix: _Matrix, vector: Array, transposed: bool) -> Array:
+        """The initial 𝒲 (or its transpose) times a vector, given all products revealed before."""
+        sides = [(matrix.rights, matrix.right_images), (matrix.lefts, matrix.left_images)]
+        (mine, images), (others, other_images) = sides[::-1] if transposed else sides
+        rest = vector.copy()
+        result = np.zeros(self.size)
+        if mine:
+            amounts = np.linalg.lstsq(np.array(mine).T, vector, rcond=1e-10)[0]
+            rest -= amounts @ np.array(mine)
+            result += amounts @ np.array(images)
+        if matrix.tied and others:
+            known = np.array(others)
+            pairs = np.array(other_images) @ rest  # ⟨𝒲ᵀp, r⟩ = ⟨p, 𝒲r⟩
+            result += np.linalg.lstsq(known @ known.T, pairs, rcond=1e-12)[0] @ known
+        # The fresh symbol is orthogonal to every vector so far, so unlike a finite vector it needs no projection.
+        fresh = rest @ rest
+        if fresh > 1e-20 * (vector @ vector):
+            result[self.used] += np.sqrt(fresh)
+            self.used += 1
+        mine.append(vector.copy())
+        images.append(result.copy())
+        return result
