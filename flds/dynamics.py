@@ -125,8 +125,10 @@ class Network:
         address = Address(Stream.BACKWARD, step, tuple(int(i) for i in active))
         coordinates, variance = [], [self._second_moment(g)]
         for operator, h in zip(reversed(self.layers), reversed(forward.states[:-1]), strict=True):
-            image, d = operator.backward(g, address, g)
-            g = self._step(g, image, self._apply(self.problem.phi.derivative, h[active]))
+            slope = self._apply(self.problem.phi.derivative, h[active])
+            # E g² meets fresh noise z̃ through ⟨φ'(h) g, z̃⟩, which matched noise sets to zero
+            image, d = operator.backward(g, address, slope * g)
+            g = self._step(g, image, slope)
             coordinates.append(d)
             variance.append(self._second_moment(g))
         return BackwardPass(active, weights, g, coordinates[::-1], np.array(variance[::-1]))

@@ -88,8 +88,8 @@ class Options(TypedDict, total=False):
     operator : str
         "lazy" samples the weights where training looks, "dense" holds them, "auto" takes the cheaper.
     tolerance : float
-        Residuals below this fraction of a vector's norm are dropped; default 0.1/sqrt(particles).
-        Zero means rounding (1e-7, in float32 1e-5).
+        Residuals below this fraction of a vector's norm are dropped; default 0.1/sqrt(particles), times
+        the largest learning rate where that is below 1. Zero means rounding (1e-7, in float32 1e-5).
     rank_budget : (int, int)
         Largest ranks of the forward and backward bases; by default what memory allows.
     noise_depth : int
@@ -143,7 +143,10 @@ def resolve(
     seed = checks.seed_number("seed", options.get("seed", 0))
     threads = checks.positive_integer("threads", _given(options, "threads", available_threads()))
     replicates = checks.positive_integer("replicates", options.get("replicates", 1))
-    tolerance = checks.positive_number("tolerance", _given(options, "tolerance", 0.1 / particles**0.5), zero=True)
+    # Features move by about η_c a step, so a fixed tolerance would drop the movement at small rates.
+    movement = min(1.0, float(problem.rates.max(initial=0.0)))
+    default = 0.1 * movement / particles**0.5
+    tolerance = checks.positive_number("tolerance", _given(options, "tolerance", default), zero=True)
     noise_depth = checks.positive_integer("noise_depth", _given(options, "noise_depth", depth))
     if noise_depth % depth:
         raise ValueError(f"noise_depth must be a multiple of depth ({depth}), got {noise_depth}")

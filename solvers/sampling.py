@@ -46,7 +46,7 @@ class Context:
     lasting : bool
         Whether they do join it.
     states : (b, N) array
-        The current states of the batch at this depth.
+        Further vectors of this depth, for this call alone.
     """
 
     families: Sequence[Array]

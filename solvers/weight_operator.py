@@ -45,7 +45,7 @@ class WeightOperator(ABC):
     ) -> tuple[Array, Coordinates]:
         """Return the images 𝒲φ, (b, N), and the coordinates of the features φ, (b, rank).
 
-        `states` are the current states at this depth, which matched noise must not correlate with.
+        `states`, (any number, N), are vectors of this depth that matched noise must not correlate with.
         With `remember=False` the operator is left as it was.
         """
 

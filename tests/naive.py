@@ -1,0 +1,76 @@
+"""Plain NumPy twins of the compiled and lazy code, as close to the formulas as possible."""
+
+from __future__ import annotations
+
+import numpy as np
+
+MASK = 2**64 - 1
+
+
+def mix64(z: int) -> int:
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+def xoshiro256pp(state: list[int], count: int) -> list[int]:
+    """Words of xoshiro256++ in Python integers, from the published definition."""
+    s, words = list(state), []
+
+    def rotate(x: int, k: int) -> int:
+        return ((x << k) | (x >> (64 - k))) & MASK
+
+    for _ in range(count):
+        words.append((rotate((s[0] + s[3]) & MASK, 23) + s[0]) & MASK)
+        t = (s[1] << 17) & MASK
+        s[2] ^= s[0]
+        s[3] ^= s[1]
+        s[1] ^= s[2]
+        s[0] ^= s[3]
+        s[2] ^= t
+        s[3] = rotate(s[3], 45)
+    return words
+
+
+def dense_outputs(problem, width, depth, seeds, backward_weights="tied", rng_seed=0):
+    """f^(0) … f^(K) of `seeds` dense ResNets, F-(1), (seeds, K + 1, samples, outputs).
+
+    Backpropagation is written out by hand, and all seeds are trained at once.
+    """
+    rng = np.random.default_rng(rng_seed)
+    d, m, tau = problem.x.shape[1], problem.outputs, problem.horizon / depth
+    u = rng.standard_normal((seeds, width, d))
+    v = rng.standard_normal((seeds, m, width))
+    w = rng.standard_normal((depth, seeds, width, width))
+    back = w if backward_weights == "tied" else rng.standard_normal((depth, seeds, width, width))
+    scale = np.sqrt(tau / width)
+    phi, dphi = problem.phi.value, problem.phi.derivative
+
+    def forward(x):
+        states = [np.einsum("snd,bd->sbn", u, x) / np.sqrt(d)]
+        for weight in w:
+            states.append(states[-1] + scale * phi(states[-1]) @ weight.transpose(0, 2, 1))
+        return states, states[-1] @ v.transpose(0, 2, 1) / width
+
+    outputs = []
+    for step in range(problem.steps + 1):
+        outputs.append(forward(problem.x)[1])
+        if step == problem.steps:
+            break
+        batch = problem.batches[step]
+        x, y = problem.x[batch], problem.y[batch]
+        states, f = forward(x)
+        slopes = np.stack([problem.loss_function.derivative(one, y) for one in f]) / len(batch)
+        g = slopes @ v / width  # ∂loss/∂h_L
+        rate = problem.rates[step] * width
+        new_v = v - rate * slopes.transpose(0, 2, 1) @ states[-1] / width
+        for layer in reversed(range(depth)):
+            features = phi(states[layer])
+            change = rate * scale * g.transpose(0, 2, 1) @ features
+            g = g + scale * dphi(states[layer]) * (g @ back[layer])
+            w[layer] -= change
+            if back is not w:
+                back[layer] -= change
+        v = new_v
+        u = u - rate * np.einsum("sbn,bd->snd", g, x) / np.sqrt(d)
+    return np.stack(outputs, axis=1)
