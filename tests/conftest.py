@@ -1,0 +1,38 @@
+"""Shared problems and the rule that every statistical margin is four standard errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import flds
+
+MARGIN = 4.0
+
+
+def z_score(samples: np.ndarray, exact: float | np.ndarray) -> np.ndarray:
+    """Distance of the mean of independent samples (axis 0) from the exact answer, in standard errors."""
+    return np.abs(samples.mean(0) - exact) / (samples.std(0, ddof=1) / np.sqrt(len(samples)))
+
+
+def one_sample(activation: str = "tanh", rate: float = 0.5, steps: int = 1, **rest) -> flds.TrainingProblem:
+    return flds.TrainingProblem(
+        np.ones((1, 1)), [1.0], activation=activation, learning_rate=rate, steps=steps, **rest
+    )
+
+
+def three_samples(activation: str = "tanh", steps: int = 3, **rest) -> flds.TrainingProblem:
+    rng = np.random.default_rng(1)
+    return flds.TrainingProblem(
+        rng.standard_normal((3, 5)), [1.0, -1.0, 0.5], activation=activation, learning_rate=0.5, steps=steps, **rest
+    )
+
+
+@pytest.fixture
+def classes() -> flds.TrainingProblem:
+    """Three classes, minibatches of two, and test inputs."""
+    rng = np.random.default_rng(2)
+    return flds.TrainingProblem(
+        rng.standard_normal((7, 4)), [0, 1, 2, 0, 1, 2, 1], loss="cross_entropy", steps=5, batch_size=2,
+        batch_order="random", test_inputs=rng.standard_normal((3, 4)), test_targets=[2, 0, 1],
+    )  # fmt: skip

@@ -1,0 +1,101 @@
+"""Block products against NumPy, and the same bits for any number of threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solvers.blocks import Blocks, partition
+from solvers.random import NOISE_BLOCK, Address, Noise, Stream
+
+SIZES = [1, 5, NOISE_BLOCK, NOISE_BLOCK + 1, 40 * NOISE_BLOCK + 77]
+
+
+def vectors(rows, particles, dtype=np.float64, seed=0):
+    return np.random.default_rng(seed).standard_normal((rows, particles)).astype(dtype)
+
+
+@pytest.mark.parametrize("particles", SIZES)
+def test_groups_cover_every_particle_once(particles):
+    blocks = Blocks(particles, 2)
+    for slices in (blocks.groups, blocks.shares):
+        assert np.array_equal(np.concatenate([np.arange(s.start, s.stop) for s in slices]), np.arange(particles))
+        assert all(s.start % NOISE_BLOCK == 0 for s in slices)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 7), (2, 3), (7, 2), (9, 1), (5, 6), (0, 3), (3, 0)])
+@pytest.mark.parametrize("particles", SIZES)
+def test_products_equal_numpy(particles, rows, columns, dtype):
+    a, b = vectors(rows, particles, dtype), vectors(columns, particles, dtype, seed=1)
+    blocks = Blocks(particles, 2)
+    # rounding of a sum of N products of size one: eps sqrt(N), and a factor for unlucky cases
+    atol = 10 * np.finfo(dtype).eps * np.sqrt(min(particles, NOISE_BLOCK)) / np.sqrt(max(1, particles / NOISE_BLOCK))
+    with blocks.running():
+        np.testing.assert_allclose(
+            blocks.inner(a, b), a.astype(float) @ b.astype(float).T / particles, rtol=0, atol=atol
+        )
+        np.testing.assert_allclose(
+            blocks.mean_squares(a), (a.astype(float) ** 2).mean(1) if rows else [], rtol=1e-12 if dtype == np.float64 else 1e-6
+        )
+        coefficients = np.random.default_rng(2).standard_normal((columns, rows))
+        exact = coefficients @ a.astype(float)
+        out = b.copy()
+        blocks.combine(out, [(coefficients, a)])
+        np.testing.assert_allclose(out, exact, rtol=0, atol=100 * np.finfo(dtype).eps)
+        out = b.copy()
+        blocks.combine(out, [(coefficients, a), (np.eye(columns), b)], add=True)
+        np.testing.assert_allclose(out, exact + 2 * b.astype(float), rtol=0, atol=100 * np.finfo(dtype).eps)
+
+
+def test_stacked_products_equal_products_of_the_stack():
+    parts = [vectors(3, 5000), vectors(0, 5000), vectors(1, 5000, seed=3)]
+    right = vectors(4, 5000, seed=4)
+    blocks = Blocks(5000)
+    np.testing.assert_allclose(
+        blocks.inner(parts, right), np.concatenate(parts) @ right.T / 5000, rtol=0, atol=1e-14
+    )
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 4), st.sampled_from([NOISE_BLOCK * 3, NOISE_BLOCK * 33 + 5]))
+def test_bits_do_not_depend_on_the_number_of_threads(threads, particles):
+    a, b = vectors(5, particles), vectors(70, particles, seed=1)
+    results = []
+    for count in (1, threads):
+        blocks = Blocks(particles, count)
+        with blocks.running():
+            out, noise = np.empty_like(a), np.empty_like(a)
+            blocks.combine(out, [(blocks.inner(a, b), b)])
+            blocks.fill(noise, Noise(5), Address(Stream.FORWARD, 0, tuple(range(5))))
+            mean = blocks.mean(lambda group: a[:, group].sum(axis=1))
+            results.append((blocks.inner(a, b), out, noise, blocks.mean_squares(b), mean))
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_nan_and_infinity_stay_visible():
+    a = vectors(2, 5000)
+    a[0, 3], a[1, 4] = np.nan, np.inf
+    blocks = Blocks(5000)
+    assert np.isnan(blocks.mean_squares(a)[0])
+    assert np.isinf(blocks.mean_squares(a)[1])
+    assert np.isnan(blocks.inner(a, a)[0, 0])
+
+
+def test_an_error_in_a_thread_reaches_the_caller():
+    blocks = Blocks(40 * NOISE_BLOCK, 2)
+
+    def fail(share: slice) -> None:
+        if share.start:
+            raise KeyError("from a thread")
+
+    with blocks.running(), pytest.raises(KeyError, match="from a thread"):
+        blocks.each(fail)
+
+
+def test_partition():
+    assert partition(5, 2) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert partition(0, 2) == []

@@ -1,0 +1,72 @@
+"""Rank-revealing Cholesky factors against NumPy, and on singular matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solvers.blocks import Blocks
+from solvers.cholesky import IncrementalCholesky, rank_revealing_cholesky
+
+
+def gram(rows, columns, seed=0):
+    vectors = np.random.default_rng(seed).standard_normal((rows, columns))
+    return vectors @ vectors.T
+
+
+def test_regular_matrix_gives_the_ordinary_factor():
+    matrix = gram(6, 20)
+    factor, kept = rank_revealing_cholesky(matrix, np.zeros(6))
+    np.testing.assert_array_equal(kept, np.arange(6))
+    np.testing.assert_allclose(factor, np.linalg.cholesky(matrix), atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 8), st.integers(0, 10**6))
+def test_singular_matrices_are_reproduced_at_their_rank(rank, extra, seed):
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((rank, 30))
+    vectors = np.concatenate([vectors, rng.standard_normal((extra, rank)) @ vectors])
+    matrix = vectors @ vectors.T
+    factor, kept = rank_revealing_cholesky(matrix, 1e-9 * np.diagonal(matrix))
+    assert list(kept) == list(range(rank))
+    # pivots above 1e-9 amplify rounding by at most 1e9
+    np.testing.assert_allclose(factor @ factor.T, matrix, atol=1e-6 * matrix.max())
+
+
+def test_rows_below_their_own_tolerance_are_skipped_in_order():
+    matrix = np.diag([1.0, 1e-6, 4.0, 0.0])
+    factor, kept = rank_revealing_cholesky(matrix, np.full(4, 1e-4))
+    np.testing.assert_array_equal(kept, [0, 2])
+    np.testing.assert_array_equal(factor, [[1, 0], [0, 0], [0, 2], [0, 0]])
+
+
+def test_nan_rows_start_no_direction():
+    matrix = np.eye(3)
+    matrix[1] = matrix[:, 1] = np.nan
+    assert 1 not in rank_revealing_cholesky(matrix, np.zeros(3))[1]
+
+
+@pytest.mark.parametrize("chunks", [[40], [7, 20, 13], [1] * 40])
+def test_incremental_solve_equals_a_solve_from_scratch(chunks):
+    matrix = gram(40, 60)
+    cholesky = IncrementalCholesky(1e-6, Blocks(1))
+    start = 0
+    for size in chunks:
+        new = slice(start, start + size)
+        assert len(cholesky.append(matrix[:start, new], matrix[new, new])) == size
+        start += size
+    right = np.random.default_rng(1).standard_normal((40, 3))
+    np.testing.assert_allclose(cholesky.solve(right), np.linalg.solve(matrix, right), rtol=1e-8)
+
+
+def test_dependent_vectors_are_refused_and_truncation_forgets():
+    matrix = gram(4, 10)
+    cholesky = IncrementalCholesky(1e-4, Blocks(1))
+    cholesky.append(np.empty((0, 4)), matrix)
+    assert len(cholesky.append(matrix[:, :2], matrix[:2, :2])) == 0
+    cholesky.truncate(2)
+    right = np.ones((2, 1))
+    np.testing.assert_allclose(cholesky.solve(right), np.linalg.solve(matrix[:2, :2], right), rtol=1e-10)

@@ -1,0 +1,107 @@
+"""Addressed noise: known answers, law, independence, and invariance of what an address means."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from solvers import random
+from solvers.random import NOISE_BLOCK, Address, Noise, Stream
+from tests import naive
+
+
+def normals(count=NOISE_BLOCK, seed=0, stream=Stream.FORWARD, step=0, position=0, layer=0, refinement=1):
+    out = np.empty((1, count))
+    Noise(seed, refinement).fill(out, slice(0, count), Address(stream, step, (position,)), layer)
+    return out[0]
+
+
+def test_splitmix64_known_answers():
+    # the first outputs of SplitMix64 from the state 1234567, as published with the algorithm
+    states = [(1234567 + k * 0x9E3779B97F4A7C15) % 2**64 for k in (1, 2, 3)]
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert [int(random.mix64(np.uint64(s))) % 2**64 for s in states] == expected
+    assert [naive.mix64(s) for s in states] == expected
+
+
+def test_xoshiro256pp_known_answers():
+    # the first outputs of xoshiro256++ from the state 1, 2, 3, 4, as used by other implementations' tests
+    expected = [41943041, 58720359, 3588806011781223, 3591011842654386, 9228616714210784205]
+    assert naive.xoshiro256pp([1, 2, 3, 4], 5) == expected
+    state, words = tuple(np.uint64(i) for i in (1, 2, 3, 4)), []
+    for _ in range(5):
+        word, *state = random.next_word(*state)
+        state = tuple(np.uint64(int(s) % 2**64) for s in state)
+        words.append(int(word) % 2**64)
+    assert words == expected
+
+
+def test_ziggurat_layers_have_equal_area_and_close():
+    x, f = random._X, random._F
+    areas = x[1:-1] * (f[2:] - f[1:-1])
+    # the published constants have 12 significant digits
+    np.testing.assert_allclose(areas, 0.00492867323399, rtol=1e-9)
+    tail = np.sqrt(2 * np.pi) * stats.norm.sf(x[1])
+    assert x[1] * f[1] + tail == pytest.approx(0.00492867323399, rel=1e-9)
+    assert f[-1] == 1.0
+
+
+def test_normals_have_the_standard_normal_law():
+    count = 2_000_000
+    x = normals(count, seed=3)
+    assert stats.kstest(x, "norm").pvalue > 1e-4
+    # moments E x^k with variance (E x^2k - (E x^k)^2)/count
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96), (6, 15, 10170)):
+        assert abs(np.mean(x**power) - moment) < 4 * np.sqrt(variance / count)
+    for edge in (3.0, random._X[1], 4.5):
+        p = 2 * stats.norm.sf(edge)
+        assert abs(np.mean(np.abs(x) > edge) - p) < 4 * np.sqrt(p / count)
+    assert abs(np.mean(x[np.abs(x) > random._X[1]] > 0) - 0.5) < 4 * 0.5 / np.sqrt(np.sum(np.abs(x) > random._X[1]))
+
+
+def test_neighbouring_addresses_are_independent():
+    count = 64 * NOISE_BLOCK
+    base = normals(count)
+    others = [
+        normals(count, seed=1), normals(count, stream=Stream.BACKWARD), normals(count, step=1),
+        normals(count, position=1), normals(count, layer=1), np.roll(base, NOISE_BLOCK), np.roll(base, 1),
+    ]  # fmt: skip
+    for other in others:
+        for a, b in ((base, other), (base**2 - 1, other**2 - 1)):
+            # the correlation of independent samples has standard deviation 1/sqrt(count)
+            assert abs(np.mean(a * b) / np.sqrt(np.mean(a * a) * np.mean(b * b))) < 4 / np.sqrt(count)
+
+
+def test_coordinates_of_an_address_are_not_interchangeable():
+    seen = {
+        normals(4, stream=a, step=b, position=c, layer=d).tobytes()
+        for a in (0, 1, 2) for b in (0, 1, 2) for c in (0, 1, 2) for d in (0, 1, 2)
+    }  # fmt: skip
+    assert len(seen) == 81
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3 * NOISE_BLOCK), st.integers(1, 4))
+def test_fewer_particles_see_the_first_values(count, refinement):
+    many = normals(3 * NOISE_BLOCK, refinement=refinement)
+    np.testing.assert_array_equal(normals(count, refinement=refinement), many[:count])
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 3))
+def test_coarse_increments_are_sums_of_fine_ones(refinement, layer):
+    fine = sum(normals(100, layer=layer * refinement + j) for j in range(refinement))
+    np.testing.assert_allclose(
+        normals(100, layer=layer, refinement=refinement), fine / np.sqrt(refinement), rtol=0, atol=1e-14
+    )
+
+
+def test_offset_and_precision_do_not_change_the_values():
+    whole = normals(3 * NOISE_BLOCK)
+    part = np.empty((1, NOISE_BLOCK), np.float32)
+    share = slice(NOISE_BLOCK, 2 * NOISE_BLOCK)
+    Noise(0).fill(part, share, Address(Stream.FORWARD), offset=NOISE_BLOCK)
+    np.testing.assert_array_equal(part[0], whole[share].astype(np.float32))

@@ -1,0 +1,204 @@
+"""The lazy operator against a matrix sampled in full: exact relations, and the law of its products."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from solvers.blocks import Blocks
+from solvers.random import Address, Noise, Stream
+from solvers.sampling import MatchedSampling, Sampling
+from solvers.weight_operator import DenseOperator, LazyOperator, RankBudgetExceeded
+
+
+def lazy(particles=500, seed=0, tied=True, tolerance=0.0, budget=(100, 100), sampling=None, dtype=np.float64):
+    return LazyOperator(
+        Blocks(particles), Noise(seed), 0, tied=tied, tolerance=tolerance, budget=budget,
+        sampling=sampling or Sampling(), dtype=np.dtype(dtype),
+    )  # fmt: skip
+
+
+def forward(step=0, count=1):
+    return Address(Stream.FORWARD, step, tuple(range(count)))
+
+
+def backward(step=0, count=1):
+    return Address(Stream.BACKWARD, step, tuple(range(count)))
+
+
+def history(operator, particles, steps=4, batch=3, seed=5):
+    """Forward, backward and update with random vectors; returns every product that was asked for."""
+    rng = np.random.default_rng(seed)
+    products = []
+    for step in range(steps):
+        a, b = rng.standard_normal((2, batch, particles))
+        image, c = operator.forward(a, forward(step, batch), a)
+        back, d = operator.backward(b, backward(step, batch), b)
+        products.append((a, image, b, back))
+        operator.update(0.3 * d, c)
+    return products
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_repeated_products_repeat_and_updates_add_their_rank_one_part(tied):
+    particles = 300
+    operator = lazy(particles, tied=tied)
+    products = history(operator, particles)
+    learned = sum(0.3 * b.T @ a / particles for a, _, b, _ in products)
+    for step, (a, image, b, back) in enumerate(products):
+        before = sum((0.3 * g.T @ f / particles for f, _, g, _ in products[:step]), np.zeros((particles, particles)))
+        again = operator.forward(a, forward(9, 3), a)[0]
+        np.testing.assert_allclose(again, image + a @ (learned - before).T, atol=1e-9)
+        again = operator.backward(b, backward(9, 3), b)[0]
+        np.testing.assert_allclose(again, back + b @ (learned - before), atol=1e-9)
+    assert operator.rank == (12, 12)
+
+
+def test_tied_products_are_adjoint_and_independent_ones_are_not():
+    # ⟨p, 𝒲q⟩ = ⟨𝒲ᵀp, q⟩ for one matrix, whichever product came first
+    for tied in (True, False):
+        operator = lazy(400, tied=tied)
+        rng = np.random.default_rng(0)
+        q, p = rng.standard_normal((2, 2, 400))
+        image = operator.forward(q, forward(0, 2), q)[0]
+        back = operator.backward(p, backward(0, 2), p)[0]
+        difference = np.abs(image @ p.T - (back @ q.T).T).max() / 400
+        assert (difference < 1e-12) == tied
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_bases_stay_orthonormal_on_nearly_dependent_vectors(dtype):
+    operator = lazy(3000, tolerance=1e-3, dtype=dtype)
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((4, 3000))
+    for step in range(12):
+        batch = (base + 2e-3 * rng.standard_normal((4, 3000))).astype(dtype)
+        batch[3] = batch[2]  # a duplicated sample
+        operator.forward(batch, forward(step, 4), batch)
+    directions = operator.features.directions.astype(np.float64)
+    error = np.abs(directions @ directions.T / 3000 - np.eye(len(directions))).max()
+    # rounding of the storage: about eps, far below the 1e-6 that long runs need
+    assert error < (1e-13 if dtype == np.float64 else 5e-7)
+
+
+def test_coordinates_are_rows_of_the_cholesky_factor():
+    operator = lazy(2000)
+    batch = np.random.default_rng(0).standard_normal((5, 2000))
+    c = operator.forward(batch, forward(0, 5), batch)[1]
+    np.testing.assert_allclose(c, np.linalg.cholesky(batch @ batch.T / 2000), atol=1e-12)
+
+
+def test_dropped_mass_is_what_lies_outside_the_basis():
+    operator = lazy(2000, tolerance=0.5)
+    a, b = np.random.default_rng(0).standard_normal((2, 2000))
+    operator.forward(a[None], forward(0), a[None])
+    vector = a + 0.1 * b
+    operator.forward(vector[None], forward(1), vector[None])
+    assert operator.rank[0] == 1
+    q = a / np.sqrt(np.mean(a * a))
+    outside = vector - np.mean(vector * q) * q
+    total = np.mean(a * a) + np.mean(vector * vector)
+    assert operator.truncation[0] == pytest.approx(np.mean(outside**2) / total, rel=1e-10)
+
+
+def test_probes_leave_the_operator_as_it_was():
+    operator = lazy(600)
+    products = history(operator, 600)
+    rank, image = operator.rank, products[-1][1]
+    probe = np.random.default_rng(8).standard_normal((4, 600))
+    address = Address(Stream.PROBE, 0, (0, 1, 2, 3))
+    first = operator.forward(probe, address, probe, remember=False)[0]
+    second = operator.forward(probe, address, probe, remember=False)[0]
+    np.testing.assert_array_equal(first, second)
+    assert operator.rank == rank
+    assert np.all(np.isfinite(image))
+
+
+def test_rank_budget_is_enforced():
+    operator = lazy(200, budget=(2, 2))
+    batch = np.random.default_rng(0).standard_normal((3, 200))
+    with pytest.raises(RankBudgetExceeded, match="rank 3 exceeds the budget of 2"):
+        operator.forward(batch, forward(0, 3), batch)
+
+
+def test_the_whole_space_can_be_revealed():
+    # with r = N nothing is left to draw, and the products are those of one N × N matrix
+    particles = 7
+    operator = lazy(particles, budget=(7, 7))
+    eye = np.eye(particles) * np.sqrt(particles)
+    columns = operator.forward(eye, forward(0, particles), eye)[0] / np.sqrt(particles)
+    rows = operator.backward(eye, backward(0, particles), eye)[0] / np.sqrt(particles)
+    np.testing.assert_allclose(rows, columns.T, atol=1e-12)
+    assert operator.rank == (7, 7)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_law_of_products_equals_that_of_a_full_matrix(tied):
+    """Second moments of all products of a random history at N = 6, lazily and with dense matrices."""
+    particles, seeds = 6, 6000
+    rng = np.random.default_rng(3)
+    a, b, a2 = rng.standard_normal((3, particles))
+
+    def moments(first, second, third):
+        vector = np.concatenate([first, second, third])
+        return np.outer(vector, vector)[np.triu_indices(3 * particles)]
+
+    def run_lazy(seed):
+        operator = lazy(particles, seed=seed, tied=tied)
+        # each vector depends on the products before it, as in training
+        image = operator.forward(a[None], forward(0), a[None])[0][0]
+        back = operator.backward((b + image)[None], backward(0), a[None])[0][0]
+        return moments(image, back, operator.forward((a2 + np.tanh(back))[None], forward(1), a[None])[0][0])
+
+    def run_dense(seed):
+        generator = np.random.default_rng(seed)
+        w = generator.standard_normal((particles, particles)) / np.sqrt(particles)
+        w2 = w if tied else generator.standard_normal((particles, particles)) / np.sqrt(particles)
+        image = w @ a
+        back = w2.T @ (b + image)
+        return moments(image, back, w @ (a2 + np.tanh(back)))
+
+    lazily = np.array([run_lazy(seed) for seed in range(seeds)])
+    densely = np.array([run_dense(seed) for seed in range(seeds)])
+    z = (lazily.mean(0) - densely.mean(0)) / np.sqrt((lazily.var(0) + densely.var(0)) / seeds)
+    # 171 correlated comparisons: the largest of so many normals exceeds 4.5 with probability 1e-3
+    assert np.abs(z).max() < 4.5
+    assert np.sqrt(np.mean(z**2)) < 1.5
+
+
+def test_matched_noise_is_orthonormal_to_what_it_must_be():
+    particles = 3000
+    blocks = Blocks(particles)
+    constants = np.random.default_rng(0).standard_normal((3, particles))
+    operator = lazy(particles, tied=True, sampling=MatchedSampling(blocks, constants))
+    rng = np.random.default_rng(1)
+    for step in range(3):
+        a, b = rng.standard_normal((2, 4, particles))
+        older = [constants, a, operator.features.directions.copy(), operator.features.images.copy(),
+                 operator.gradients.directions.copy(), operator.gradients.images.copy()]  # fmt: skip
+        _, c = operator.forward(a, forward(step, 4), a)
+        fresh = operator.features.images[-4:] - operator.blocks.inner(
+            operator.features.directions[-4:], operator.gradients.images
+        ) @ operator.gradients.directions if operator.gradients.rank else operator.features.images[-4:]  # fmt: skip
+        for family in older:
+            if len(family):
+                assert np.abs(fresh @ family.T).max() / particles < 1e-10
+        np.testing.assert_allclose(fresh @ fresh.T / particles, np.eye(4), atol=1e-10)
+        _, d = operator.backward(b, backward(step, 4), b)
+        operator.update(0.1 * d, c)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_dense_operator_is_a_matrix(tied):
+    operator = DenseOperator(Blocks(300), Noise(2), 0, tied=tied, dtype=np.dtype(np.float64))
+    # entries of 𝒲 are N(0, 1/N): the mean square over N² entries has relative standard error sqrt(2)/N
+    assert abs(300 * np.mean(operator.weights**2) - 1) < 4 * np.sqrt(2) / 300
+    if not tied:
+        assert abs(np.mean(operator.weights * operator.backward_weights)) * 300 < 4 / 300
+    w, back = operator.weights.copy(), operator.backward_weights.copy()
+    products = history(operator, 300, steps=3)
+    for a, image, b, reverse in products:
+        np.testing.assert_allclose(image, a @ w.T, atol=1e-10)
+        np.testing.assert_allclose(reverse, b @ back, atol=1e-10)
+        w += 0.3 * b.T @ a / 300
+        back += 0.3 * b.T @ a / 300
