@@ -94,6 +94,11 @@ class Workload:
         """
         return min(self.visits, round(10 * self.distinct**1.5))
 
+    def matching_room(self) -> bool:
+        """Whether the constraints of matched noise stay below half of the space, as it requires."""
+        constraints = 4 * self.expected_rank + self.inputs + self.outputs
+        return 2 * (constraints + 3 * max(self.batch, min(PROBE_CHUNK, self.probes))) <= self.particles
+
     def lazy_work(self) -> float:
         """Multiply–adds with bases that grow to the expected rank."""
         rank, size = self.expected_rank, self.particles * self.depth

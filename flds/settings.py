@@ -183,6 +183,8 @@ def _choose_operator(operator: str, load: Workload) -> tuple[str, str]:
     rank = load.expected_rank
     if operator != "auto":
         return operator, "as asked"
+    if load.matched and load.matching_room():
+        return "lazy", f"expected rank {rank} leaves room to match noise among {load.particles} particles"
     if load.dense_work() < load.lazy_work() and load.dense_memory() < available_memory():
         return "dense", f"expected rank {rank} is not small against {load.particles} particles"
     return "lazy", f"expected rank {rank} against {load.particles} particles"

@@ -19,9 +19,9 @@ from solvers.random import Address, Noise, Stream
 from solvers.weight_operator import RankBudgetExceeded
 
 _EXPLANATIONS = {
-    "diverged": "training diverged at step {step}: lower learning_rate or horizon",
-    "rank_budget": "the rank outgrew rank_budget {budget} at step {step}: raise rank_budget or tolerance",
-    "interrupted": "interrupted at step {step}",
+    "diverged": "training diverged after step {step}: lower learning_rate or horizon",
+    "rank_budget": "the rank outgrew rank_budget {budget} after step {step}: raise rank_budget or tolerance",
+    "interrupted": "interrupted after step {step}",
 }
 
 

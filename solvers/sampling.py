@@ -114,16 +114,17 @@ class MatchedSampling(Sampling):
         pieces = np.split(-amounts, starts[1:-1])
         self.blocks.combine(z, [(c.T, v) for c, v in zip(pieces, [*families, *passing], strict=True)], add=True)
 
-        # The states do not stay, and the new directions only if they join their family.
-        stay = lasting if context.lasting else lasting - len(context.directions)
-        self.factor.truncate(rank + int(np.sum(kept < stay)))
-        self.seen = [len(family) for family in families]
-        joined = 1 + context.grows
-        self.members = [
-            (joined, self.seen[joined] + row) if family == len(families) else (family, row)
-            for family, row in members[: self.factor.rank]
-        ]
-        if context.lasting:
+        # A probe leaves everything as it was; otherwise the states go and the new directions join their family.
+        if not context.lasting:
+            self.factor.truncate(rank)
+        else:
+            self.factor.truncate(rank + int(np.sum(kept < lasting)))
+            self.seen = [len(family) for family in families]
+            joined = 1 + context.grows
+            self.members = [
+                (joined, self.seen[joined] + row) if family == len(families) else (family, row)
+                for family, row in members[: self.factor.rank]
+            ]
             self.seen[joined] += len(context.directions)
         orthonormalise(self.blocks, z)
 

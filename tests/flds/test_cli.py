@@ -1,0 +1,139 @@
+"""The command line as a user meets it: output, files, exit codes, one line per mistake."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import flds
+
+FAST = ["--particles", "300", "--depth", "2", "--steps", "4", "--train-samples", "20", "--test-samples", "10", "--batch-size", "4"]
+
+
+def run(*arguments, cwd, **rest):
+    return subprocess.run(
+        [sys.executable, "-m", "flds", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, **rest
+    )
+
+
+def test_solve_writes_results_and_a_picture(tmp_path):
+    done = run("solve", *FAST, "--out", "run.nc", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    assert "(chance 10.0%)" in done.stdout
+    assert "run.nc" in done.stdout
+    assert "\r" not in done.stderr  # no progress bar in a pipe
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.nc", "run.png"]
+    solution = flds.load(tmp_path / "run.nc")
+    assert solution.test_outputs.shape[1:] == (10, 10)
+    shown = run("info", "run.nc", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "status     completed" in shown.stdout
+    assert "test_accuracy" in shown.stdout
+
+
+def test_options_reach_the_solver(tmp_path):
+    options = [
+        "--width", 40, "--depth", 3, "--steps", 2, "--activation", "gelu", "--horizon", 0.5, "--learning-rate", 0.3,
+        "--batch-size", 2, "--batch-order", "sequential", "--train-samples", 12, "--test-samples", 5,
+        "--backward-weights", "independent", "--operator", "lazy", "--tolerance", 0.01, "--rank-budget", 30, 31,
+        "--noise-depth", 6, "--record-every", 1, "--recorded-samples", 3, "--record-kernels", "--dtype", "float32",
+        "--threads", 1, "--replicates", 2, "--seed", 5, "--quiet", "--out", "x.nc",
+    ]  # fmt: skip
+    done = run("solve", *options, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    solution = flds.load(tmp_path / "x.nc")
+    expected = {
+        "particles": 40, "depth": 3, "backward_weights": "independent", "operator": "lazy", "tolerance": 0.01,
+        "rank_budget": [30, 31], "noise_depth": 6, "record_every": 1, "record_kernels": True, "dtype": "float32",
+        "threads": 1, "replicates": 2, "seed": 5, "sampling": "law", "solver": "simulate_resnet",
+    }  # fmt: skip
+    assert {name: solution.settings[name] for name in expected} == expected
+    problem = solution.extra["problem"]
+    assert (problem["activation"], problem["horizon"], problem["learning_rate"]) == ("gelu", 0.5, 0.3)
+    assert (problem["batch_size"], problem["batch_order"], problem["steps"]) == (2, "sequential", 2)
+
+
+def test_own_data(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", inputs=rng.standard_normal((6, 3)), targets=rng.standard_normal((6, 2)))
+    done = run("solve", "--data", "mine.npz", "--particles", 300, "--depth", 2, "--steps", 3, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert flds.load(tmp_path / "flds.nc").outputs.shape[1:] == (6, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["solve", "--particles", "-5"], 2, "flds: particles must be at least 1, got -5"),
+        (["solve", "--data", "mnist"], 2, "flds: --data must be digits, cifar10:FOLDER or FILE.npz, got 'mnist'"),
+        (["solve", "--data", "none.npz"], 2, "flds: there is no file 'none.npz'"),
+        (["solve", "--data", "cifar10:nowhere"], 2, "flds: there is no folder 'nowhere'"),
+        (["solve", "--out", "nowhere/run.nc"], 2, "flds: --out: the folder 'nowhere' does not exist; create it first"),
+        (["solve", "--out", "run.png"], 2, "flds: --out must name a results file such as run.nc, got 'run.png'"),
+        (["solve", "--learning-rate", "nan"], 2, "flds: learning_rate must be finite, got nan"),
+        (["solve", "--record-every", "0"], 2, "flds: record_every must be at least 1, got 0"),
+        (["solve", "--particles", "5", "--width", "5"], 2, "flds: give --particles for the limit or --width for a finite network, not both"),
+        (["solve", "--particles", "100000000"], 4, "flds: this run needs"),
+        (["solve", "--loss", "logistic"], 2, 'flds: targets must be -1 or 1 for the loss "logistic"'),
+        (["info", "none.nc"], 2, "flds: there is no file 'none.nc'"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing_behind(arguments, code, message, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert done.stderr.startswith(message), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["solve", "--activation", "swish"], ["solve", "--steps", "many"], ["solve", "--nothing"], ["dance"]]
+)
+def test_usage_errors_have_status_2_and_no_traceback(arguments, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "rror" in done.stderr.splitlines()[-1]
+
+
+def test_divergence_has_its_status_and_keeps_the_results(tmp_path):
+    done = run("solve", *FAST, "--activation", "identity", "--steps", 300, "--learning-rate", 1e8, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "warning: training diverged after step" in done.stderr
+    assert flds.load(tmp_path / "flds.nc").status == "diverged"
+    assert (tmp_path / "flds.png").exists()
+
+
+def test_rank_budget_has_its_status(tmp_path):
+    done = run("solve", *FAST, "--rank-budget", 5, 5, cwd=tmp_path)
+    assert done.returncode == 4
+    assert "the rank outgrew rank_budget (5, 5)" in done.stderr
+    assert flds.load(tmp_path / "flds.nc").status == "rank_budget"
+
+
+def test_interrupt_keeps_what_was_computed(tmp_path):
+    command = [sys.executable, "-m", "flds", "solve", "--particles", "6000", "--depth", "30", "--steps", "100", "--record-every", "1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline().startswith("6000 particles")  # the solve starts after this line
+    time.sleep(5)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "interrupted after step" in errors
+    assert "Traceback" not in errors
+    assert flds.load(tmp_path / "flds.nc").status == "interrupted"
+
+
+def test_help_and_version(tmp_path):
+    assert "Train on data" in run("--help", cwd=tmp_path).stdout
+    text = run("solve", "--help", cwd=tmp_path).stdout
+    for option in ("--data", "--backward-weights", "--replicates", "--quiet", "--out"):
+        assert option in text
+    assert run("--version", cwd=tmp_path).stdout.strip() == flds.__version__

@@ -1,0 +1,107 @@
+"""What must not change the result: threads, recording, probing; and what shares a path."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import flds
+from tests.conftest import three_samples
+
+
+@pytest.mark.parametrize("sampling", ["law", "matched"])
+@pytest.mark.parametrize("operator", ["lazy", "dense"])
+def test_one_and_two_threads_give_the_same_bits(classes, sampling, operator):
+    particles = 5000 if operator == "lazy" else 700
+    if operator == "dense" and sampling == "matched":
+        sampling = "law"
+    runs = [
+        flds.solve_flds(classes, particles=particles, depth=4, sampling=sampling, operator=operator, threads=threads)
+        for threads in (1, 2)
+    ]
+    for name in ("outputs", "test_outputs", "feature_variance", "gradient_variance", "batch_loss", "rank", "truncation"):
+        np.testing.assert_array_equal(getattr(runs[0], name), getattr(runs[1], name))
+
+
+def test_the_same_seed_repeats_and_another_does_not(classes):
+    one, again, other = (flds.solve_flds(classes, particles=800, depth=3, seed=s).outputs for s in (3, 3, 4))
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("sampling", ["law", "matched"])
+def test_recording_changes_nothing(classes, sampling):
+    settings = {"particles": 2500, "depth": 3, "sampling": sampling, "operator": "lazy"}
+    every = flds.solve_flds(classes, record_every=1, record_kernels=True, **settings)
+    rarely = flds.solve_flds(classes, record_every=5, recorded_samples=[2], **settings)
+    np.testing.assert_array_equal(every.batch_loss, rarely.batch_loss)
+    np.testing.assert_array_equal(every.feature_variance[-1], rarely.feature_variance[-1])
+    np.testing.assert_array_equal(every.rank, rarely.rank)
+    np.testing.assert_array_equal(every.steps, np.arange(6))
+    np.testing.assert_array_equal(rarely.steps, [0, 5])
+
+
+def test_probing_a_trained_sample_gives_its_output():
+    # after its own forward pass a sample lies in the basis, so a probe needs no fresh noise
+    problem = three_samples("tanh", steps=3, batch_size=3, batch_order=np.array([[0, 1, 2]] * 3))
+    full = three_samples("tanh", steps=3)
+    probed = flds.solve_flds(problem, particles=2000, depth=4, operator="lazy", tolerance=0.0)
+    trained = flds.solve_flds(full, particles=2000, depth=4, operator="lazy", tolerance=0.0)
+    np.testing.assert_allclose(probed.outputs, trained.outputs, atol=1e-6)
+
+
+def test_probes_have_the_outputs_of_the_network_they_probe():
+    # a test input that is a training input: known to the network once it has been trained on
+    full = three_samples("tanh", steps=2)
+    problem = flds.TrainingProblem(
+        full.inputs, full.targets, steps=2, test_inputs=full.inputs, test_targets=full.targets
+    )
+    solution = flds.simulate_resnet(problem, width=400, depth=4, operator="lazy", tolerance=0.0)
+    np.testing.assert_allclose(solution.test_outputs, solution.outputs, atol=1e-6)
+
+
+def test_runs_of_different_depth_share_their_path():
+    problem = three_samples("tanh", steps=1)
+    settings = {"particles": 2000, "sampling": "law", "operator": "lazy", "noise_depth": 64}
+    f = {depth: flds.solve_flds(problem, depth=depth, **settings).outputs[1] for depth in (16, 32, 64)}
+    other = flds.solve_flds(problem, depth=64, seed=1, **settings).outputs[1]
+    coupled = np.abs(f[64] - f[32]).max()
+    assert coupled < 0.3 * np.abs(f[64] - other).max()
+    assert coupled < np.abs(f[64] - f[16]).max()
+
+
+def test_particles_are_nested():
+    # by law, the first pass of n particles sees the noise of the first n of N
+    problem = three_samples("tanh", steps=0)
+    few = flds.simulate_resnet(problem, width=2048, depth=4, operator="lazy")
+    many = flds.simulate_resnet(problem, width=4096, depth=4, operator="lazy")
+    # E h_0² over the first half of the particles is known from U alone
+    assert abs(few.feature_variance[0, 0] - many.feature_variance[0, 0]) < 0.2
+    assert few.feature_variance[0, 0] != many.feature_variance[0, 0]
+
+
+def test_kernels_are_the_inner_products_of_recorded_vectors():
+    problem = three_samples("tanh", steps=2)
+    for operator in ("lazy", "dense"):
+        solution = flds.simulate_resnet(problem, width=300, depth=3, operator=operator, record_kernels=True, tolerance=0.0)
+        sigma, theta = solution.feature_kernel, solution.gradient_kernel
+        assert sigma.shape == theta.shape == (3, 9, 9)
+        np.testing.assert_allclose(sigma, sigma.transpose(0, 2, 1), atol=1e-14)
+        assert np.linalg.eigvalsh(sigma).min() > -1e-12
+        # Θ at depth L of the first pass is ⟨v, v⟩ for every pair of samples
+        assert np.ptp(theta[-1, :3, :3]) < 1e-12
+        # its diagonal is the gradient variance, a mean over the batch
+        diagonal = np.einsum("lii->li", theta).reshape(3, 3, 3).mean(axis=2)
+        np.testing.assert_allclose(diagonal.T, solution.gradient_variance[:, 1:], rtol=1e-10)
+
+
+def test_replicates_are_independent_runs_with_standard_errors():
+    problem = three_samples("tanh", steps=2)
+    many = flds.simulate_resnet(problem, width=200, depth=3, replicates=4, seed=9)
+    first = flds.simulate_resnet(problem, width=200, depth=3, seed=9)
+    np.testing.assert_array_equal(many.replicate_outputs[0], first.outputs)
+    np.testing.assert_allclose(many.outputs, many.replicate_outputs.mean(0), atol=1e-15)
+    np.testing.assert_allclose(
+        many.outputs_standard_error, many.replicate_outputs.std(0, ddof=1) / 2, atol=1e-15
+    )
+    assert np.unique(many.replicate_outputs[:, 1, 0]).size == 4

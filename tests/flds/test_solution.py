@@ -1,0 +1,221 @@
+"""Solutions: options, status, fields, files."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import xarray
+
+import flds
+from flds.solve import _EXPLANATIONS
+from tests.conftest import one_sample, three_samples
+
+
+@pytest.fixture(scope="module")
+def solution():
+    return flds.solve_flds(three_samples("tanh"), particles=500, depth=3, replicates=2, record_kernels=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"particles": 0}, "particles must be at least 1, got 0"),
+        ({"depth": 0}, "depth must be at least 1, got 0"),
+        ({"backward_weights": "shared"}, "backward_weights must be one of tied, independent, got 'shared'"),
+        ({"operator": "sparse"}, "operator must be one of auto, lazy, dense, got 'sparse'"),
+        ({"sampling": "sobol"}, "sampling must be one of matched, law, matched_all, got 'sobol'"),
+        ({"tolerance": -1.0}, "tolerance must be a finite number of at least 0, got -1"),
+        ({"tolerance": float("nan")}, "tolerance must be a finite number of at least 0, got nan"),
+        ({"rank_budget": 5}, r"rank_budget must be a pair \(forward, backward\), got 5"),
+        ({"rank_budget": (0, 5)}, r"rank_budget\[0\] must be at least 1, got 0"),
+        ({"noise_depth": 5, "depth": 3}, r"noise_depth must be a multiple of depth \(3\), got 5"),
+        ({"record_every": 0}, "record_every must be at least 1, got 0"),
+        ({"recorded_samples": [3]}, "recorded_samples must be sample indices from 0 to 2, got 3 to 3"),
+        ({"recorded_samples": []}, "recorded_samples must be a list of sample indices"),
+        ({"dtype": "half"}, "dtype must be one of float64, float32, got 'half'"),
+        ({"threads": -2}, "threads must be at least 1, got -2"),
+        ({"replicates": 0}, "replicates must be at least 1, got 0"),
+        ({"seed": 2**63}, r"seed must be below 2\*\*63"),
+        ({"particels": 3}, "unknown option 'particels'; valid options are backward_weights, seed"),
+    ],
+)
+def test_bad_options_give_one_line_before_any_work(options, message):
+    with pytest.raises((ValueError, TypeError), match=message) as error:
+        flds.solve_flds(three_samples(), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_something_else_than_a_problem():
+    with pytest.raises(TypeError, match=r"problem must be a flds.TrainingProblem, got dict"):
+        flds.solve_flds({})
+
+
+@pytest.mark.parametrize("options", [{"operator": "dense", "sampling": "law"}, {"rank_budget": (51, 51)}])
+def test_runs_that_do_not_fit_say_what_they_need(options):
+    with pytest.raises(MemoryError, match=r"needs .* GB and .* GB are available; lower particles"):
+        flds.solve_flds(three_samples(steps=50), particles=10**8, **options)
+
+
+def test_divergence_keeps_what_was_computed():
+    with pytest.warns(RuntimeWarning, match="training diverged after step .*: lower learning_rate"):
+        solution = flds.solve_flds(one_sample("identity", rate=50.0, steps=40), particles=500, depth=3)
+    assert solution.status == "diverged"
+    assert 1 < len(solution.steps) < 41
+    assert np.all(np.isfinite(solution.outputs))
+    assert len(solution.batch_loss) == len(solution.steps)
+
+
+@pytest.mark.parametrize("sampling", ["law", "matched"])
+def test_divergence_within_the_first_steps(sampling):
+    with pytest.warns(RuntimeWarning, match="training diverged"):
+        solution = flds.solve_flds(one_sample("relu", rate=1e200, steps=5), particles=500, depth=3, sampling=sampling)
+    assert solution.status == "diverged"
+
+
+def test_rank_budget_ends_the_run_with_a_status():
+    with pytest.warns(RuntimeWarning, match=r"the rank outgrew rank_budget \(2, 2\) after step 1"):
+        solution = flds.solve_flds(one_sample(steps=9), particles=500, depth=3, rank_budget=(2, 2))
+    assert solution.status == "rank_budget"
+    np.testing.assert_array_equal(solution.steps, [0, 1])
+
+
+def test_interrupt_keeps_what_was_computed(monkeypatch):
+    from flds.dynamics import Network
+
+    update, calls = Network.update, []
+
+    def interrupted(self, *arguments):
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        update(self, *arguments)
+
+    monkeypatch.setattr(Network, "update", interrupted)
+    with pytest.warns(RuntimeWarning, match="interrupted after step 2"):
+        solution = flds.solve_flds(one_sample(steps=9), particles=300, depth=3)
+    assert solution.status == "interrupted"
+    np.testing.assert_array_equal(solution.steps, [0, 1, 2])
+
+
+def test_every_early_end_has_an_explanation():
+    from solvers.solution import STATUSES
+
+    assert set(_EXPLANATIONS) == set(STATUSES) - {"completed"}
+
+
+def test_matched_noise_that_runs_out_of_room_says_so():
+    with pytest.warns(RuntimeWarning, match="too little room to match noise"):
+        solution = flds.solve_flds(three_samples(steps=6), particles=150, depth=2, operator="lazy")
+    assert solution.status == "completed"
+    assert "too little room" in solution.notes[0]
+
+
+def test_dense_runs_by_law_and_says_so():
+    with pytest.warns(RuntimeWarning, match="matched noise needs the lazy operator; the run is sampled by law"):
+        solution = flds.solve_flds(three_samples(), particles=100, depth=2, operator="dense")
+    assert solution.settings["sampling"] == "law"
+
+
+def test_many_samples_are_recorded_sparsely_and_the_solution_says_which():
+    problem = flds.TrainingProblem(np.random.default_rng(0).standard_normal((300, 2)), np.ones(300), steps=100, batch_size=1)
+    solution = flds.simulate_resnet(problem, width=20, depth=1)
+    assert solution.outputs.shape == (len(solution.steps), 256)
+    assert len(solution.steps) <= 20
+    assert solution.steps[-1] == 100
+    assert len(solution.recorded_samples) == 256
+
+
+def test_fields_of_one_and_several_outputs(classes, solution):
+    assert solution.outputs.shape == (4, 3)
+    several = flds.solve_flds(classes, particles=2000, depth=2)
+    assert several.outputs.shape == (6, 7, 3)
+    assert several.test_outputs.shape == (6, 3, 3)
+    assert several.accuracy.shape == several.test_accuracy.shape == several.loss.shape == (6,)
+    assert several.feature_variance.shape == several.gradient_variance.shape == (6, 3)
+    assert several.rank.shape == several.truncation.shape == (2, 2)
+
+
+def test_a_field_that_is_not_there_names_those_that_are(solution):
+    with pytest.raises(AttributeError, match=r"has no field 'accuracy'; it has steps, .*outputs"):
+        _ = solution.accuracy
+    assert not hasattr(solution, "accuracy")
+    assert "outputs" in dir(solution)
+
+
+def test_data_has_units_and_names(solution):
+    data = solution.data
+    assert isinstance(data, xarray.Dataset)
+    assert all("units" in v.attrs and "long_name" in v.attrs for v in data.variables.values())
+    assert data.outputs.dims == ("record", "sample")
+
+
+def test_save_and_load_round_trip(solution, tmp_path):
+    path = solution.save(tmp_path / "run.nc")
+    assert [p.name for p in tmp_path.iterdir()] == ["run.nc"]
+    loaded = flds.load(path)
+    assert set(loaded.fields) == set(solution.fields)
+    for name, field in solution.fields.items():
+        np.testing.assert_array_equal(loaded.fields[name].values, field.values)
+        assert loaded.fields[name][0::2] == field[0::2]
+    for name in ("status", "timings", "seed", "notes", "versions", "extra"):
+        assert getattr(loaded, name) == getattr(solution, name)
+    assert loaded.settings == json.loads(json.dumps(solution.settings))
+    assert loaded.summary() == solution.summary()
+    assert xarray.open_dataset(path, engine="h5netcdf").attrs["status"] == "completed"
+
+
+def test_the_file_holds_what_a_rerun_needs(solution, tmp_path):
+    loaded = flds.load(solution.save(tmp_path / "run.nc"))
+    described = loaded.extra["problem"]
+    problem = flds.TrainingProblem(
+        loaded.problem_inputs, loaded.problem_targets, activation=described["activation"],
+        horizon=described["horizon"], learning_rate=described["learning_rate"], steps=described["steps"],
+    )  # fmt: skip
+    again = flds.solve_flds(problem, particles=loaded.settings["particles"], depth=loaded.settings["depth"], replicates=2)
+    np.testing.assert_array_equal(again.outputs, loaded.outputs)
+
+
+def test_saving_is_all_or_nothing(solution, tmp_path, monkeypatch):
+    path = tmp_path / "run.nc"
+    path.write_bytes(b"older")
+    monkeypatch.setattr(xarray.Dataset, "to_netcdf", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        solution.save(path)
+    assert path.read_bytes() == b"older"
+    assert [p.name for p in tmp_path.iterdir()] == ["run.nc"]
+
+
+def test_bad_files(solution, tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist; create it first"):
+        solution.save(tmp_path / "missing" / "run.nc")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        flds.load(tmp_path / "none.nc")
+    (tmp_path / "text.nc").write_text("not a results file")
+    with pytest.raises(ValueError, match="is not a readable results file"):
+        flds.load(tmp_path / "text.nc")
+    whole = solution.save(tmp_path / "run.nc").read_bytes()
+    (tmp_path / "cut.nc").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is not a readable results file"):
+        flds.load(tmp_path / "cut.nc")
+    with h5py.File(tmp_path / "other.nc", "w") as other:
+        other["x"] = np.arange(3)
+    with pytest.raises(ValueError, match="is not a results file of flds|is not a readable results file"):
+        flds.load(tmp_path / "other.nc")
+
+
+def test_plot_draws_what_it_should(classes, solution, tmp_path):
+    figure = solution.plot(tmp_path / "one.png")
+    assert (tmp_path / "one.png").stat().st_size > 10_000
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:2] == ["Loss", "Outputs"]
+    figure = flds.solve_flds(classes, particles=2000, depth=2).plot()
+    axes = {axes.get_title(): axes for axes in figure.axes}
+    assert set(axes) >= {"Loss", "Accuracy", "Rank of the bases", "Features over depth", "Gradients over depth"}
+    for axis in axes.values():
+        if axis.get_title():
+            assert axis.get_xlabel()
+            assert axis.get_ylabel()
+    np.testing.assert_array_equal(axes["Features over depth"].lines[0].get_xdata(), [0.0, 0.5, 1.0])
