@@ -112,7 +112,7 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile, zlib and NumPy each have errors of their own for damaged files
         raise ValueError(f"{str(path)!r} is not a readable npz file: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def plot_accuracy(solution: Solution, ax: Axes | None = None) -> list[Artist]:
     outputs = solution.outputs.shape[2] if solution.outputs.ndim == 3 else 2
     artists.append(ax.axhline(1 / outputs, color="0.5", linestyle=":", label=f"chance (1/{outputs})"))
     ax.set(xlabel="training step", ylabel="accuracy", title="Accuracy", ylim=(0, 1.02))
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, loc="center right")
     return artists
 
 
@@ -117,6 +118,11 @@ def overview(solution: Solution) -> Figure:
 
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     axes = figure.subplots(2, 3).ravel()
+    _text(axes[5], summary_lines(solution))
+    if not len(solution.steps):  # ended before the first record
+        for ax in axes[:5]:
+            ax.axis("off")
+        return figure
     plot_loss(solution, axes[0])
     if "accuracy" in solution.fields:
         plot_accuracy(solution, axes[1])
@@ -125,9 +131,14 @@ def overview(solution: Solution) -> Figure:
     plot_rank(solution, axes[2])
     plot_variance(solution, "feature_variance", axes[3])
     plot_variance(solution, "gradient_variance", axes[4])
-    axes[5].axis("off")
-    axes[5].text(0, 1, "\n".join(summary_lines(solution)), va="top", family="monospace", fontsize=7.5, wrap=True)
     return figure
+
+
+def _text(ax: Axes, lines: list[str]) -> None:
+    width = 52
+    wrapped = [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent=" " * 11) or [""]]
+    ax.axis("off")
+    ax.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=7.5)
 
 
 def summary_lines(solution: Solution) -> list[str]:

@@ -158,7 +158,8 @@ def _solve(
     for note in notes:
         warnings.warn(note, RuntimeWarning, stacklevel=3)
     saved = asdict(settings) | {"solver": solver, "reason": cost.reason}
-    return assemble(problem, settings, recorders, recorder.status, timings, notes, saved)
+    with np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
+        return assemble(problem, settings, recorders, recorder.status, timings, notes, saved)
 
 
 def _train(problem: TrainingProblem, settings: Settings, seed: int, bar) -> Recorder:  # type: ignore[no-untyped-def]

@@ -131,7 +131,7 @@ class Solution:
         import xarray
 
         try:
-            with xarray.open_dataset(path, engine="h5netcdf") as stored:
+            with xarray.open_dataset(path, engine="h5netcdf", phony_dims="sort") as stored:
                 dataset = stored.load()
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

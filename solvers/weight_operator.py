@@ -226,7 +226,7 @@ class LazyOperator(WeightOperator):
         if not np.any(left > self.tolerance**2 * squares):
             none = np.empty((0, vectors.shape[1]), vectors.dtype)
             nothing = np.empty((len(vectors), 0))
-            return Expansion(known, nothing, np.empty(0, np.intp), none, none, squares.sum(), left.sum())
+            return Expansion(known, nothing, np.empty(0, np.intp), none, none, float(squares.sum()), float(left.sum()))
 
         blocks.combine(residual, [(-again, directions)], add=True)
         gram = blocks.gram(residual)
@@ -241,9 +241,10 @@ class LazyOperator(WeightOperator):
         blocks.combine(new_directions, [(-overlap, directions)], add=True)
         started[...] = new_directions
         blocks.combine(new_directions, [(_inverse(repeat), started)])
-        dropped = np.clip(np.diagonal(gram) - (factor**2).sum(axis=1), 0.0, None).sum()
+        dropped = float(np.clip(np.diagonal(gram) - (factor**2).sum(axis=1), 0.0, None).sum())
+        mass = float(squares.sum())
         return Expansion(
-            known + factor @ overlap, factor @ repeat, kept, new_directions, new_images, squares.sum(), float(dropped)
+            known + factor @ overlap, factor @ repeat, kept, new_directions, new_images, mass, dropped
         )
 
     def _draw_images(

@@ -108,7 +108,7 @@ def test_every_early_end_has_an_explanation():
 
 def test_matched_noise_that_runs_out_of_room_says_so():
     with pytest.warns(RuntimeWarning, match="too little room to match noise"):
-        solution = flds.solve_flds(three_samples(steps=6), particles=150, depth=2, operator="lazy")
+        solution = flds.solve_flds(three_samples(steps=6), particles=100, depth=2, operator="lazy")
     assert solution.status == "completed"
     assert "too little room" in solution.notes[0]
 

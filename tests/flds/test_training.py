@@ -142,13 +142,15 @@ def test_logistic_and_cross_entropy_agree_on_two_classes():
     x = rng.standard_normal((12, 6))
     y = np.sign(x[:, 0])
     logistic = flds.solve_flds(
-        flds.TrainingProblem(x, y, loss="logistic", steps=25, learning_rate=2.0), particles=1000, depth=4
-    )
+        flds.TrainingProblem(x, y, loss="logistic", steps=25, learning_rate=2.0),
+        particles=600, depth=4, sampling="law",
+    )  # fmt: skip
     entropy = flds.solve_flds(
         flds.TrainingProblem(x, (y > 0).astype(int), loss="cross_entropy", steps=25, learning_rate=2.0),
-        particles=1000, depth=4,
+        particles=600, depth=4, sampling="law",
     )  # fmt: skip
     for solution in (logistic, entropy):
-        assert solution.loss[0] == pytest.approx(np.log(2), abs=1e-6)
+        # f^(0) is N(0, E h²/N)
+        assert solution.loss[0] == pytest.approx(np.log(2), abs=0.15)
         assert solution.loss[-1] < 0.3
         assert solution.accuracy[-1] == 1.0
