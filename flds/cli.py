@@ -20,7 +20,7 @@ BAD_USAGE, OUT_OF_MEMORY = 2, 4
 
 # What the default run may take; the cost model chooses the number of particles within it.
 DEFAULT_SECONDS, DEFAULT_BYTES = 60.0, 3.5e9
-PARTICLE_CHOICES = (1_000, 2_000, 3_000, 4_000, 6_000, 8_000, 12_000, 16_000, 20_000, 30_000, 50_000, 100_000)
+PARTICLE_CHOICES = (1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 12_000, 16_000, 20_000, 30_000, 50_000, 100_000)
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -82,7 +82,9 @@ def _version(shown: bool) -> None:
 
 @app.callback()
 def main_options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -94,7 +96,7 @@ def solve(
     activation: Annotated[Activation, typer.Option(help="Activation function φ.")] = Activation.tanh,
     horizon: Annotated[float, typer.Option(help="T, the length of the depth interval.")] = 1.0,
     learning_rate: Annotated[float, typer.Option(help="η_c; the rate of width n is η_c n.")] = 1.0,
-    steps: Annotated[int, typer.Option(help="Number of updates K.")] = 40,
+    steps: Annotated[int, typer.Option(help="Number of updates K.")] = 30,
     loss: Annotated[LossName | None, typer.Option(help="Loss; by default cross_entropy for classes, else squared.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples a step; default 16, or all of them if there are fewer.")] = None,
     batch_order: Annotated[Order, typer.Option(help="Order in which samples are visited.")] = Order.random,
@@ -111,7 +113,7 @@ def solve(
     rank_budget: Annotated[tuple[int, int] | None, typer.Option(help="Largest forward and backward rank.")] = None,
     noise_depth: Annotated[int | None, typer.Option(help="Grid of the noise, a multiple of the depth.")] = None,
     record_every: Annotated[int | None, typer.Option(help="Steps between records; default a quarter of the run.")] = None,
-    recorded_samples: Annotated[int | None, typer.Option(help="How many training samples are recorded; default 128.")] = None,
+    recorded_samples: Annotated[int | None, typer.Option(help="How many training samples are recorded; default 64.")] = None,
     record_kernels: Annotated[bool, typer.Option("--record-kernels", help="Record the kernels Σ and Θ.")] = False,
     dtype: Annotated[Precision, typer.Option(help="Storage precision.")] = Precision.float64,
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
@@ -136,7 +138,7 @@ def solve(
         "rank_budget": rank_budget, "noise_depth": noise_depth, "record_kernels": record_kernels,
         "record_every": record_every or max(1, -(-steps // 4)), "dtype": dtype.value, "threads": threads,
         "replicates": replicates, "seed": seed,
-        "recorded_samples": _spread(problem.samples, 128 if recorded_samples is None else recorded_samples),
+        "recorded_samples": _spread(problem.samples, 64 if recorded_samples is None else recorded_samples),
     }  # fmt: skip
     if record_every is not None and record_every < 1:
         raise ValueError(f"record_every must be at least 1, got {record_every}")
@@ -248,19 +250,21 @@ def _run(
 
 
 def _affordable_particles(problem: TrainingProblem, depth: int, sampling: str, options: dict[str, Any]) -> int:
-    """The largest number of particles whose run the cost model puts within the default time and memory."""
+    """The largest number of particles that the cost model puts within the default time and memory.
+
+    Numbers that leave room to match noise come first: with it fewer particles go further.
+    """
     from flds.solve import estimate_cost
 
-    best = PARTICLE_CHOICES[0]
-    for particles in PARTICLE_CHOICES[1:]:
+    affordable = {"lazy": PARTICLE_CHOICES[0], "dense": 0}
+    for particles in PARTICLE_CHOICES:
         try:
             cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
         except MemoryError:
             break
-        if cost.seconds > DEFAULT_SECONDS or cost.memory > DEFAULT_BYTES:
-            break
-        best = particles
-    return best
+        if cost.seconds <= DEFAULT_SECONDS and cost.memory <= DEFAULT_BYTES:
+            affordable[cost.operator] = particles
+    return affordable["lazy"] if affordable["lazy"] > PARTICLE_CHOICES[0] else max(affordable.values())
 
 
 def main() -> None:

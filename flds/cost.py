@@ -22,7 +22,9 @@ INTERPRETER_BYTES = 170e6
 # Python's share of one pass through one layer, and of conditioning its noise.
 CALL_SECONDS = 150e-6
 # Per particle, sample, layer and direction: one normal, φ or φ', the update of the state.
-ELEMENTWISE_SECONDS = 12e-9
+ELEMENTWISE_SECONDS = 20e-9
+# Threads share the memory's bandwidth: T of them were measured to be about T^0.5 times as fast as one.
+THREAD_EXPONENT = 0.5
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Workload:
         grown = min(1.0, rank / max(self.visits, 1))  # share of the steps that add directions
         mean = rank * (1 - grown / 2)
         trained = (self.steps + 1) * self.batch
-        training = trained * (6 + 3 * grown) * 2 * mean
+        training = trained * (5 + 6 * grown) * 2 * mean
         probing = self.probes * (3 * 2 * mean + 4 * min(PROBE_CHUNK, self.probes))
         # matching multiplies the constraints with what is new and subtracts them from the fresh noise
         constraints = 4 * mean + self.inputs + self.outputs
@@ -143,7 +145,8 @@ class Workload:
         samples = 2 * (self.steps + 1) * self.batch + self.probes
         elementwise = samples * self.particles * self.depth * ELEMENTWISE_SECONDS
         overhead = passes * self.depth * CALL_SECONDS * (3 if self.matched else 1)
-        return overhead + (work / multiply_adds_per_second(self.batch, self.itemsize) + elementwise) / threads
+        rate = multiply_adds_per_second(self.batch, self.itemsize)
+        return overhead + (work / rate + elementwise) / threads**THREAD_EXPONENT
 
 
 @cache

@@ -48,9 +48,7 @@ def load_digits() -> Dataset:
     from sklearn.model_selection import train_test_split
 
     pixels, labels = load(return_X_y=True)
-    x, test_x, y, test_y = train_test_split(
-        pixels, labels, train_size=DIGITS_TRAINING, stratify=labels, random_state=0
-    )
+    x, test_x, y, test_y = train_test_split(pixels, labels, train_size=DIGITS_TRAINING, stratify=labels, random_state=0)
     return Dataset("digits", *standardise(x, y, test_x, test_y), classes=10)
 
 

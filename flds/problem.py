@@ -179,8 +179,7 @@ class TrainingProblem:
             )
         if order.min() < 0 or order.max() >= self.samples:
             raise ValueError(
-                f"batch_order must hold sample indices from 0 to {self.samples - 1}, "
-                f"got {order.min()} to {order.max()}"
+                f"batch_order must hold sample indices from 0 to {self.samples - 1}, got {order.min()} to {order.max()}"
             )
         if self.batch_size is not None and self.batch_size != order.shape[1]:
             raise ValueError(

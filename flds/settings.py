@@ -53,9 +53,7 @@ class Settings:
         return sorted({*range(0, steps + 1, self.record_every), steps})
 
 
-def recording(
-    problem: TrainingProblem, record_every: int | None, recorded_samples: Any
-) -> tuple[int, tuple[int, ...]]:
+def recording(problem: TrainingProblem, record_every: int | None, recorded_samples: Any) -> tuple[int, tuple[int, ...]]:
     """Decide at which steps and on which training samples outputs are recorded."""
     few = problem.samples <= FEW_SAMPLES or problem.full_batch
     if record_every is None:

@@ -182,5 +182,3 @@ def _describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field
             dims = tuple(f"{name}_{axis}" for axis in range(array.ndim))
             fields[f"problem_{name}"] = Field(dims, array, f"{name} of the problem")
     return description, fields
-
-

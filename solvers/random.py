@@ -182,9 +182,7 @@ class Noise:
     seed: int
     refinement: int = 1
 
-    def fill(
-        self, out: NDArray[np.floating], block: slice, address: Address, layer: int = 0, offset: int = 0
-    ) -> None:
+    def fill(self, out: NDArray[np.floating], block: slice, address: Address, layer: int = 0, offset: int = 0) -> None:
         """Fill out[i, block] with the noise of position i.
 
         `out` is (positions, N), C-contiguous, or holds only the particles from `offset` on.

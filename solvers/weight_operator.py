@@ -243,9 +243,7 @@ class LazyOperator(WeightOperator):
         blocks.combine(new_directions, [(_inverse(repeat), started)])
         dropped = float(np.clip(np.diagonal(gram) - (factor**2).sum(axis=1), 0.0, None).sum())
         mass = float(squares.sum())
-        return Expansion(
-            known + factor @ overlap, factor @ repeat, kept, new_directions, new_images, mass, dropped
-        )
+        return Expansion(known + factor @ overlap, factor @ repeat, kept, new_directions, new_images, mass, dropped)
 
     def _draw_images(
         self, domain: Basis, codomain: Basis, part: Expansion, address: Address, states: Array, remember: bool
@@ -283,9 +281,7 @@ class DenseOperator(WeightOperator):
         self.blocks = blocks
         self.rows = partition(blocks.particles, _DENSE_ROWS)
         self.weights = self._draw(noise, Stream.WEIGHTS, layer, dtype)
-        self.backward_weights = (
-            self.weights if tied else self._draw(noise, Stream.BACKWARD_WEIGHTS, layer, dtype)
-        )
+        self.backward_weights = self.weights if tied else self._draw(noise, Stream.BACKWARD_WEIGHTS, layer, dtype)
 
     def _draw(self, noise: Noise, stream: Stream, layer: int, dtype: np.dtype) -> Array:
         size = self.blocks.particles

@@ -16,9 +16,7 @@ def z_score(samples: np.ndarray, exact: float | np.ndarray) -> np.ndarray:
 
 
 def one_sample(activation: str = "tanh", rate: float = 0.5, steps: int = 1, **rest) -> flds.TrainingProblem:
-    return flds.TrainingProblem(
-        np.ones((1, 1)), [1.0], activation=activation, learning_rate=rate, steps=steps, **rest
-    )
+    return flds.TrainingProblem(np.ones((1, 1)), [1.0], activation=activation, learning_rate=rate, steps=steps, **rest)
 
 
 def three_samples(activation: str = "tanh", steps: int = 3, **rest) -> flds.TrainingProblem:

@@ -140,9 +140,7 @@ def independent_identity() -> Iterator[Claim]:
     depth = 32
     differences = []
     for seed in range(REPLICATES):
-        settings = resolve(
-            problem, PARTICLES, depth, "matched", {"backward_weights": "independent", "seed": seed}
-        )[0]
+        settings = resolve(problem, PARTICLES, depth, "matched", {"backward_weights": "independent", "seed": seed})[0]
         network = Network(problem, settings, seed)
         differences.append(_first_output_minus_moment(network, problem))
     yield against("tanh, independent: f^(1) − 2 η_c y E[h^(0) h^(1)]", np.array(differences), 0.0)

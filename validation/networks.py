@@ -146,9 +146,7 @@ def train(
     }
     status = "completed" if np.all(np.isfinite(stack)) else "diverged"
     settings = {"width": width, "depth": depth, "backward_weights": backward_weights, "dtype": dtype}
-    return Solution(
-        fields, status, {"solve": time.perf_counter() - start}, seed, settings, versions=library_versions()
-    )
+    return Solution(fields, status, {"solve": time.perf_counter() - start}, seed, settings, versions=library_versions())
 
 
 def _step(network: ResNet, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor,

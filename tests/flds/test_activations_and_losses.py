@@ -50,7 +50,11 @@ def test_bad_activations_are_refused(value, derivative, message):
 
 @pytest.mark.parametrize(
     ("name", "targets"),
-    [("squared", np.array([[0.3, -1.0], [2.0, 0.1]])), ("logistic", np.array([1.0, -1.0])), ("cross_entropy", np.array([2, 0]))],
+    [
+        ("squared", np.array([[0.3, -1.0], [2.0, 0.1]])),
+        ("logistic", np.array([1.0, -1.0])),
+        ("cross_entropy", np.array([2, 0])),
+    ],
 )
 def test_loss_derivatives_are_derivatives_and_values_those_of_torch(name, targets):
     loss = get_loss(name)

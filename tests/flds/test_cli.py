@@ -12,7 +12,20 @@ import pytest
 
 import flds
 
-FAST = ["--particles", "300", "--depth", "2", "--steps", "4", "--train-samples", "20", "--test-samples", "10", "--batch-size", "4"]
+FAST = [
+    "--particles",
+    "300",
+    "--depth",
+    "2",
+    "--steps",
+    "4",
+    "--train-samples",
+    "20",
+    "--test-samples",
+    "10",
+    "--batch-size",
+    "4",
+]
 
 
 def run(*arguments, cwd, **rest):
@@ -78,7 +91,11 @@ def test_own_data(tmp_path):
         (["solve", "--out", "run.png"], 2, "flds: --out must name a results file such as run.nc, got 'run.png'"),
         (["solve", "--learning-rate", "nan"], 2, "flds: learning_rate must be finite, got nan"),
         (["solve", "--record-every", "0"], 2, "flds: record_every must be at least 1, got 0"),
-        (["solve", "--particles", "5", "--width", "5"], 2, "flds: give --particles for the limit or --width for a finite network, not both"),
+        (
+            ["solve", "--particles", "5", "--width", "5"],
+            2,
+            "flds: give --particles for the limit or --width for a finite network, not both",
+        ),
         (["solve", "--particles", "100000000"], 4, "flds: this run needs"),
         (["solve", "--loss", "logistic"], 2, 'flds: targets must be -1 or 1 for the loss "logistic"'),
         (["info", "none.nc"], 2, "flds: there is no file 'none.nc'"),
@@ -119,7 +136,24 @@ def test_rank_budget_has_its_status(tmp_path):
 
 
 def test_interrupt_keeps_what_was_computed(tmp_path):
-    command = [sys.executable, "-m", "flds", "solve", "--particles", "4000", "--depth", "8", "--steps", "400", "--test-samples", "2", "--recorded-samples", "2", "--record-every", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "flds",
+        "solve",
+        "--particles",
+        "4000",
+        "--depth",
+        "8",
+        "--steps",
+        "400",
+        "--test-samples",
+        "2",
+        "--recorded-samples",
+        "2",
+        "--record-every",
+        "1",
+    ]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert process.stderr.readline().startswith("4000 particles")  # the solve starts after this line
     time.sleep(5)

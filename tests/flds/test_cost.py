@@ -12,7 +12,9 @@ from tests.conftest import one_sample, three_samples
 def test_auto_takes_the_lazy_operator_at_small_rank_and_the_dense_one_at_large():
     few = flds.estimate_cost(one_sample(steps=50), particles=5000, depth=8)
     assert few.operator == "lazy"
-    many = flds.TrainingProblem(np.random.default_rng(0).standard_normal((500, 4)), np.ones(500), steps=100, batch_size=10)
+    many = flds.TrainingProblem(
+        np.random.default_rng(0).standard_normal((500, 4)), np.ones(500), steps=100, batch_size=10
+    )
     law = flds.estimate_cost(many, particles=600, depth=8, sampling="law")
     assert law.operator == "dense"
     assert "expected rank 600" in law.reason
@@ -31,9 +33,7 @@ def test_costs_grow_with_the_work():
 
 
 def test_memory_formula_counts_the_bases():
-    load = Workload.of(
-        one_sample(steps=9), 10**6, 10, probes=0, tied=True, matched=False, itemsize=8, threads=1
-    )
+    load = Workload.of(one_sample(steps=9), 10**6, 10, probes=0, tied=True, matched=False, itemsize=8, threads=1)
     # four bases and images of rank 5 in ten layers, eight bytes each
     assert load.lazy_memory((5, 5)) - load.lazy_memory((0, 0)) >= 20 * 10 * 10**6 * 8
     assert load.visits == 10

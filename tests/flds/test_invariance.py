@@ -19,7 +19,15 @@ def test_one_and_two_threads_give_the_same_bits(classes, sampling, operator):
         flds.solve_flds(classes, particles=particles, depth=4, sampling=sampling, operator=operator, threads=threads)
         for threads in (1, 2)
     ]
-    for name in ("outputs", "test_outputs", "feature_variance", "gradient_variance", "batch_loss", "rank", "truncation"):
+    for name in (
+        "outputs",
+        "test_outputs",
+        "feature_variance",
+        "gradient_variance",
+        "batch_loss",
+        "rank",
+        "truncation",
+    ):
         np.testing.assert_array_equal(getattr(runs[0], name), getattr(runs[1], name))
 
 
@@ -83,7 +91,9 @@ def test_particles_are_nested():
 def test_kernels_are_the_inner_products_of_recorded_vectors():
     problem = three_samples("tanh", steps=2)
     for operator in ("lazy", "dense"):
-        solution = flds.simulate_resnet(problem, width=300, depth=3, operator=operator, record_kernels=True, tolerance=0.0)
+        solution = flds.simulate_resnet(
+            problem, width=300, depth=3, operator=operator, record_kernels=True, tolerance=0.0
+        )
         sigma, theta = solution.feature_kernel, solution.gradient_kernel
         assert sigma.shape == theta.shape == (3, 9, 9)
         np.testing.assert_allclose(sigma, sigma.transpose(0, 2, 1), atol=1e-14)
@@ -101,7 +111,5 @@ def test_replicates_are_independent_runs_with_standard_errors():
     first = flds.simulate_resnet(problem, width=200, depth=3, seed=9)
     np.testing.assert_array_equal(many.replicate_outputs[0], first.outputs)
     np.testing.assert_allclose(many.outputs, many.replicate_outputs.mean(0), atol=1e-15)
-    np.testing.assert_allclose(
-        many.outputs_standard_error, many.replicate_outputs.std(0, ddof=1) / 2, atol=1e-15
-    )
+    np.testing.assert_allclose(many.outputs_standard_error, many.replicate_outputs.std(0, ddof=1) / 2, atol=1e-15)
     assert np.unique(many.replicate_outputs[:, 1, 0]).size == 4

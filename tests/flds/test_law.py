@@ -14,6 +14,7 @@ WIDTH, DEPTH, SEEDS = 64, 5, 2000
 
 def compare(lazy, dense):
     """z-scores of means and variances of all outputs; variances by their fourth moments."""
+
     def error_of_variance(x):
         centred = (x - x.mean(0)) ** 2
         return centred.var(0) / len(x)

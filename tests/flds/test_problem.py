@@ -15,12 +15,18 @@ X, Y = np.ones((4, 3)), np.array([1.0, -1.0, 1.0, -1.0])
     [
         ({"inputs": np.ones(4)}, r"inputs must have shape \(samples, d\), got \(4,\)"),
         ({"inputs": np.ones((0, 3))}, r"inputs must not be empty, got shape \(0, 3\)"),
-        ({"inputs": np.full((4, 3), np.nan)}, r"inputs must be finite, got nan at index \(0, 0\); remove or replace it"),
+        (
+            {"inputs": np.full((4, 3), np.nan)},
+            r"inputs must be finite, got nan at index \(0, 0\); remove or replace it",
+        ),
         ({"inputs": [["a", "b"]]}, "inputs must be an array of real numbers, got dtype <U1"),
         ({"inputs": [[1.0], [1.0, 2.0]]}, "inputs must be a rectangular array of numbers"),
         ({"targets": Y[:3]}, r"targets must have shape .* with the 4 samples of inputs, got \(3,\)"),
         ({"targets": [1, np.inf, 1, 1]}, r"targets must be finite, got inf at index \(1\)"),
-        ({"targets": [1, 2, 0.5, 1], "loss": "cross_entropy"}, 'whole class indices for the loss "cross_entropy", got 0.5'),
+        (
+            {"targets": [1, 2, 0.5, 1], "loss": "cross_entropy"},
+            'whole class indices for the loss "cross_entropy", got 0.5',
+        ),
         ({"targets": [1, -2, 0, 1], "loss": "cross_entropy"}, "class indices from 0 to 1, got -2"),
         ({"targets": np.ones((4, 2)), "loss": "cross_entropy"}, r"class indices of shape \(samples,\)"),
         ({"targets": [1, 2, -1, 1], "loss": "logistic"}, 'targets must be -1 or 1 for the loss "logistic", got 2'),
@@ -33,7 +39,10 @@ X, Y = np.ones((4, 3)), np.array([1.0, -1.0, 1.0, -1.0])
         ({"steps": 2.0}, "steps must be an integer, got 2.0"),
         ({"learning_rate": -0.1}, "learning_rate must not be negative, got -0.1"),
         ({"learning_rate": np.inf}, "learning_rate must be finite, got inf"),
-        ({"learning_rate": [0.1, 0.2], "steps": 3}, r"learning_rate must be a number or one per step \(3\), got shape \(2,\)"),
+        (
+            {"learning_rate": [0.1, 0.2], "steps": 3},
+            r"learning_rate must be a number or one per step \(3\), got shape \(2,\)",
+        ),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"batch_size": 5}, "batch_size must be at most the 4 samples, got 5"),
         ({"batch_order": "shuffled"}, "batch_order must be one of sequential, random, got 'shuffled'"),

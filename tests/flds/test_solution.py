@@ -120,7 +120,9 @@ def test_dense_runs_by_law_and_says_so():
 
 
 def test_many_samples_are_recorded_sparsely_and_the_solution_says_which():
-    problem = flds.TrainingProblem(np.random.default_rng(0).standard_normal((300, 2)), np.ones(300), steps=100, batch_size=1)
+    problem = flds.TrainingProblem(
+        np.random.default_rng(0).standard_normal((300, 2)), np.ones(300), steps=100, batch_size=1
+    )
     solution = flds.simulate_resnet(problem, width=20, depth=1)
     assert solution.outputs.shape == (len(solution.steps), 256)
     assert len(solution.steps) <= 20
@@ -174,7 +176,9 @@ def test_the_file_holds_what_a_rerun_needs(solution, tmp_path):
         loaded.problem_inputs, loaded.problem_targets, activation=described["activation"],
         horizon=described["horizon"], learning_rate=described["learning_rate"], steps=described["steps"],
     )  # fmt: skip
-    again = flds.solve_flds(problem, particles=loaded.settings["particles"], depth=loaded.settings["depth"], replicates=2)
+    again = flds.solve_flds(
+        problem, particles=loaded.settings["particles"], depth=loaded.settings["depth"], replicates=2
+    )
     np.testing.assert_array_equal(again.outputs, loaded.outputs)
 
 

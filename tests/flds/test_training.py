@@ -26,7 +26,9 @@ def test_identity_first_step_has_its_closed_form(weights):
 def test_tied_and_independent_differ_by_the_closed_form():
     problem = one_sample("identity")
     runs = {
-        w: flds.solve_flds(problem, particles=5000, depth=8, backward_weights=w, replicates=30).replicate_outputs[:, 1, 0]
+        w: flds.solve_flds(problem, particles=5000, depth=8, backward_weights=w, replicates=30).replicate_outputs[
+            :, 1, 0
+        ]
         for w in ("tied", "independent")
     }
     exact = [closed_forms.identity_first_output(0.5, 1.0, 1.0, 8, w) for w in ("tied", "independent")]
@@ -94,7 +96,9 @@ def test_matched_noise_is_unbiased_and_reduces_the_spread():
 def test_fluctuations_over_width_fall_like_one_over_n():
     problem = one_sample("tanh")
     spread = [
-        flds.simulate_resnet(problem, width=n, depth=4, replicates=300, operator="lazy").replicate_outputs[:, 1, 0].std()
+        flds.simulate_resnet(problem, width=n, depth=4, replicates=300, operator="lazy")
+        .replicate_outputs[:, 1, 0]
+        .std()
         for n in (100, 1600)
     ]
     # standard deviations fall like n^-1/2, so by 4; each is known to 1/sqrt(2·300) = 4 %

@@ -38,7 +38,9 @@ def test_products_equal_numpy(particles, rows, columns, dtype):
             blocks.inner(a, b), a.astype(float) @ b.astype(float).T / particles, rtol=0, atol=atol
         )
         np.testing.assert_allclose(
-            blocks.mean_squares(a), (a.astype(float) ** 2).mean(1) if rows else [], rtol=1e-12 if dtype == np.float64 else 1e-6
+            blocks.mean_squares(a),
+            (a.astype(float) ** 2).mean(1) if rows else [],
+            rtol=1e-12 if dtype == np.float64 else 1e-6,
         )
         coefficients = np.random.default_rng(2).standard_normal((columns, rows))
         exact = coefficients @ a.astype(float)
@@ -54,9 +56,7 @@ def test_stacked_products_equal_products_of_the_stack():
     parts = [vectors(3, 5000), vectors(0, 5000), vectors(1, 5000, seed=3)]
     right = vectors(4, 5000, seed=4)
     blocks = Blocks(5000)
-    np.testing.assert_allclose(
-        blocks.inner(parts, right), np.concatenate(parts) @ right.T / 5000, rtol=0, atol=1e-14
-    )
+    np.testing.assert_allclose(blocks.inner(parts, right), np.concatenate(parts) @ right.T / 5000, rtol=0, atol=1e-14)
 
 
 @settings(max_examples=10, deadline=None)

@@ -20,9 +20,7 @@ def solve(equation, particles, times, seed, start=1.0, threads=1, **rest):
     blocks = Blocks(particles, threads)
     x = np.full(particles, start)
     with blocks.running():
-        moments = euler_maruyama(
-            equation, x, times, blocks=blocks, noise=Noise(seed), stream=Stream.FORWARD, **rest
-        )
+        moments = euler_maruyama(equation, x, times, blocks=blocks, noise=Noise(seed), stream=Stream.FORWARD, **rest)
     return x, moments
 
 

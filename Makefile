@@ -1,0 +1,45 @@
+# make demo      install into .venv and train the infinite-width limit on handwritten digits
+# make test      install what the tests need and run them
+# make lint      ruff and mypy
+# make evidence  the long comparisons with exact answers and dense networks; rewrites validation/reports
+# make benchmark speed against what one would use otherwise
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RESULTS := results
+CONSTRAINTS := tests/constraints.txt
+
+.PHONY: demo test lint evidence benchmark clean
+
+demo: $(VENV)/.installed
+	@mkdir -p $(RESULTS)
+	$(BIN)/flds solve --out $(RESULTS)/digits.nc
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+evidence: $(VENV)/.installed-dev
+	$(BIN)/python -m validation.evidence
+
+benchmark: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -s
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "flds needs Python 3.11 or later: make demo PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed tests/constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[validation,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(RESULTS)
