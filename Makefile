@@ -28,7 +28,7 @@ evidence: $(VENV)/.installed-dev
 	$(BIN)/python -m validation.evidence
 
 benchmark: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -s
+	$(BIN)/python -m pytest tests/benchmarks/bench_*.py --benchmark-only -s
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

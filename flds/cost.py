@@ -94,7 +94,7 @@ class Workload:
         Few samples saturate near 10 n^1.5 directions at the default tolerance (1 sample: 4–9, 5 samples:
         about 110, 16 samples: 600 and more); random batches over a large set do not saturate.
         """
-        return min(self.visits, round(10 * self.distinct**1.5))
+        return int(min(self.visits, round(10 * self.distinct**1.5)))
 
     def matching_room(self) -> bool:
         """Whether the constraints of matched noise stay below half of the space, as it requires."""
@@ -162,7 +162,7 @@ def multiply_adds_per_second(batch: int, itemsize: int) -> float:
             for first in range(0, bases.shape[1], 4096):
                 vectors[:, first : first + 4096] @ bases[:, first : first + 4096].T
             best = min(best, time.perf_counter() - start)
-    return len(vectors) * bases.size / best
+    return float(len(vectors) * bases.size / best)
 
 
 def available_memory() -> float:

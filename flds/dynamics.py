@@ -157,7 +157,7 @@ class Network:
         """Whether some layer had too little room left to match its noise."""
         return any(isinstance(layer, LazyOperator) and layer.sampling.exhausted for layer in self.layers)
 
-    def _combination(self, coefficients: NDArray[np.float64], vectors: Array) -> Array:
+    def _combination(self, coefficients: Array, vectors: Array) -> Array:
         out = np.empty((len(coefficients), self.settings.particles), vectors.dtype)
         self.blocks.combine(out, [(coefficients, vectors)])
         return out

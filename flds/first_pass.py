@@ -182,7 +182,8 @@ class _FirstPass:
         x = np.empty((1, self.blocks.particles), self.dtype)
         self.blocks.fill(x, Noise(self.noise.seed), Address(stream))  # without depth there is no refinement
         x *= np.sqrt(variance)
-        return x[0]
+        first: Array = x[0]
+        return first
 
     def solve(self, equation: McKeanVlasov, x: Array, times: NDArray[np.float64], stream: Stream, **rest: Any
               ) -> NDArray[np.float64]:  # fmt: skip

@@ -74,7 +74,7 @@ class Solution(solvers.solution.Solution):
 
 
 def load(path: str | os.PathLike[str]) -> Solution:
-    """Read a solution from the file that `Solution.save` wrote.
+    """Return the solution in a file that `Solution.save` wrote.
 
     Raises
     ------

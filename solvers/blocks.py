@@ -126,7 +126,7 @@ class Blocks:
         )
         return self._mean(sums)[:, 0]
 
-    def combine(self, out: Array, terms: Sequence[tuple[Matrix, Array]], add: bool = False) -> None:
+    def combine(self, out: Array, terms: Sequence[tuple[Array, Array]], add: bool = False) -> None:
         """Set out = Σ coefficients @ vectors over the terms, or add it to `out` with `add=True`."""
         terms = [(np.ascontiguousarray(c, out.dtype), v) for c, v in terms if c.size]
         if not terms or not out.size:

@@ -267,7 +267,7 @@ class LazyOperator(WeightOperator):
         return self.blocks.inner(q, codomain.images) - self.blocks.inner(z, codomain.directions)
 
 
-def _inverse(lower: Coordinates) -> Coordinates:
+def _inverse(lower: Array) -> Coordinates:
     return np.asarray(solve_triangular(lower, np.eye(len(lower)), lower=True))
 
 

@@ -129,6 +129,7 @@ def train(
         backward_weights == "independent", generator, real,
     )  # fmt: skip
     x, y = torch.tensor(problem.x, dtype=real), torch.tensor(problem.y, dtype=real)
+    drawn = time.perf_counter()
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     outputs: list[NDArray[np.float64]] = []
     for step in range(problem.steps + 1):
@@ -146,14 +147,15 @@ def train(
     }
     status = "completed" if np.all(np.isfinite(stack)) else "diverged"
     settings = {"width": width, "depth": depth, "backward_weights": backward_weights, "dtype": dtype}
-    return Solution(fields, status, {"solve": time.perf_counter() - start}, seed, settings, versions=library_versions())
+    timings = {"draw": drawn - start, "solve": time.perf_counter() - drawn}
+    return Solution(fields, status, timings, seed, settings, versions=library_versions())
 
 
 def _step(network: ResNet, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor,
           problem: TrainingProblem, rate: float) -> None:  # fmt: skip
     optimizer.param_groups[0]["lr"] = rate
     optimizer.zero_grad()
-    _loss(problem, network(x), y).backward()  # type: ignore[no-untyped-call]
+    _loss(problem, network(x), y).backward()
     before = [weight.detach().clone() for weight in network.weights] if network.backward_weights else []
     optimizer.step()
     with torch.no_grad():

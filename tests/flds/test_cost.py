@@ -40,4 +40,4 @@ def test_memory_formula_counts_the_bases():
 
 
 def test_available_memory_is_positive():
-    assert 0 < available_memory()
+    assert available_memory() > 0

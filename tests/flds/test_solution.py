@@ -206,7 +206,7 @@ def test_bad_files(solution, tmp_path):
         flds.load(tmp_path / "cut.nc")
     with h5py.File(tmp_path / "other.nc", "w") as other:
         other["x"] = np.arange(3)
-    with pytest.raises(ValueError, match="is not a results file of flds|is not a readable results file"):
+    with pytest.raises(ValueError, match=r"is not a results file of flds"):
         flds.load(tmp_path / "other.nc")
 
 
