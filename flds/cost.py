@@ -23,6 +23,8 @@ INTERPRETER_BYTES = 170e6
 CALL_SECONDS = 150e-6
 # Per particle, sample, layer and direction: one normal, φ or φ', the update of the state.
 ELEMENTWISE_SECONDS = 20e-9
+# Larger training sets are not searched for repeated rows.
+_COMPARED = 1_000
 # Threads share the memory's bandwidth: T of them were measured to be about T^0.5 times as fast as one.
 THREAD_EXPONENT = 0.5
 
@@ -76,7 +78,10 @@ class Workload:
     @staticmethod
     def of(problem: TrainingProblem, particles: int, depth: int, *, probes: int, tied: bool, matched: bool,
            itemsize: int, threads: int) -> Workload:  # fmt: skip
-        distinct = len(np.unique(problem.x[np.unique(problem.batches)], axis=0))
+        visited = np.unique(problem.batches)
+        if len(visited) <= _COMPARED:  # repeated rows add no direction
+            visited = np.unique(problem.x[visited], axis=0)
+        distinct = len(visited)
         return Workload(
             particles, depth, problem.steps, problem.batch, distinct, problem.x.shape[1], problem.outputs, probes,
             tied, matched, itemsize, threads,

@@ -99,7 +99,8 @@ class Options(TypedDict, total=False):
     record_kernels : bool
         Record Σ and Θ across recorded steps and batch samples.
     dtype : str
-        Storage, "float64" or "float32"; sums over particles are float64 in either case.
+        Storage, "float64" or "float32". With float32, inner products are summed in float32 within blocks
+        of 2,048 particles and in float64 across them; norms and pivots are float64 throughout.
     threads : int
         Number of threads; by default all available CPUs. Results do not depend on it.
     replicates : int

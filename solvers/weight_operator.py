@@ -144,7 +144,7 @@ class LazyOperator(WeightOperator):
     sampling : Sampling
         How fresh vectors are conditioned: by law, or with exact second moments.
     dtype : numpy dtype
-        Storage of directions and images; sums over blocks are float64 always.
+        Storage of directions and images; sums over blocks, norms and pivots are float64 always.
 
     Raises
     ------
