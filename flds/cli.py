@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,50 +27,6 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-class Activation(StrEnum):
-    identity = "identity"
-    tanh = "tanh"
-    relu = "relu"
-    gelu = "gelu"
-    erf = "erf"
-    softplus = "softplus"
-    silu = "silu"
-    sin = "sin"
-
-
-class LossName(StrEnum):
-    squared = "squared"
-    logistic = "logistic"
-    cross_entropy = "cross_entropy"
-
-
-class Order(StrEnum):
-    random = "random"
-    sequential = "sequential"
-
-
-class BackwardWeights(StrEnum):
-    tied = "tied"
-    independent = "independent"
-
-
-class Operator(StrEnum):
-    auto = "auto"
-    lazy = "lazy"
-    dense = "dense"
-
-
-class SamplingName(StrEnum):
-    matched = "matched"
-    law = "law"
-    matched_all = "matched_all"
-
-
-class Precision(StrEnum):
-    float64 = "float64"
-    float32 = "float32"
-
-
 def _version(shown: bool) -> None:
     if shown:
         from flds import __version__
@@ -93,29 +48,29 @@ def main_options(
 def solve(
     data: Annotated[str, typer.Option(help="digits, cifar10:FOLDER (binary version), or FILE.npz with inputs, targets and optionally test_inputs, test_targets.")] = "digits",
     out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
-    activation: Annotated[Activation, typer.Option(help="Activation function φ.")] = Activation.tanh,
+    activation: Annotated[str, typer.Option(help="φ: identity, tanh, relu, gelu, erf, softplus, silu or sin.")] = "tanh",
     horizon: Annotated[float, typer.Option(help="T, the length of the depth interval.")] = 1.0,
     learning_rate: Annotated[float, typer.Option(help="η_c; the rate of width n is η_c n.")] = 1.0,
     steps: Annotated[int, typer.Option(help="Number of updates K.")] = 30,
-    loss: Annotated[LossName | None, typer.Option(help="Loss; by default cross_entropy for classes, else squared.")] = None,
+    loss: Annotated[str | None, typer.Option(help="squared, logistic or cross_entropy; by default cross_entropy for classes, else squared.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples a step; default 16, or all of them if there are fewer.")] = None,
-    batch_order: Annotated[Order, typer.Option(help="Order in which samples are visited.")] = Order.random,
+    batch_order: Annotated[str, typer.Option(help="Order in which samples are visited: random or sequential.")] = "random",
     batch_seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
     train_samples: Annotated[int | None, typer.Option(help="Use only the first so many training samples.")] = None,
     test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
     particles: Annotated[int | None, typer.Option(help="Number of particles N; by default as many as fit in about a minute and 3.5 GB.")] = None,
     width: Annotated[int | None, typer.Option(help="Train a finite network of this width, exactly in law, instead of the limit.")] = None,
     depth: Annotated[int, typer.Option(help="Number of layers L, or of depth steps of the limit.")] = 8,
-    backward_weights: Annotated[BackwardWeights, typer.Option(help="tied: ordinary backpropagation; independent: Definition 1 of the FLDS paper.")] = BackwardWeights.tied,
-    sampling: Annotated[SamplingName, typer.Option(help="How noise is drawn; matched has the smaller error.")] = SamplingName.matched,
-    operator: Annotated[Operator, typer.Option(help="How weights are held.")] = Operator.auto,
+    backward_weights: Annotated[str, typer.Option(help="tied: ordinary backpropagation; independent: Definition 1 of the FLDS paper.")] = "tied",
+    sampling: Annotated[str, typer.Option(help="How noise is drawn: matched (smaller error), law (as a network would) or matched_all (a test).")] = "matched",
+    operator: Annotated[str, typer.Option(help="How weights are held: lazy, dense, or auto for the cheaper.")] = "auto",
     tolerance: Annotated[float | None, typer.Option(help="Relative size of what may be dropped; default 0.1/sqrt(N).")] = None,
     rank_budget: Annotated[tuple[int, int] | None, typer.Option(help="Largest forward and backward rank.")] = None,
     noise_depth: Annotated[int | None, typer.Option(help="Grid of the noise, a multiple of the depth.")] = None,
     record_every: Annotated[int | None, typer.Option(help="Steps between records; default a quarter of the run.")] = None,
     recorded_samples: Annotated[int | None, typer.Option(help="How many training samples are recorded; default 64.")] = None,
     record_kernels: Annotated[bool, typer.Option("--record-kernels", help="Record the kernels Σ and Θ.")] = False,
-    dtype: Annotated[Precision, typer.Option(help="Storage precision.")] = Precision.float64,
+    dtype: Annotated[str, typer.Option(help="Storage precision: float64 or float32.")] = "float64",
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
     replicates: Annotated[int, typer.Option(help="Independent repetitions, for standard errors.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
@@ -134,15 +89,15 @@ def solve(
         test_samples,
     )  # fmt: skip
     options = {
-        "backward_weights": backward_weights.value, "operator": operator.value, "tolerance": tolerance,
+        "backward_weights": backward_weights, "operator": operator, "tolerance": tolerance,
         "rank_budget": rank_budget, "noise_depth": noise_depth, "record_kernels": record_kernels,
-        "record_every": record_every or max(1, -(-steps // 4)), "dtype": dtype.value, "threads": threads,
+        "record_every": record_every or max(1, -(-steps // 4)), "dtype": dtype, "threads": threads,
         "replicates": replicates, "seed": seed,
         "recorded_samples": _spread(problem.samples, 64 if recorded_samples is None else recorded_samples),
     }  # fmt: skip
     if record_every is not None and record_every < 1:
         raise ValueError(f"record_every must be at least 1, got {record_every}")
-    solution = _run(problem, particles, width, depth, sampling.value, options, quiet)
+    solution = _run(problem, particles, width, depth, sampling, options, quiet)
     solution.save(out)
     solution.plot(out.with_suffix(".png"))
     if not quiet:
@@ -191,8 +146,8 @@ def _load(data: str) -> Dataset:
 
 
 def _problem(
-    dataset: Dataset, activation: Activation, horizon: float, learning_rate: float, steps: int,
-    loss: LossName | None, batch_size: int | None, batch_order: Order, batch_seed: int,
+    dataset: Dataset, activation: str, horizon: float, learning_rate: float, steps: int,
+    loss: str | None, batch_size: int | None, batch_order: str, batch_seed: int,
     train_samples: int | None, test_samples: int | None,
 ) -> TrainingProblem:  # fmt: skip
     from flds.checks import positive_integer
@@ -203,10 +158,10 @@ def _problem(
     tested = dataset.test_inputs is not None
     default = "cross_entropy" if dataset.classes else "squared"
     return TrainingProblem(
-        dataset.inputs[:train], dataset.targets[:train], activation=activation.value, horizon=horizon,
-        learning_rate=learning_rate, steps=steps, loss=default if loss is None else loss.value,
+        dataset.inputs[:train], dataset.targets[:train], activation=activation, horizon=horizon,
+        learning_rate=learning_rate, steps=steps, loss=loss or default,
         batch_size=min(16, train, len(dataset.inputs)) if batch_size is None else batch_size,
-        batch_order=batch_order.value, batch_seed=batch_seed,
+        batch_order=batch_order, batch_seed=batch_seed,
         test_inputs=dataset.test_inputs[:test] if tested else None,  # type: ignore[index]
         test_targets=dataset.test_targets[:test] if dataset.test_targets is not None else None,
     )  # fmt: skip
