@@ -153,9 +153,9 @@ class Network:
             outputs.append(self.forward(inputs[chunk], address, probe=True).outputs)
         return np.concatenate(outputs)
 
-    def matching_exhausted(self) -> bool:
-        """Whether some layer had too little room left to match its noise."""
-        return any(isinstance(layer, LazyOperator) and layer.sampling.exhausted for layer in self.layers)
+    def unmatched(self) -> bool:
+        """Whether some noise that was to be matched was drawn by law, for lack of room."""
+        return any(isinstance(layer, LazyOperator) and layer.sampling.unmatched for layer in self.layers)
 
     def _combination(self, coefficients: Array, vectors: Array) -> Array:
         out = np.empty((len(coefficients), self.settings.particles), vectors.dtype)

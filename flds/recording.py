@@ -20,7 +20,7 @@ class Recorder:
         self.problem, self.settings, self.network = problem, settings, network
         self.status = "completed"
         self.completed_steps = 0
-        self.matching_exhausted = False
+        self.unmatched = False
         self.due = set(settings.record_steps(problem.steps))
         self.steps: list[int] = []
         self.outputs: list[Array] = []
@@ -65,7 +65,7 @@ class Recorder:
         for index, layer in enumerate(layers):
             self.rank[index] = layer.rank
             self.truncation[index] = layer.truncation
-        self.matching_exhausted = bool(layers) and self.network.matching_exhausted()
+        self.unmatched = bool(layers) and self.network.unmatched()
         del self.network
 
     def feature_kernel(self) -> Array:

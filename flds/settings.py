@@ -161,6 +161,10 @@ def resolve(
     if operator == "dense" and sampling != "law":
         notes.append(f"matched noise needs the lazy operator; the run is sampled by law ({reason})")
         sampling = "law"
+    constants = problem.x.shape[1] + problem.outputs
+    if sampling != "law" and 2 * constants > particles:
+        notes.append(f"matched noise needs more than {2 * constants} particles here; the run is sampled by law")
+        sampling = "law"
     budget = _rank_budget(options.get("rank_budget"), operator, load)
     settings = Settings(
         particles, depth, weights, seed, operator, sampling, tolerance, budget, noise_depth, every, samples,

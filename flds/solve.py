@@ -20,7 +20,7 @@ from solvers.weight_operator import RankBudgetExceeded
 
 _EXPLANATIONS = {
     "diverged": "training diverged after step {step}: lower learning_rate or horizon",
-    "rank_budget": "the rank outgrew rank_budget {budget} after step {step}: raise rank_budget or tolerance",
+    "rank_budget": "the rank outgrew rank_budget {budget}, or memory, after step {step}: raise it or tolerance",
     "interrupted": "interrupted after step {step}",
 }
 
@@ -153,7 +153,7 @@ def _solve(
     if recorder.status != "completed":
         step = recorder.completed_steps
         notes.append(_EXPLANATIONS[recorder.status].format(step=step, budget=settings.rank_budget))
-    if any(r.matching_exhausted for r in recorders):
+    if any(r.unmatched for r in recorders):
         notes.append("the bases left too little room to match noise: part of the run was sampled by law")
     for note in notes:
         warnings.warn(note, RuntimeWarning, stacklevel=3)
@@ -181,7 +181,7 @@ def _train(problem: TrainingProblem, settings: Settings, seed: int, bar) -> Reco
                 if step < problem.steps:
                     network.update(inputs, slopes, forward, backward, problem.rates[step])
                 bar.update()
-    except RankBudgetExceeded:
+    except (RankBudgetExceeded, MemoryError):
         recorder.status = "rank_budget"
     except np.linalg.LinAlgError:  # a Gram matrix with NaN or infinity in it
         recorder.status = "diverged"

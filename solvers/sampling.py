@@ -59,7 +59,7 @@ class Context:
 class Sampling:
     """Fresh vectors by law: independent standard normals, left as they are."""
 
-    exhausted = False
+    unmatched = False  # whether some vectors were left as they were for lack of room
 
     def condition(self, z: Array, context: Context) -> None:
         """Condition the fresh vectors z, (m, N), in place."""
@@ -85,15 +85,17 @@ class MatchedSampling(Sampling):
         self.factor = IncrementalCholesky(_DEPENDENT[constants.dtype], blocks)
         self.members: list[tuple[int, int]] = []  # (family, row) in the order of the factor
         self.seen: list[int] = []  # rows of each family that were offered to the factor
-        self.exhausted = False
+        self.exhausted = False  # whether vectors that stay are no longer matched
 
     def condition(self, z: Array, context: Context) -> None:
         families = [self.constants, *context.families]
         passing = [context.directions, context.states]
         size = sum(map(len, families)) + sum(map(len, passing)) + len(z)
-        # Beyond half of the space the constraints would dominate the noise they are to correct.
+        # Beyond half of the space the constraints would dominate the noise they are to correct. A probe that
+        # finds no room must not end the matching of what is trained.
         if self.exhausted or 2 * size > self.blocks.particles:
-            self.exhausted = True
+            self.exhausted |= context.lasting
+            self.unmatched = True
             return
         self.seen = self.seen or [0] * len(families)
         pending = [family[seen:] for family, seen in zip(families, self.seen, strict=True)]
@@ -143,13 +145,13 @@ class MatchedAllSampling(Sampling):
     def __init__(self, blocks: Blocks, constants: Array) -> None:
         self.blocks = blocks
         self.drawn = constants
-        self.exhausted = False
 
     def condition(self, z: Array, context: Context) -> None:
-        if self.exhausted or len(self.drawn) + len(z) >= self.blocks.particles:
-            self.exhausted = True
+        if len(self.drawn) + len(z) >= self.blocks.particles:
+            self.unmatched = True
             return
         for _ in range(2):
             self.blocks.combine(z, [(-self.blocks.inner(z, self.drawn), self.drawn)], add=True)
         orthonormalise(self.blocks, z)
-        self.drawn = np.concatenate([self.drawn, z])
+        if context.lasting:
+            self.drawn = np.concatenate([self.drawn, z])

@@ -49,6 +49,17 @@ def test_recording_changes_nothing(classes, sampling):
     np.testing.assert_array_equal(rarely.steps, [0, 5])
 
 
+def test_probes_without_room_do_not_end_the_matching():
+    # 40 probes a chunk leave no room among 150 particles, single training samples do
+    rng = np.random.default_rng(0)
+    problem = flds.TrainingProblem(rng.standard_normal((40, 2)), np.ones(40), steps=4, batch_size=1)
+    settings = {"particles": 150, "depth": 2, "operator": "lazy"}
+    with pytest.warns(RuntimeWarning, match="too little room"):
+        probed = flds.solve_flds(problem, recorded_samples=range(40), **settings)
+    alone = flds.solve_flds(problem, recorded_samples=[0], **settings)
+    np.testing.assert_array_equal(probed.batch_loss, alone.batch_loss)
+
+
 def test_probing_a_trained_sample_gives_its_output():
     # after its own forward pass a sample lies in the basis, so a probe needs no fresh noise
     problem = three_samples("tanh", steps=3, batch_size=3, batch_order=np.array([[0, 1, 2]] * 3))

@@ -76,7 +76,7 @@ def test_divergence_within_the_first_steps(sampling):
 
 
 def test_rank_budget_ends_the_run_with_a_status():
-    with pytest.warns(RuntimeWarning, match=r"the rank outgrew rank_budget \(2, 2\) after step 1"):
+    with pytest.warns(RuntimeWarning, match=r"the rank outgrew rank_budget \(2, 2\), or memory, after step 1"):
         solution = flds.solve_flds(one_sample(steps=9), particles=500, depth=3, rank_budget=(2, 2))
     assert solution.status == "rank_budget"
     np.testing.assert_array_equal(solution.steps, [0, 1])
@@ -111,6 +111,13 @@ def test_matched_noise_that_runs_out_of_room_says_so():
         solution = flds.solve_flds(three_samples(steps=6), particles=100, depth=2, operator="lazy")
     assert solution.status == "completed"
     assert "too little room" in solution.notes[0]
+
+
+def test_fewer_particles_than_inputs():
+    problem = flds.TrainingProblem(np.eye(30), np.ones(30), steps=2, batch_size=1)
+    with pytest.warns(RuntimeWarning, match="matched noise needs more than 62 particles here"):
+        solution = flds.solve_flds(problem, particles=20, depth=2, operator="lazy")
+    assert solution.status == "completed"
 
 
 def test_dense_runs_by_law_and_says_so():
