@@ -43,24 +43,34 @@ class Activation:
     name: str = "custom"
 
     def __post_init__(self) -> None:
-        for label in ("value", "derivative"):
-            if not callable(getattr(self, label)):
-                raise TypeError(f"{label} must be a function of an array, got {getattr(self, label)!r}")
+        if not isinstance(self.name, str):
+            raise TypeError(f"name must be a string, got {self.name!r}")
         x = np.linspace(-3.0, 3.0, 41) + 0.0123  # off the kinks that people place at round numbers
-        step = 1e-6
-        for label in ("value", "derivative"):
-            result = np.asarray(getattr(self, label)(x))
-            if result.shape != x.shape or not np.all(np.isfinite(result)):
-                raise ValueError(
-                    f"{label} must return finite numbers in the shape of its argument, "
-                    f"got shape {result.shape} for {x.shape}"
-                )
-        slope = (self.value(x + step) - self.value(x - step)) / (2 * step)
-        # central differences: truncation step^2, rounding eps/step, both far below 1e-5
-        wrong = np.abs(slope - self.derivative(x)) > 1e-5 * (1 + np.abs(slope))
+        derivative = self._checked("derivative", x)
+        # the step balances truncation step² against rounding eps/step in the precision of the values
+        step = float(np.finfo(self._checked("value", x).dtype).eps) ** (1 / 3)
+        slope = (self._checked("value", x + step) - self._checked("value", x - step)) / (2 * step)
+        wrong = np.abs(slope - derivative) > 100 * step**2 * (1 + np.abs(slope))
         if np.any(wrong):
             at = x[np.argmax(wrong)]
             raise ValueError(f"derivative must be the derivative of value, but differs from it at x = {at:.4g}")
+
+    def _checked(self, label: str, x: NDArray[np.float64]) -> NDArray[Any]:
+        function = getattr(self, label)
+        if not callable(function):
+            raise TypeError(f"{label} must be a function of an array, got {function!r}")
+        argument = x.copy()
+        try:
+            result = function(argument)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{label} must be a function of an array, but failed on one: {error}") from None
+        if not np.array_equal(argument, x):
+            raise ValueError(f"{label} must not change its argument; return a new array")
+        if not isinstance(result, np.ndarray) or result.dtype.kind != "f" or result.shape != x.shape:
+            raise ValueError(f"{label} must return a float array in the shape of its argument, {x.shape}")
+        if not np.all(np.isfinite(result)):
+            raise ValueError(f"{label} must return finite numbers on [-3, 3], got {result[~np.isfinite(result)][0]}")
+        return result
 
 
 def _gauss(x: NDArray[Any]) -> NDArray[Any]:
@@ -81,14 +91,55 @@ def _cdf(x: NDArray[Any]) -> NDArray[Any]:
     return 0.5 * (1.0 + _erf(x / math.sqrt(2.0)))
 
 
+def _identity(x: NDArray[Any]) -> NDArray[Any]:
+    return x * 1.0
+
+
+def _tanh_derivative(x: NDArray[Any]) -> NDArray[Any]:
+    return 1.0 - np.tanh(x) ** 2
+
+
+def _relu(x: NDArray[Any]) -> NDArray[Any]:
+    return np.maximum(x, 0.0)
+
+
+def _step(x: NDArray[Any]) -> NDArray[Any]:
+    return np.where(x > 0, 1.0, 0.0)
+
+
+def _gelu(x: NDArray[Any]) -> NDArray[Any]:
+    return x * _cdf(x)
+
+
+def _gelu_derivative(x: NDArray[Any]) -> NDArray[Any]:
+    return _cdf(x) + x * _gauss(x)
+
+
+def _erf_derivative(x: NDArray[Any]) -> NDArray[Any]:
+    return 2.0 / math.sqrt(math.pi) * np.exp(-x * x)
+
+
+def _softplus(x: NDArray[Any]) -> NDArray[Any]:
+    return np.logaddexp(0.0, x)
+
+
+def _silu(x: NDArray[Any]) -> NDArray[Any]:
+    return x * _sigmoid(x)
+
+
+def _silu_derivative(x: NDArray[Any]) -> NDArray[Any]:
+    s = _sigmoid(x)
+    return s * (1.0 + x * (1.0 - s))
+
+
 _DEFINITIONS: dict[str, tuple[Elementwise, Elementwise]] = {
-    "identity": (lambda x: x * 1.0, np.ones_like),
-    "tanh": (np.tanh, lambda x: 1.0 - np.tanh(x) ** 2),
-    "relu": (lambda x: np.maximum(x, 0.0), lambda x: np.where(x > 0, 1.0, 0.0)),
-    "gelu": (lambda x: x * _cdf(x), lambda x: _cdf(x) + x * _gauss(x)),
-    "erf": (_erf, lambda x: 2.0 / math.sqrt(math.pi) * np.exp(-x * x)),
-    "softplus": (lambda x: np.logaddexp(0.0, x), _sigmoid),
-    "silu": (lambda x: x * _sigmoid(x), lambda x: _sigmoid(x) * (1.0 + x * (1.0 - _sigmoid(x)))),
+    "identity": (_identity, np.ones_like),
+    "tanh": (np.tanh, _tanh_derivative),
+    "relu": (_relu, _step),
+    "gelu": (_gelu, _gelu_derivative),
+    "erf": (_erf, _erf_derivative),
+    "softplus": (_softplus, _sigmoid),
+    "silu": (_silu, _silu_derivative),
     "sin": (np.sin, np.cos),
 }
 

@@ -45,7 +45,7 @@ def choice(name: str, value: Any, valid: tuple[str, ...]) -> str:
 
 def matrix(name: str, value: Any) -> NDArray[np.float64]:
     """Return `value` as a finite, non-empty (samples, d) float64 array."""
-    array = _numeric(name, value)
+    array = numeric(name, value)
     if array.ndim != 2:
         raise ValueError(f"{name} must have shape (samples, d), got {array.shape}")
     return np.ascontiguousarray(finite(name, array), np.float64)
@@ -53,7 +53,7 @@ def matrix(name: str, value: Any) -> NDArray[np.float64]:
 
 def finite(name: str, value: Any) -> NDArray[np.generic]:
     """Return `value` as a numeric array that is not empty and has no NaN or infinity."""
-    array = _numeric(name, value)
+    array = numeric(name, value)
     if array.size == 0:
         raise ValueError(f"{name} must not be empty, got shape {array.shape}")
     bad = ~np.isfinite(array)
@@ -63,7 +63,8 @@ def finite(name: str, value: Any) -> NDArray[np.generic]:
     return array
 
 
-def _numeric(name: str, value: Any) -> NDArray[np.generic]:
+def numeric(name: str, value: Any) -> NDArray[np.generic]:
+    """Return `value` as an array of real numbers."""
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -71,3 +72,10 @@ def _numeric(name: str, value: Any) -> NDArray[np.generic]:
     if array.dtype.kind not in "buif":
         raise TypeError(f"{name} must be an array of real numbers, got dtype {array.dtype}")
     return array
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)

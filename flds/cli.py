@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -52,7 +54,7 @@ def solve(
     horizon: Annotated[float, typer.Option(help="T, the length of the depth interval.")] = 1.0,
     learning_rate: Annotated[float, typer.Option(help="η_c; the rate of width n is η_c n.")] = 1.0,
     steps: Annotated[int, typer.Option(help="Number of updates K.")] = 30,
-    loss: Annotated[str | None, typer.Option(help="squared, logistic or cross_entropy; by default cross_entropy for classes, else squared.")] = None,
+    loss: Annotated[str | None, typer.Option(help="squared, logistic or cross_entropy; by default cross_entropy for whole-number targets from 0 on, else squared.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples a step; default 16, or all of them if there are fewer.")] = None,
     batch_order: Annotated[str, typer.Option(help="Order in which samples are visited: random or sequential.")] = "random",
     batch_seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
@@ -62,7 +64,7 @@ def solve(
     width: Annotated[int | None, typer.Option(help="Train a finite network of this width, exactly in law, instead of the limit.")] = None,
     depth: Annotated[int, typer.Option(help="Number of layers L, or of depth steps of the limit.")] = 8,
     backward_weights: Annotated[str, typer.Option(help="tied: ordinary backpropagation; independent: Definition 1 of the FLDS paper.")] = "tied",
-    sampling: Annotated[str, typer.Option(help="How noise is drawn: matched (smaller error), law (as a network would) or matched_all (a test).")] = "matched",
+    sampling: Annotated[str | None, typer.Option(help="How noise is drawn for the limit: matched (default, smaller error), law (as a network would) or matched_all (a test).")] = None,
     operator: Annotated[str, typer.Option(help="How weights are held: lazy, dense, or auto for the cheaper.")] = "auto",
     tolerance: Annotated[float | None, typer.Option(help="Relative size of what may be dropped; default 0.1/sqrt(N).")] = None,
     rank_budget: Annotated[tuple[int, int] | None, typer.Option(help="Largest forward and backward rank.")] = None,
@@ -80,9 +82,11 @@ def solve(
 
     Without options this trains the infinite-width limit on handwritten digits.
     """
+    if width is not None and sampling not in (None, "law"):
+        raise ValueError(f"--sampling must be law for a finite network, got {sampling!r}; leave it out with --width")
     if particles is not None and width is not None:
         raise ValueError("give --particles for the limit or --width for a finite network, not both")
-    _check_folder(out)
+    _check_out(out)
     dataset = _load(data)
     problem = _problem(
         dataset, activation, horizon, learning_rate, steps, loss, batch_size, batch_order, batch_seed, train_samples,
@@ -97,7 +101,8 @@ def solve(
     }  # fmt: skip
     if record_every is not None and record_every < 1:
         raise ValueError(f"record_every must be at least 1, got {record_every}")
-    solution = _run(problem, particles, width, depth, sampling, options, quiet)
+    solution = _run(problem, particles, width, depth, sampling or "matched", options, quiet)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was computed is written, come what may
     solution.save(out)
     solution.plot(out.with_suffix(".png"))
     if not quiet:
@@ -126,11 +131,19 @@ def info(
         print(f"  {name:32} {sizes:44} {item.long_name}")
 
 
-def _check_folder(out: Path) -> None:
+def _check_out(out: Path) -> None:
+    """Refuse a results file that could not be written, or that would replace something else."""
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out: the folder {str(out.parent)!r} does not exist; create it first")
-    if out.is_dir() or out.suffix == ".png":
+    if not os.access(out.parent, os.W_OK):
+        raise PermissionError(f"--out: the folder {str(out.parent)!r} cannot be written to; choose another")
+    picture = out.with_suffix(".png")
+    if out == picture or out.is_dir():
         raise ValueError(f"--out must name a results file such as run.nc, got {str(out)!r}")
+    if picture.exists() and not picture.is_file():
+        raise ValueError(f"--out: the picture {str(picture)!r} cannot be written there; choose another name")
+    if out.exists() and not (out.is_file() and out.read_bytes()[:4] == b"\x89HDF"):
+        raise ValueError(f"--out: {str(out)!r} exists and is not a results file; choose another name")
 
 
 def _load(data: str) -> Dataset:
@@ -226,6 +239,8 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
     try:
         app(prog_name="flds")
+    except KeyboardInterrupt:
+        _fail(KeyboardInterrupt("interrupted before anything was computed"), EXIT_CODES["interrupted"])
     except MemoryError as error:
         _fail(error, OUT_OF_MEMORY)
     except (ValueError, TypeError, OSError) as error:

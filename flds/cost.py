@@ -23,6 +23,7 @@ INTERPRETER_BYTES = 170e6
 CALL_SECONDS = 150e-6
 # Per particle, sample, layer and direction: one normal, φ or φ', the update of the state.
 ELEMENTWISE_SECONDS = 20e-9
+NORMAL_SECONDS = 4e-9
 # Larger training sets are not searched for repeated rows.
 _COMPARED = 1_000
 # Threads share the memory's bandwidth: T of them were measured to be about T^0.5 times as fast as one.
@@ -71,20 +72,23 @@ class Workload:
     outputs: int
     probes: int
     tied: bool
-    matched: bool
+    sampling: str
     itemsize: int
     threads: int
+    refinement: int
+    kernels: int
 
     @staticmethod
-    def of(problem: TrainingProblem, particles: int, depth: int, *, probes: int, tied: bool, matched: bool,
-           itemsize: int, threads: int) -> Workload:  # fmt: skip
+    def of(problem: TrainingProblem, particles: int, depth: int, *, probes: int, tied: bool, sampling: str = "law",
+           itemsize: int = 8, threads: int = 1, refinement: int = 1, kernels: int = 0) -> Workload:  # fmt: skip
+        """Read the sizes off a problem; `kernels` counts the records whose kernels are kept."""
         visited = np.unique(problem.batches)
         if len(visited) <= _COMPARED:  # repeated rows add no direction
             visited = np.unique(problem.x[visited], axis=0)
         distinct = len(visited)
         return Workload(
             particles, depth, problem.steps, problem.batch, distinct, problem.x.shape[1], problem.outputs, probes,
-            tied, matched, itemsize, threads,
+            tied, sampling, itemsize, threads, refinement, kernels,
         )  # fmt: skip
 
     @property
@@ -116,7 +120,11 @@ class Workload:
         probing = self.probes * (3 * 2 * mean + 4 * min(PROBE_CHUNK, self.probes))
         # matching multiplies the constraints with what is new and subtracts them from the fresh noise
         constraints = 4 * mean + self.inputs + self.outputs
-        matching = constraints * (10 * trained * grown + 4 * self.probes) if self.matched else 0.0
+        matching = 0.0
+        if self.sampling == "matched":
+            matching = constraints * (10 * trained * grown + 4 * self.probes)
+        elif self.sampling == "matched_all":  # every draw meets all earlier ones, in all layers, four times
+            matching = 4 * rank * (2 * rank * self.depth)
         return (training + probing + matching) * size
 
     def dense_work(self) -> float:
@@ -128,17 +136,20 @@ class Workload:
         """Peak bytes at these final ranks."""
         forward, backward = rank
         vectors = 2 * (forward + backward) * self.depth + self._vectors()
-        small = 8 * (forward * backward * 2 + (2 * (forward + backward)) ** 2 * self.matched) * self.depth
+        small = (
+            8 * (forward * backward * 2 + (2 * (forward + backward)) ** 2 * (self.sampling == "matched")) * self.depth
+        )
         return INTERPRETER_BYTES + vectors * self.particles * self.itemsize + small
 
     def dense_memory(self) -> float:
-        """Peak bytes with weights held as matrices."""
+        """Peak bytes with weights held as matrices; coordinates are then whole vectors."""
         matrices = self.particles**2 * self.depth * (1 if self.tied else 2)
-        return INTERPRETER_BYTES + (matrices + self._vectors() * self.particles) * self.itemsize
+        coordinates = 2 * self.depth * self.batch * (1 + self.kernels)
+        return INTERPRETER_BYTES + (matrices + (coordinates + self._vectors()) * self.particles) * self.itemsize
 
     def _vectors(self) -> float:
         """Vectors held besides the bases: constants, states at all depths, temporaries of one pass."""
-        constants = (self.inputs + self.outputs) * (2 if self.matched else 1)
+        constants = (self.inputs + self.outputs) * (1 if self.sampling == "law" else 2)
         return constants + (self.depth + 4) * self.batch + 6 * min(PROBE_CHUNK, self.probes)
 
     def seconds(self, operator: str) -> float:
@@ -149,7 +160,12 @@ class Workload:
         passes = 2 * (self.steps + 1) + -(-self.probes // PROBE_CHUNK)
         samples = 2 * (self.steps + 1) * self.batch + self.probes
         elementwise = samples * self.particles * self.depth * ELEMENTWISE_SECONDS
-        overhead = passes * self.depth * CALL_SECONDS * (3 if self.matched else 1)
+        if operator == "lazy":
+            draws = (2 * self.expected_rank + self.probes) * self.particles * self.depth
+        else:
+            draws = self.particles**2 * self.depth * (1 if self.tied else 2)
+        elementwise += draws * self.refinement * NORMAL_SECONDS
+        overhead = passes * self.depth * CALL_SECONDS * (1 if self.sampling == "law" else 3)
         rate = multiply_adds_per_second(self.batch, self.itemsize)
         return overhead + (work / rate + elementwise) / threads**THREAD_EXPONENT
 

@@ -100,6 +100,8 @@ def _read_cifar(path: Path) -> tuple[Array, NDArray[np.int64]]:
 def load_npz(path: str | os.PathLike[str]) -> Dataset:
     """Return the arrays `inputs`, `targets` and, if there, `test_inputs`, `test_targets` of an npz file, as they are.
 
+    Whole-number targets from 0 on are taken as classes.
+
     Raises
     ------
     FileNotFoundError
@@ -117,9 +119,15 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     missing = [name for name in ("inputs", "targets") if name not in arrays]
     if missing:
         raise ValueError(f"{str(path)!r} must hold the arrays inputs and targets, got {', '.join(arrays) or 'none'}")
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            raise ValueError(f"{str(path)!r} must hold arrays with one row a sample, but {name} is a single value")
+    targets = arrays["targets"]
+    whole = targets.ndim == 1 and targets.dtype.kind in "iu" and targets.size > 0 and targets.min() >= 0
     return Dataset(
-        Path(path).name, arrays["inputs"], arrays["targets"], arrays.get("test_inputs"), arrays.get("test_targets")
-    )
+        Path(path).name, arrays["inputs"], targets, arrays.get("test_inputs"), arrays.get("test_targets"),
+        classes=int(targets.max()) + 1 if whole else None,
+    )  # fmt: skip
 
 
 def standardise(

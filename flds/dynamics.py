@@ -144,12 +144,16 @@ class Network:
         for operator, c, d in zip(self.layers, forward.coordinates, backward.coordinates, strict=True):
             operator.update(-rate * self.root_tau * backward.weights[:, None] * d, c[active])
 
-    def probe(self, inputs: Array, step: int, positions: Sequence[int]) -> NDArray[np.float64]:
-        """Return the outputs of inputs that are not trained on, with the noise at `positions`."""
+    def probe(self, inputs: Array, positions: Sequence[int]) -> NDArray[np.float64]:
+        """Return the outputs of inputs that are not trained on.
+
+        Each input keeps the noise at its own position throughout a run, so that its output changes with
+        the network and not with the draw.
+        """
         outputs = [np.empty((0, self.problem.outputs))]
         for start in range(0, len(inputs), PROBE_CHUNK):
             chunk = slice(start, start + PROBE_CHUNK)
-            address = Address(Stream.PROBE, step, tuple(positions[chunk]))
+            address = Address(Stream.PROBE, 0, tuple(positions[chunk]))
             outputs.append(self.forward(inputs[chunk], address, probe=True).outputs)
         return np.concatenate(outputs)
 

@@ -151,10 +151,10 @@ class _FirstPass:
         seed: int, noise_depth: int | None, dtype: str, threads: int | None, stored: int = 1,
     ) -> None:  # fmt: skip
         self.phi = get_activation(activation)
-        checks.positive_number("initial_variance", initial_variance, zero=True)
-        checks.positive_number("horizon", horizon)
-        checks.positive_integer("particles", particles)
-        checks.positive_integer("depth", depth)
+        initial_variance = checks.positive_number("initial_variance", initial_variance, zero=True)
+        horizon = checks.positive_number("horizon", horizon)
+        particles = checks.positive_integer("particles", particles)
+        depth = checks.positive_integer("depth", depth)
         fine = depth if noise_depth is None else checks.positive_integer("noise_depth", noise_depth)
         if fine % depth:
             raise ValueError(f"noise_depth must be a multiple of depth ({depth}), got {noise_depth}")

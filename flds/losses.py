@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+# Larger labels are identifiers rather than classes.
+MOST_CLASSES = 10_000
+
 
 class Loss(ABC):
     """A loss of outputs f, (samples, outputs), and encoded targets of the same shape."""
@@ -89,19 +92,22 @@ class CrossEntropy(Loss):
             raise ValueError(
                 f'{label} must be class indices of shape (samples,) for the loss "cross_entropy", got {values.shape}'
             )
+        broken = values[(values != np.floor(values)) | (values < 0) | (values >= MOST_CLASSES)]
+        if broken.size:
+            raise ValueError(
+                f"{label} must be whole class indices from 0 to at most {MOST_CLASSES - 1} for the loss "
+                f'"cross_entropy", got {broken[0]}'
+            )
         indices = values.astype(np.int64)
-        if not np.array_equal(indices, values):
-            wrong = values[indices != values][0]
-            raise ValueError(f'{label} must be whole class indices for the loss "cross_entropy", got {wrong}')
         if self.classes is None:
             self.classes = max(int(indices.max()) + 1, 2)
-        outside = (indices < 0) | (indices >= self.classes)
+        outside = indices >= self.classes
         if np.any(outside):
             raise ValueError(
                 f"{label} must be class indices from 0 to {self.classes - 1}, got {indices[outside][0]}; "
                 "the number of classes is 1 + the largest training target"
             )
-        return np.eye(self.classes)[indices]
+        return np.asarray(indices[:, None] == np.arange(self.classes), np.float64)
 
     def value(self, outputs: Array, targets: Array) -> Array:
         shifted = outputs - outputs.max(axis=1, keepdims=True)
@@ -120,6 +126,6 @@ LOSSES: dict[str, type[Loss]] = {loss.name: loss for loss in (Squared, Logistic,
 
 def get_loss(name: str) -> Loss:
     """Return a new loss of that name; raises ValueError, listing the valid names."""
-    if name not in LOSSES:
+    if not isinstance(name, str) or name not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {name!r}")
     return LOSSES[name]()

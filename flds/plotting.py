@@ -156,12 +156,15 @@ def summary_lines(solution: Solution) -> list[str]:
         lines.append(f"rank       {rank[0]:g} forward, {rank[1]:g} backward (largest over depth)")
         lines.append(f"dropped    {dropped[0]:.1e} forward, {dropped[1]:.1e} backward (share of the mass)")
     if len(solution.steps):
-        lines.append(f"step       {solution.steps[-1]} of {problem['steps']}, loss {_last(solution, 'loss')}")
-        if "test_loss" in solution.fields:
-            lines.append(f"test loss  {_last(solution, 'test_loss')}")
-        for name, label in (("accuracy", "accuracy "), ("test_accuracy", "test acc.")):
-            if name in solution.fields:
-                lines.append(f"{label}  {_last(solution, name, percent=True)}")
+        lines.append(f"step       {solution.steps[-1]} of {problem['steps']}")
+        for prefix, label, samples in (("", "training", solution.outputs.shape[1]), ("test_", "test", None)):
+            if f"{prefix}loss" not in solution.fields:
+                continue
+            count = samples or solution.test_outputs.shape[1]
+            result = f"{problem['loss']} loss {_last(solution, f'{prefix}loss')}"
+            if f"{prefix}accuracy" in solution.fields:
+                result += f", accuracy {_last(solution, f'{prefix}accuracy', percent=True)}"
+            lines.append(f"{label:10} {result} on {count} samples")
     lines.append(f"time       {solution.timings['compile']:.1f} s compile, {solution.timings['solve']:.1f} s solve")
     lines.append(f"status     {solution.status}")
     return lines + [f"note       {note}" for note in solution.notes]

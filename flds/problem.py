@@ -78,13 +78,17 @@ class TrainingProblem:
 
     def __post_init__(self) -> None:
         self._set("x", checks.matrix("inputs", self.inputs))
+        self._set("inputs", self.x)
         self._set("loss_function", get_loss(self.loss))
         self._set("phi", get_activation(self.activation))
         self._set("y", self._encoded("targets", self.targets, "inputs", self.x))
-        checks.positive_number("horizon", self.horizon)
-        checks.positive_integer("steps", self.steps, smallest=0)
-        checks.seed_number("batch_seed", self.batch_seed)
+        self._set("targets", np.array(self.targets))
+        self._set("horizon", checks.positive_number("horizon", self.horizon))
+        self._set("steps", checks.positive_integer("steps", self.steps, smallest=0))
+        self._set("batch_seed", checks.seed_number("batch_seed", self.batch_seed))
         self._set("rates", self._checked_rates())
+        scalar = np.ndim(self.learning_rate) == 0
+        self._set("learning_rate", float(self.learning_rate) if scalar else self.rates)  # type: ignore[arg-type]
         self._check_batches()
         if (self.test_inputs is None) != (self.test_targets is None):
             raise ValueError("test_inputs and test_targets must be given together, got only one of them")
@@ -98,7 +102,9 @@ class TrainingProblem:
                 f"test_inputs must have as many columns as inputs ({self.x.shape[1]}), got {test_x.shape[1]}"
             )
         self._set("test_x", test_x)
+        self._set("test_inputs", self.test_x)
         self._set("test_y", self._encoded("test_targets", self.test_targets, "test_inputs", test_x))
+        self._set("test_targets", np.array(self.test_targets))
         if self.test_y.shape[1] != self.outputs:
             raise ValueError(
                 f"test_targets must have as many outputs as targets ({self.outputs}), got {self.test_y.shape[1]}"
@@ -141,7 +147,7 @@ class TrainingProblem:
         return order[: rows * batch].reshape(rows, batch)
 
     def _set(self, name: str, value: Any) -> None:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) and value.flags.writeable:
             value = value.copy()
             value.flags.writeable = False
         object.__setattr__(self, name, value)
@@ -156,6 +162,10 @@ class TrainingProblem:
         return self.loss_function.encode(values, name)
 
     def _checked_rates(self) -> Array:
+        if isinstance(self.learning_rate, bool):
+            raise TypeError(f"learning_rate must be a number or one per step, got {self.learning_rate!r}")
+        if np.ndim(self.learning_rate) == 1 and len(np.asarray(self.learning_rate)) == self.steps == 0:
+            return np.empty(0)
         rates = np.asarray(checks.finite("learning_rate", self.learning_rate), np.float64)
         if rates.ndim > 1 or (rates.ndim == 1 and len(rates) != self.steps):
             raise ValueError(f"learning_rate must be a number or one per step ({self.steps}), got shape {rates.shape}")
@@ -166,12 +176,14 @@ class TrainingProblem:
     def _check_batches(self) -> None:
         if self.batch_size is not None:
             size = checks.positive_integer("batch_size", self.batch_size)
+            self._set("batch_size", size)
             if size > self.samples:
                 raise ValueError(f"batch_size must be at most the {self.samples} samples, got {size}")
         if isinstance(self.batch_order, str):
             checks.choice("batch_order", self.batch_order, ("sequential", "random"))
             return
-        order = np.asarray(self.batch_order)
+        order = checks.numeric("batch_order", self.batch_order)
+        self._set("batch_order", order)
         if order.ndim != 2 or order.dtype.kind not in "iu" or order.shape[0] != self.steps or order.size == 0:
             raise ValueError(
                 f"batch_order must be an integer array of shape (steps, batch) with {self.steps} steps, "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,20 @@ from solvers.weight_operator import Coordinates
 Array = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Record:
+    """What is kept of one step."""
+
+    step: int
+    outputs: Array
+    test_outputs: Array
+    feature_variance: Array
+    gradient_variance: Array
+    rank: Array
+    features: list[Coordinates]
+    gradients: list[Coordinates]
+
+
 class Recorder:
     """Collects outputs, moments, ranks and, on request, kernels. It never changes the training."""
 
@@ -22,15 +38,8 @@ class Recorder:
         self.completed_steps = 0
         self.unmatched = False
         self.due = set(settings.record_steps(problem.steps))
-        self.steps: list[int] = []
-        self.outputs: list[Array] = []
-        self.test_outputs: list[Array] = []
-        self.feature_variance: list[Array] = []
-        self.gradient_variance: list[Array] = []
-        self.rank_by_step: list[Array] = []
+        self.records: list[Record] = []
         self.batch_loss: list[float] = []
-        self.feature_coordinates: list[list[Coordinates]] = []
-        self.gradient_coordinates: list[tuple[NDArray[np.intp], list[Coordinates]]] = []
         self.rank = np.zeros((settings.depth, 2), np.int64)
         self.truncation = np.zeros((settings.depth, 2))
 
@@ -38,26 +47,29 @@ class Recorder:
         """Record step `step` before its update."""
         problem = self.problem
         batch = problem.batches[step]
+        if step in self.due:
+            recorded = list(self.settings.recorded_samples)
+            # The noise of a test sample has the position of a training sample that does not exist.
+            tests = range(problem.samples, problem.samples + len(problem.test_x))
+            kernels = self.settings.record_kernels
+            self.records.append(
+                Record(
+                    step=step,
+                    outputs=(
+                        forward.outputs[recorded]
+                        if problem.full_batch
+                        else self.network.probe(problem.x[recorded], recorded)
+                    ),
+                    test_outputs=self.network.probe(problem.test_x, tests),
+                    feature_variance=forward.variance,
+                    gradient_variance=backward.variance,
+                    rank=np.mean([layer.rank for layer in self.network.layers], axis=0),
+                    features=forward.coordinates if kernels else [],
+                    gradients=self._with_gaps(backward) if kernels else [],
+                )
+            )
         self.batch_loss.append(float(problem.loss_function.value(forward.outputs, problem.y[batch]).mean()))
         self.completed_steps = step
-        if step not in self.due:
-            return
-        recorded = list(self.settings.recorded_samples)
-        if problem.full_batch:
-            outputs = forward.outputs[recorded]
-        else:
-            outputs = self.network.probe(problem.x[recorded], step, recorded)
-        # The fresh noise of a test sample has the position of a training sample that does not exist.
-        tests = list(range(problem.samples, problem.samples + len(problem.test_x)))
-        self.test_outputs.append(self.network.probe(problem.test_x, step, tests))
-        self.steps.append(step)
-        self.outputs.append(outputs)
-        self.feature_variance.append(forward.variance)
-        self.gradient_variance.append(backward.variance)
-        self.rank_by_step.append(np.mean([layer.rank for layer in self.network.layers], axis=0))
-        if self.settings.record_kernels:
-            self.feature_coordinates.append(forward.coordinates)
-            self.gradient_coordinates.append((backward.active, backward.coordinates))
 
     def finish(self) -> None:
         """Read off the final ranks and let the network go."""
@@ -68,31 +80,28 @@ class Recorder:
         self.unmatched = bool(layers) and self.network.unmatched()
         del self.network
 
-    def feature_kernel(self) -> Array:
-        """Σ across recorded passes and batch samples at depths 0 … L−1, (L, passes, passes)."""
-        return self._kernel(self.feature_coordinates)
+    def _with_gaps(self, backward: BackwardPass) -> list[Coordinates]:
+        """Coordinates of the gradients, NaN for samples with L' = 0, whose gradient was not needed."""
+        rows = []
+        for d in backward.coordinates:
+            full = np.full((self.problem.batch, d.shape[1]), np.nan)
+            full[backward.active] = d
+            rows.append(full)
+        return rows
 
-    def gradient_kernel(self) -> Array:
-        """Θ likewise at depths 1 … L; NaN for samples with L' = 0, whose gradient was not needed."""
-        padded = []
-        for active, coordinates in self.gradient_coordinates:
-            rows = []
-            for d in coordinates:
-                full = np.full((self.problem.batch, d.shape[1]), np.nan)
-                full[active] = d
-                rows.append(full)
-            padded.append(rows)
-        return self._kernel(padded)
 
-    def _kernel(self, coordinates: list[list[Coordinates]]) -> Array:
-        """Inner products of coordinates on orthonormal bases that grew from record to record."""
-        kernels = []
-        for layer in range(self.settings.depth):
-            rows = [record[layer] for record in coordinates]
-            width = max(row.shape[1] for row in rows)
-            stacked = np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]))) for row in rows])
-            missing = np.isnan(stacked).any(axis=1)
-            kernel = np.nan_to_num(stacked) @ np.nan_to_num(stacked).T
-            kernel[missing] = kernel[:, missing] = np.nan
-            kernels.append(kernel)
-        return np.array(kernels)
+def kernels(coordinates: list[list[Coordinates]]) -> Array:
+    """Inner products of coordinates on orthonormal bases that grew from record to record.
+
+    Takes, for every record, the (batch, rank) coordinates in each layer; returns (layers, passes, passes)
+    with passes = records × batch.
+    """
+    result = []
+    for rows in zip(*coordinates, strict=True):
+        width = max(row.shape[1] for row in rows)
+        stacked = np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]))) for row in rows])
+        missing = np.isnan(stacked).any(axis=1)
+        kernel = np.nan_to_num(stacked) @ np.nan_to_num(stacked).T
+        kernel[missing] = kernel[:, missing] = np.nan
+        result.append(kernel)
+    return np.array(result)

@@ -62,10 +62,10 @@ def recording(problem: TrainingProblem, record_every: int | None, recorded_sampl
     checks.positive_integer("record_every", record_every)
     if recorded_samples is None:
         if problem.samples <= MOST_RECORDED or problem.full_batch:
-            recorded_samples = range(problem.samples)
+            recorded_samples = np.arange(problem.samples)
         else:
             recorded_samples = np.linspace(0, problem.samples - 1, MOST_RECORDED).astype(int)
-    indices = np.asarray(list(recorded_samples))
+    indices = checks.numeric("recorded_samples", recorded_samples)
     if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
         raise ValueError(f"recorded_samples must be a list of sample indices, got {recorded_samples!r}")
     if indices.min() < 0 or indices.max() >= problem.samples:
@@ -133,8 +133,8 @@ def resolve(
     unknown = sorted(set(options) - set(Options.__annotations__))
     if unknown:
         raise TypeError(f"unknown option {unknown[0]!r}; valid options are {', '.join(Options.__annotations__)}")
-    checks.positive_integer("particles", particles)
-    checks.positive_integer("depth", depth)
+    particles = checks.positive_integer("particles", particles)
+    depth = checks.positive_integer("depth", depth)
     checks.choice("sampling", sampling, SAMPLINGS)
     weights = checks.choice("backward_weights", options.get("backward_weights", "tied"), BACKWARD_WEIGHTS)
     operator = checks.choice("operator", options.get("operator", "auto"), OPERATORS)
@@ -146,16 +146,22 @@ def resolve(
     movement = min(1.0, float(problem.rates.max(initial=0.0)))
     default = 0.1 * movement / particles**0.5
     tolerance = checks.positive_number("tolerance", _given(options, "tolerance", default), zero=True)
+    if tolerance >= 1:
+        raise ValueError(f"tolerance must be below 1, or everything is dropped, got {tolerance:g}")
     noise_depth = checks.positive_integer("noise_depth", _given(options, "noise_depth", depth))
     if noise_depth % depth:
         raise ValueError(f"noise_depth must be a multiple of depth ({depth}), got {noise_depth}")
+    kernels = checks.flag("record_kernels", options.get("record_kernels", False))
     every, samples = recording(problem, options.get("record_every"), options.get("recorded_samples"))
     records = len({*range(0, problem.steps + 1, every), problem.steps})
     probed = len(problem.test_x) + (0 if problem.full_batch else len(samples))
     load = Workload.of(
-        problem, particles, depth, probes=records * probed, tied=weights == "tied", matched=sampling == "matched",
-        itemsize=np.dtype(dtype).itemsize, threads=threads,
+        problem, particles, depth, probes=records * probed, tied=weights == "tied", sampling=sampling,
+        itemsize=np.dtype(dtype).itemsize, threads=threads, refinement=noise_depth // depth,
+        kernels=records if kernels else 0,
     )  # fmt: skip
+    if operator == "auto" and options.get("rank_budget") is not None:
+        operator = "lazy"  # only the lazy operator has ranks
     operator, reason = _choose_operator(operator, load)
     notes = []
     if operator == "dense" and sampling != "law":
@@ -168,7 +174,7 @@ def resolve(
     budget = _rank_budget(options.get("rank_budget"), operator, load)
     settings = Settings(
         particles, depth, weights, seed, operator, sampling, tolerance, budget, noise_depth, every, samples,
-        bool(options.get("record_kernels", False)), dtype, threads, replicates,
+        kernels, dtype, threads, replicates,
     )  # fmt: skip
     rank = (min(load.expected_rank, budget[0]), min(load.expected_rank, budget[1]))
     memory = load.lazy_memory(rank) if operator == "lazy" else load.dense_memory()
@@ -186,7 +192,7 @@ def _choose_operator(operator: str, load: Workload) -> tuple[str, str]:
     rank = load.expected_rank
     if operator != "auto":
         return operator, "as asked"
-    if load.matched and load.matching_room():
+    if load.sampling != "law" and load.matching_room():
         return "lazy", f"expected rank {rank} leaves room to match noise among {load.particles} particles"
     if load.dense_work() < load.lazy_work() and load.dense_memory() < available_memory():
         return "dense", f"expected rank {rank} is not small against {load.particles} particles"

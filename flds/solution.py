@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 import solvers.solution
 from flds.problem import TrainingProblem
-from flds.recording import Recorder
+from flds.recording import Recorder, kernels
 from flds.settings import Settings
 from solvers.solution import Field, concatenate_fields, library_versions
 
@@ -28,6 +29,7 @@ _RECORDED = (
 )  # fmt: skip
 
 
+@dataclass(repr=False, eq=False)
 class Solution(solvers.solution.Solution):
     """Solution of a training problem.
 
@@ -39,8 +41,8 @@ class Solution(solvers.solution.Solution):
         f^(k) before update k on the recorded training samples; `test_outputs` likewise.
     loss, accuracy : (records,)
         Mean over the recorded training samples; `test_loss`, `test_accuracy` likewise.
-    batch_loss : (steps,)
-        Loss of the batch at every step, recorded or not.
+    batch_loss : (steps + 1,)
+        Loss of the batch at every step from 0 to K, recorded or not.
     feature_variance, gradient_variance : (records, depth + 1)
         E h_t² and E g_t², mean over the batch of that step.
     feature_kernel, gradient_kernel : (depth, passes, passes)
@@ -73,8 +75,8 @@ class Solution(solvers.solution.Solution):
         return "\n".join(summary_lines(self))
 
 
-def load(path: str | os.PathLike[str]) -> Solution:
-    """Return the solution in a file that `Solution.save` wrote.
+def load(path: str | os.PathLike[str]) -> solvers.solution.Solution:
+    """Return the solution in a file that `save` wrote: a `flds.Solution`, or that of another solver.
 
     Raises
     ------
@@ -83,7 +85,7 @@ def load(path: str | os.PathLike[str]) -> Solution:
     ValueError
         If the file is not a results file of this library, or is damaged.
     """
-    return cast(Solution, Solution.load(path))
+    return solvers.solution.load(path)
 
 
 def assemble(
@@ -91,7 +93,7 @@ def assemble(
     timings: dict[str, float], notes: list[str], saved: dict[str, Any],
 ) -> Solution:  # fmt: skip
     """Turn what was recorded into a Solution; replicates become means and standard errors."""
-    records = min(len(recorder.steps) for recorder in recorders)
+    records = min(len(recorder.records) for recorder in recorders)
     seen = min(len(recorder.batch_loss) for recorder in recorders)
     parts = [_replicate_fields(problem, settings, recorder, records, seen) for recorder in recorders]
     fields = concatenate_fields(parts, averaged=_RECORDED)
@@ -110,52 +112,48 @@ def assemble(
 
 
 def _replicate_fields(
-    problem: TrainingProblem, settings: Settings, recorder: Recorder, records: int, seen: int
+    problem: TrainingProblem, settings: Settings, recorder: Recorder, count: int, seen: int
 ) -> dict[str, Field]:
     loss = problem.loss_function
     recorded = list(settings.recorded_samples)
+    records = recorder.records[:count]
+
+    def stacked(name: str, *shape: int) -> NDArray[np.float64]:
+        return np.array([getattr(record, name) for record in records]).reshape(count, *shape)
+
+    grid = np.linspace(0.0, problem.horizon, settings.depth + 1)
     fields = {
-        "steps": Field(("record",), np.array(recorder.steps[:records], np.int64), "training step"),
+        "steps": Field(("record",), np.array([r.step for r in records], np.int64), "training step"),
         "recorded_samples": Field(("sample",), np.array(recorded, np.int64), "index of the training sample"),
-        "depth_grid": Field(
-            ("depth_point",), np.linspace(0.0, problem.horizon, settings.depth + 1), "depth t", "horizon units"
-        ),
+        "depth_grid": Field(("depth_point",), grid, "depth t", "horizon units"),
     }
-    groups = (("", "sample", "training", recorder.outputs, problem.y[recorded]),
-              ("test_", "test_sample", "test", recorder.test_outputs, problem.test_y))  # fmt: skip
-    for prefix, dim, label, outputs, targets in groups:
+    groups = (("", "sample", "training", problem.y[recorded]), ("test_", "test_sample", "test", problem.test_y))
+    for prefix, dim, label, targets in groups:
         if not len(targets):
             continue
-        stack = np.array(outputs[:records]).reshape(records, len(targets), problem.outputs)
+        outputs = stacked(f"{prefix}outputs", len(targets), problem.outputs)
         dims: tuple[str, ...] = ("record", dim, "output")
-        values, dims = (stack[..., 0], dims[:2]) if problem.outputs == 1 else (stack, dims)
+        values, dims = (outputs[..., 0], dims[:2]) if problem.outputs == 1 else (outputs, dims)
         fields[f"{prefix}outputs"] = Field(dims, values, f"network outputs on {label} samples")
-        losses = np.array([loss.value(f, targets).mean() for f in stack])
+        losses = np.array([loss.value(f, targets).mean() for f in outputs])
         fields[f"{prefix}loss"] = Field(("record",), losses, f"{label} loss")
         if loss.classifies:
-            accuracies = np.array([loss.accuracy(f, targets) for f in stack])
+            accuracies = np.array([loss.accuracy(f, targets) for f in outputs])
             fields[f"{prefix}accuracy"] = Field(("record",), accuracies, f"{label} accuracy")
-    over_depth = ("record", "depth_point")
-    shape = (records, settings.depth + 1)
-    side = ("layer", "side")
+    over_depth, points, side = ("record", "depth_point"), len(grid), ("layer", "side")
     fields |= {
         "batch_loss": Field(("step",), np.array(recorder.batch_loss[:seen]), "loss of the batch"),
-        "feature_variance": Field(
-            over_depth, np.array(recorder.feature_variance[:records]).reshape(shape), "mean square feature E h²"
-        ),
-        "gradient_variance": Field(
-            over_depth, np.array(recorder.gradient_variance[:records]).reshape(shape), "mean square gradient E g²"
-        ),
+        "feature_variance": Field(over_depth, stacked("feature_variance", points), "mean square feature E h²"),
+        "gradient_variance": Field(over_depth, stacked("gradient_variance", points), "mean square gradient E g²"),
         "rank": Field(side, recorder.rank, "rank of the forward and backward basis"),
-        "rank_by_step": Field(
-            ("record", "side"), np.array(recorder.rank_by_step[:records]).reshape(records, 2), "rank, mean over depth"
-        ),
+        "rank_by_step": Field(("record", "side"), stacked("rank", 2), "rank, mean over depth"),
         "truncation": Field(side, recorder.truncation, "share of the mass dropped below the tolerance"),
     }
     if settings.record_kernels and records:
-        dims = ("layer", "pass", "pass_")
-        fields["feature_kernel"] = Field(dims, recorder.feature_kernel(), "feature kernel Σ at depths 0 to L-1")
-        fields["gradient_kernel"] = Field(dims, recorder.gradient_kernel(), "gradient kernel Θ at depths 1 to L")
+        dims = ("layer", "pass", "other_pass")
+        features, gradients = kernels([r.features for r in records]), kernels([r.gradients for r in records])
+        fields["feature_kernel"] = Field(dims, features, "feature kernel Σ at depths 0 to L-1")
+        fields["gradient_kernel"] = Field(dims, gradients, "gradient kernel Θ at depths 1 to L")
     return fields
 
 
@@ -166,7 +164,7 @@ def _describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field
     for item in dataclass_fields(problem):
         if not item.init:
             continue
-        value = getattr(problem, item.name)
+        value = getattr(problem, item.name)  # arrays are the problem's own copies
         if item.name == "activation":
             description["activation"] = problem.phi.name
         elif value is None or isinstance(value, (str, int, float)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from dataclasses import asdict
@@ -100,6 +101,13 @@ def simulate_resnet(
         As for `solve_flds`. The law is exact at ``tolerance=0``; the default drops less than the
         fluctuations of the network.
 
+    Notes
+    -----
+    The joint law of the outputs on trained samples over all steps is that of the network. An input that is
+    only evaluated (a test input, or a training sample between its visits) is not remembered by the lazy
+    operator: its output has the right law at every record, and jointly with up to 63 others evaluated with
+    it, but not jointly over records. ``operator="dense"`` has no such restriction.
+
     Returns
     -------
     Solution
@@ -151,13 +159,13 @@ def _solve(
                 break
     timings["solve"] = time.perf_counter() - start
     if recorder.status != "completed":
-        step = recorder.completed_steps
-        notes.append(_EXPLANATIONS[recorder.status].format(step=step, budget=settings.rank_budget))
+        where = f"{recorder.completed_steps}" + (f" of replicate {replicate + 1}" if settings.replicates > 1 else "")
+        notes.append(_EXPLANATIONS[recorder.status].format(step=where, budget=settings.rank_budget))
     if any(r.unmatched for r in recorders):
         notes.append("the bases left too little room to match noise: part of the run was sampled by law")
     for note in notes:
         warnings.warn(note, RuntimeWarning, stacklevel=3)
-    saved = asdict(settings) | {"solver": solver, "reason": cost.reason}
+    saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason}
     with np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
         return assemble(problem, settings, recorders, recorder.status, timings, notes, saved)
 

@@ -28,7 +28,7 @@ class Field(NamedTuple):
     units: str = "1"
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Solution:
     """Arrays by name, with status, timings, seed and settings.
 
@@ -100,6 +100,8 @@ class Solution:
         ------
         FileNotFoundError
             If the folder does not exist.
+        OSError
+            If the file cannot be written; what stood there before is kept.
         """
         target = Path(path)
         if not target.parent.is_dir():
@@ -115,30 +117,10 @@ class Solution:
             raise
         return target
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Solution:
-        """Read a solution that `save` wrote.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If the file is not a saved solution of this class, or is damaged.
-        """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no file {str(path)!r}")
-        import xarray
-
-        try:
-            with xarray.open_dataset(path, engine="h5netcdf", phony_dims="sort") as stored:
-                dataset = stored.load()
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{str(path)!r} is not a readable results file: {reason}") from None
-        if dataset.attrs.get("schema") != cls.schema:
-            raise ValueError(f"{str(path)!r} is not a results file of {cls.__module__.split('.')[0]}: no {cls.schema}")
-        return cls._from_dataset(dataset)
+    def summary(self) -> str:
+        """Return settings and status as lines of plain text."""
+        lines = [f"{name:18} {value}" for name, value in self.settings.items()]
+        return "\n".join([*lines, f"{'seed':18} {self.seed}", f"{'status':18} {self.status}", *self.notes])
 
     @classmethod
     def _from_dataset(cls, dataset: xarray.Dataset) -> Solution:
@@ -151,6 +133,39 @@ class Solution:
             name: json.loads(attributes[name]) for name in ("settings", "timings", "notes", "versions", "extra")
         }
         return cls(fields=fields, status=attributes["status"], seed=int(attributes["seed"]), **records)
+
+
+def load(path: str | os.PathLike[str]) -> Solution:
+    """Return the solution that `Solution.save` wrote, as the class that wrote it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not a saved solution, or is damaged.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}")
+    import h5py
+    import xarray
+
+    try:
+        h5py.File(path, "r").close()  # fails cleanly where the layers above it leave open handles
+        with xarray.open_dataset(path, engine="h5netcdf", phony_dims="sort") as stored:
+            dataset = stored.load()
+        classes: dict[str, type[Solution]] = {kind.schema: kind for kind in _kinds()}
+        kind = classes.get(str(dataset.attrs.get("schema")))
+        if kind is not None:
+            return kind._from_dataset(dataset)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{str(path)!r} is not a readable results file: {reason}") from None
+    raise ValueError(f"{str(path)!r} is not a results file of flds: it names no known schema")
+
+
+def _kinds() -> list[type[Solution]]:
+    return [Solution, *Solution.__subclasses__()]
 
 
 def _umask() -> int:

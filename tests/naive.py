@@ -32,7 +32,7 @@ def xoshiro256pp(state: list[int], count: int) -> list[int]:
     return words
 
 
-def dense_outputs(problem, width, depth, seeds, backward_weights="tied", rng_seed=0):
+def dense_outputs(problem, width, depth, seeds, backward_weights="tied", rng_seed=0, draws=None):
     """f^(0) … f^(K) of `seeds` dense ResNets, F-(1), (seeds, K + 1, samples, outputs).
 
     Backpropagation is written out by hand, and all seeds are trained at once.
@@ -42,7 +42,11 @@ def dense_outputs(problem, width, depth, seeds, backward_weights="tied", rng_see
     u = rng.standard_normal((seeds, width, d))
     v = rng.standard_normal((seeds, m, width))
     w = rng.standard_normal((depth, seeds, width, width))
-    back = w if backward_weights == "tied" else rng.standard_normal((depth, seeds, width, width))
+    if draws is not None:  # (width, d), (outputs, width), (depth, width, width) of one network
+        u, v, w = draws[0][None], draws[1][None], draws[2][:, None]
+    back = w
+    if backward_weights == "independent":
+        back = rng.standard_normal(w.shape) if draws is None else draws[3][:, None]
     scale = np.sqrt(tau / width)
     phi, dphi = problem.phi.value, problem.phi.derivative
 

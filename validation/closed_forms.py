@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from flds import checks
 from flds.activations import Activation, get_activation
 from flds.problem import TrainingProblem
+from flds.settings import BACKWARD_WEIGHTS
 
 Array = NDArray[np.float64]
 
@@ -52,6 +54,7 @@ def tangent_kernel(
 
     Tied: q_L + q_0 p_0 + τ Σ_ℓ E[φ(h_{ℓ-1})²] p_ℓ, the shares of v, U and the W_ℓ. Independent: 2 q_L.
     """
+    checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     q = feature_variance(activation, initial, horizon, depth)
     if backward_weights == "independent":
         return float(2 * q[-1])
@@ -62,6 +65,7 @@ def tangent_kernel(
 def identity_first_output(rate: float, target: float, horizon: float, depth: int, backward_weights: str,
                           initial: float = 1.0) -> float:  # fmt: skip
     """Return f^(1) for φ = identity, one sample with |x|²/d = `initial`, exact in η_c."""
+    checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     growth = 1 + horizon / depth
     kernel = 2 * growth**depth
     if backward_weights == "tied":
@@ -102,6 +106,9 @@ class IdentityDynamics:
     def __init__(self, problem: TrainingProblem, depth: int, backward_weights: str = "tied") -> None:
         if problem.phi.name != "identity":
             raise ValueError(f'problem must have the activation "identity", got {problem.phi.name!r}')
+        if problem.loss != "squared":
+            raise ValueError(f'problem must have the loss "squared", got {problem.loss!r}')
+        checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
         self.problem, self.depth = problem, depth
         inputs, outputs = problem.x.shape[1], problem.outputs
         passes = (problem.steps + 1) * problem.batch

@@ -132,12 +132,16 @@ def train(
     drawn = time.perf_counter()
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     outputs: list[NDArray[np.float64]] = []
-    for step in range(problem.steps + 1):
-        with torch.no_grad():
-            outputs.append(network(x).numpy().astype(np.float64))
-        if step < problem.steps:
-            batch = torch.tensor(problem.batches[step])
-            _step(network, optimizer, x[batch], y[batch], problem, width * float(problem.rates[step]))
+    for step, batch in enumerate(problem.batches):
+        training = step < problem.steps
+        with torch.set_grad_enabled(training and problem.full_batch):
+            f = network(x)
+        outputs.append(f.detach().numpy().astype(np.float64))
+        if training:
+            if not problem.full_batch:
+                f = network(x[batch])
+            optimizer.param_groups[0]["lr"] = width * float(problem.rates[step])
+            _update(network, optimizer, _loss(problem, f, y[batch]))
     stack = np.array(outputs)
     dims: tuple[str, ...] = ("record", "sample", "output")
     stack, dims = (stack[..., 0], dims[:2]) if problem.outputs == 1 else (stack, dims)
@@ -151,11 +155,10 @@ def train(
     return Solution(fields, status, timings, seed, settings, versions=library_versions())
 
 
-def _step(network: ResNet, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor,
-          problem: TrainingProblem, rate: float) -> None:  # fmt: skip
-    optimizer.param_groups[0]["lr"] = rate
+def _update(network: ResNet, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """One step of SGD; copies for the backward pass receive the same update as the weights."""
     optimizer.zero_grad()
-    _loss(problem, network(x), y).backward()
+    loss.backward()
     before = [weight.detach().clone() for weight in network.weights] if network.backward_weights else []
     optimizer.step()
     with torch.no_grad():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -38,8 +40,11 @@ def test_activations_do_not_overflow(name):
     [
         (np.tanh, np.tanh, "derivative must be the derivative of value, but differs from it at x"),
         (np.tanh, 3.0, "derivative must be a function of an array, got 3.0"),
-        (lambda x: x[:2], np.ones_like, "value must return finite numbers in the shape of its argument"),
+        (lambda x: x[:2], np.ones_like, r"value must return a float array in the shape of its argument, \(41,\)"),
+        (lambda x: list(x), np.ones_like, "value must return a float array"),
         (lambda x: x / 0.0 * np.nan, np.ones_like, "value must return finite numbers"),
+        (math.tanh, np.ones_like, "value must be a function of an array, but failed on one"),
+        (lambda x: np.tanh(x, out=x), np.ones_like, "value must not change its argument"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -72,6 +77,15 @@ def test_loss_derivatives_are_derivatives_and_values_those_of_torch(name, target
         reference = torch.nn.functional.cross_entropy(tensor, torch.tensor(targets), reduction="none").numpy()
         np.testing.assert_allclose(loss.value(f, y), reference, atol=1e-12)
     assert np.all(np.isfinite(loss.derivative(1e4 * f, y)))
+
+
+def test_single_precision_activations_are_accepted():
+    mine = flds.Activation(
+        lambda x: np.tanh(x.astype(np.float32)), lambda x: (1 - np.tanh(x) ** 2).astype(np.float32), name="tanh32"
+    )
+    assert mine.name == "tanh32"
+    with pytest.raises(TypeError, match="name must be a string, got 3"):
+        flds.Activation(np.sin, np.cos, name=3)
 
 
 def test_accuracy():

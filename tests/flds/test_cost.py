@@ -27,13 +27,17 @@ def test_costs_grow_with_the_work():
 
     for bigger in ({"particles": 16_000}, {"depth": 32}, {"replicates": 4}):
         assert cost(**bigger).seconds > 1.5 * cost().seconds
+    assert cost(noise_depth=8 * 4000).seconds > 10 * cost().seconds
+    assert cost(sampling="matched_all").seconds > cost(sampling="law").seconds
+    dense = {"operator": "dense", "sampling": "law"}
+    assert cost(record_kernels=True, **dense).memory > cost(**dense).memory
     assert cost(particles=16_000).memory > cost().memory
     assert cost(dtype="float32").memory < cost().memory
     assert "lazy operator" in str(cost())
 
 
 def test_memory_formula_counts_the_bases():
-    load = Workload.of(one_sample(steps=9), 10**6, 10, probes=0, tied=True, matched=False, itemsize=8, threads=1)
+    load = Workload.of(one_sample(steps=9), 10**6, 10, probes=0, tied=True)
     # four bases and images of rank 5 in ten layers, eight bytes each
     assert load.lazy_memory((5, 5)) - load.lazy_memory((0, 0)) >= 20 * 10 * 10**6 * 8
     assert load.visits == 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -25,9 +27,13 @@ X, Y = np.ones((4, 3)), np.array([1.0, -1.0, 1.0, -1.0])
         ({"targets": [1, np.inf, 1, 1]}, r"targets must be finite, got inf at index \(1\)"),
         (
             {"targets": [1, 2, 0.5, 1], "loss": "cross_entropy"},
-            'whole class indices for the loss "cross_entropy", got 0.5',
+            'whole class indices from 0 to at most 9999 for the loss "cross_entropy", got 0.5',
         ),
-        ({"targets": [1, -2, 0, 1], "loss": "cross_entropy"}, "class indices from 0 to 1, got -2"),
+        ({"targets": [1, -2, 0, 1], "loss": "cross_entropy"}, "class indices from 0 to at most 9999 .* got -2"),
+        ({"targets": [0, 1, 0, 1e300], "loss": "cross_entropy"}, r"class indices .* got 1e\+300"),
+        ({"loss": ["squared"]}, "loss must be one of squared, logistic, cross_entropy, got"),
+        ({"learning_rate": True}, "learning_rate must be a number or one per step, got True"),
+        ({"batch_order": [[0, 1], [2]], "steps": 2}, "batch_order must be a rectangular array of numbers"),
         ({"targets": np.ones((4, 2)), "loss": "cross_entropy"}, r"class indices of shape \(samples,\)"),
         ({"targets": [1, 2, -1, 1], "loss": "logistic"}, 'targets must be -1 or 1 for the loss "logistic", got 2'),
         ({"activation": "swish"}, "activation must be one of identity, tanh, relu, .* got 'swish'"),
@@ -94,5 +100,21 @@ def test_problems_do_not_change_when_their_arrays_do():
     problem = flds.TrainingProblem(inputs, Y)
     inputs[:] = 7.0
     assert problem.x[0, 0] == 1.0
+    np.testing.assert_array_equal(problem.inputs, X)
     with pytest.raises(ValueError, match="read-only"):
         problem.x[0, 0] = 2.0
+
+
+def test_numpy_scalars_become_numbers():
+    problem = flds.TrainingProblem(
+        X, Y, horizon=np.float32(2), steps=np.int64(3), learning_rate=np.float64(0.1), batch_size=np.int8(2)
+    )
+    assert [type(v) for v in (problem.horizon, problem.steps, problem.learning_rate, problem.batch_size)] == [
+        float, int, float, int,
+    ]  # fmt: skip
+
+
+def test_problems_can_be_pickled():
+    problem = pickle.loads(pickle.dumps(flds.TrainingProblem(X, Y, activation="gelu")))
+    np.testing.assert_array_equal(problem.x, X)
+    assert problem.phi.name == "gelu"
