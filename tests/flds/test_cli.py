@@ -99,6 +99,7 @@ def test_own_data(tmp_path):
         (["solve", "--particles", "100000000"], 4, "flds: this run needs"),
         (["solve", "--activation", "swish"], 2, "flds: activation must be one of identity, tanh, relu, gelu"),
         (["solve", "--operator", "sparse"], 2, "flds: operator must be one of auto, lazy, dense, got 'sparse'"),
+        (["solve", "--width", "5", "--sampling", "matched"], 2, "flds: --sampling must be law for a finite network"),
         (["solve", "--loss", "logistic"], 2, 'flds: targets must be -1 or 1 for the loss "logistic"'),
         (["info", "none.nc"], 2, "flds: there is no file 'none.nc'"),
     ],
@@ -165,6 +166,32 @@ def test_interrupt_keeps_what_was_computed(tmp_path):
     solution = flds.load(tmp_path / "flds.nc")
     assert solution.status == "interrupted"
     assert 0 < len(solution.steps) < 401
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.1, 0.3, 0.8])
+def test_interrupting_early_is_no_traceback(delay, tmp_path):
+    command = [sys.executable, "-m", "flds", "solve", *FAST]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    if delay > 0.05:  # before that the interpreter itself is starting
+        assert "Traceback" not in errors
+        assert process.returncode in (0, 130)
+
+
+def test_files_that_are_not_results_are_never_replaced(tmp_path):
+    np.savez(tmp_path / "mine.npz", inputs=np.eye(3), targets=np.arange(3))
+    before = (tmp_path / "mine.npz").read_bytes()
+    done = run("solve", "--data", "mine.npz", "--out", "mine.npz", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "flds: --out: 'mine.npz' exists and is not a results file; choose another name\n"
+    assert (tmp_path / "mine.npz").read_bytes() == before
+    for _ in range(2):  # a results file may be replaced
+        done = run("solve", "--data", "mine.npz", "--width", 20, "--depth", 1, "--steps", 1, "--quiet", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    # whole numbers from 0 on are classes
+    assert flds.load(tmp_path / "flds.nc").extra["problem"]["loss"] == "cross_entropy"
 
 
 def test_help_and_version(tmp_path):

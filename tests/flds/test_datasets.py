@@ -68,11 +68,15 @@ def test_npz_files(tmp_path):
     np.savez(path, inputs=np.ones((2, 3)), targets=np.array([0, 1]))
     data = flds.load_npz(path)
     assert data.test_inputs is None
+    assert data.classes == 2
     np.testing.assert_array_equal(data.targets, [0, 1])
     with pytest.raises(FileNotFoundError, match="there is no file"):
         flds.load_npz(tmp_path / "none.npz")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="is not a readable npz file"):
+        flds.load_npz(path)
+    np.savez(path, inputs=np.ones((2, 3)), targets=np.array(1.0))
+    with pytest.raises(ValueError, match="one row a sample, but targets is a single value"):
         flds.load_npz(path)
     np.savez(path, x=np.ones(3))
     with pytest.raises(ValueError, match="must hold the arrays inputs and targets, got x"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import h5py
 import numpy as np
@@ -29,6 +31,9 @@ def solution():
         ({"sampling": "sobol"}, "sampling must be one of matched, law, matched_all, got 'sobol'"),
         ({"tolerance": -1.0}, "tolerance must be a finite number of at least 0, got -1"),
         ({"tolerance": float("nan")}, "tolerance must be a finite number of at least 0, got nan"),
+        ({"tolerance": 1.0}, "tolerance must be below 1, or everything is dropped, got 1"),
+        ({"record_kernels": "no"}, "record_kernels must be True or False, got 'no'"),
+        ({"recorded_samples": 5}, "recorded_samples must be a list of sample indices, got 5"),
         ({"rank_budget": 5}, r"rank_budget must be a pair \(forward, backward\), got 5"),
         ({"rank_budget": (0, 5)}, r"rank_budget\[0\] must be at least 1, got 0"),
         ({"noise_depth": 5, "depth": 3}, r"noise_depth must be a multiple of depth \(3\), got 5"),
@@ -80,6 +85,19 @@ def test_rank_budget_ends_the_run_with_a_status():
         solution = flds.solve_flds(one_sample(steps=9), particles=500, depth=3, rank_budget=(2, 2))
     assert solution.status == "rank_budget"
     np.testing.assert_array_equal(solution.steps, [0, 1])
+
+
+def test_a_replicate_that_ends_early_shortens_all_of_them():
+    problem = three_samples(steps=8, batch_size=1)
+    options = {"record_kernels": True, "record_every": 1, "operator": "lazy", "rank_budget": (5, 5), "tolerance": 0.1}
+    with pytest.warns(RuntimeWarning, match="the rank outgrew"):
+        solution = flds.simulate_resnet(problem, width=200, depth=2, replicates=4, **options)
+    assert solution.status == "rank_budget"
+    assert solution.settings["replicates_completed"] == 2  # the second one outgrew the budget
+    records = len(solution.steps)
+    assert records == 6
+    assert solution.feature_kernel.shape == solution.gradient_kernel.shape == (2, records, records)
+    assert solution.replicate_outputs.shape[0] == solution.settings["replicates_completed"]
 
 
 def test_interrupt_keeps_what_was_computed(monkeypatch):
@@ -189,6 +207,27 @@ def test_the_file_holds_what_a_rerun_needs(solution, tmp_path):
     np.testing.assert_array_equal(again.outputs, loaded.outputs)
 
 
+def test_the_first_pass_can_be_saved_too(tmp_path):
+    forward = flds.solve_forward("tanh", particles=100, depth=4)
+    loaded = flds.load(forward.save(tmp_path / "forward.nc"))
+    np.testing.assert_array_equal(loaded.variance, forward.variance)
+    assert "activation         tanh" in loaded.summary()
+
+
+def test_solutions_can_be_copied_and_compared(solution):
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(solution)))
+    np.testing.assert_array_equal(copied.outputs, solution.outputs)
+    assert copied != solution  # identity, not arrays
+    assert copied.settings == solution.settings
+
+
+def test_the_saved_problem_is_the_one_that_was_solved():
+    inputs = np.eye(2)
+    problem = flds.TrainingProblem(inputs, [1.0, 2.0], steps=1)
+    inputs[:] = 0.0
+    np.testing.assert_array_equal(flds.simulate_resnet(problem, width=20, depth=1).problem_inputs, np.eye(2))
+
+
 def test_saving_is_all_or_nothing(solution, tmp_path, monkeypatch):
     path = tmp_path / "run.nc"
     path.write_bytes(b"older")
@@ -211,6 +250,10 @@ def test_bad_files(solution, tmp_path):
     (tmp_path / "cut.nc").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="is not a readable results file"):
         flds.load(tmp_path / "cut.nc")
+    with h5py.File(solution.save(tmp_path / "bare.nc"), "a") as bare:
+        del bare.attrs["settings"]
+    with pytest.raises(ValueError, match="is not a readable results file"):
+        flds.load(tmp_path / "bare.nc")
     with h5py.File(tmp_path / "other.nc", "w") as other:
         other["x"] = np.arange(3)
     with pytest.raises(ValueError, match=r"is not a results file of flds"):
