@@ -20,7 +20,7 @@ EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4, "interrupted": 13
 BAD_USAGE, OUT_OF_MEMORY = 2, 4
 
 # What the default run may take; the cost model chooses the number of particles within it.
-DEFAULT_SECONDS, DEFAULT_BYTES = 60.0, 3.5e9
+DEFAULT_SECONDS, DEFAULT_BYTES = 50.0, 3.5e9
 PARTICLE_CHOICES = (1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 12_000, 16_000, 20_000, 30_000, 50_000, 100_000)
 
 app = typer.Typer(
@@ -53,7 +53,7 @@ def solve(
     activation: Annotated[str, typer.Option(help="φ: identity, tanh, relu, gelu, erf, softplus, silu or sin.")] = "tanh",
     horizon: Annotated[float, typer.Option(help="T, the length of the depth interval.")] = 1.0,
     learning_rate: Annotated[float, typer.Option(help="η_c; the rate of width n is η_c n.")] = 1.0,
-    steps: Annotated[int, typer.Option(help="Number of updates K.")] = 30,
+    steps: Annotated[int, typer.Option(help="Number of updates K.")] = 25,
     loss: Annotated[str | None, typer.Option(help="squared, logistic or cross_entropy; by default cross_entropy for whole-number targets from 0 on, else squared.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples a step; default 16, or all of them if there are fewer.")] = None,
     batch_order: Annotated[str, typer.Option(help="Order in which samples are visited: random or sequential.")] = "random",
