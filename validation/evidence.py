@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,15 +240,13 @@ def matched_noise() -> Iterator[Claim]:
                 ).replicate_outputs for sampling in ("law", "matched")
             }  # fmt: skip
             for step in (1, 2, 5):
-                # Independent weights converge with so little spread by law that less is gained at late steps.
-                least = 3 if weights == "tied" else 2
                 law_, matched = runs["law"][:, step], runs["matched"][:, step]
                 ratio = float(np.sqrt(law_.var(0, ddof=1).mean() / matched.var(0, ddof=1).mean()))
                 z = (law_.mean(0) - matched.mean(0)) / np.sqrt((law_.var(0) + matched.var(0)) / len(law_))
                 yield Claim(
                     f"tanh, {label}, {weights}: f^({step}), standard deviation by law / matched",
-                    f"{ratio:.1f}, means differ by {np.abs(z).max():.1f} standard errors", f"above {least}, below 4",
-                    bool(ratio > least and np.abs(z).max() < MARGIN),
+                    f"{ratio:.1f}, means differ by {np.abs(z).max():.1f} standard errors", "above 3, below 4",
+                    bool(ratio > 3 and np.abs(z).max() < MARGIN),
                 )  # fmt: skip
 
 
@@ -349,16 +348,17 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown section {unknown[0]!r}; valid are {', '.join(SECTIONS)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    refuted = 0
+    verdicts: Counter[str] = Counter()
     for name in arguments.names or SECTIONS:
         start = time.perf_counter()
         claims = []
         for claim in SECTIONS[name]():
             print(f"{claim.verdict:10} {claim.name}: {claim.measured} (expected {claim.expected})", flush=True)
             claims.append(claim)
-        refuted += sum(not claim.holds for claim in claims)
+        verdicts.update(claim.verdict for claim in claims)
         _write(arguments.out / f"{name}.md", name, claims, time.perf_counter() - start)
-    return 1 if refuted else 0
+    print(f"{verdicts['confirmed']} confirmed, {verdicts['refuted']} refuted")
+    return 0  # a refuted claim is a result, and stands in the report
 
 
 def _write(path: Path, name: str, claims: list[Claim], seconds: float) -> None:
