@@ -160,17 +160,7 @@ def resolve(
         itemsize=np.dtype(dtype).itemsize, threads=threads, refinement=noise_depth // depth,
         kernels=records if kernels else 0,
     )  # fmt: skip
-    if operator == "auto" and options.get("rank_budget") is not None:
-        operator = "lazy"  # only the lazy operator has ranks
-    operator, reason = _choose_operator(operator, load)
-    notes = []
-    if operator == "dense" and sampling != "law":
-        notes.append(f"matched noise needs the lazy operator; the run is sampled by law ({reason})")
-        sampling = "law"
-    constants = problem.x.shape[1] + problem.outputs
-    if sampling != "law" and 2 * constants > particles:
-        notes.append(f"matched noise needs more than {2 * constants} particles here; the run is sampled by law")
-        sampling = "law"
+    operator, sampling, reason, notes = _method(operator, sampling, load, options)
     budget = _rank_budget(options.get("rank_budget"), operator, load)
     settings = Settings(
         particles, depth, weights, seed, operator, sampling, tolerance, budget, noise_depth, every, samples,
@@ -187,8 +177,25 @@ def _given(options: Options, name: str, default: Any) -> Any:
     return default if value is None else value
 
 
+def _method(operator: str, sampling: str, load: Workload, options: Options) -> tuple[str, str, str, list[str]]:
+    """Decide how weights are held and noise is drawn; return both, the reason, and notes for the user."""
+    if operator == "auto" and options.get("rank_budget") is not None:
+        operator = "lazy"  # only the lazy operator has ranks
+    operator, reason = _choose_operator(operator, load)
+    constants = load.inputs + load.outputs
+    if sampling != "law" and operator == "dense":
+        return operator, "law", reason, [
+            f"matched noise needs the lazy operator; the run is sampled by law ({reason})"
+        ]  # fmt: skip
+    if sampling != "law" and 2 * constants > load.particles:
+        return operator, "law", reason, [
+            f"matched noise needs at least {2 * constants} particles here; the run is sampled by law"
+        ]  # fmt: skip
+    return operator, sampling, reason, []
+
+
 def _choose_operator(operator: str, load: Workload) -> tuple[str, str]:
-    """Decide between lazy and dense by work alone, so that the choice is the same on every machine."""
+    """Decide between lazy and dense by work, which is the same on every machine, where memory allows both."""
     rank = load.expected_rank
     if operator != "auto":
         return operator, "as asked"

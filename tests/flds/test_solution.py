@@ -133,7 +133,7 @@ def test_matched_noise_that_runs_out_of_room_says_so():
 
 def test_fewer_particles_than_inputs():
     problem = flds.TrainingProblem(np.eye(30), np.ones(30), steps=2, batch_size=1)
-    with pytest.warns(RuntimeWarning, match="matched noise needs more than 62 particles here"):
+    with pytest.warns(RuntimeWarning, match="matched noise needs at least 62 particles here"):
         solution = flds.solve_flds(problem, particles=20, depth=2, operator="lazy")
     assert solution.status == "completed"
 
