@@ -84,8 +84,9 @@ class Recorder:
         """Coordinates of the gradients, NaN for samples with L' = 0, whose gradient was not needed."""
         rows = []
         for d in backward.coordinates:
-            full = np.full((self.problem.batch, d.shape[1]), np.nan)
-            full[backward.active] = d
+            full = np.full((self.problem.batch, max(1, d.shape[1])), np.nan)
+            full[backward.active] = 0.0
+            full[backward.active, : d.shape[1]] = d
             rows.append(full)
         return rows
 

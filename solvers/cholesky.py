@@ -15,12 +15,19 @@ from solvers.blocks import Blocks, partition
 
 Matrix = NDArray[np.float64]
 
+# Pivots this small against the diagonal have lost twelve of sixteen digits.
+_ROUNDING = 1e-12
 # Rows of a triangular factor that one thread takes at a time.
 _ROWS = 128
 
 
-def rank_revealing_cholesky(gram: Matrix, smallest_pivot: Matrix) -> tuple[Matrix, NDArray[np.intp]]:
+def rank_revealing_cholesky(
+    gram: Matrix, smallest_pivot: Matrix, most: int | None = None
+) -> tuple[Matrix, NDArray[np.intp]]:
     """Factor gram ≈ C Cᵀ, skipping rows below their tolerance.
+
+    Pivots below 1e-12 of their diagonal entry are skipped in any case: what the subtractions leave there is
+    rounding.
 
     Parameters
     ----------
@@ -28,6 +35,8 @@ def rank_revealing_cholesky(gram: Matrix, smallest_pivot: Matrix) -> tuple[Matri
         Positive semidefinite matrix of inner products.
     smallest_pivot : (b,) float64
         Smallest squared residual norm for which row s starts a new direction.
+    most : int, optional
+        Largest number of directions, where the vectors live in a space of so many dimensions.
 
     Returns
     -------
@@ -40,8 +49,9 @@ def rank_revealing_cholesky(gram: Matrix, smallest_pivot: Matrix) -> tuple[Matri
     factor = np.zeros((size, size))
     kept: list[int] = []
     residual = np.diagonal(gram).copy()
+    smallest = np.maximum(smallest_pivot, _ROUNDING * residual)
     for row in range(size):
-        if not residual[row] > smallest_pivot[row]:
+        if not residual[row] > smallest[row] or len(kept) == most:
             continue
         column = len(kept)
         pivot = np.sqrt(residual[row])
@@ -83,7 +93,7 @@ class IncrementalCholesky:
             grown = np.zeros((max(total, 2 * len(self._inverse)),) * 2)
             grown[: self.rank, : self.rank] = self._inverse[: self.rank, : self.rank]
             self._inverse = grown
-        corner = solve_triangular(new[kept], np.eye(len(kept)), lower=True)
+        corner = solve_triangular(new[kept], np.eye(len(kept)), lower=True, check_finite=False)
         self._inverse[self.rank : total, : self.rank] = -corner @ self._upper(rows[kept].T).T
         self._inverse[self.rank : total, self.rank : total] = corner
         self.rank = total

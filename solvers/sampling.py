@@ -27,7 +27,9 @@ _DEPENDENT = {np.dtype(np.float64): 1e-4, np.dtype(np.float32): 1e-2}
 def orthonormalise(blocks: Blocks, vectors: Array) -> None:
     """Make the rows of `vectors`, (m, N), orthonormal in ⟨,⟩ in place, in row order."""
     for _ in range(2):  # the second pass removes the rounding of the first
-        inverse = solve_triangular(np.linalg.cholesky(blocks.gram(vectors)), np.eye(len(vectors)), lower=True)
+        inverse = solve_triangular(
+            np.linalg.cholesky(blocks.gram(vectors)), np.eye(len(vectors)), lower=True, check_finite=False
+        )
         blocks.combine(vectors, [(inverse, vectors.copy())])
 
 

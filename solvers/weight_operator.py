@@ -230,7 +230,8 @@ class LazyOperator(WeightOperator):
 
         blocks.combine(residual, [(-again, directions)], add=True)
         gram = blocks.gram(residual)
-        factor, kept = rank_revealing_cholesky(gram, self.tolerance**2 * squares)
+        room = vectors.shape[1] - basis.rank
+        factor, kept = rank_revealing_cholesky(gram, self.tolerance**2 * squares, most=room)
         new_directions, new_images = basis.room(len(kept), remember)
         started = residual[kept]
         blocks.combine(new_directions, [(_inverse(factor[kept]), started)])
@@ -268,7 +269,7 @@ class LazyOperator(WeightOperator):
 
 
 def _inverse(lower: Array) -> Coordinates:
-    return np.asarray(solve_triangular(lower, np.eye(len(lower)), lower=True))
+    return np.asarray(solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False))
 
 
 class DenseOperator(WeightOperator):
@@ -312,7 +313,7 @@ class DenseOperator(WeightOperator):
             image[:, columns] = vectors @ matrix[:, columns]
 
         self.blocks.each(work, self.rows)
-        return image, vectors / np.sqrt(self.blocks.particles)
+        return image, vectors / vectors.dtype.type(np.sqrt(self.blocks.particles))
 
     def update(self, gradients: Coordinates, features: Coordinates) -> None:
         left = np.ascontiguousarray(gradients.T, self.weights.dtype)

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 import flds
-from tests.conftest import three_samples
+from flds.dynamics import Network
+from flds.settings import resolve
+from solvers.random import Address, Stream
+from tests.conftest import one_sample, three_samples
 
 
 @pytest.mark.parametrize("sampling", ["law", "matched"])
@@ -90,13 +93,35 @@ def test_runs_of_different_depth_share_their_path():
 
 
 def test_particles_are_nested():
-    # by law, the first pass of n particles sees the noise of the first n of N
-    problem = three_samples("tanh", steps=0)
-    few = flds.simulate_resnet(problem, width=2048, depth=4, operator="lazy")
-    many = flds.simulate_resnet(problem, width=4096, depth=4, operator="lazy")
-    # E h_0² over the first half of the particles is known from U alone
-    assert abs(few.feature_variance[0, 0] - many.feature_variance[0, 0]) < 0.2
-    assert few.feature_variance[0, 0] != many.feature_variance[0, 0]
+    # by law, n particles start as the first n of N and meet the same fresh noise
+    problem = one_sample("tanh", steps=0)
+    networks = []
+    for width in (1000, 3000):
+        settings = resolve(problem, width, 2, "law", {"operator": "lazy"})[0]
+        network = Network(problem, settings, 5)
+        with network.blocks.running():
+            network.initialise()
+            network.forward(problem.x, Address(Stream.FORWARD, 0))
+        networks.append(network)
+    few, many = networks
+    np.testing.assert_array_equal(few.input_weights, many.input_weights[:, :1000])
+    np.testing.assert_array_equal(few.readout, many.readout[:, :1000])
+    for a, b in zip(few.layers, many.layers, strict=True):
+        np.testing.assert_array_equal(a.features.images, b.features.images[:, :1000])
+
+
+def test_probes_have_noise_of_their_own():
+    # equal inputs that nobody trains on, in different chunks or sets, are different draws of the same law
+    inputs = np.tile([1.0, -1.0], (66, 1))
+    inputs[1] = [1.0, 1.0]
+    problem = flds.TrainingProblem(
+        inputs, np.ones(66), steps=1, batch_order=np.array([[1]]), test_inputs=inputs[:1], test_targets=[1.0]
+    )
+    solution = flds.simulate_resnet(problem, width=500, depth=2, operator="lazy")
+    outputs = solution.outputs[0]
+    np.testing.assert_allclose(outputs[2:64], outputs[0], atol=1e-6)  # one chunk knows that they are equal
+    assert abs(outputs[64] - outputs[0]) > 1e-4
+    assert abs(solution.test_outputs[0, 0] - outputs[0]) > 1e-4
 
 
 def test_kernels_are_the_inner_products_of_recorded_vectors():
@@ -114,6 +139,15 @@ def test_kernels_are_the_inner_products_of_recorded_vectors():
         # its diagonal is the gradient variance, a mean over the batch
         diagonal = np.einsum("lii->li", theta).reshape(3, 3, 3).mean(axis=2)
         np.testing.assert_allclose(diagonal.T, solution.gradient_variance[:, 1:], rtol=1e-10)
+
+
+def test_kernels_are_nan_where_no_gradient_was_needed():
+    x = np.array([[0.0, 0.0], [1.0, 2.0], [1.0, -1.0]])
+    problem = flds.TrainingProblem(x, [0.0, 1.0, -1.0], steps=2, batch_order=np.array([[0], [1]]))
+    solution = flds.solve_flds(problem, particles=500, depth=2, record_kernels=True, record_every=1)
+    missing = np.isnan(solution.gradient_kernel[0])
+    np.testing.assert_array_equal(missing, [[True, True, True], [True, False, True], [True, True, True]])
+    assert not np.isnan(solution.feature_kernel).any()
 
 
 def test_replicates_are_independent_runs_with_standard_errors():

@@ -80,6 +80,27 @@ def test_divergence_within_the_first_steps(sampling):
     assert solution.status == "diverged"
 
 
+def test_divergence_in_single_precision_with_matched_noise():
+    x = np.random.default_rng(1).standard_normal((4, 4))
+    y = np.sign(np.random.default_rng(100).standard_normal(4))
+    problem = flds.TrainingProblem(x, y, learning_rate=10, steps=25)
+    with pytest.warns(RuntimeWarning, match="training diverged"):
+        solution = flds.solve_flds(problem, particles=400, depth=3, operator="lazy", dtype="float32")
+    assert solution.status == "diverged"
+
+
+def test_more_samples_than_neurons_is_no_divergence():
+    rng = np.random.default_rng(19)
+    problem = flds.TrainingProblem(
+        rng.standard_normal((64, 6)), np.sign(rng.standard_normal(64)), activation="gelu", steps=6, batch_size=5,
+        learning_rate=0.2,
+    )  # fmt: skip
+    for seed in range(5):
+        solution = flds.simulate_resnet(problem, width=40, depth=3, tolerance=0.0, operator="lazy", seed=seed)
+        assert solution.status == "completed"
+        assert solution.rank.max() <= 40
+
+
 def test_rank_budget_ends_the_run_with_a_status():
     with pytest.warns(RuntimeWarning, match=r"the rank outgrew rank_budget \(2, 2\), or memory, after step 1"):
         solution = flds.solve_flds(one_sample(steps=9), particles=500, depth=3, rank_budget=(2, 2))

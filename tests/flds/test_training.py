@@ -89,8 +89,10 @@ def test_matched_noise_is_unbiased_and_reduces_the_spread():
     error = np.sqrt((law.var(0) + matched.var(0)) / 80)[1:]
     assert np.all(np.abs(law.mean(0) - matched.mean(0))[1:] < MARGIN * error)
     spread = np.sqrt(law.var(0).mean(1) / matched.var(0).mean(1))
-    # measured: 9 and 6; a sample standard deviation over 80 runs has a relative error of 8 %
-    assert np.all(spread[1:] > 3)
+    # measured: 14 and 7; a ratio of standard deviations over 80 runs has a relative error of 11 %, and
+    # matching the wrong backward states lowers the first to 9
+    assert spread[1] > 10
+    assert spread[2] > 4
 
 
 def test_fluctuations_over_width_fall_like_one_over_n():

@@ -168,24 +168,58 @@ def test_law_of_products_equals_that_of_a_full_matrix(tied):
 
 def test_matched_noise_is_orthonormal_to_what_it_must_be():
     particles = 3000
-    blocks = Blocks(particles)
     constants = np.random.default_rng(0).standard_normal((3, particles))
-    operator = lazy(particles, tied=True, sampling=MatchedSampling(blocks, constants))
+    sampling = MatchedSampling(Blocks(particles), constants)
+    # independent images are the fresh vectors themselves
+    operator = lazy(particles, tied=False, sampling=sampling)
     rng = np.random.default_rng(1)
-    for step in range(3):
-        a, b = rng.standard_normal((2, 4, particles))
-        older = [constants, a, operator.features.directions.copy(), operator.features.images.copy(),
-                 operator.gradients.directions.copy(), operator.gradients.images.copy()]  # fmt: skip
-        _, c = operator.forward(a, forward(step, 4), a)
-        fresh = operator.features.images[-4:] - operator.blocks.inner(
-            operator.features.directions[-4:], operator.gradients.images
-        ) @ operator.gradients.directions if operator.gradients.rank else operator.features.images[-4:]  # fmt: skip
-        for family in older:
-            if len(family):
-                assert np.abs(fresh @ family.T).max() / particles < 1e-10
+
+    def check(fresh, states, older):
+        for family in [constants, states, *older]:
+            assert np.abs(fresh @ family.T).max(initial=0.0) / particles < 1e-10
         np.testing.assert_allclose(fresh @ fresh.T / particles, np.eye(4), atol=1e-10)
-        _, d = operator.backward(b, backward(step, 4), b)
-        operator.update(0.1 * d, c)
+
+    for step in range(3):
+        a, h, b, g = rng.standard_normal((4, 4, particles))
+        for side, vectors, states, address, multiply in (
+            (operator.features, a, h, forward(step, 4), operator.forward),
+            (operator.gradients, b, g, backward(step, 4), operator.backward),
+        ):
+            older = [family.copy() for other in (operator.features, operator.gradients)
+                     for family in (other.directions, other.images)]  # fmt: skip
+            probe = rng.standard_normal((5, particles))
+            multiply(probe, Address(Stream.PROBE, 0, tuple(range(5))), probe, remember=False)
+            multiply(vectors, address, states)
+            check(side.images[-4:], states, [*older, side.directions])
+        assert len(sampling.members) == len(set(sampling.members)) == sampling.factor.rank
+    # three constants, and every direction and image offered once; the last images await the next call
+    assert sampling.factor.rank == 3 + 4 * 12 - 4
+
+
+@pytest.mark.parametrize("remember", [True, False])
+def test_more_vectors_than_dimensions_left(remember):
+    """A batch larger than the rest of the space reveals what there is, and no rounding errors."""
+    for seed in range(10):
+        operator = lazy(40, seed=seed)
+        rng = np.random.default_rng(seed)
+        first = rng.standard_normal((5, 40))
+        operator.forward(first, forward(0, 5), first)
+        batch = rng.standard_normal((64, 40))
+        image, c = operator.forward(batch, Address(Stream.FORWARD, 1, tuple(range(64))), batch, remember=remember)
+        assert c.shape == (64, 40)
+        assert np.all(np.isfinite(image))
+        np.testing.assert_allclose(c @ c.T, batch @ batch.T / 40, atol=1e-10)
+        assert operator.rank[0] == (40 if remember else 5)
+
+
+def test_coordinates_reproduce_nearly_dependent_vectors():
+    operator = lazy(2000, tolerance=1e-6)
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((1, 2000))
+    for step in range(6):
+        batch = base + 1e-4 * rng.standard_normal((3, 2000))
+        c = operator.forward(batch, forward(step, 3), batch)[1]
+        np.testing.assert_allclose(c @ operator.features.directions, batch, atol=1e-11)
 
 
 @pytest.mark.parametrize("tied", [True, False])
