@@ -81,18 +81,18 @@ def test_matched_noise_is_unbiased_and_reduces_the_spread():
     problem = three_samples("tanh", steps=2)
     runs = {
         sampling: flds.solve_flds(
-            problem, particles=1000, depth=8, sampling=sampling, replicates=80
+            problem, particles=1000, depth=8, sampling=sampling, replicates=200
         ).replicate_outputs for sampling in ("law", "matched")
     }  # fmt: skip
     law, matched = runs["law"], runs["matched"]
     np.testing.assert_allclose(matched[:, 0], 0.0, atol=1e-12)
-    error = np.sqrt((law.var(0) + matched.var(0)) / 80)[1:]
+    error = np.sqrt((law.var(0) + matched.var(0)) / 200)[1:]
     assert np.all(np.abs(law.mean(0) - matched.mean(0))[1:] < MARGIN * error)
     spread = np.sqrt(law.var(0).mean(1) / matched.var(0).mean(1))
-    # measured: 14 and 7; a ratio of standard deviations over 80 runs has a relative error of 11 %, and
+    # measured: 14 and 7; a ratio of standard deviations over 200 runs has a relative error of 7 %, and
     # matching the wrong backward states lowers the first to 9
     assert spread[1] > 10
-    assert spread[2] > 4
+    assert spread[2] > 4.5
 
 
 def test_fluctuations_over_width_fall_like_one_over_n():
