@@ -26,6 +26,16 @@ def seed_number(name: str, value: Any) -> int:
     return seed
 
 
+def noise_grid(noise_depth: Any, depth: int) -> int:
+    """Return the steps of the grid that noise is drawn on: a multiple of `depth`, which is the default."""
+    if noise_depth is None:
+        return depth
+    steps = positive_integer("noise_depth", noise_depth)
+    if steps % depth:
+        raise ValueError(f"noise_depth must be a multiple of depth ({depth}), got {noise_depth}")
+    return steps
+
+
 def positive_number(name: str, value: Any, zero: bool = False) -> float:
     """Return `value` as a finite float above zero (or at least zero)."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

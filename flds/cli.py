@@ -95,12 +95,10 @@ def solve(
     options = {
         "backward_weights": backward_weights, "operator": operator, "tolerance": tolerance,
         "rank_budget": rank_budget, "noise_depth": noise_depth, "record_kernels": record_kernels,
-        "record_every": record_every or max(1, -(-steps // 4)), "dtype": dtype, "threads": threads,
+        "record_every": max(1, -(-steps // 4)) if record_every is None else record_every, "dtype": dtype, "threads": threads,
         "replicates": replicates, "seed": seed,
         "recorded_samples": _spread(problem.samples, 64 if recorded_samples is None else recorded_samples),
     }  # fmt: skip
-    if record_every is not None and record_every < 1:
-        raise ValueError(f"record_every must be at least 1, got {record_every}")
     solution = _run(problem, particles, width, depth, sampling or "matched", options, quiet)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was computed is written, come what may
     solution.save(out)

@@ -16,6 +16,7 @@ import numpy as np
 from flds.problem import TrainingProblem
 from solvers.blocks import Blocks
 
+# Probes share their fresh noise within a chunk; the size bounds memory and the cost of factoring.
 PROBE_CHUNK = 64
 # Resident memory of the interpreter with the libraries a solve imports.
 INTERPRETER_BYTES = 170e6
@@ -197,3 +198,10 @@ def available_memory() -> float:
     if (group / "memory.max").exists() and (bound := (group / "memory.max").read_text().strip()) != "max":
         limits.append(float(bound) - float((group / "memory.current").read_text()))
     return min(limits, default=np.inf)
+
+
+def require_memory(needed: float, remedy: str) -> None:
+    """Raise MemoryError, with the numbers and what to do, if so many bytes are not available."""
+    available = available_memory()
+    if needed > available:
+        raise MemoryError(f"this run needs {needed / 1e9:.3g} GB and {available / 1e9:.3g} GB are available; {remedy}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flds.cost import PROBE_CHUNK
 from flds.problem import TrainingProblem
 from flds.settings import Settings
 from solvers.blocks import Blocks
@@ -22,9 +23,6 @@ from solvers.sampling import MatchedAllSampling, MatchedSampling, Sampling, orth
 from solvers.weight_operator import Coordinates, DenseOperator, LazyOperator, WeightOperator
 
 Array = NDArray[np.floating]
-
-# Probes share their fresh noise within a chunk; the size bounds memory and the cost of factoring.
-PROBE_CHUNK = 64
 
 
 @dataclass

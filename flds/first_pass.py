@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from flds import checks
 from flds.activations import Activation, get_activation
-from flds.cost import available_memory
+from flds.cost import require_memory
 from flds.settings import DTYPES
-from solvers.blocks import Blocks, available_threads
+from solvers.blocks import Blocks, available_threads, compile_kernels
 from solvers.euler_maruyama import McKeanVlasov, euler_maruyama
 from solvers.random import Address, Noise, Stream
 from solvers.solution import Field, Solution, library_versions
@@ -155,16 +155,10 @@ class _FirstPass:
         horizon = checks.positive_number("horizon", horizon)
         particles = checks.positive_integer("particles", particles)
         depth = checks.positive_integer("depth", depth)
-        fine = depth if noise_depth is None else checks.positive_integer("noise_depth", noise_depth)
-        if fine % depth:
-            raise ValueError(f"noise_depth must be a multiple of depth ({depth}), got {noise_depth}")
+        fine = checks.noise_grid(noise_depth, depth)
         self.dtype = np.dtype(checks.choice("dtype", dtype, DTYPES))
         needed = (stored + 2) * particles * self.dtype.itemsize
-        if needed > available_memory():
-            raise MemoryError(
-                f"this run needs {needed / 1e9:.3g} GB and {available_memory() / 1e9:.3g} GB are available; "
-                'lower particles or depth, or use dtype="float32"'
-            )
+        require_memory(needed, 'lower particles or depth, or use dtype="float32"')
         threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
         self.noise = Noise(checks.seed_number("seed", seed), fine // depth)
         self.blocks = Blocks(particles, threads)
@@ -173,10 +167,7 @@ class _FirstPass:
             "activation": self.phi.name, "initial_variance": initial_variance, "horizon": horizon,
             "particles": particles, "depth": depth, "noise_depth": fine, "dtype": dtype,
         }  # fmt: skip
-        self.timings = {"compile": 0.0, "solve": 0.0}
-        start = time.perf_counter()
-        self.noise.fill(np.empty((1, 1), self.dtype), slice(0, 1), Address(Stream.FORWARD))
-        self.timings["compile"] = time.perf_counter() - start
+        self.timings = {"compile": compile_kernels(self.dtype), "solve": 0.0}
 
     def initial(self, stream: Stream, variance: float) -> Array:
         x = np.empty((1, self.blocks.particles), self.dtype)

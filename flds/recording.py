@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flds.dynamics import BackwardPass, ForwardPass, Network
 from flds.problem import TrainingProblem
-from flds.settings import Settings
+from flds.settings import Settings, record_steps
 from solvers.weight_operator import Coordinates
 
 Array = NDArray[np.float64]
@@ -37,7 +37,7 @@ class Recorder:
         self.status = "completed"
         self.completed_steps = 0
         self.unmatched = False
-        self.due = set(settings.record_steps(problem.steps))
+        self.due = record_steps(problem.steps, settings.record_every)
         self.records: list[Record] = []
         self.batch_loss: list[float] = []
         self.rank = np.zeros((settings.depth, 2), np.int64)

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from flds import checks
-from flds.cost import CostEstimate, Workload, available_memory
+from flds.cost import CostEstimate, Workload, available_memory, require_memory
 from flds.problem import TrainingProblem
 from solvers.blocks import available_threads
 
@@ -48,9 +48,10 @@ class Settings:
     def numpy_dtype(self) -> np.dtype:
         return np.dtype(self.dtype)
 
-    def record_steps(self, steps: int) -> list[int]:
-        """Steps at which outputs are recorded: 0, record_every, … and always the last."""
-        return sorted({*range(0, steps + 1, self.record_every), steps})
+
+def record_steps(steps: int, every: int) -> set[int]:
+    """Steps at which outputs are recorded: 0, every, 2 every, … and always the last."""
+    return {*range(0, steps + 1, every), steps}
 
 
 def recording(problem: TrainingProblem, record_every: int | None, recorded_samples: Any) -> tuple[int, tuple[int, ...]]:
@@ -148,12 +149,10 @@ def resolve(
     tolerance = checks.positive_number("tolerance", _given(options, "tolerance", default), zero=True)
     if tolerance >= 1:
         raise ValueError(f"tolerance must be below 1, or everything is dropped, got {tolerance:g}")
-    noise_depth = checks.positive_integer("noise_depth", _given(options, "noise_depth", depth))
-    if noise_depth % depth:
-        raise ValueError(f"noise_depth must be a multiple of depth ({depth}), got {noise_depth}")
+    noise_depth = checks.noise_grid(options.get("noise_depth"), depth)
     kernels = checks.flag("record_kernels", options.get("record_kernels", False))
     every, samples = recording(problem, options.get("record_every"), options.get("recorded_samples"))
-    records = len({*range(0, problem.steps + 1, every), problem.steps})
+    records = len(record_steps(problem.steps, every))
     probed = len(problem.test_x) + (0 if problem.full_batch else len(samples))
     load = Workload.of(
         problem, particles, depth, probes=records * probed, tied=weights == "tied", sampling=sampling,
@@ -208,9 +207,8 @@ def _choose_operator(operator: str, load: Workload) -> tuple[str, str]:
 
 def _rank_budget(budget: tuple[int, int] | None, operator: str, load: Workload) -> tuple[int, int]:
     """Check that the run fits in memory, and decide how far the ranks may grow by default."""
-    available = available_memory()
     if operator == "dense":
-        _require(load.dense_memory(), available, 'lower particles or depth, or use operator="lazy"')
+        require_memory(load.dense_memory(), 'lower particles or depth, or use operator="lazy"')
         return load.particles, load.particles
     remedy = 'lower particles, depth or rank_budget, raise tolerance, or use dtype="float32"'
     if budget is not None:
@@ -223,16 +221,11 @@ def _rank_budget(budget: tuple[int, int] | None, operator: str, load: Workload) 
             checks.positive_integer("rank_budget[1]", backward),
         )
         needed = (min(ranks[0], load.visits), min(ranks[1], load.visits))
-        _require(load.lazy_memory(needed), available, remedy)
+        require_memory(load.lazy_memory(needed), remedy)
         return ranks
     expected = load.expected_rank
-    _require(load.lazy_memory((expected, expected)), available, remedy)
+    require_memory(load.lazy_memory((expected, expected)), remedy)
     base = load.lazy_memory((0, 0))
     each = (load.lazy_memory((expected, expected)) - base) / expected
-    most = int(min(load.visits, max(expected, (0.9 * available - base) / each)))
+    most = int(min(load.visits, max(expected, (0.9 * available_memory() - base) / each)))
     return most, most
-
-
-def _require(needed: float, available: float, remedy: str) -> None:
-    if needed > available:
-        raise MemoryError(f"this run needs {needed / 1e9:.3g} GB and {available / 1e9:.3g} GB are available; {remedy}")

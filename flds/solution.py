@@ -15,7 +15,7 @@ import solvers.solution
 from flds.problem import TrainingProblem
 from flds.recording import Recorder, kernels
 from flds.settings import Settings
-from solvers.solution import Field, concatenate_fields, library_versions
+from solvers.solution import Field, average_replicates, library_versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ def assemble(
     records = min(len(recorder.records) for recorder in recorders)
     seen = min(len(recorder.batch_loss) for recorder in recorders)
     parts = [_replicate_fields(problem, settings, recorder, records, seen) for recorder in recorders]
-    fields = concatenate_fields(parts, averaged=_RECORDED)
+    fields = average_replicates(parts, averaged=_RECORDED)
     if len(parts) > 1:
         outputs = parts[0]["outputs"]
         fields["replicate_outputs"] = Field(

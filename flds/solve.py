@@ -16,7 +16,8 @@ from flds.problem import TrainingProblem
 from flds.recording import Recorder
 from flds.settings import Options, Settings, resolve
 from flds.solution import Solution, assemble
-from solvers.random import Address, Noise, Stream
+from solvers.blocks import compile_kernels
+from solvers.random import Address, Stream
 from solvers.weight_operator import RankBudgetExceeded
 
 _EXPLANATIONS = {
@@ -145,7 +146,7 @@ def _solve(
     problem: TrainingProblem, particles: int, depth: int, sampling: str, progress: bool, options: Options, solver: str
 ) -> Solution:
     settings, cost, notes = resolve(problem, particles, depth, sampling, options)
-    timings = {"compile": _compile(settings)}
+    timings = {"compile": compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
     recorders: list[Recorder] = []
     total = settings.replicates * (problem.steps + 1)
@@ -204,14 +205,6 @@ def _replicate_seed(seed: int, replicate: int) -> int:
     if replicate == 0:
         return seed
     return int(np.random.SeedSequence((seed, replicate)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _compile(settings: Settings) -> float:
-    """Compile, or load from the cache, the kernels of this precision; return the seconds it took."""
-    start = time.perf_counter()
-    out = np.empty((1, 1), settings.numpy_dtype)
-    Noise(0).fill(out, slice(0, 1), Address(Stream.FORWARD))
-    return time.perf_counter() - start
 
 
 def _progress_bar(total: int, shown: bool):  # type: ignore[no-untyped-def]

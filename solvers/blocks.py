@@ -8,6 +8,7 @@ order in float64, so the same bits come out for any number of threads.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from solvers import products
-from solvers.random import NOISE_BLOCK, Address, Noise
+from solvers.random import NOISE_BLOCK, Address, Noise, Stream
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
@@ -42,6 +43,17 @@ def available_threads() -> int:
 def partition(count: int, size: int) -> list[slice]:
     """Cut range(count) into slices of `size`, the last one shorter."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def compile_kernels(dtype: np.dtype) -> float:
+    """Compile, or load from the cache, every kernel for this precision; return the seconds it took."""
+    start = time.perf_counter()
+    blocks, vectors = Blocks(1), np.ones((1, 1), dtype)
+    blocks.fill(vectors, Noise(0), Address(Stream.FORWARD))
+    blocks.gram(vectors)
+    blocks.combine(vectors, [(blocks.inner(vectors, vectors), vectors.copy())])
+    blocks.mean_squares(vectors)
+    return time.perf_counter() - start
 
 
 @cache

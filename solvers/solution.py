@@ -182,7 +182,7 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy", "numba")}
 
 
-def concatenate_fields(parts: list[dict[str, Field]], averaged: tuple[str, ...]) -> dict[str, Field]:
+def average_replicates(parts: list[dict[str, Field]], averaged: tuple[str, ...]) -> dict[str, Field]:
     """Combine replicates: the mean of every field named in `averaged`, with its standard error."""
     fields: dict[str, Field] = {}
     for name, first in parts[0].items():
