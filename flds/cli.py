@@ -161,8 +161,8 @@ def _problem(
     loss: str | None, batch_size: int | None, batch_order: str, batch_seed: int,
     train_samples: int | None, test_samples: int | None,
 ) -> TrainingProblem:  # fmt: skip
-    from flds.checks import positive_integer
     from flds.problem import TrainingProblem
+    from solvers.checks import positive_integer
 
     train = len(dataset.inputs) if train_samples is None else positive_integer("train_samples", train_samples)
     test = 1000 if test_samples is None else positive_integer("test_samples", test_samples)
@@ -182,7 +182,7 @@ def _spread(samples: int, count: int) -> list[int]:
     """Indices of `count` samples, spread evenly; all of them if there are fewer."""
     import numpy as np
 
-    from flds.checks import positive_integer
+    from solvers.checks import positive_integer
 
     count = positive_integer("recorded_samples", count)
     return [int(i) for i in np.unique(np.linspace(0, samples - 1, min(count, samples)).astype(int))]

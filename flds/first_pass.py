@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flds import checks
 from flds.activations import Activation, get_activation
-from flds.cost import require_memory
 from flds.settings import DTYPES
-from solvers.blocks import Blocks, available_threads, compile_kernels
-from solvers.euler_maruyama import McKeanVlasov, euler_maruyama
+from solvers import checks
+from solvers.blocks import Blocks, available_threads
+from solvers.brownian import BrownianMotion
+from solvers.equation import McKeanVlasov
+from solvers.integrate import Ensemble, compile_kernels, integrate
+from solvers.memory import require_memory
 from solvers.random import Address, Noise, Stream
 from solvers.solution import Field, Solution, library_versions
 
@@ -21,22 +24,20 @@ Array = NDArray[np.floating]
 
 
 def forward_equation(phi: Activation) -> McKeanVlasov:
-    """dh = σ_t dw with σ_t² = E φ(h)² (Prop. 2); moments E φ(h)², E h²."""
-
-    def moments(t: float, h: Array) -> Array:
-        return np.stack([phi.value(h) ** 2, h * h])
-
-    return McKeanVlasov(moments, lambda t, h, m, field: float(np.sqrt(m[0])))
+    """dh = σ_t dw with σ_t² = E φ(h)² (Prop. 2); the moments are E φ(h)² and E h²."""
+    return McKeanVlasov(
+        diffusion=lambda t, h, m: np.sqrt(m[0]),
+        moments=lambda t, h: np.stack([phi.value(h) ** 2, h * h]),
+        noise="additive",
+        vectorized=True,
+    )
 
 
 def backward_equation(phi: Activation) -> McKeanVlasov:
-    """dg = φ'(h_t) √(E g²) dw̃ from t = T down to 0 (Prop. 3, erratum: E g², not (E g)²); moment E g²."""
-
-    def diffusion(t: float, g: Array, m: NDArray[np.float64], h: Array | None) -> Array:
-        assert h is not None
-        return phi.derivative(h) * float(np.sqrt(m[0]))
-
-    return McKeanVlasov(lambda t, g: (g * g)[None], diffusion)
+    """dg = φ'(h_t) √(E g²) dw̃ from t = T down to 0 (Prop. 3, erratum: E g², not (E g)²); h is the field."""
+    return McKeanVlasov(
+        diffusion=lambda t, g, m, h: phi.derivative(h) * np.sqrt(m), moments=lambda t, g: g * g, vectorized=True
+    )
 
 
 def solve_forward(
@@ -87,10 +88,11 @@ def solve_forward(
     Paper F, Proposition 2.
     """
     run = _FirstPass(activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
+    variance = np.full(depth + 1, np.nan)
     with run.blocks.running():
-        h = run.initial(Stream.INPUT, initial_variance)
-        moments = run.solve(forward_equation(run.phi), h, run.times, Stream.FORWARD)
-    return run.solution(moments[:, 1], h, "h", seed)
+        for step, now in enumerate(run.forward()):
+            variance[step] = now.m[1]
+    return run.solution(variance, now.x[0], "h", seed)
 
 
 def solve_backward(
@@ -126,21 +128,14 @@ def solve_backward(
     run = _FirstPass(
         activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads, stored=depth + 1
     )
-    path = np.empty((depth + 1, particles), run.dtype)
-
-    def keep(step: int, h: Array) -> None:
-        path[step] = h
-
+    path, variance = np.empty((depth + 1, particles), run.dtype), np.full(depth + 1, np.nan)
     with run.blocks.running():
-        h = run.initial(Stream.INPUT, initial_variance)
-        run.solve(forward_equation(run.phi), h, run.times, Stream.FORWARD, observe=keep)
-        g = run.initial(Stream.READOUT, 1.0)
+        for step, now in enumerate(run.forward()):
+            path[step] = now.x[0]
         # the step from depth ℓ to ℓ - 1 multiplies by φ'(h_{ℓ-1}), the field where it arrives
-        moments = run.solve(
-            backward_equation(run.phi), g, run.times[::-1], Stream.BACKWARD,
-            field=lambda step, block: path[depth - 1 - step, block],
-        )  # fmt: skip
-    return run.solution(moments[::-1, 0], g, "g", seed)
+        for step, now in enumerate(run.backward(lambda step: path[max(depth - 1 - step, 0), :, None])):
+            variance[depth - step] = now.m[0]
+    return run.solution(variance, now.x[0], "g", seed)
 
 
 class _FirstPass:
@@ -160,32 +155,45 @@ class _FirstPass:
         needed = (stored + 2) * particles * self.dtype.itemsize
         require_memory(needed, 'lower particles or depth, or use dtype="float32"')
         threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
-        self.noise = Noise(checks.seed_number("seed", seed), fine // depth)
         self.blocks = Blocks(particles, threads)
-        self.times = np.linspace(0.0, horizon, depth + 1)
+        self.seed, self.depth, self.fine = checks.seed_number("seed", seed), depth, fine
+        self.initial_variance, self.horizon = initial_variance, horizon
         self.settings: dict[str, Any] = {
             "activation": self.phi.name, "initial_variance": initial_variance, "horizon": horizon,
             "particles": particles, "depth": depth, "noise_depth": fine, "dtype": dtype,
         }  # fmt: skip
-        self.timings = {"compile": compile_kernels(self.dtype), "solve": 0.0}
+        self.timings = {"compile": 0.0, "solve": 0.0}
 
-    def initial(self, stream: Stream, variance: float) -> Array:
+    def forward(self) -> Iterator[Ensemble]:
+        """Yield h at every depth from 0 to L."""
+        path = BrownianMotion(0.0, self.horizon, self.depth, 1, self.seed, self.fine, Stream.FORWARD)
+        return self._solve(forward_equation(self.phi), Stream.INPUT, self.initial_variance, path)
+
+    def backward(self, h: Callable[[int], Array]) -> Iterator[Ensemble]:
+        """Yield g at every depth from L to 0."""
+        path = BrownianMotion(self.horizon, 0.0, self.depth, 1, self.seed, self.fine, Stream.BACKWARD)
+        return self._solve(backward_equation(self.phi), Stream.READOUT, 1.0, path, h)
+
+    def _solve(
+        self, equation: McKeanVlasov, stream: Stream, variance: float, path: BrownianMotion,
+        field: Callable[[int], Array] | None = None,
+    ) -> Iterator[Ensemble]:  # fmt: skip
         x = np.empty((1, self.blocks.particles), self.dtype)
-        self.blocks.fill(x, Noise(self.noise.seed), Address(stream))  # without depth there is no refinement
+        self.blocks.fill(x, Noise(self.seed), Address(stream))  # without depth there is no refinement
         x *= np.sqrt(variance)
-        first: Array = x[0]
-        return first
-
-    def solve(self, equation: McKeanVlasov, x: Array, times: NDArray[np.float64], stream: Stream, **rest: Any
-              ) -> NDArray[np.float64]:  # fmt: skip
+        kind = "none" if field is None else "number"
+        outside = np.zeros((1, 0)) if field is None else field(0)
+        form = equation.form(path.t0, x, True, outside, kind)
+        self.timings["compile"] += compile_kernels(equation, form, x, outside, path, "euler_maruyama")
         start = time.perf_counter()
-        moments = euler_maruyama(equation, x, times, blocks=self.blocks, noise=self.noise, stream=stream, **rest)
+        yield from integrate(equation, form, x, path, blocks=self.blocks, field=field)
         self.timings["solve"] += time.perf_counter() - start
-        return moments
 
     def solution(self, variance: NDArray[np.float64], particles: Array, symbol: str, seed: int) -> Solution:
         fields = {
-            "depth_grid": Field(("depth_point",), self.times, "depth t", "horizon units"),
+            "depth_grid": Field(
+                ("depth_point",), np.linspace(0.0, self.horizon, self.depth + 1), "depth t", "horizon units"
+            ),
             "variance": Field(("depth_point",), variance, f"mean square E {symbol}²"),
             "final_particles": Field(("particle",), particles, f"{symbol} where the solve ended"),
         }

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flds import checks
 from flds.activations import Activation, get_activation
 from flds.losses import Loss, get_loss
+from solvers import checks
 
 Array = NDArray[np.float64]
 

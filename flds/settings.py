@@ -8,10 +8,11 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from flds import checks
-from flds.cost import CostEstimate, Workload, available_memory, require_memory
+from flds.cost import CostEstimate, Workload
 from flds.problem import TrainingProblem
+from solvers import checks
 from solvers.blocks import available_threads
+from solvers.memory import available_memory, require_memory
 
 OPERATORS = ("auto", "lazy", "dense")
 BACKWARD_WEIGHTS = ("tied", "independent")

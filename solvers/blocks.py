@@ -122,8 +122,8 @@ class Blocks:
                 first += len(part)
 
         if sums.size:
-            self._on_groups(work, rows * right.size)
-        return self._mean(sums)
+            self.on_groups(work, rows * right.size)
+        return self.total(sums) / self.particles
 
     def gram(self, vectors: Array) -> Matrix:
         """Return ⟨v_i, v_j⟩ computed in float64, because pivots may lie below float32 rounding."""
@@ -133,10 +133,10 @@ class Blocks:
     def mean_squares(self, vectors: Array) -> Matrix:
         """Return ⟨v_i, v_i⟩, (rows,)."""
         sums = np.zeros((len(self.groups), len(vectors), 1))
-        self._on_groups(
+        self.on_groups(
             lambda groups: products.squares(vectors, groups.start, groups.stop, self.group_size, sums), vectors.size
         )
-        return self._mean(sums)[:, 0]
+        return self.total(sums)[:, 0] / self.particles
 
     def combine(self, out: Array, terms: Sequence[tuple[Array, Array]], add: bool = False) -> None:
         """Set out = Σ coefficients @ vectors over the terms, or add it to `out` with `add=True`."""
@@ -151,25 +151,16 @@ class Blocks:
             for index, (coefficients, vectors) in enumerate(terms):
                 products.combine(coefficients, vectors, start, stop, float(add or index > 0), out)
 
-        self._on_groups(work, self.particles * sum(c.size for c, _ in terms))
+        self.on_groups(work, self.particles * sum(c.size for c, _ in terms))
 
-    def mean(self, work: Callable[[slice], NDArray[np.floating]]) -> Matrix:
-        """Return 1/N times the sum over groups of the arrays `work(group)` returns."""
-        sums: list[NDArray[np.floating]] = [np.empty(0)] * len(self.groups)
-
-        def store(group: int) -> None:
-            sums[group] = work(self.groups[group])
-
-        self._run(store, range(len(self.groups)))
-        return self._mean(sums)
-
-    def _mean(self, sums: Sequence[NDArray[np.floating]] | Matrix) -> Matrix:
+    def total(self, sums: Sequence[NDArray[np.floating]] | Matrix) -> Matrix:
+        """Return the sum of one array for each group, added in their order."""
         total = sums[0].astype(np.float64)
         for part in sums[1:]:
             total += part
-        return total / self.particles
+        return total
 
-    def _on_groups(self, work: Callable[[slice], None], size: float) -> None:
+    def on_groups(self, work: Callable[[slice], None], size: float = np.inf) -> None:
         """Call `work` on consecutive groups, one stretch for each thread."""
         self._run(work, partition(len(self.groups), -(-len(self.groups) // self.threads)), size)
 

@@ -39,6 +39,8 @@ class Stream(IntEnum):
     PROBE = 4
     WEIGHTS = 5
     BACKWARD_WEIGHTS = 6
+    PATH = 7
+    COMMON = 8
 
 
 def _ziggurat_tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:

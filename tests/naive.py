@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 MASK = 2**64 - 1
@@ -78,3 +80,28 @@ def dense_outputs(problem, width, depth, seeds, backward_weights="tied", rng_see
         v = new_v
         u = u - rate * np.einsum("sbn,bd->snd", g, x) / np.sqrt(d)
     return np.stack(outputs, axis=1)
+
+
+def mean_field_path(x, times, dw, drift, diffusion, psi, scheme="euler_maruyama", slope=None):
+    """Particles (N, D) at the end of `times`; dw is (steps, N, K), and b, s and ψ take all particles at once.
+
+    s(t, x, m) is (N, D, K). For Milstein, slope(t, x, m) is ∂s_i/∂x_i, (N, D), of a diagonal s.
+    """
+
+    def change(t, dt, x, w):
+        m = psi(t, x).mean(0)
+        return drift(t, x, m) * dt + np.einsum("pik,pk->pi", diffusion(t, x, m), w)
+
+    for step, (t, following) in enumerate(itertools.pairwise(times)):
+        w, dt = dw[step], following - t
+        if scheme == "heun":
+            first = change(t, dt, x, w)
+            x = x + (first + change(following, dt, x + first, w)) / 2
+        else:
+            moved = x + change(t, dt, x, w)
+            if scheme == "milstein":
+                m = psi(t, x).mean(0)
+                s = np.einsum("pii->pi", diffusion(t, x, m))
+                moved += s * slope(t, x, m) * (w**2 - abs(dt)) / 2
+            x = moved
+    return x

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from flds import checks
 from flds.activations import Activation, get_activation
 from flds.problem import TrainingProblem
 from flds.settings import BACKWARD_WEIGHTS
+from solvers import checks
 
 Array = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flds import checks
 from flds.problem import TrainingProblem
+from solvers import checks
 from solvers.solution import Field, Solution, library_versions
 
 _ACTIVATIONS = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import flds
-from flds.cost import Workload, available_memory
+from flds.cost import Workload
+from solvers.memory import available_memory
 from tests.conftest import one_sample, three_samples
 
 

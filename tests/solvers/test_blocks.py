@@ -70,8 +70,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(threads, particles):
             out, noise = np.empty_like(a), np.empty_like(a)
             blocks.combine(out, [(blocks.inner(a, b), b)])
             blocks.fill(noise, Noise(5), Address(Stream.FORWARD, 0, tuple(range(5))))
-            mean = blocks.mean(lambda group: a[:, group].sum(axis=1))
-            results.append((blocks.inner(a, b), out, noise, blocks.mean_squares(b), mean))
+            results.append((blocks.inner(a, b), out, noise, blocks.mean_squares(b)))
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -26,13 +26,13 @@ def seed_number(name: str, value: Any) -> int:
     return seed
 
 
-def noise_grid(noise_depth: Any, depth: int) -> int:
-    """Return the steps of the grid that noise is drawn on: a multiple of `depth`, which is the default."""
-    if noise_depth is None:
-        return depth
-    steps = positive_integer("noise_depth", noise_depth)
-    if steps % depth:
-        raise ValueError(f"noise_depth must be a multiple of depth ({depth}), got {noise_depth}")
+def noise_grid(fine: Any, coarse: int, names: tuple[str, str] = ("noise_depth", "depth")) -> int:
+    """Return the steps of the grid that noise is drawn on: a multiple of `coarse`, which is the default."""
+    if fine is None:
+        return coarse
+    steps = positive_integer(names[0], fine)
+    if steps % coarse:
+        raise ValueError(f"{names[0]} must be a multiple of {names[1]} ({coarse}), got {fine}")
     return steps
 
 
@@ -44,6 +44,20 @@ def positive_number(name: str, value: Any, zero: bool = False) -> float:
     if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {number:g}")
     return number
+
+
+def interval(t0: Any, t1: Any) -> tuple[float, float]:
+    """Return the ends of a time interval, finite and distinct, in the order given."""
+    ends = []
+    for name, value in (("t0", t0), ("t1", t1)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{name} must be a number, got {value!r}")
+        if not np.isfinite(float(value)):
+            raise ValueError(f"{name} must be finite, got {value}")
+        ends.append(float(value))
+    if ends[0] == ends[1]:
+        raise ValueError(f"t0 and t1 must differ, got {t0} for both")
+    return ends[0], ends[1]
 
 
 def choice(name: str, value: Any, valid: tuple[str, ...]) -> str:

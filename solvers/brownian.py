@@ -1,0 +1,122 @@
+"""Brownian motions of the particles on a grid of times, replayable in any order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers import checks
+from solvers.random import NOISE_BLOCK, Address, Noise, Stream
+
+
+@dataclass(frozen=True)
+class BrownianMotion:
+    """Independent Brownian motions, `motions` for each particle, on `steps` equal intervals from t0 to t1.
+
+    An increment depends on (seed, motion, interval, particle) and on nothing that was drawn before it. Two
+    grids with the same `noise_steps`, interval and seed carry the same path; t0 and t1 may be exchanged.
+
+    Parameters
+    ----------
+    t0, t1 : float
+        Ends of the time interval.
+    steps : int
+        Number of intervals.
+    motions : int
+        Number of Brownian motions of one particle.
+    seed : int
+        From 0 to 2**63 - 1.
+    noise_steps : int, optional
+        A multiple of `steps`, by default `steps`: the grid on which the path is drawn.
+    common : bool
+        The motions that all particles share, instead of the particles' own.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a number is not valid.
+    """
+
+    t0: float
+    t1: float
+    steps: int
+    motions: int = 1
+    seed: int = 0
+    noise_steps: int | None = None
+    stream: Stream = Stream.PATH
+
+    def __post_init__(self) -> None:
+        checks.interval(self.t0, self.t1)
+        checks.positive_integer("steps", self.steps)
+        checks.positive_integer("motions", self.motions)
+        checks.seed_number("seed", self.seed)
+        checks.noise_grid(self.noise_steps, self.steps, ("noise_steps", "steps"))
+
+    @property
+    def dt(self) -> float:
+        """Length of one interval."""
+        return abs(self.t1 - self.t0) / self.steps
+
+    @cached_property
+    def times(self) -> NDArray[np.float64]:
+        """The grid, (steps + 1,), from t0 to t1."""
+        return np.linspace(self.t0, self.t1, self.steps + 1)
+
+    @cached_property
+    def address(self) -> Address:
+        """Where the normals are found."""
+        return Address(self.stream, 0, tuple(range(self.motions)))
+
+    @cached_property
+    def noise(self) -> Noise:
+        """The normals of one interval each."""
+        return Noise(self.seed, (self.noise_steps or self.steps) // self.steps)
+
+    def increments(
+        self, particles: int | Sequence[int] | slice = 0, intervals: int | slice | None = None
+    ) -> NDArray[np.float64]:
+        """Return the increments of W over intervals of the grid, counted in increasing time.
+
+        Parameters
+        ----------
+        particles : int, sequence of int or slice with a stop
+            Which particles.
+        intervals : int or slice, optional
+            Which intervals; all of them by default.
+
+        Returns
+        -------
+        increments : (intervals, particles, motions) float64
+
+        Raises
+        ------
+        ValueError, IndexError
+            If a particle is negative or a slice has no stop, or if there is no such interval.
+        """
+        wanted = _indices(particles)
+        layers = np.arange(self.steps)[slice(None) if intervals is None else intervals]
+        out = np.empty((np.size(layers), len(wanted), self.motions))
+        blocks, places = np.divmod(wanted, NOISE_BLOCK)
+        normals = np.empty((self.motions, NOISE_BLOCK))
+        for row, layer in enumerate(np.atleast_1d(layers)):
+            for block in np.unique(blocks):
+                start, here = int(block) * NOISE_BLOCK, blocks == block
+                self.noise.fill(normals, slice(start, start + NOISE_BLOCK), self.address, int(layer), offset=start)
+                out[row, here] = normals[:, places[here]].T
+        return out * math.sqrt(self.dt)
+
+
+def _indices(particles: int | Sequence[int] | slice) -> NDArray[np.intp]:
+    if isinstance(particles, slice):
+        if particles.stop is None or particles.stop < 0 or (particles.start or 0) < 0:
+            raise ValueError(f"a slice of particles needs a stop, and no negative ends, got {particles}")
+        return np.arange(particles.stop)[particles]
+    wanted = np.atleast_1d(np.asarray(particles))
+    if wanted.dtype.kind not in "iu" or wanted.ndim != 1 or (wanted < 0).any():
+        raise ValueError(f"particles must be integers of at least 0 or a slice, got {particles!r}")
+    return wanted.astype(np.intp)

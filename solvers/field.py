@@ -1,0 +1,88 @@
+"""External fields: what the coefficients of an equation depend on beside time, position and means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers import checks
+
+
+@dataclass(frozen=True, eq=False)
+class ExternalField:
+    """A quantity given beforehand, for all particles or for each, constant or along a path.
+
+    Parameters
+    ----------
+    values : array of float
+        The axes are time (with `times`), particle (with ``per_particle=True``), and, if the field has F
+        components instead of being a number, (F,).
+    times : (T,) array, optional
+        Distinct times of the values; between them the field is linear. A solve needs them to cover its interval.
+    per_particle : bool
+        Whether each particle has its own value.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If values or times are not finite numbers, or their shapes do not fit together.
+
+    Examples
+    --------
+    ``ExternalField(frequencies, per_particle=True)`` gives every oscillator its own frequency;
+    ``ExternalField(run.particles, run.times, per_particle=True)`` is the stored path of another run.
+    """
+
+    values: Any
+    times: Any = None
+    per_particle: bool = False
+    kind: str = field(init=False, default="number")
+
+    def __post_init__(self) -> None:
+        values = np.asarray(checks.finite("field", self.values), np.float64, order="C")
+        checks.flag("per_particle", self.per_particle)
+        lead = (self.times is not None) + self.per_particle
+        if values.ndim not in (lead, lead + 1):
+            axes = [*(["times"] if self.times is not None else []), *(["particles"] if self.per_particle else [])]
+            raise ValueError(
+                f"field must have the axes ({', '.join(axes)}) and at most one more, got shape {values.shape}"
+            )
+        object.__setattr__(self, "kind", "number" if values.ndim == lead else "vector")
+        if self.times is not None:
+            times = np.asarray(checks.finite("times of the field", self.times), np.float64)
+            if times.shape != values.shape[:1] or len(np.unique(times)) != len(times):
+                raise ValueError(f"field has {values.shape[:1]} values in time, which need as many distinct times")
+            order = np.argsort(times)
+            object.__setattr__(self, "times", times[order])
+            values = values if np.all(np.diff(order) == 1) else values[order]
+        object.__setattr__(self, "values", values)
+
+    def check(self, t0: float, t1: float, particles: int) -> None:
+        """Raise ValueError unless the field covers an interval of time and so many particles."""
+        if self.per_particle and self.values.shape[self.times is not None] != particles:
+            count = self.values.shape[self.times is not None]
+            raise ValueError(f"field has values for {count} particles, but there are {particles}")
+        if self.times is not None and (min(t0, t1) < self.times[0] or max(t0, t1) > self.times[-1]):
+            raise ValueError(f"field covers times {self.times[0]:g} to {self.times[-1]:g}, but the solve goes outside")
+
+    def at(self, t: float) -> NDArray[np.float64]:
+        """Return the field at time t, (N, F), or (1, F) where it is the same for all particles."""
+        value = self.values
+        if self.times is not None:
+            after = int(np.clip(np.searchsorted(self.times, t), 1, max(1, len(self.times) - 1)))
+            if len(self.times) == 1 or t == self.times[after - 1]:
+                value = value[after - 1]
+            elif t == self.times[after]:
+                value = value[after]
+            else:
+                weight = (t - self.times[after - 1]) / (self.times[after] - self.times[after - 1])
+                value = (1 - weight) * value[after - 1] + weight * value[after]
+        return np.reshape(value, (-1 if self.per_particle else 1, 1 if self.kind == "number" else value.shape[-1]))
+
+
+def as_field(given: Any) -> ExternalField | None:
+    """Return a field from None, a number, an (F,) array for all particles, or an `ExternalField`."""
+    return given if given is None or isinstance(given, ExternalField) else ExternalField(given)

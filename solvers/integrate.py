@@ -1,0 +1,152 @@
+"""The particles of a McKean–Vlasov equation, followed from one end of a grid of times to the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.blocks import Blocks
+from solvers.brownian import BrownianMotion
+from solvers.cholesky import rank_revealing_cholesky
+from solvers.equation import Form, McKeanVlasov
+from solvers.random import NOISE_BLOCK
+from solvers.schemes import Draw, kernels
+
+Array = NDArray[np.floating]
+Matrix = NDArray[np.float64]
+
+# Particles that functions of arrays take at a time, so that temporaries stay in cache.
+ARRAY_BLOCK = 16 * NOISE_BLOCK
+
+
+class Ensemble(NamedTuple):
+    """The particles at one time of the grid."""
+
+    step: int
+    t: float
+    x: Array  # (D, N); overwritten by later steps
+    m: Matrix  # (M,)
+    factor: Matrix  # (D, D), or empty without mean-field noise
+    finite: bool
+
+
+def integrate(
+    equation: McKeanVlasov,
+    form: Form,
+    x: Array,
+    brownian: BrownianMotion,
+    *,
+    blocks: Blocks,
+    common: BrownianMotion | None = None,
+    field: Callable[[int], Array] | None = None,
+    scheme: str = "euler_maruyama",
+) -> Iterator[Ensemble]:
+    """Yield the particles at every time of the grid, the first included, until one is not finite.
+
+    Parameters
+    ----------
+    equation, form
+        What is solved.
+    x : (D, N) array
+        The particles at t0; used as working space.
+    brownian, common : BrownianMotion
+        The grid and the motions of the particles, and the motions they share.
+    blocks : Blocks
+        The partition of the particles, running.
+    field : callable, optional
+        field(j) is the external field at the j-th time, (N or 1, F).
+    scheme : str
+        One of `SCHEMES`.
+    """
+    run = _Run(equation, form, scheme, blocks, brownian)
+    y = np.empty_like(x)
+    times, steps = brownian.times, brownian.steps
+    shared = np.zeros((steps, 0)) if common is None else common.increments()[:, 0]
+    outside = field or (lambda step: np.zeros((1, 0)))
+    now = run.measure(times[0], x)
+    yield now
+    for step in range(steps):
+        t, dt = times[step], times[step + 1] - times[step]
+        layer = step if dt > 0 else steps - 1 - step
+        noise = layer, shared[layer][:, None]
+        now = run.advance(now, y, 1.0, t, dt, outside(step), *noise)
+        if scheme == "heun" and now.finite:
+            now = run.advance(now, x, 0.5, t + dt, dt, outside(step + 1), *noise)
+        else:
+            x, y = y, x
+        now = now._replace(step=step + 1, t=times[step + 1])
+        yield now
+        if not now.finite:
+            return
+
+
+def compile_kernels(
+    equation: McKeanVlasov, form: Form, x: Array, field: Array, brownian: BrownianMotion, scheme: str
+) -> float:
+    """Compile, or load from the cache, by making one step of the first particle; return the seconds it took."""
+    start = time.perf_counter()
+    once = BrownianMotion(brownian.t0, brownian.t1, 1, form.motions)
+    motions = form.common[-1] if form.common else form.dimension
+    common = None if equation.common is None else BrownianMotion(0.0, 1.0, 1, motions)
+    here = np.ascontiguousarray(field[:1])
+    for _ in integrate(
+        equation, form, x[:, :1].copy(), once, blocks=Blocks(1), common=common, field=lambda step: here, scheme=scheme
+    ):
+        pass
+    return time.perf_counter() - start
+
+
+class _Run:
+    """Kernels of an equation on the threads of a solve."""
+
+    def __init__(
+        self, equation: McKeanVlasov, form: Form, scheme: str, blocks: Blocks, brownian: BrownianMotion
+    ) -> None:
+        self.kernels, self.blocks, self.brownian = kernels(equation, form, scheme == "milstein"), blocks, brownian
+        self.form, self.correlated = form, equation.noise == "mean_field"
+        self.width = form.moments + self.correlated * form.dimension**2 + 1
+        self.block = min(blocks.group_size, ARRAY_BLOCK) if equation.vectorized else NOISE_BLOCK
+        self.positions = np.array(brownian.address.positions, np.int64)
+
+    def measure(self, t: float, x: Array) -> Ensemble:
+        """Return the particles at t0 with their means."""
+        return self._sum(t, x, lambda groups, sums: self.kernels.measure(x, t, sums, *groups))
+
+    def advance(
+        self, start: Ensemble, target: Array, weight: float, t: float, dt: float, field: Array, layer: int,
+        common: Matrix,
+    ) -> Ensemble:  # fmt: skip
+        """Make one step from `start` into `target`."""
+        draw = Draw(
+            self.brownian.seed, int(self.brownian.stream), 0, self.positions, layer, self.brownian.noise.refinement
+        )
+        return self._sum(
+            t, target,
+            lambda groups, sums: self.kernels.advance(
+                start.x, target, weight, t, dt, start.m, field, common, start.factor, draw, sums, *groups
+            ),
+        )  # fmt: skip
+
+    def _sum(self, t: float, x: Array, work: Callable[[tuple[int, int, int, int], Matrix], None]) -> Ensemble:
+        blocks, form = self.blocks, self.form
+        sums = np.zeros((len(blocks.groups), self.width))
+        blocks.on_groups(lambda groups: work((groups.start, groups.stop, blocks.group_size, self.block), sums))
+        total = blocks.total(sums)
+        m, squares = np.split(total[:-1] / blocks.particles, [form.moments])
+        finite = total[-1] == 0 and bool(np.isfinite(total).all())
+        factor = np.zeros((0, 0))
+        if self.correlated and finite:
+            factor = _covariance_factor(squares.reshape(form.dimension, form.dimension))
+        return Ensemble(0, t, x, np.ascontiguousarray(m), factor, finite)
+
+
+def _covariance_factor(covariance: Matrix) -> Matrix:
+    """Return (D, D) C with C Cᵀ = covariance; a direction keeps the motion of the component that revealed it."""
+    factor, kept = rank_revealing_cholesky(covariance, np.zeros(len(covariance)))
+    full = np.zeros_like(covariance)
+    full[:, kept] = factor
+    return full

@@ -1,0 +1,297 @@
+"""Solve a McKean–Vlasov equation with N interacting particles."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers import checks
+from solvers.blocks import Blocks, available_threads
+from solvers.brownian import BrownianMotion
+from solvers.equation import Form, McKeanVlasov, reason
+from solvers.field import ExternalField, as_field
+from solvers.integrate import Ensemble, compile_kernels, integrate
+from solvers.memory import require_memory
+from solvers.random import NOISE_BLOCK, Stream
+from solvers.schemes import SCHEMES
+from solvers.solution import Field, Solution, library_versions
+from solvers.statistics import Save, Saved, chosen
+
+Array = NDArray[np.float64]
+Sampler = Callable[[np.random.Generator, int], Any]
+
+# Records that are kept by default, evenly over the grid, beside the first.
+_RECORDS = 100
+# Arrays as large as the particles that a solve holds.
+_HELD = 4
+
+
+def solve(
+    equation: McKeanVlasov,
+    x0: Any,
+    t0: float,
+    t1: float,
+    steps: int,
+    *,
+    scheme: str = "euler_maruyama",
+    seed: int = 0,
+    save_at: Any = None,
+    save: Save | Iterable[Save] | Mapping[str, Save] = ("mean", "variance"),
+    particles: int | None = None,
+    field: Any = None,
+    noise_steps: int | None = None,
+    threads: int | None = None,
+) -> Solution:
+    """Solve dX = b(t, X, m) dt + s(t, X, m) dW with m_t = E[ψ(t, X_t)] by interacting particles.
+
+    Parameters
+    ----------
+    equation : McKeanVlasov
+        The coefficients.
+    x0 : (N,) or (N, D) array, or callable
+        The particles at t0: numbers, or vectors. Or a sampler, a function of (numpy.random.Generator, n) that
+        returns n of them; it is called for blocks of 2,048, so that the first particles of a larger run are
+        those of a smaller one.
+    t0, t1 : float
+        The solve goes from t0 to t1. With t1 < t0 time runs backward: dt is negative, and the Brownian
+        increments are those of the forward path, added with the sign they have there.
+    steps : int
+        Number of equal steps.
+    scheme : str
+        "euler_maruyama": strong order ½, or 1 for additive noise; weak order 1. "milstein": strong order 1
+        for diagonal noise where s_i depends on x_i and not on the other components. "heun": for equations in
+        the sense of Stratonovich.
+    seed : int
+        Seed of the Brownian motions and of the sampler.
+    save_at : array of float, optional
+        Times of the grid at which to save; by default all, or about a hundred.
+    save : str, Statistic, callable, or several in a list or a mapping from names
+        What to save: "mean", "variance", "covariance", "quantiles", "particles", `quantiles` or `particles`
+        with arguments, or functions (t, x) → array of all particles x, (N,) or (N, D).
+    particles : int, optional
+        N, where x0 is a sampler.
+    field : float, (F,) array or ExternalField, optional
+        The external field that the coefficients take as their last argument.
+    noise_steps : int, optional
+        A multiple of `steps`: the grid on which Brownian paths are drawn. Runs that agree in it, in seed and
+        in interval follow the same paths.
+    threads : int, optional
+        By default all available CPUs; the result does not depend on it.
+
+    Returns
+    -------
+    Solution
+        `times` (records,), what was saved, (records, …) each, `moments` (records, M), `final_particles` as
+        x0, and `final_time`. `status` is "completed", "diverged" or "interrupted".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not valid, or a coefficient fails or returns another shape than it should.
+    RuntimeError
+        If a compiled coefficient raises after the start.
+    MemoryError
+        If the particles do not fit in memory.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the solve ended early; the solution keeps all that was saved, and `final_time` says when.
+
+    Examples
+    --------
+    A mean-field Ornstein–Uhlenbeck process, dX = −(X − ½ E X) dt + dW:
+
+    >>> from numba import njit
+    >>> import numpy as np, solvers
+    >>> equation = solvers.McKeanVlasov(
+    ...     drift=njit(lambda t, x, m: -(x - 0.5 * m)),
+    ...     diffusion=njit(lambda t, x, m: 1.0),
+    ...     moments=njit(lambda t, x: x),
+    ...     noise="additive",
+    ... )
+    >>> run = solvers.solve(equation, np.ones(10_000), 0.0, 1.0, 100)
+    >>> bool(abs(run.mean[-1] - np.exp(-0.5)) < 0.04)
+    True
+    """
+    run = _Run.checked(equation, x0, t0, t1, steps, scheme, seed, particles, field, noise_steps, threads)
+    saved = Saved(chosen(save))
+    wanted = _grid_indices(save_at, run.brownian)
+    with run.blocks.running():
+        # what a function of the user's cannot do should come out before the work
+        saved.try_out(run.brownian.t0, run.view(run.x))
+        compile_seconds = run.compile()
+        start = time.perf_counter()
+        status, final = run.integrate(saved, wanted)
+    timings = {"compile": compile_seconds, "solve": time.perf_counter() - start}
+    notes = [] if status == "completed" else [_explanation(status, final.t)]
+    for note in notes:
+        warnings.warn(note, RuntimeWarning, stacklevel=2)
+    fields = saved.fields(None if run.form.scalar else run.form.dimension)
+    axes = ("final_particle",) if run.form.scalar else ("final_particle", "component")
+    fields["final_particles"] = Field(axes, run.view(final.x).copy(), "particles where the solve ended")
+    fields["final_time"] = Field((), np.array(final.t), "time where the solve ended")
+    return Solution(fields, status, timings, run.brownian.seed, run.settings(), notes, library_versions())
+
+
+def _explanation(status: str, t: float) -> str:
+    if status == "diverged":
+        return f"diverged: a particle was not finite at t = {t:g}; take more steps, or look at the coefficients there"
+    return f"interrupted at t = {t:g}"
+
+
+def initial_particles(x0: Any, particles: int | None, seed: int) -> Array:
+    """Return the particles at t0, (N,) or (N, D), from an array or a sampler.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not finite numbers of this shape, or `particles` is missing or does not fit.
+    """
+    if callable(x0):
+        if particles is None:
+            raise TypeError("x0 is a sampler, so the number of particles is needed: pass particles=")
+        count = checks.positive_integer("particles", particles)
+        parts = [_sample(x0, seed, block) for block in range(-(-count // NOISE_BLOCK))]
+        if len({part.shape for part in parts}) > 1:
+            raise ValueError("x0 must return the same shape whenever it is called")
+        x = np.concatenate(parts)[:count]
+    else:
+        x = np.asarray(checks.finite("x0", x0), np.float64)
+        if x.ndim not in (1, 2):
+            raise ValueError(f"x0 must have shape (N,) for numbers or (N, D) for vectors, got {x.shape}")
+        if particles is not None and particles != len(x):
+            raise ValueError(f"x0 holds {len(x)} particles, but particles={particles}; leave it out")
+    return x
+
+
+def _sample(sampler: Sampler, seed: int, block: int) -> Array:
+    try:
+        part = sampler(np.random.default_rng((seed, block)), NOISE_BLOCK)
+    except Exception as error:  # whatever a user's sampler raises
+        raise TypeError(f"x0 failed as a function of (generator, n): {reason(error)}") from None
+    x = np.asarray(checks.finite("a value of x0", part), np.float64)
+    if x.ndim not in (1, 2) or len(x) != NOISE_BLOCK:
+        raise ValueError(f"x0(generator, n) must return shape (n,) or (n, D), got {x.shape} for n = {NOISE_BLOCK}")
+    return x
+
+
+def _grid_indices(save_at: Any, brownian: BrownianMotion) -> list[int]:
+    """Return the steps at which to save, in the order of the solve."""
+    steps, t0, t1 = brownian.steps, brownian.t0, brownian.t1
+    if save_at is None:
+        return sorted({round(i * steps / _RECORDS) for i in range(_RECORDS + 1)})
+    times = np.atleast_1d(np.asarray(checks.finite("save_at", save_at), np.float64))
+    if times.ndim > 1:
+        raise ValueError(f"save_at must be a list of times, got shape {times.shape}")
+    places = (times - t0) / (t1 - t0) * steps
+    nearest = np.rint(places)
+    # a grid time computed in another order of operations differs by rounding, not by more
+    fuzz = 1e-6
+    outside = (places < -fuzz) | (places > steps + fuzz)
+    if outside.any():
+        raise ValueError(f"save_at must lie between t0 = {t0:g} and t1 = {t1:g}, got {times[outside][0]:g}")
+    off = np.abs(places - nearest) > fuzz
+    if off.any():
+        near = t0 + (t1 - t0) * nearest[off][0] / steps
+        raise ValueError(
+            f"save_at must hold times of the grid of {steps} steps, got {times[off][0]:g}; the nearest is {near:g}"
+        )
+    return sorted({int(step) for step in nearest})
+
+
+@dataclass
+class _Run:
+    """Checked arguments of a solve."""
+
+    equation: McKeanVlasov
+    form: Form
+    x: Array  # (D, N)
+    brownian: BrownianMotion
+    common: BrownianMotion | None
+    field: ExternalField | None
+    scheme: str
+    blocks: Blocks
+
+    @classmethod
+    def checked(
+        cls, equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, scheme: str, seed: int,
+        particles: int | None, field: Any, noise_steps: int | None, threads: int | None,
+    ) -> _Run:  # fmt: skip
+        """Raise TypeError, ValueError or MemoryError unless the arguments make a solve."""
+        if not isinstance(equation, McKeanVlasov):
+            raise TypeError(f"equation must be a solvers.McKeanVlasov, got {type(equation).__name__}")
+        checks.choice("scheme", scheme, SCHEMES)
+        if scheme == "milstein" and (equation.noise not in ("additive", "diagonal") or equation.common):
+            raise ValueError('scheme="milstein" needs noise="additive" or "diagonal" and no common noise')
+        grid: dict[str, Any] = {"t0": t0, "t1": t1, "steps": steps, "seed": seed, "noise_steps": noise_steps}
+        BrownianMotion(**grid)
+        threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
+        start = initial_particles(x0, particles, seed)
+        require_memory(_HELD * start.nbytes, "use fewer particles")
+        scalar = start.ndim == 1
+        x = np.ascontiguousarray(np.atleast_2d(start.T))
+        outside = as_field(field)
+        if outside is not None:
+            outside.check(t0, t1, len(start))
+        kind = "none" if outside is None else outside.kind
+        form = equation.form(float(t0), x, scalar, np.zeros((1, 0)) if outside is None else outside.at(t0), kind)
+        motions = form.common[-1] if form.common else form.dimension
+        common = BrownianMotion(**grid, motions=motions, stream=Stream.COMMON) if equation.common else None
+        brownian = BrownianMotion(**grid, motions=form.motions)
+        return cls(equation, form, x, brownian, common, outside, scheme, Blocks(len(start), threads))
+
+    def view(self, x: NDArray[np.floating]) -> Any:
+        """Return the particles as the user gave them, (N,) or (N, D)."""
+        return x[0] if self.form.scalar else x.T
+
+    def outside(self, step: int) -> Array:
+        """Return the external field at a time of the grid, (N or 1, F)."""
+        return np.zeros((1, 0)) if self.field is None else self.field.at(self.brownian.times[step])
+
+    def compile(self) -> float:
+        """Compile the equation; return the seconds it took."""
+        try:
+            return compile_kernels(self.equation, self.form, self.x, self.outside(0), self.brownian, self.scheme)
+        except Exception as error:  # whatever compilation or a user's function raises
+            raise TypeError(f"the equation cannot be solved: {reason(error)}") from None
+
+    def integrate(self, saved: Saved, wanted: list[int]) -> tuple[str, Ensemble]:
+        """Go from t0 to t1, saving at the steps wanted; return the status and where it ended."""
+        due, now = set(wanted), None
+        try:
+            for now in integrate(
+                self.equation, self.form, self.x, self.brownian, common=self.common, field=self.outside,
+                scheme=self.scheme, blocks=self.blocks,
+            ):  # fmt: skip
+                if not now.finite:
+                    return "diverged", now
+                if now.step in due:
+                    saved.add(now.t, self.view(now.x), now.m)
+        except KeyboardInterrupt:
+            if now is None:
+                raise
+            return "interrupted", now
+        except (TypeError, ValueError):
+            raise
+        except Exception as error:  # whatever a compiled function raises
+            raise RuntimeError(f"a coefficient raised after t = {now.t if now else self.brownian.t0:g}: "
+                               f"{reason(error)}") from None  # fmt: skip
+        assert now is not None
+        return "completed", now
+
+    def settings(self) -> dict[str, Any]:
+        """Return what was solved and how, for the file of the solution."""
+        named = {name: getattr(getattr(self.equation, name), "__qualname__", "?") for name in self.equation.given}
+        grid = self.brownian
+        return {
+            "solver": "solve", "noise": self.equation.noise, **named, "particles": self.x.shape[1],
+            "dimension": self.form.dimension, "t0": grid.t0, "t1": grid.t1, "steps": grid.steps,
+            "noise_steps": grid.noise_steps or grid.steps, "scheme": self.scheme,
+        }  # fmt: skip

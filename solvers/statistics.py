@@ -1,0 +1,191 @@
+"""What a solve keeps of its particles: statistics at chosen times instead of whole ensembles."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers import checks
+from solvers.solution import Field
+
+Array = NDArray[np.float64]
+
+_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Names that a solution gives to other things.
+_TAKEN = ("times", "moments", "final_particles", "final_time")
+
+
+@dataclass(frozen=True, eq=False)
+class Statistic:
+    """A function of time and of all particles, (N,) or (N, D), that is saved under a name.
+
+    Attributes
+    ----------
+    function : callable
+        (t, x) → array of fixed shape.
+    long_name : str
+    axes : tuple of str
+        Names of the leading axes of the value; a last axis of length D is called "component".
+    labels : array, optional
+        Values along the first axis, saved as the field named after it.
+    """
+
+    function: Callable[[float, Array], Any]
+    long_name: str
+    axes: tuple[str, ...] = ()
+    labels: NDArray[Any] | None = None
+
+
+def quantiles(levels: Sequence[float] = _LEVELS) -> Statistic:
+    """Save the quantiles of every component, (levels,) or (levels, D).
+
+    Raises
+    ------
+    ValueError
+        If a level is not between 0 and 1.
+    """
+    wanted = np.atleast_1d(np.asarray(checks.finite("levels", levels), np.float64))
+    if wanted.ndim > 1 or wanted.min() < 0 or wanted.max() > 1:
+        raise ValueError(f"levels must be numbers from 0 to 1, got {levels!r}")
+    return Statistic(lambda t, x: np.quantile(x, wanted, axis=0), "quantiles", ("quantile_level",), wanted)
+
+
+def particles(indices: int | Sequence[int] | None = None) -> Statistic:
+    """Save the positions of the particles `indices`, or of the first so many, or of all of them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an index is not an integer of at least 0.
+    """
+    if indices is None:
+        return Statistic(lambda t, x: x.copy(), "particles", ("particle",))
+    if isinstance(indices, (int, np.integer)):
+        wanted = np.arange(checks.positive_integer("particles to save", indices))
+    else:
+        wanted = np.atleast_1d(np.asarray(indices))
+        if wanted.dtype.kind not in "iu" or wanted.ndim > 1 or not wanted.size or wanted.min() < 0:
+            raise ValueError(f"indices of particles must be integers of at least 0, got {indices!r}")
+    return Statistic(lambda t, x: x[wanted], "particles", ("particle",), wanted)
+
+
+def _covariance(t: float, x: Array) -> Array:
+    centred = x - x.mean(axis=0)
+    return centred.T @ centred / len(x)
+
+
+_NAMED = {
+    "mean": Statistic(lambda t, x: x.mean(axis=0), "mean over the particles"),
+    "variance": Statistic(lambda t, x: x.var(axis=0), "variance over the particles"),
+    "covariance": Statistic(_covariance, "covariance over the particles", ("row",)),
+    "quantiles": quantiles(),
+    "particles": particles(),
+}
+
+Save = str | Statistic | Callable[..., Any]
+
+
+def chosen(save: Save | Iterable[Save] | Mapping[str, Save]) -> dict[str, Statistic]:
+    """Return what to save by name, from names, statistics and functions, listed or in a mapping.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a name is unknown or cannot be an attribute, or an entry is neither a name nor a function.
+    """
+    if isinstance(save, Mapping):
+        entries = dict(save)
+    else:
+        wanted = [save] if isinstance(save, (str, Statistic)) or callable(save) else list(save)
+        entries = {_name(entry): entry for entry in wanted}
+    found: dict[str, Statistic] = {}
+    for name, entry in entries.items():
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name in _TAKEN:
+            raise ValueError(f"a saved quantity cannot be called {name!r}; choose another name")
+        if isinstance(entry, str):
+            checks.choice("save", entry, tuple(_NAMED))
+            found[name] = _NAMED[entry]
+        elif isinstance(entry, Statistic):
+            found[name] = entry
+        elif callable(entry):
+            found[name] = Statistic(entry, name)
+        else:
+            raise TypeError(f"save must hold names, statistics or functions of (t, x), got {entry!r}")
+    return found
+
+
+def _name(entry: Any) -> str:
+    if isinstance(entry, str):
+        checks.choice("save", entry, tuple(_NAMED))
+        return entry
+    if isinstance(entry, Statistic):
+        return entry.long_name.split()[0]
+    name = getattr(entry, "__name__", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"give {entry!r} a name: save={{'name': function}}")
+    return name
+
+
+class Saved:
+    """Statistics collected during a solve."""
+
+    def __init__(self, statistics: dict[str, Statistic]) -> None:
+        self.statistics = statistics
+        self.times: list[float] = []
+        self.moments: list[Array] = []
+        self.values: dict[str, list[Array]] = {name: [] for name in statistics}
+
+    def add(self, t: float, x: Array, m: Array) -> None:
+        """Evaluate every statistic; `x` is (N,) or (N, D).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a function fails or its value is not an array of real numbers of one shape.
+        """
+        values = {name: self._value(name, t, x) for name in self.statistics}
+        self.times.append(t)
+        self.moments.append(m)
+        for name, value in values.items():
+            self.values[name].append(value)
+
+    def try_out(self, t: float, x: Array) -> None:
+        """Evaluate every statistic without keeping the values; raises as `add` does."""
+        for name in self.statistics:
+            self._value(name, t, x)
+
+    def _value(self, name: str, t: float, x: Array) -> Array:
+        try:
+            value = np.array(checks.numeric(f"the value of {name}", self.statistics[name].function(t, x)))
+        except (TypeError, ValueError):
+            raise
+        except Exception as error:  # whatever a user's function raises
+            raise TypeError(f"{name} failed at t = {t:g}: {type(error).__name__}: {error}") from None
+        earlier = self.values[name]
+        if earlier and earlier[0].shape != value.shape:
+            raise ValueError(f"{name} must keep its shape, got {earlier[0].shape} and then {value.shape}")
+        return value
+
+    def fields(self, component: int | None) -> dict[str, Field]:
+        """Return the collected arrays; a last axis of length `component` is named so."""
+        fields = {"times": Field(("time",), np.array(self.times), "time")}
+        if self.moments and self.moments[0].size:
+            fields["moments"] = Field(("time", "moment"), np.array(self.moments), "mean of ψ over the particles")
+        for name, statistic in self.statistics.items():
+            values = np.array(self.values[name])
+            axes = list(statistic.axes[: values.ndim - 1])
+            for axis in range(len(axes), values.ndim - 1):
+                last = axis == values.ndim - 2 and values.shape[-1] == component
+                axes.append("component" if last else f"{name}_{axis}")
+            if statistic.labels is not None:
+                axes[0] = f"{name}_{axes[0]}"
+                fields[axes[0]] = Field(
+                    (axes[0],), statistic.labels, f"{statistic.axes[0].replace('_', ' ')} of {name}"
+                )
+            fields[name] = Field(("time", *axes), values, statistic.long_name)
+        return fields
