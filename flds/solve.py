@@ -17,7 +17,7 @@ from flds.recording import Recorder
 from flds.settings import Options, Settings, resolve
 from flds.solution import Solution, assemble
 from solvers.blocks import compile_kernels
-from solvers.random import Address, Stream
+from solvers.random import Address, Stream, replicate_seed
 from solvers.weight_operator import RankBudgetExceeded
 
 _EXPLANATIONS = {
@@ -152,7 +152,7 @@ def _solve(
     total = settings.replicates * (problem.steps + 1)
     with _progress_bar(total, progress) as bar:
         for replicate in range(settings.replicates):
-            recorder = _train(problem, settings, _replicate_seed(settings.seed, replicate), bar)
+            recorder = _train(problem, settings, replicate_seed(settings.seed, replicate), bar)
             # a replicate cut short by the user would bias the mean of the others
             if recorder.status != "interrupted" or not recorders:
                 recorders.append(recorder)
@@ -198,13 +198,6 @@ def _train(problem: TrainingProblem, settings: Settings, seed: int, bar) -> Reco
         recorder.status = "interrupted"
     recorder.finish()
     return recorder
-
-
-def _replicate_seed(seed: int, replicate: int) -> int:
-    """The seed itself first, then independent ones."""
-    if replicate == 0:
-        return seed
-    return int(np.random.SeedSequence((seed, replicate)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _progress_bar(total: int, shown: bool):  # type: ignore[no-untyped-def]

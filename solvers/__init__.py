@@ -6,10 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from solvers import equations as equations
     from solvers.blocks import Blocks as Blocks
     from solvers.brownian import BrownianMotion as BrownianMotion
     from solvers.cholesky import IncrementalCholesky as IncrementalCholesky
     from solvers.cholesky import rank_revealing_cholesky as rank_revealing_cholesky
+    from solvers.convergence import ConvergenceStudy as ConvergenceStudy
+    from solvers.convergence import particle_order as particle_order
+    from solvers.convergence import strong_order as strong_order
+    from solvers.convergence import weak_order as weak_order
     from solvers.equation import McKeanVlasov as McKeanVlasov
     from solvers.field import ExternalField as ExternalField
     from solvers.functions import tanh as tanh
@@ -29,6 +34,7 @@ _HOMES = {
     "Address": "solvers.random",
     "Blocks": "solvers.blocks",
     "BrownianMotion": "solvers.brownian",
+    "ConvergenceStudy": "solvers.convergence",
     "DenseOperator": "solvers.weight_operator",
     "ExternalField": "solvers.field",
     "IncrementalCholesky": "solvers.cholesky",
@@ -39,17 +45,24 @@ _HOMES = {
     "Statistic": "solvers.statistics",
     "Stream": "solvers.random",
     "load": "solvers.solution",
+    "particle_order": "solvers.convergence",
     "particles": "solvers.statistics",
     "quantiles": "solvers.statistics",
     "rank_revealing_cholesky": "solvers.cholesky",
     "solve": "solvers.mean_field",
+    "strong_order": "solvers.convergence",
     "tanh": "solvers.functions",
+    "weak_order": "solvers.convergence",
 }
 
-__all__ = sorted(_HOMES)
+_MODULES = ("equations",)
+
+__all__ = sorted([*_HOMES, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"solvers.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'solvers' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_HOMES[name]), name)

@@ -46,18 +46,21 @@ def positive_number(name: str, value: Any, zero: bool = False) -> float:
     return number
 
 
+def finite_number(name: str, value: Any) -> float:
+    """Return `value` as a finite float of any sign."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not np.isfinite(float(value)):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return float(value)
+
+
 def interval(t0: Any, t1: Any) -> tuple[float, float]:
     """Return the ends of a time interval, finite and distinct, in the order given."""
-    ends = []
-    for name, value in (("t0", t0), ("t1", t1)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name} must be a number, got {value!r}")
-        if not np.isfinite(float(value)):
-            raise ValueError(f"{name} must be finite, got {value}")
-        ends.append(float(value))
+    ends = finite_number("t0", t0), finite_number("t1", t1)
     if ends[0] == ends[1]:
         raise ValueError(f"t0 and t1 must differ, got {t0} for both")
-    return ends[0], ends[1]
+    return ends
 
 
 def choice(name: str, value: Any, valid: tuple[str, ...]) -> str:

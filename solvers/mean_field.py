@@ -236,7 +236,7 @@ class _Run:
         start = initial_particles(x0, particles, seed)
         require_memory(_HELD * start.nbytes, "use fewer particles")
         scalar = start.ndim == 1
-        x = np.ascontiguousarray(np.atleast_2d(start.T))
+        x = np.array(np.atleast_2d(start.T), order="C")  # a copy: the solve writes into it
         outside = as_field(field)
         if outside is not None:
             outside.check(t0, t1, len(start))

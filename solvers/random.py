@@ -193,3 +193,10 @@ class Noise:
             out, block.start, block.stop, offset, self.seed, int(address.stream), address.step,
             np.array(address.positions, np.int64), layer, self.refinement,
         )  # fmt: skip
+
+
+def replicate_seed(seed: int, replicate: int) -> int:
+    """Return the seed itself for replicate 0, then independent ones."""
+    if replicate == 0:
+        return seed
+    return int(np.random.SeedSequence((seed, replicate)).generate_state(1, np.uint64)[0] >> np.uint64(1))
