@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,10 +84,9 @@ class ConvergenceStudy:
                 self.levels, self.factor * self.levels**power, color="#d55e00",
                 label=f"order {self.order:.2f} ({low:.2f} to {high:.2f})",
             )  # fmt: skip
-        ax.set(
-            xscale="log", yscale="log", xlabel="particles N" if self.kind == "particles" else "step length",
-            ylabel={"strong": "root mean square error", "weak": "|error of the mean|"}.get(self.kind, "mean square error"),
-        )  # fmt: skip
+        across = "particles N" if self.kind == "particles" else "step length"
+        up = {"strong": "root mean square error", "weak": "|error of the mean|", "particles": "mean square error"}
+        ax.set(xscale="log", yscale="log", xlabel=across, ylabel=up[self.kind])
         ax.legend(frameon=False)
         return ax, bars
 
@@ -284,7 +284,7 @@ def _end(equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, opti
 
 def _doubling(name: str, numbers: Sequence[int]) -> list[int]:
     counts = [checks.positive_integer(f"an entry of {name}", number) for number in numbers]
-    if len(counts) < 3 or any(b != 2 * a for a, b in zip(counts[:-1], counts[1:], strict=True)):
+    if len(counts) < 3 or any(b != 2 * a for a, b in pairwise(counts)):
         raise ValueError(f"{name} must be at least three numbers, each twice the one before, got {list(numbers)}")
     return counts
 

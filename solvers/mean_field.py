@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,12 +153,16 @@ def initial_particles(x0: Any, particles: int | None, seed: int) -> Array:
     ------
     TypeError, ValueError
         If they are not finite numbers of this shape, or `particles` is missing or does not fit.
+    MemoryError
+        If so many particles do not fit in memory.
     """
     if callable(x0):
         if particles is None:
             raise TypeError("x0 is a sampler, so the number of particles is needed: pass particles=")
         count = checks.positive_integer("particles", particles)
-        parts = [_sample(x0, seed, block) for block in range(-(-count // NOISE_BLOCK))]
+        first = _sample(x0, seed, 0)
+        require_memory(_HELD * count * first[0].nbytes, "use fewer particles")
+        parts = [first, *(_sample(x0, seed, block) for block in range(1, -(-count // NOISE_BLOCK)))]
         if len({part.shape for part in parts}) > 1:
             raise ValueError("x0 must return the same shape whenever it is called")
         x = np.concatenate(parts)[:count]
@@ -266,10 +270,7 @@ class _Run:
         """Go from t0 to t1, saving at the steps wanted; return the status and where it ended."""
         due, now = set(wanted), None
         try:
-            for now in integrate(
-                self.equation, self.form, self.x, self.brownian, common=self.common, field=self.outside,
-                scheme=self.scheme, blocks=self.blocks,
-            ):  # fmt: skip
+            for now in self._ensembles():
                 if not now.finite:
                     return "diverged", now
                 if now.step in due:
@@ -278,13 +279,21 @@ class _Run:
             if now is None:
                 raise
             return "interrupted", now
-        except (TypeError, ValueError):
-            raise
-        except Exception as error:  # whatever a compiled function raises
-            raise RuntimeError(f"a coefficient raised after t = {now.t if now else self.brownian.t0:g}: "
-                               f"{reason(error)}") from None  # fmt: skip
         assert now is not None
         return "completed", now
+
+    def _ensembles(self) -> Iterator[Ensemble]:
+        """Yield the particles at every step; an error of a coefficient names the time."""
+        t = self.brownian.t0
+        try:
+            for now in integrate(
+                self.equation, self.form, self.x, self.brownian, common=self.common, field=self.outside,
+                scheme=self.scheme, blocks=self.blocks,
+            ):  # fmt: skip
+                t = now.t
+                yield now
+        except Exception as error:  # whatever a compiled function raises
+            raise RuntimeError(f"a coefficient raised after t = {t:g}: {reason(error)}") from None
 
     def settings(self) -> dict[str, Any]:
         """Return what was solved and how, for the file of the solution."""

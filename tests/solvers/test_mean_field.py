@@ -1,0 +1,464 @@
+"""The general solver: closed forms, invariances, what is saved, how runs end, and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import xarray
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import njit
+
+import solvers
+from solvers import ExternalField, McKeanVlasov
+from tests.conftest import MARGIN, z_score
+from tests.solvers.equations import GEOMETRIC, MU, ORNSTEIN_UHLENBECK, PLANAR, SIGMA, THETA, A, S
+
+
+def normal(rng, n):
+    return 1.0 + 0.5 * rng.standard_normal(n)
+
+
+# closed forms -----------------------------------------------------------------------------------------------
+
+
+def test_mean_field_ornstein_uhlenbeck_in_closed_form():
+    # 500 steps of 0.002: the bias of the scheme, a dt/2 of each moment, is a third of a standard error
+    runs = [
+        solvers.solve(ORNSTEIN_UHLENBECK, normal, 0.0, 1.0, 500, seed=seed, particles=2000, save_at=[0.5, 1.0])
+        for seed in range(30)
+    ]
+    t = np.array([0.5, 1.0])
+    mean = np.exp(-A * (1 - THETA) * t)
+    variance = 0.25 * np.exp(-2 * A * t) + S**2 * (1 - np.exp(-2 * A * t)) / (2 * A)
+    assert np.all(z_score(np.array([run.mean for run in runs]), mean) < MARGIN)
+    # the variance over N particles falls short of that of the law by about 1/N of it, which is known
+    assert np.all(z_score(np.array([run.variance for run in runs]) * 2000 / 1999, variance) < MARGIN)
+
+
+@pytest.mark.parametrize("scheme", ["euler_maruyama", "milstein"])
+def test_moments_of_geometric_brownian_motion_under_the_scheme(scheme):
+    """E X and E X² of the scheme itself are known: products over the steps."""
+    steps, h = 20, 1 / 20
+    correction = 0.5 * SIGMA**4 * h**2 if scheme == "milstein" else 0.0
+    exact = np.array([(1 + MU * h) ** steps, ((1 + MU * h) ** 2 + SIGMA**2 * h + correction) ** steps])
+    runs = [
+        solvers.solve(
+            GEOMETRIC, np.ones(20_000), 0.0, 1.0, steps, seed=seed, scheme=scheme, save_at=[1.0],
+            save={"squares": lambda t, x: np.mean(x**2), "mean": "mean"},
+        ) for seed in range(30)
+    ]  # fmt: skip
+    assert np.all(z_score(np.array([[run.mean[0], run.squares[0]] for run in runs]), exact) < MARGIN)
+
+
+def test_common_noise_moves_the_mean():
+    """With s⁰ dW⁰ the mean is an Ornstein–Uhlenbeck process of rate a (1 − θ) over realisations of W⁰."""
+    equation = McKeanVlasov(
+        lambda t, x, m: -A * (x - THETA * m), lambda t, x, m: S, lambda t, x: x, common=lambda t, x, m: 0.6,
+        noise="additive", vectorized=True,
+    )  # fmt: skip
+    seeds, particles, h, rate = 1500, 200, 1 / 20, A * (1 - THETA)
+    means = np.array(
+        [
+            solvers.solve(equation, np.zeros(particles), 0.0, 1.0, 20, seed=seed, save_at=[1.0], threads=1).mean[0]
+            for seed in range(seeds)
+        ]
+    )
+    shrink = (1 - rate * h) ** 2
+    exact = (0.36 + S**2 / particles) * h * (1 - shrink**20) / (1 - shrink)
+    assert abs(np.mean(means**2) / exact - 1) < MARGIN * np.sqrt(2 / seeds)  # chi-square with `seeds` degrees
+
+
+def test_mean_field_covariance_grows_as_its_equation_says():
+    """d E[XXᵀ] = E[XXᵀ] dt for dX = dW with covariance rate E[XXᵀ]; the scheme multiplies by 1 + h."""
+    equation = McKeanVlasov(moments=lambda t, x: x, noise="mean_field", vectorized=True)
+    mix = np.array([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [1.0, 0.0, 0.0]])  # the third component repeats the first
+
+    def start(rng, n):
+        return rng.standard_normal((n, 3)) @ mix.T
+
+    runs = np.array(
+        [
+            solvers.solve(
+                equation, start, 0.0, 1.0, 16, seed=seed, particles=2000, save_at=[1.0],
+                save={"second": lambda t, x: x.T @ x / len(x)},
+            ).second[0] for seed in range(60)
+        ]
+    )  # fmt: skip
+    np.testing.assert_allclose(runs[:, 0, 0], runs[:, 2, 2], rtol=1e-12)
+    assert np.all(z_score(runs, mix @ mix.T * (1 + 1 / 16) ** 16) < MARGIN)
+
+
+def test_backward_solve_of_the_reflected_problem_has_the_same_law():
+    forward = McKeanVlasov(
+        lambda t, x, m: -(1 + t) * x + m, lambda t, x, m: 1 + t + 0 * x, lambda t, x: np.tanh(x), vectorized=True
+    )
+    reflected = McKeanVlasov(
+        lambda t, x, m: (2 - t) * x - m, lambda t, x, m: 2 - t + 0 * x, lambda t, x: np.tanh(x), vectorized=True
+    )
+    save = {"moments_of_x": lambda t, x: [x.mean(), (x**2).mean(), np.tanh(x).mean()]}
+
+    def run(equation, t0, t1, seed):
+        return solvers.solve(
+            equation, normal, t0, t1, 25, seed=seed, particles=2000, save_at=[t1], save=save
+        ).moments_of_x[0]
+
+    one = np.array([run(forward, 0.0, 1.0, seed) for seed in range(40)])
+    other = np.array([run(reflected, 1.0, 0.0, 100 + seed) for seed in range(40)])
+    spread = np.sqrt((one.var(0, ddof=1) + other.var(0, ddof=1)) / 40)
+    assert np.all(np.abs(one.mean(0) - other.mean(0)) < MARGIN * spread)
+
+
+def test_kuramoto_oscillators_lock_above_the_threshold_only():
+    """Frequencies N(0, 1): K_c = 2 / (π g(0)) = 1.596. Above it r solves r = K r ∫ cos² φ g(K r sin φ) dφ."""
+    rng = np.random.default_rng(0)
+    frequencies = ExternalField(rng.standard_normal(20_000), per_particle=True)
+    phases = rng.uniform(0, 2 * np.pi, 20_000)
+
+    def order(coupling):
+        run = solvers.solve(
+            solvers.equations.kuramoto(coupling), phases, 0.0, 60.0, 600, field=frequencies,
+            save_at=np.arange(40, 60.5, 1.0),
+        )  # fmt: skip
+        return np.hypot(*run.moments.T).mean()
+
+    phi = np.linspace(-np.pi / 2, np.pi / 2, 4001)
+    low, high = 0.01, 1.0
+    for _ in range(60):
+        r = (low + high) / 2
+        gain = (
+            2.5 * np.trapezoid(np.cos(phi) ** 2 * np.exp(-((2.5 * r * np.sin(phi)) ** 2) / 2), phi) / np.sqrt(2 * np.pi)
+        )
+        low, high = (r, high) if gain > 1 else (low, r)
+    # finite-size fluctuations are about 1/√N = 0.007 far from the threshold, frequencies and phases drawn once
+    assert abs(order(2.5) - r) < 4 * 0.007
+    assert order(1.0) < 5 * 0.007
+
+
+def test_a_flock_keeps_its_mean_velocity_and_aligns():
+    def start(rng, n):
+        return rng.standard_normal((n, 4))
+
+    run = solvers.solve(solvers.equations.cucker_smale(), start, 0.0, 10.0, 100, particles=200)
+    np.testing.assert_allclose(run.mean[:, 2:], np.broadcast_to(run.mean[0, 2:], run.mean[:, 2:].shape), atol=1e-12)
+    assert np.all(run.variance[-1, 2:] < 1e-3 * run.variance[0, 2:])
+    # the same through the mean: without distances in the weight the velocities relax at rate K exactly
+    flat = solvers.solve(solvers.equations.cucker_smale(exponent=0.0), start, 0.0, 1.0, 50, particles=200)
+    np.testing.assert_allclose(flat.variance[-1, 2:], flat.variance[0, 2:] * (1 - 1 / 50) ** 100, rtol=1e-10)
+
+
+def test_ready_equations_equal_compiled_ones():
+    built = solvers.equations.ornstein_uhlenbeck(A, THETA, S), solvers.equations.geometric_brownian_motion(MU, SIGMA)
+    for one, other in zip(built, (ORNSTEIN_UHLENBECK, GEOMETRIC), strict=True):
+        runs = [solvers.solve(equation, normal, 0, 1, 10, particles=5000).final_particles for equation in (one, other)]
+        np.testing.assert_allclose(*runs, rtol=0, atol=1e-13)
+
+
+# invariances ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 5), st.sampled_from([1, 2047, 4096, 40_001]))
+def test_bits_do_not_depend_on_the_number_of_threads(threads, particles):
+    one, other = (
+        solvers.solve(ORNSTEIN_UHLENBECK, normal, 0, 1, 4, particles=particles, threads=n) for n in (1, threads)
+    )
+    np.testing.assert_array_equal(one.final_particles, other.final_particles)
+    np.testing.assert_array_equal(one.moments, other.moments)
+
+
+def test_a_small_run_is_the_beginning_of_a_large_one_without_interaction():
+    small, large = (solvers.solve(GEOMETRIC, normal, 0, 1, 7, particles=n, save=["particles"]) for n in (3000, 9000))
+    np.testing.assert_array_equal(small.particles, large.particles[:, :3000])
+
+
+def test_half_the_steps_follow_the_same_path():
+    free = McKeanVlasov(diffusion=njit(lambda t, x, m: 1.0), noise="additive")
+    coarse = solvers.solve(free, np.zeros(3000), 0, 1, 8, noise_steps=32)
+    fine = solvers.solve(free, np.zeros(3000), 0, 1, 16, noise_steps=32, save_at=coarse.times)
+    np.testing.assert_allclose(coarse.final_particles, fine.final_particles, atol=1e-14)
+    w = solvers.BrownianMotion(0, 1, 32).increments(slice(0, 3000)).sum(0)[:, 0]
+    np.testing.assert_allclose(fine.final_particles, w, atol=1e-14)
+
+
+def test_the_particles_given_are_not_overwritten():
+    x0 = np.ones(5000)
+    first = solvers.solve(GEOMETRIC, x0, 0, 1, 3).final_particles
+    assert np.all(x0 == 1)
+    np.testing.assert_array_equal(first, solvers.solve(GEOMETRIC, x0, 0, 1, 3).final_particles)
+
+
+# what is saved ----------------------------------------------------------------------------------------------
+
+
+def test_statistics_are_those_of_the_particles(tmp_path):
+    def spread(t, x):
+        return np.ptp(x, axis=0)
+
+    save = {
+        "mean": "mean", "variance": "variance", "covariance": "covariance", "quantiles": solvers.quantiles([0.1, 0.9]),
+        "chosen": solvers.particles([3, 1]), "everything": "particles", "spread": spread,
+    }  # fmt: skip
+    x0 = np.random.default_rng(0).standard_normal((500, 2))
+    run = solvers.solve(PLANAR, x0, 0.0, 1.0, 10, save=save, save_at=[0.0, 0.3, 1.0])
+    np.testing.assert_array_equal(run.times, np.linspace(0, 1, 11)[[0, 3, 10]])
+    x = run.everything
+    np.testing.assert_array_equal(x[0], x0)
+    np.testing.assert_array_equal(x[-1], run.final_particles)
+    np.testing.assert_allclose(run.mean, x.mean(1), atol=1e-14)
+    np.testing.assert_allclose(run.variance, x.var(1), atol=1e-13)
+    np.testing.assert_allclose(run.covariance[1], np.cov(x[1].T, bias=True), atol=1e-13)
+    np.testing.assert_allclose(run.quantiles[2], np.quantile(x[2], [0.1, 0.9], axis=0))
+    np.testing.assert_array_equal(run.chosen, x[:, [3, 1]])
+    np.testing.assert_array_equal(run.spread, np.ptp(x, axis=1))
+    np.testing.assert_allclose(run.moments[:, 2], (x[..., 0] * x[..., 1]).mean(1), atol=1e-14)
+    assert run.final_time == 1.0
+    stored = solvers.load(run.save(tmp_path / "run.nc"))
+    np.testing.assert_array_equal(stored.quantiles, run.quantiles)
+    assert stored.settings["drift"] == "planar_drift"
+    data = xarray.load_dataset(tmp_path / "run.nc")
+    assert data["covariance"].dims == ("time", "row", "component")
+    assert data["quantiles"].dims == ("time", "quantiles_quantile_level", "component")
+    np.testing.assert_array_equal(data["quantiles_quantile_level"], [0.1, 0.9])
+
+
+def test_records_do_not_grow_with_the_steps():
+    run = solvers.solve(GEOMETRIC, np.ones(10), 0, 1, 1234)
+    assert len(run.times) == 101
+    assert run.mean.shape == run.variance.shape == (101,)
+    assert run.timings["compile"] < 1  # GEOMETRIC was compiled by other tests, or this one reports more
+
+
+def test_a_single_entry_can_be_saved_without_a_list():
+    run = solvers.solve(GEOMETRIC, np.ones(10), 0, 1, 4, save="quantiles")
+    assert run.quantiles.shape == (5, 5)
+    with pytest.raises(AttributeError, match="has no field 'mean'; it has times, quantiles"):
+        _ = run.mean
+
+
+# how runs end -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["euler_maruyama", "heun"])
+@pytest.mark.parametrize("particles", [1, 5000])
+def test_a_blow_up_has_a_status_and_a_time(scheme, particles):
+    """dx = x³ dt from x = 1 is infinite at t = ½; Euler needs some more steps to overflow."""
+    equation = McKeanVlasov(lambda t, x, m: x**3, moments=lambda t, x: x, vectorized=True)
+    with pytest.warns(RuntimeWarning, match="diverged: a particle was not finite at t = 0"):
+        run = solvers.solve(equation, np.ones(particles), 0.0, 1.0, 1000, scheme=scheme, save_at=[0.0, 0.4, 1.0])
+    assert run.status == "diverged"
+    assert 0.5 < run.final_time < 0.53
+    np.testing.assert_array_equal(run.times, [0.0, 0.4])
+    assert np.isfinite(run.mean).all()
+    assert not np.isfinite(run.final_particles).all()
+
+
+def test_one_particle_that_is_not_finite_is_enough():
+    equation = McKeanVlasov(njit(lambda t, x, m: 1.0 / x if x < 0 else 0.0), njit(lambda t, x, m: 0.0))
+    x0 = np.ones(5000)
+    x0[4321] = -1e-308
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        assert solvers.solve(equation, x0, 0.0, 1e3, 5).final_time == 200.0
+
+
+def test_an_interrupt_keeps_what_was_saved():
+    def stop(t, x):
+        if t > 0.45:
+            raise KeyboardInterrupt
+        return t
+
+    with pytest.warns(RuntimeWarning, match="interrupted at t = 0.5"):
+        run = solvers.solve(GEOMETRIC, np.ones(10), 0.0, 1.0, 10, save=[stop])
+    assert run.status == "interrupted"
+    assert len(run.stop) == 5
+
+
+def test_a_coefficient_that_raises_on_the_way():
+    @njit
+    def drift(t, x, m):
+        if t > 0.5:
+            raise ValueError("no drift so late")
+        return 0.0
+
+    with pytest.raises(RuntimeError, match=r"^a coefficient raised after t = 0.6: ValueError: no drift so late$"):
+        solvers.solve(McKeanVlasov(drift), np.ones(10), 0.0, 1.0, 10)
+
+
+# what is refused --------------------------------------------------------------------------------------------
+
+
+def plain(t, x, m):
+    return x
+
+
+@njit
+def fails(t, x, m):
+    raise ValueError("not here")
+
+
+@njit
+def undefined(t, x, m):
+    return nothing_of_this_name + x  # noqa: F821
+
+
+number = njit(lambda t, x, m: x)
+psi = njit(lambda t, x: x)
+pair = njit(lambda t, x, m: (1.0, 2.0))
+triple = njit(lambda t, x, m: (1.0, 2.0, 3.0))
+numbers = njit(lambda t, x: (1.0, 2.0, 3.0))
+with_field = njit(lambda t, x, m, field: field * x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"drift": plain},
+            "drift must be compiled with numba.njit, got the function plain; decorate it with @njit, or",
+        ),
+        ({"drift": 3.0}, "drift must be compiled with numba.njit, got 3.0"),
+        ({"drift": 3.0, "vectorized": True}, "drift must be a function, got 3.0"),
+        ({"drift": psi}, r"drift must take \(t, x, m\) or \(t, x, m, field\), got \(t, x\)"),
+        ({"drift": number, "moments": number}, r"moments must take \(t, x\), got \(t, x, m\)"),
+        (
+            {"drift": number, "noise": "white"},
+            "noise must be one of additive, diagonal, .* got 'white'",
+        ),
+        ({"drift": number, "noise": "general"}, 'noise="general" needs a diffusion matrix'),
+        ({"drift": number, "noise": "mean_field"}, 'noise="mean_field" needs moments or covariance'),
+        ({"drift": number, "covariance": psi}, "covariance belongs to noise=\"mean_field\", got noise='diagonal'"),
+        ({"moments": psi}, "an equation needs at least one of drift, diffusion, common and interaction"),
+        ({"drift": number, "vectorized": 1}, "vectorized must be True or False, got 1"),
+    ],
+)
+def test_bad_equations(arguments, message):
+    with pytest.raises((TypeError, ValueError), match=message) as error:
+        McKeanVlasov(**arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("equation", "message"),
+    [
+        ({"drift": fails}, "drift failed on the first particle: ValueError: not here"),
+        ({"drift": undefined}, "drift failed on the first particle: .*nothing_of_this_name"),
+        ({"drift": pair}, r"drift must return a number a particle, got numbers of shape \(2,\)"),
+        ({"diffusion": pair}, r"diffusion must return a number a particle, got numbers of shape \(2,\)"),
+        ({"diffusion": number, "noise": "additive"}, 'diffusion depends on x, so it is not noise="additive"; use'),
+        ({"diffusion": pair, "noise": "general"}, "a matrix of 1 rows is needed for each particle"),
+        ({"drift": number, "moments": njit(lambda t, x: np.ones((2, 2)))}, "moments must return a number or M numbers"),
+        ({"moments": numbers, "noise": "mean_field"}, "moments must return a number a particle"),
+        ({"drift": with_field}, "drift takes an external field: pass field="),
+        ({"interaction": njit(lambda x, y: (x, y))}, r"interaction must return a number a particle"),
+        ({"common": pair}, "a matrix of 1 rows is needed for each particle"),
+        ({"drift": lambda t, x, m: np.ones(3), "vectorized": True}, "must have a last axis of length 1"),
+    ],
+)  # fmt: skip
+def test_coefficients_that_do_not_fit_the_particles(equation, message):
+    with pytest.raises((TypeError, ValueError), match=message) as error:
+        solvers.solve(McKeanVlasov(**equation), np.ones(10), 0, 1, 5)
+    assert "\n" not in str(error.value)
+
+
+def test_coefficients_in_the_plane_must_return_two_numbers():
+    with pytest.raises(ValueError, match=r"drift must return numbers of shape \(2,\) a particle, got n.* \(3"):
+        solvers.solve(McKeanVlasov(triple), np.ones((10, 2)), 0, 1, 5)
+    with pytest.raises(ValueError, match=r"drift must return numbers of shape \(2,\) a particle, got a number"):
+        solvers.solve(McKeanVlasov(njit(lambda t, x, m: 1.0)), np.ones((10, 2)), 0, 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"equation": 3}, "equation must be a solvers.McKeanVlasov, got int"),
+        ({"x0": np.ones((2, 2, 2))}, r"x0 must have shape \(N,\) for numbers or \(N, D\) for vectors, got \(2, 2, 2\)"),
+        ({"x0": 1.0}, r"x0 must have shape \(N,\) for numbers"),
+        ({"x0": []}, "x0 must not be empty"),
+        ({"x0": [1.0, np.nan]}, r"x0 must be finite, got nan at index \(1\)"),
+        ({"x0": ["a"]}, "x0 must be an array of real numbers"),
+        ({"x0": normal}, "x0 is a sampler, so the number of particles is needed: pass particles="),
+        ({"x0": lambda rng: 1, "particles": 5}, r"x0 failed as a function of \(generator, n\): TypeError"),
+        ({"x0": lambda rng, n: np.ones(3), "particles": 5}, r"x0\(generator, n\) must return shape \(n,\) or \(n, D\)"),
+        ({"particles": 7}, "x0 holds 4 particles, but particles=7; leave it out"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 2.5}, "steps must be an integer, got 2.5"),
+        ({"t1": 0.0}, "t0 and t1 must differ, got 0.0 for both"),
+        ({"t1": np.inf}, "t1 must be finite, got inf"),
+        ({"t0": "now"}, "t0 must be a number, got 'now'"),
+        ({"scheme": "euler"}, "scheme must be one of euler_maruyama, milstein, heun, got 'euler'"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"noise_steps": 15}, r"noise_steps must be a multiple of steps \(10\), got 15"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"save_at": [0.5, 1.5]}, "save_at must lie between t0 = 0 and t1 = 1, got 1.5"),
+        ({"save_at": [0.55]}, "save_at must hold times of the grid of 10 steps, got 0.55; the nearest is 0.[56]"),
+        ({"save_at": [[0.5]]}, "save_at must be a list of times"),
+        ({"save": ["median"]}, "save must be one of mean, variance, covariance, quantiles, particles, got 'median'"),
+        ({"save": {"times": "mean"}}, "a saved quantity cannot be called 'times'; choose another name"),
+        ({"save": {"x": 3}}, r"save must hold names, statistics or functions of \(t, x\), got 3"),
+        ({"save": [lambda t, x: 1.0]}, "give <function .* a name: save={'name': function}"),
+        ({"save": {"x": lambda t, x: 1j}}, "the value of x must be an array of real numbers"),
+        ({"save": {"x": lambda t, x: {}["a"]}}, "x failed at t = 0: KeyError: 'a'"),
+        ({"save": {"x": solvers.particles([9])}}, "x failed at t = 0: IndexError"),
+        ({"field": 2.0}, "field was given, but no coefficient takes it as its last argument"),
+    ],
+)
+def test_bad_solves(change, message):
+    arguments = {"equation": GEOMETRIC, "x0": np.ones(4), "t0": 0.0, "t1": 1.0, "steps": 10} | change
+    with pytest.raises((TypeError, ValueError), match=message) as error:
+        solvers.solve(**arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (ExternalField(np.ones(3), per_particle=True), "field has values for 3 particles, but there are 4"),
+        (ExternalField([1.0, 2.0], times=[0.0, 0.5]), "field covers times 0 to 0.5, but the solve goes outside"),
+        ([1.0, 2.0], "drift must return a number a particle|drift failed on the first particle"),
+    ],
+)
+def test_fields_that_do_not_fit_the_solve(field, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        solvers.solve(McKeanVlasov(with_field), np.ones(4), 0, 1, 5, field=field)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"values": np.ones((2, 2))}, r"field must have the axes \(\) and at most one more, got shape \(2, 2\)"),
+        ({"values": 1.0, "per_particle": True}, r"field must have the axes \(particles\)"),
+        ({"values": [1.0, np.nan]}, "field must be finite"),
+        ({"values": [1.0, 2.0], "times": [0.0, 0.0]}, "need as many distinct times"),
+        ({"values": [1.0, 2.0], "times": [0.0]}, "need as many distinct times"),
+    ],
+)
+def test_bad_fields(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ExternalField(**arguments)
+
+
+def test_milstein_is_refused_where_it_would_need_levy_areas():
+    general = McKeanVlasov(diffusion=njit(lambda t, x, m: ((x,),)), noise="general")
+    common = McKeanVlasov(diffusion=number, common=number)
+    for equation in (general, common):
+        with pytest.raises(
+            ValueError, match='scheme="milstein" needs noise="additive" or "diagonal" and no common noise'
+        ):
+            solvers.solve(equation, np.ones(4), 0, 1, 5, scheme="milstein")
+
+
+def test_a_run_that_does_not_fit_in_memory_is_refused_with_numbers():
+    with pytest.raises(MemoryError, match=r"needs .* GB and .* GB are available; use fewer particles"):
+        solvers.solve(GEOMETRIC, lambda rng, n: np.ones((n, 4)), 0, 1, 5, particles=10**12)
+
+
+def test_moments_of_a_compiled_equation_reach_every_coefficient():
+    """A mean that is a number and one that is an array lead to the same path."""
+    one = McKeanVlasov(njit(lambda t, x, m: m), njit(lambda t, x, m: 1.0 + m * m), njit(lambda t, x: math.cos(x)))
+    other = McKeanVlasov(
+        njit(lambda t, x, m: m[0]), njit(lambda t, x, m: 1.0 + m[0] * m[0]), njit(lambda t, x: (math.cos(x), x))
+    )
+    paths = [solvers.solve(equation, np.ones(100), 0, 1, 5).final_particles for equation in (one, other)]
+    np.testing.assert_array_equal(*paths)
