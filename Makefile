@@ -28,6 +28,7 @@ evidence: $(VENV)/.installed-dev
 	$(BIN)/python -m validation.evidence
 
 benchmark: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/benchmarks/requirements.txt
 	$(BIN)/python -m pytest tests/benchmarks/bench_*.py --benchmark-only -s
 
 $(VENV)/.installed: pyproject.toml

@@ -1,11 +1,11 @@
-"""What the solvers are checked against: closed forms and dense networks."""
+"""What the solvers are checked against: closed forms, dense networks and other libraries."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-__all__ = ["closed_forms", "networks"]
+__all__ = ["closed_forms", "networks", "peers"]
 
 
 def __getattr__(name: str) -> Any:

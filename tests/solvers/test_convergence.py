@@ -1,0 +1,152 @@
+"""Measured orders of convergence: the known ones are found, and faults are seen."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from numba import njit
+
+import solvers
+from solvers import McKeanVlasov
+from solvers.convergence import _study
+from tests.conftest import MARGIN
+from tests.solvers.equations import GEOMETRIC, MU, ORNSTEIN_UHLENBECK, SIGMA
+
+# fine enough that the next order of the error, a factor 1 + O(step), bends the fit less than its noise
+FINE = (64, 128, 256, 512)
+
+# half a 95 % interval over the standard error, for 16 replicates
+T_QUANTILE = 2.131
+
+
+def normal(rng, n):
+    return 1.0 + 0.5 * rng.standard_normal(n)
+
+
+def agrees(study, order):
+    """Whether the order lies within four standard errors, and these are small enough to tell ½ from 1."""
+    half = (study.interval[1] - study.interval[0]) / 2
+    return abs(study.order - order) < MARGIN * half / T_QUANTILE and MARGIN * half / T_QUANTILE < 0.25
+
+
+def geometric_path(x0, w):
+    """The exact solution of dX = μ X dt + σ X dW at t = 1."""
+    return x0 * np.exp(MU - SIGMA**2 / 2 + SIGMA * w[-1, :, 0])
+
+
+@pytest.mark.parametrize(
+    ("equation", "scheme", "exact", "order"),
+    [
+        (GEOMETRIC, "euler_maruyama", geometric_path, 0.5),
+        (GEOMETRIC, "euler_maruyama", None, 0.5),
+        (GEOMETRIC, "milstein", geometric_path, 1.0),
+        (ORNSTEIN_UHLENBECK, "euler_maruyama", None, 1.0),
+    ],
+    ids=["multiplicative", "multiplicative, no exact path", "Milstein", "additive"],
+)
+def test_strong_order(equation, scheme, exact, order):
+    study = solvers.strong_order(equation, normal, 0, 1, FINE, exact=exact, scheme=scheme, particles=500)
+    assert agrees(study, order), str(study)
+    assert study.resolved.all()
+
+
+def test_strong_order_of_heun_on_the_stratonovich_equation():
+    equation = McKeanVlasov(diffusion=njit(lambda t, x, m: x))
+    study = solvers.strong_order(
+        equation, normal, 0, 1, FINE, exact=lambda x0, w: x0 * np.exp(w[-1, :, 0]), scheme="heun", particles=500
+    )
+    assert agrees(study, 1.0), str(study)
+
+
+@pytest.mark.parametrize(
+    ("equation", "function", "exact"),
+    [
+        (GEOMETRIC, lambda x: x, geometric_path),
+        (ORNSTEIN_UHLENBECK, lambda x: x, None),
+        (ORNSTEIN_UHLENBECK, np.square, None),
+    ],
+    ids=["mean of a geometric Brownian motion", "mean with interaction", "square with interaction"],
+)
+def test_weak_order(equation, function, exact):
+    steps = (4, 8, 16, 32) if exact else FINE
+    study = solvers.weak_order(
+        equation, normal, 0, 1, steps, function=function, exact=exact, particles=50_000 if exact else 1000
+    )
+    assert agrees(study, 1.0), str(study)
+
+
+def test_propagation_of_chaos():
+    study = solvers.particle_order(ORNSTEIN_UHLENBECK, normal, 0, 1, 16, replicates=128)
+    # 128 replicates: a 95 % interval is 1.98 standard errors to either side
+    half = (study.interval[1] - study.interval[0]) / 2
+    assert abs(study.order - 1.0) < MARGIN * half / 1.98 < 0.5, str(study)
+    # the coupled mean-square difference is E (a θ ∫ e^{…} (m_N − m_2N))², of order Var/2N, not zero
+    assert np.all(study.errors > 0)
+
+
+def test_a_wrong_exact_path_has_no_order():
+    """Faults must be seen: without Itô's correction the errors stop falling."""
+    study = solvers.strong_order(
+        GEOMETRIC, normal, 0, 1, FINE, exact=lambda x0, w: x0 * np.exp(MU + SIGMA * w[-1, :, 0]), particles=500
+    )
+    assert study.interval[1] < 0.1
+
+
+def test_an_equation_without_interaction_has_no_particle_error():
+    study = solvers.particle_order(GEOMETRIC, normal, 0, 1, 4, (16, 32, 64), replicates=3)
+    np.testing.assert_array_equal(study.errors, 0)
+    assert np.isnan(study.order)
+    assert study.interval == (-np.inf, np.inf)
+
+
+def test_intervals_cover_the_order_of_synthetic_errors():
+    """Log-normal noise of 20 % in each replicate; the exponent 0.7 is covered in about 95 of 100 studies."""
+    rng = np.random.default_rng(0)
+    levels = 2.0 ** -np.arange(3, 8)
+    covered = 0
+    for _ in range(400):
+        found = levels**1.4 * (1 + 0.2 * rng.standard_normal((16, 5)))
+        study = _study("strong", levels, found, root=True)
+        covered += study.interval[0] <= 0.7 <= study.interval[1]
+    # binomial: 380 expected, standard deviation 4.4; the weights are estimated too, which costs a few
+    assert 380 - 5 * 4.4 < covered <= 400
+
+
+def test_plot():
+    levels = 2.0 ** -np.arange(3, 8)
+    found = levels**2 * (1 + 0.05 * np.random.default_rng(0).standard_normal((8, 5)))
+    study = _study("strong", levels, found, root=True)
+    ax, bars = study.plot()
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    assert ax.get_xlabel() == "step length"
+    assert "order 1.0" in ax.get_legend().get_texts()[0].get_text()
+    np.testing.assert_allclose(bars[0].get_ydata(), study.errors)
+    np.testing.assert_allclose(ax.lines[-1].get_ydata(), levels, rtol=0.05)
+    plt.close(ax.figure)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": (8, 16)}, r"steps must be at least three numbers, each twice the one before, got \[8, 16\]"),
+        ({"steps": (8, 16, 24)}, "steps must be at least three numbers, each twice the one before"),
+        ({"steps": (8, 16, 32.5)}, "an entry of steps must be an integer, got 32.5"),
+        ({"replicates": 2}, "replicates must be at least 3, got 2"),
+        ({"exact": lambda x0, w: w}, r"exact must return particles of shape \(20,\), got \(33, 20, 1\)"),
+        ({"function": lambda x: x.mean()}, r"function must return one number for each particle, got shape \(\)"),
+    ],
+)
+def test_bad_studies(change, message):
+    study = solvers.weak_order if "function" in change else solvers.strong_order
+    arguments = {"steps": (8, 16, 32), "replicates": 3} | change
+    with pytest.raises((TypeError, ValueError), match=message):
+        study(GEOMETRIC, np.ones(20), 0, 1, **arguments)
+
+
+def test_studies_that_cannot_be_done():
+    with pytest.raises(ValueError, match="x0 must hold 128 particles, twice the largest number, got 100"):
+        solvers.particle_order(ORNSTEIN_UHLENBECK, np.ones(100), 0, 1, 4, (16, 32, 64), replicates=3)
+    explosive = McKeanVlasov(lambda t, x, m: x**3, vectorized=True)
+    with pytest.warns(RuntimeWarning), pytest.raises(ValueError, match="a run of 64 steps did not complete: diverged"):
+        solvers.strong_order(explosive, np.full(5, 3.0), 0, 1, (64, 128, 256))

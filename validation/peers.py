@@ -1,0 +1,114 @@
+"""The same equations through torchsde, on the same Brownian increments.
+
+torchsde knows no interaction between particles, so the means m_t of an interacting equation are frozen: taken
+from a run of `solvers.solve` that saved them at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torchsde
+from numpy.typing import NDArray
+
+from solvers.brownian import BrownianMotion
+from solvers.solution import Solution
+
+Array = NDArray[np.float64]
+Coefficient = Callable[[Any, torch.Tensor], torch.Tensor]
+
+# Names of our schemes there, and the calculus of each.
+_METHODS = {"euler_maruyama": ("euler", "ito"), "milstein": ("milstein", "ito"), "heun": ("heun", "stratonovich")}
+
+
+class ReplayedBrownian(torchsde.BaseBrownian):  # type: ignore[misc]
+    """The increments of a `BrownianMotion` as torchsde asks for them, (N, K) for one interval of the grid."""
+
+    def __init__(self, brownian: BrownianMotion, particles: int) -> None:
+        super().__init__()
+        self.brownian = brownian
+        self.path = torch.from_numpy(brownian.increments(slice(0, particles)))
+
+    def __call__(self, ta: Any, tb: Any = None, return_U: bool = False, return_A: bool = False) -> torch.Tensor:
+        """Return W(tb) − W(ta); raises ValueError if they are not neighbours on the grid."""
+        start = min(self.brownian.t0, self.brownian.t1)
+        first, last = ((float(t) - start) / self.brownian.dt for t in (ta, tb))
+        if abs(last - first - 1) > 1e-6 or abs(first - round(first)) > 1e-6:
+            raise ValueError(f"the increment from {float(ta):g} to {float(tb):g} is not one interval of the grid")
+        return self.path[round(first)]
+
+    def __repr__(self) -> str:
+        return f"ReplayedBrownian({self.brownian!r})"
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.path.shape[1:]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.path.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.path.device
+
+    @property
+    def levy_area_approximation(self) -> str:
+        return "none"
+
+
+class _Equation(torch.nn.Module):
+    def __init__(self, drift: Coefficient, diffusion: Coefficient, noise: str, calculus: str) -> None:
+        super().__init__()
+        self.f, self.g, self.noise_type, self.sde_type = drift, diffusion, noise, calculus
+
+
+def solve_torchsde(
+    drift: Coefficient,
+    diffusion: Coefficient,
+    x0: Array,
+    brownian: BrownianMotion,
+    scheme: str = "euler_maruyama",
+    noise: str = "diagonal",
+) -> Array:
+    """Return the particles at t1 by ``torchsde.sdeint`` on the increments of `brownian`.
+
+    Parameters
+    ----------
+    drift, diffusion : callable
+        b(t, x) → (N, D), and s(t, x) → (N, D), or (N, D, K) with ``noise="general"``, of tensors.
+    x0 : (N, D) float64
+        The particles at t0 < t1.
+    brownian : BrownianMotion
+        The grid and the increments.
+    scheme : str
+        "euler_maruyama", "milstein" or "heun".
+    noise : str
+        "diagonal" or "general".
+
+    Returns
+    -------
+    particles : (N, D) float64
+    """
+    method, calculus = _METHODS[scheme]
+    with torch.no_grad():
+        path = torchsde.sdeint(
+            _Equation(drift, diffusion, noise, calculus), torch.from_numpy(x0),
+            torch.tensor([brownian.t0, brownian.t1], dtype=torch.float64),
+            bm=ReplayedBrownian(brownian, len(x0)), method=method, dt=brownian.dt,
+        )  # fmt: skip
+    end: Array = path[-1].numpy()
+    return end
+
+
+def frozen_moments(run: Solution) -> Callable[[Any], torch.Tensor]:
+    """Return t → m_t, (M,), from a run that saved the moments at every step."""
+    times, moments = run.times, torch.from_numpy(run.moments)
+
+    def at(t: Any) -> torch.Tensor:
+        return moments[int(np.argmin(np.abs(times - float(t))))]
+
+    return at
