@@ -34,6 +34,25 @@ def xoshiro256pp(state: list[int], count: int) -> list[int]:
     return words
 
 
+def normals(key: int, count: int, lanes: int, pairs: int) -> np.ndarray:
+    """Normals of one block: generators side by side, and the transform of Box and Muller, in NumPy's functions."""
+    golden = 0x9E3779B97F4A7C15
+    columns = []
+    for lane in range(lanes):
+        start = mix64((key + lane * golden) & MASK)
+        state = [mix64((start + k * golden) & MASK) for k in (1, 2, 3, 4)]
+        columns.append(xoshiro256pp(state, count // lanes))
+    words = np.array(columns, np.uint64).T.reshape(-1, 2, pairs)
+    first, second = words[:, 0], words[:, 1]
+    radius = np.sqrt(-2 * np.log(((first >> np.uint64(12)).astype(float) + 0.5) / 2**52))
+    angle = (second.view(np.int64) >> np.int64(11)) / 2**53 * np.pi / 2
+    cosine = np.where(second & np.uint64(1), -1, 1) * np.cos(angle)
+    exchange = (second & np.uint64(2)) != 0
+    one = np.where(exchange, np.sin(angle), cosine)
+    other = np.where(exchange, cosine, np.sin(angle))
+    return np.stack([radius * one, radius * other], axis=1).ravel()
+
+
 def dense_outputs(problem, width, depth, seeds, backward_weights="tied", rng_seed=0, draws=None):
     """f^(0) … f^(K) of `seeds` dense ResNets, F-(1), (seeds, K + 1, samples, outputs).
 

@@ -15,7 +15,7 @@ import flds
 import solvers
 from solvers import tanh
 from solvers.blocks import available_threads
-from solvers.random import fill_normals, next_word
+from solvers.random import LANES, fill_normals, fill_words
 
 PARTICLES, STEPS, ROUNDS = 100_000, 200, 5
 DT = 1 / STEPS
@@ -140,13 +140,11 @@ def machine_limits(threads):
     out = np.empty((threads, 1, size))
     position = np.zeros(1, np.int64)
 
-    @njit(nogil=True)
-    def words(out):
-        a, b, c, d = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    bits = np.empty((threads, size // LANES, LANES), np.uint64)
+
+    def words(k):
         for _ in range(repeats):
-            for i in range(out.size):
-                word, a, b, c, d = next_word(a, b, c, d)
-                out[i] = np.float64(word >> np.uint64(11))
+            fill_words(bits[k], np.uint64(k))
 
     @njit(nogil=True, error_model="numpy")
     def tanhs(x):
@@ -172,7 +170,7 @@ def machine_limits(threads):
     big = np.ones((threads, 2**23))
     return {
         "one normal": per_item(normals, size * repeats, threads),
-        "  its random word alone": per_item(lambda k: words(out[k, 0]), size * repeats, threads),
+        "  its random word alone": per_item(words, size * repeats, threads),
         "one tanh": per_item(lambda k: tanhs(out[k, 0]), size * repeats, threads),
         "  its multiply–adds and division alone": per_item(lambda k: multiply_adds(out[k, 0]), size * repeats, threads),
         "one read and one write of memory": per_item(

@@ -39,14 +39,22 @@ def test_xoshiro256pp_known_answers():
     assert words == expected
 
 
-def test_ziggurat_layers_have_equal_area_and_close():
-    x, f = random._X, random._F
-    areas = x[1:-1] * (f[2:] - f[1:-1])
-    # the published constants have 12 significant digits
-    np.testing.assert_allclose(areas, 0.00492867323399, rtol=1e-9)
-    tail = np.sqrt(2 * np.pi) * stats.norm.sf(x[1])
-    assert x[1] * f[1] + tail == pytest.approx(0.00492867323399, rel=1e-9)
-    assert f[-1] == 1.0
+def test_normals_equal_their_plain_twin():
+    seed, stream, step, position, layer, block = 7, 3, 2, 5, 1, 1
+    key = int(random.address_key(seed, stream, step, position, layer, block)) % 2**64
+    ours = normals(2 * NOISE_BLOCK, seed, Stream(stream), step, position, layer)[NOISE_BLOCK:]
+    exact = naive.normals(key, NOISE_BLOCK, random.LANES, random.PAIRS)
+    # some roundings of numbers up to 5
+    np.testing.assert_allclose(ours, exact, rtol=4e-16, atol=2e-15)
+
+
+def test_radius_and_direction_reach_their_ends():
+    lowest, highest = np.uint64(0), np.uint64(2**64 - 1)
+    assert random._radius(lowest) == pytest.approx(np.sqrt(2 * 53 * np.log(2)), rel=1e-15)
+    assert random._radius(highest) == pytest.approx(2.0**-26, rel=1e-15)
+    quarter = np.array([random._direction(np.uint64(2**63 + bits)) for bits in range(4)])
+    half = np.sqrt(0.5)
+    np.testing.assert_allclose(quarter, half * np.array([[1, -1], [-1, -1], [-1, 1], [-1, -1]]), atol=1e-15)
 
 
 def test_normals_have_the_standard_normal_law():
@@ -56,10 +64,15 @@ def test_normals_have_the_standard_normal_law():
     # moments E x^k with variance (E x^2k - (E x^k)^2)/count
     for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96), (6, 15, 10170)):
         assert abs(np.mean(x**power) - moment) < 4 * np.sqrt(variance / count)
-    for edge in (3.0, random._X[1], 4.5):
+    for edge in (3.0, 3.7, 4.5):
         p = 2 * stats.norm.sf(edge)
         assert abs(np.mean(np.abs(x) > edge) - p) < 4 * np.sqrt(p / count)
-    assert abs(np.mean(x[np.abs(x) > random._X[1]] > 0) - 0.5) < 4 * 0.5 / np.sqrt(np.sum(np.abs(x) > random._X[1]))
+    # the two normals of a pair, which share a radius, and each with its neighbours in other lanes
+    rows = x[: count // NOISE_BLOCK * NOISE_BLOCK].reshape(-1, 2, random.PAIRS)
+    for a, b in ((rows[:, 0], rows[:, 1]), (rows[..., :-1], rows[..., 1:]), (rows[:-1], rows[1:])):
+        for f in (lambda y: y, lambda y: y**2 - 1, np.abs, np.sign):
+            u, v = f(a) - f(a).mean(), f(b) - f(b).mean()
+            assert abs(np.mean(u * v) / np.sqrt(np.mean(u * u) * np.mean(v * v))) < 4 / np.sqrt(u.size)
 
 
 def test_neighbouring_addresses_are_independent():
