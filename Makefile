@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/flds solve --out $(RESULTS)/digits.nc
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --nbmake tests notebooks
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

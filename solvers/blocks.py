@@ -8,9 +8,9 @@ order in float64, so the same bits come out for any number of threads.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
@@ -81,7 +81,7 @@ class Blocks:
         self.groups = partition(particles, self.group_size)
         share = NOISE_BLOCK * -(-blocks // threads)
         self.shares = partition(particles, min(share, _SHARE))
-        self._pool: ThreadPoolExecutor | None = None
+        self._workers: _Workers | None = None
 
     @contextmanager
     def running(self) -> Iterator[Blocks]:
@@ -94,11 +94,12 @@ class Blocks:
             if self.threads == 1:
                 yield self
                 return
-            with ThreadPoolExecutor(self.threads - 1, initializer=lambda: np.seterr(**quiet)) as self._pool:  # type: ignore[arg-type]
-                try:
-                    yield self
-                finally:
-                    self._pool = None
+            self._workers = _Workers(self.threads - 1, lambda: np.seterr(**quiet))  # type: ignore[arg-type]
+            try:
+                yield self
+            finally:
+                self._workers.close()
+                self._workers = None
 
     def each(self, work: Callable[[slice], None], slices: Sequence[slice] | None = None) -> None:
         """Call `work(particles)` for slices of the particles, or for each of `slices`, on all threads."""
@@ -166,19 +167,75 @@ class Blocks:
 
     def _run(self, work: Callable[[T], None], items: Sequence[T], size: float = np.inf) -> None:
         """Call work(item) for every item: here if there is little to do, else on all threads."""
-        if self._pool is None or len(items) <= 1 or size < _SMALL_WORK:
+        if self._workers is None or len(items) <= 1 or size < _SMALL_WORK:
             for item in items:
                 work(item)
             return
         per_thread = -(-len(items) // self.threads)
 
-        def share(first: int) -> None:
-            for item in items[first : first + per_thread]:
+        def share(thread: int) -> None:
+            for item in items[thread * per_thread : (thread + 1) * per_thread]:
                 work(item)
 
-        others = [self._pool.submit(share, first) for first in range(per_thread, len(items), per_thread)]
+        self._workers.run(share)
+
+
+class _Workers:
+    """Threads that wait for one task at a time; waking them takes a few locks and no queue."""
+
+    def __init__(self, count: int, prepare: Callable[[], object]) -> None:
+        self.task: Callable[[int], None] | None = None
+        self.prepare = prepare
+        self.errors: list[BaseException] = []
+        self.start, self.done = ([threading.Lock() for _ in range(count)] for _ in range(2))
+        for lock in (*self.start, *self.done):
+            lock.acquire()
+        self.threads = [threading.Thread(target=self._serve, args=(k,), daemon=True) for k in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, task: Callable[[int], None]) -> None:
+        """Call task(0) here and task(1), … on the threads; raise the first error when all have ended."""
+        self.task = task
+        for lock in self.start:
+            lock.release()
         try:
-            share(0)
+            task(0)
         finally:
-            for other in others:
-                other.result()
+            self._wait()
+        if self.errors:
+            error, self.errors = self.errors[0], []
+            raise error
+
+    def _wait(self) -> None:
+        interrupt: KeyboardInterrupt | None = None
+        for lock in self.done:
+            while True:
+                try:
+                    lock.acquire()
+                    break
+                except KeyboardInterrupt as error:  # the threads still write into the arrays of the caller
+                    interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+    def close(self) -> None:
+        """End the threads."""
+        self.task = None
+        for lock in self.start:
+            lock.release()
+        for thread in self.threads:
+            thread.join()
+
+    def _serve(self, k: int) -> None:
+        self.prepare()
+        while True:
+            self.start[k].acquire()
+            if self.task is None:
+                return
+            try:
+                self.task(k + 1)
+            except BaseException as error:
+                self.errors.append(error)
+            finally:
+                self.done[k].release()

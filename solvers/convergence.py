@@ -68,26 +68,26 @@ class ConvergenceStudy:
         low, high = self.interval
         return f"{self.kind} order {self.order:.3f} (95 % interval {low:.3f} to {high:.3f})"
 
-    def plot(self, ax: Axes | None = None) -> tuple[Axes, ErrorbarContainer]:
+    def plot(
+        self, ax: Axes | None = None, label: str = "measured", color: str = "#0072b2"
+    ) -> tuple[Axes, ErrorbarContainer]:
         """Draw errors with 95 % bars and the fitted line on logarithmic axes; return the axes and the bars."""
         if ax is None:
             import matplotlib.pyplot as plt
 
             ax = plt.subplots(figsize=(4.2, 3.2), layout="constrained")[1]
-        bars = ax.errorbar(
-            self.levels, self.errors, 1.96 * self.standard_errors, fmt="o", color="#0072b2", capsize=3, label="measured"
-        )
         if np.isfinite(self.order):
             power = -self.order if self.kind == "particles" else self.order
-            low, high = self.interval
-            ax.plot(
-                self.levels, self.factor * self.levels**power, color="#d55e00",
-                label=f"order {self.order:.2f} ({low:.2f} to {high:.2f})",
-            )  # fmt: skip
+            label += ", order {:.2f} ({:.2f} to {:.2f})".format(self.order, *self.interval)
+            ax.plot(self.levels, self.factor * self.levels**power, color=color, lw=1)
+        bars = ax.errorbar(
+            self.levels, self.errors, 1.96 * self.standard_errors, fmt="o", ms=4, color=color, capsize=3, label=label
+        )
         across = "particles N" if self.kind == "particles" else "step length"
         up = {"strong": "root mean square error", "weak": "|error of the mean|", "particles": "mean square error"}
-        ax.set(xscale="log", yscale="log", xlabel=across, ylabel=up[self.kind])
-        ax.legend(frameon=False)
+        ax.set_xscale("log", base=2)
+        ax.set(yscale="log", xlabel=across, ylabel=up[self.kind])
+        ax.legend(frameon=False, loc="upper right" if self.kind == "particles" else "upper left")
         return ax, bars
 
 

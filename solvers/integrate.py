@@ -21,6 +21,8 @@ Matrix = NDArray[np.float64]
 
 # Particles that functions of arrays take at a time, so that temporaries stay in cache.
 ARRAY_BLOCK = 16 * NOISE_BLOCK
+# Multiply–adds that one component of one particle is worth, noise included.
+_WORK = 10
 
 
 class Ensemble(NamedTuple):
@@ -107,6 +109,7 @@ class _Run:
         self, equation: McKeanVlasov, form: Form, scheme: str, blocks: Blocks, brownian: BrownianMotion
     ) -> None:
         self.kernels, self.blocks, self.brownian = kernels(equation, form, scheme == "milstein"), blocks, brownian
+        self.pairs = equation.interaction is not None
         self.form, self.correlated = form, equation.noise == "mean_field"
         self.width = form.moments + self.correlated * form.dimension**2 + 1
         self.block = min(blocks.group_size, ARRAY_BLOCK) if equation.vectorized else NOISE_BLOCK
@@ -134,14 +137,15 @@ class _Run:
     def _sum(self, t: float, x: Array, work: Callable[[tuple[int, int, int, int], Matrix], None]) -> Ensemble:
         blocks, form = self.blocks, self.form
         sums = np.zeros((len(blocks.groups), self.width))
-        blocks.on_groups(lambda groups: work((groups.start, groups.stop, blocks.group_size, self.block), sums))
+        size = _WORK * x.size * (x.shape[1] if self.pairs else 1)
+        blocks.on_groups(lambda groups: work((groups.start, groups.stop, blocks.group_size, self.block), sums), size)
         total = blocks.total(sums)
-        m, squares = np.split(total[:-1] / blocks.particles, [form.moments])
+        means = total[:-1] / blocks.particles
         finite = total[-1] == 0 and bool(np.isfinite(total).all())
         factor = np.zeros((0, 0))
         if self.correlated and finite:
-            factor = _covariance_factor(squares.reshape(form.dimension, form.dimension))
-        return Ensemble(0, t, x, np.ascontiguousarray(m), factor, finite)
+            factor = _covariance_factor(means[form.moments :].reshape(form.dimension, form.dimension))
+        return Ensemble(0, t, x, means[: form.moments], factor, finite)
 
 
 def _covariance_factor(covariance: Matrix) -> Matrix:

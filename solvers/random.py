@@ -1,14 +1,14 @@
 """Standard normal noise that is addressed, not drawn in sequence.
 
-The value at an address (seed, stream, step, position, layer, particle) never depends on what was
-drawn before it. Each block of `NOISE_BLOCK` particles has its own generators, sixteen xoshiro256++ side by
-side so that a vector unit runs them at once, whose states are SplitMix64 hashes of the address; within a
-block the particles follow in order, so a run with n particles sees the first n values of a run with more.
-Two words give two normals by the transform of Box and Muller, free of branches.
+The value at an address (seed, stream, step, position, layer, particle) never depends on what was drawn
+before it. An address without its particle, and the number of the block of `NOISE_BLOCK` particles, are hashed to
+the start and the increment of a SplitMix64 sequence, whose words are functions of their index alone; so loops over
+particles vectorise, and a run with n particles sees the first n values of a run with more. Two words give two
+normals by the transform of Box and Muller, free of branches.
 
 References
 ----------
-D. Blackman, S. Vigna, "Scrambled linear pseudorandom number generators", ACM TOMS 47 (2021).
+G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
 G. E. P. Box, M. E. Muller, "A note on the generation of random normal deviates", Ann. Math. Stat. 29 (1958).
 """
 
@@ -26,10 +26,8 @@ from solvers.accelerate import kernel
 NOISE_BLOCK = 2048
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-# Generators of a block that run side by side: two vectors of eight words.
-LANES = 16
 # Pairs of normals made at a time; a shorter block costs as much as a multiple of these.
-PAIRS = 32
+PAIRS = 64
 
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
@@ -73,42 +71,14 @@ def address_key(seed, stream, step, position, layer, block):
 
 
 @kernel
-def seed_state(key):
-    """Four 64-bit words of xoshiro256++ state from the SplitMix64 sequence started at `key`."""
-    s0 = key + _GOLDEN
-    s1 = s0 + _GOLDEN
-    s2 = s1 + _GOLDEN
-    s3 = s2 + _GOLDEN
-    return mix64(s0), mix64(s1), mix64(s2), mix64(s3)
-
-
-@kernel
-def next_word(s0, s1, s2, s3):
-    """One step of xoshiro256++: the output word and the new state."""
-    total = s0 + s3
-    word = ((total << np.uint64(23)) | (total >> np.uint64(41))) + s0
-    t = s1 << np.uint64(17)
-    s2 ^= s0
-    s3 ^= s1
-    s1 ^= s2
-    s0 ^= s3
-    s2 ^= t
-    s3 = (s3 << np.uint64(45)) | (s3 >> np.uint64(19))
-    return word, s0, s1, s2, s3
-
-
-@kernel
-def fill_words(words, key):
-    """Fill `words`, (rows, LANES), each column from its own generator."""
-    state = np.empty((4, LANES), np.uint64)
-    for lane in range(LANES):
-        start = mix64(key + np.uint64(lane) * _GOLDEN)
-        state[0, lane], state[1, lane], state[2, lane], state[3, lane] = seed_state(start)
-    for row in range(words.shape[0]):
-        for lane in range(LANES):
-            words[row, lane], state[0, lane], state[1, lane], state[2, lane], state[3, lane] = next_word(
-                state[0, lane], state[1, lane], state[2, lane], state[3, lane]
-            )
+def increment_of(key):
+    """An odd number with enough changes between neighbouring bits, as SplitMix64 makes its increments."""
+    increment = mix64(key + _GOLDEN) | np.uint64(1)
+    changes = increment ^ (increment >> np.uint64(1))
+    count = 0
+    for bit in range(64):
+        count += np.int64((changes >> np.uint64(bit)) & np.uint64(1))
+    return increment ^ np.uint64(0xAAAAAAAAAAAAAAAA) if count < 24 else increment
 
 
 @kernel
@@ -148,27 +118,27 @@ def _direction(word):
 
 
 @kernel
-def add_normals(words, scale, out):
-    """Add `scale` times the normals of `words`, (rows, PAIRS) with rows two by two, to `out` of the same shape."""
-    for row in range(0, words.shape[0], 2):
-        for pair in range(PAIRS):
-            radius = scale * _radius(words[row, pair])
-            cosine, sine = _direction(words[row + 1, pair])
-            out[row, pair] += radius * cosine
-            out[row + 1, pair] += radius * sine
+def add_normals(out, scale, key, increment, first):
+    """Add `scale` times normals to `out`, (2, PAIRS), from the words first, first + 1, … of a sequence."""
+    for pair in range(PAIRS):
+        index = np.uint64(first + 2 * pair + 1)
+        radius = scale * _radius(mix64(key + index * increment))
+        cosine, sine = _direction(mix64(key + (index + np.uint64(1)) * increment))
+        out[0, pair] += radius * cosine
+        out[1, pair] += radius * sine
 
 
 @kernel
-def fill_normals(out, start, stop, offset, seed, stream, step, positions, layer, refinement):
-    """Fill out[i, start - offset : stop - offset] with the normals of particles start … stop - 1.
+def fill_normals(out, start, stop, offset, seed, stream, step, positions, layer, refinement, size):
+    """Fill out[i, start - offset : stop - offset] with `size` times the normals of particles start … stop - 1.
 
     Row i has position positions[i]. `start` is a multiple of `NOISE_BLOCK`. `layer` counts steps of the
     caller's own grid, each made of `refinement` steps of the finest grid: the coarse increment is the sum
     of the fine ones.
     """
-    scale = 1.0 / math.sqrt(np.float64(refinement))
-    words = np.empty((NOISE_BLOCK // PAIRS, PAIRS), np.uint64)
+    scale = size / math.sqrt(np.float64(refinement))
     sums = np.empty((NOISE_BLOCK // PAIRS, PAIRS))
+    flat = sums.ravel()
     for row in range(len(positions)):
         for first in range(start, stop, NOISE_BLOCK):
             count = min(stop - first, NOISE_BLOCK)
@@ -176,11 +146,12 @@ def fill_normals(out, start, stop, offset, seed, stream, step, positions, layer,
             sums[:rows] = 0.0
             for fine in range(layer * refinement, (layer + 1) * refinement):
                 key = address_key(seed, stream, step, positions[row], fine, first // NOISE_BLOCK)
-                fill_words(words[:rows].reshape((rows * PAIRS // LANES, LANES)), key)
-                add_normals(words[:rows], scale, sums[:rows])
-            flat = sums.ravel()
+                increment = increment_of(key)
+                for pair in range(0, rows, 2):
+                    add_normals(sums[pair : pair + 2], scale, key, increment, pair * PAIRS)
+            here = out[row, first - offset : first - offset + count]
             for j in range(count):
-                out[row, first - offset + j] = flat[j]
+                here[j] = flat[j]
 
 
 @dataclass(frozen=True)
@@ -218,7 +189,7 @@ class Noise:
         """
         fill_normals(
             out, block.start, block.stop, offset, self.seed, int(address.stream), address.step,
-            np.array(address.positions, np.int64), layer, self.refinement,
+            np.array(address.positions, np.int64), layer, self.refinement, 1.0,
         )  # fmt: skip
 
 

@@ -72,34 +72,32 @@ def add_row_sums(values, out):
         out[row] += total
 
 
-@reduction_kernel
-def count_not_finite(values):
-    """Count the entries of `values`, (rows, n), that are NaN or infinite."""
-    total = 0
-    for row in range(values.shape[0]):
-        for p in range(values.shape[1]):
-            total += not math.isfinite(values[row, p])
-    return total
-
-
 @kernel
-def cut(source, start, stop):
-    """Return a copy of source[:, start:stop], side by side in memory."""
-    out = np.empty((source.shape[0], stop - start), source.dtype)
-    for row in range(source.shape[0]):
-        for p in range(start, stop):
-            out[row, p - start] = source[row, p]
-    return out
-
-
-@kernel
-def put(target, start, x, weight):
-    """Set target[:, start : start + n] to (1 − weight) target + weight x."""
+def load(source, start, x, moved):
+    """Copy source[:, start : start + n] into `x` and `moved`, (D, n)."""
     for row in range(x.shape[0]):
+        here = source[row, start : start + x.shape[1]]
         for p in range(x.shape[1]):
-            if weight != 1.0:
-                x[row, p] = (1.0 - weight) * target[row, start + p] + weight * x[row, p]
-            target[row, start + p] = x[row, p]
+            x[row, p] = here[p]
+            moved[row, p] = here[p]
+
+
+@kernel
+def put(x, target, start, weight):
+    """Set target[:, start : start + n] and `x` to (1 − weight) target + weight x; count what is not finite."""
+    bad = 0
+    for row in range(x.shape[0]):
+        here = target[row, start : start + x.shape[1]]
+        if weight == 1.0:
+            for p in range(x.shape[1]):
+                here[p] = x[row, p]
+                bad += not math.isfinite(x[row, p])
+        else:
+            for p in range(x.shape[1]):
+                x[row, p] = (1.0 - weight) * here[p] + weight * x[row, p]
+                here[p] = x[row, p]
+                bad += not math.isfinite(x[row, p])
+    return bad
 
 
 @kernel
@@ -206,7 +204,7 @@ def _terms(equation: McKeanVlasov, c: Coefficients, form: Form, milstein: bool) 
     elif equation.noise == "mean_field":
         yield lambda out, s: add_product(out, diffusion(s.t, s.x, s.m, s.field), np.dot(s.factor, s.dw))
     elif equation.noise == "additive" and diffusion is not None:
-        yield lambda out, s: add_product(out, diffusion(s.t, cut(s.x, 0, 1), s.m, s.field[:1]), s.dw)
+        yield lambda out, s: add_product(out, diffusion(s.t, s.x[:, :1].copy(), s.m, s.field[:1]), s.dw)
     elif equation.noise == "general":
         yield lambda out, s: add_matrix_product(out, diffusion(s.t, s.x, s.m, s.field), s.dw)
     elif diffusion is not None:
@@ -231,7 +229,7 @@ def _milstein(diffusion: Function) -> Function:
 
 
 def _measure(c: Coefficients, form: Form, compiled: Function) -> Function:
-    """Return a function that adds Σ ψ, Σ ψψᵀ and the number of values that are not finite to a row of sums."""
+    """Return a function that adds Σ ψ and Σ ψψᵀ over a block to a row of sums."""
     moments, covariance, M = c.moments, c.covariance, form.moments
 
     @compiled
@@ -251,7 +249,6 @@ def _measure(c: Coefficients, form: Form, compiled: Function) -> Function:
     def measure(t: float, x: Array, out: Matrix) -> None:
         first(t, x, out)
         second(t, x, out)
-        out[-1] += count_not_finite(x)
 
     return measure
 
@@ -262,23 +259,24 @@ def _advance(change: Function, measure: Function, motions: int) -> Function:
         factor: Matrix, draw: Draw, sums: Matrix, first: int, last: int, group_size: int, block: int,
     ) -> None:  # fmt: skip
         """Set target to (1 − weight) target + weight (source + change) and add up what the next step needs."""
-        particles = source.shape[1]
+        dimension, particles = source.shape
+        x, moved, dw = np.empty((dimension, 0)), np.empty((dimension, 0)), np.empty((motions, 0))
         for group in range(first, last):
             end = min((group + 1) * group_size, particles)
             for start in range(group * group_size, end, block):
                 stop = min(start + block, end)
-                x = cut(source, start, stop)
-                dw = np.empty((motions, stop - start))
+                if stop - start != x.shape[1]:
+                    x, moved = np.empty((dimension, stop - start)), np.empty((dimension, stop - start))
+                    dw = np.empty((motions, stop - start))
+                load(source, start, x, moved)
                 if motions > 0:
                     fill_normals(
                         dw, start, stop, start, draw.seed, draw.stream, draw.step, draw.positions, draw.layer,
-                        draw.refinement,
+                        draw.refinement, math.sqrt(abs(dt)),
                     )  # fmt: skip
-                    dw *= math.sqrt(abs(dt))
                 here = field[start:stop] if len(field) == particles else field
-                moved = x.copy()
                 change(moved, Step(t, dt, x, m, here, dw, common, factor, source))
-                put(target, start, moved, weight)
+                sums[group, -1] += put(moved, target, start, weight)
                 measure(t + dt, moved, sums[group])
 
     return advance
@@ -286,9 +284,12 @@ def _advance(change: Function, measure: Function, motions: int) -> Function:
 
 def _measure_all(measure: Function) -> Function:
     def measure_all(source: Array, t: float, sums: Matrix, first: int, last: int, group_size: int, block: int) -> None:
+        """Add up what the first step needs."""
         for group in range(first, last):
             end = min((group + 1) * group_size, source.shape[1])
             for start in range(group * group_size, end, block):
-                measure(t, cut(source, start, min(start + block, end)), sums[group])
+                x = source[:, start : min(start + block, end)].astype(np.float64)
+                sums[group, -1] += np.sum(~np.isfinite(x))
+                measure(t, x, sums[group])
 
     return measure_all

@@ -42,7 +42,7 @@ class Statistic:
 
 
 def quantiles(levels: Sequence[float] = _LEVELS) -> Statistic:
-    """Save the quantiles of every component, (levels,) or (levels, D).
+    """Return what saves the quantiles of every component, (levels,) or (levels, D).
 
     Raises
     ------
@@ -56,7 +56,7 @@ def quantiles(levels: Sequence[float] = _LEVELS) -> Statistic:
 
 
 def particles(indices: int | Sequence[int] | None = None) -> Statistic:
-    """Save the positions of the particles `indices`, or of the first so many, or of all of them.
+    """Return what saves the positions of the particles `indices`, or of the first so many, or of all.
 
     Raises
     ------

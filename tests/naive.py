@@ -15,37 +15,19 @@ def mix64(z: int) -> int:
     return z ^ (z >> 31)
 
 
-def xoshiro256pp(state: list[int], count: int) -> list[int]:
-    """Words of xoshiro256++ in Python integers, from the published definition."""
-    s, words = list(state), []
-
-    def rotate(x: int, k: int) -> int:
-        return ((x << k) | (x >> (64 - k))) & MASK
-
-    for _ in range(count):
-        words.append((rotate((s[0] + s[3]) & MASK, 23) + s[0]) & MASK)
-        t = (s[1] << 17) & MASK
-        s[2] ^= s[0]
-        s[3] ^= s[1]
-        s[1] ^= s[2]
-        s[0] ^= s[3]
-        s[2] ^= t
-        s[3] = rotate(s[3], 45)
-    return words
+def increment(key: int) -> int:
+    """The increment of the sequence of a key, after the published rule for SplitMix64."""
+    odd = mix64((key + 0x9E3779B97F4A7C15) & MASK) | 1
+    return odd ^ 0xAAAAAAAAAAAAAAAA if bin(odd ^ (odd >> 1)).count("1") < 24 else odd
 
 
-def normals(key: int, count: int, lanes: int, pairs: int) -> np.ndarray:
-    """Normals of one block: generators side by side, and the transform of Box and Muller, in NumPy's functions."""
-    golden = 0x9E3779B97F4A7C15
-    columns = []
-    for lane in range(lanes):
-        start = mix64((key + lane * golden) & MASK)
-        state = [mix64((start + k * golden) & MASK) for k in (1, 2, 3, 4)]
-        columns.append(xoshiro256pp(state, count // lanes))
-    words = np.array(columns, np.uint64).T.reshape(-1, 2, pairs)
-    first, second = words[:, 0], words[:, 1]
+def normals(key: int, count: int, pairs: int) -> np.ndarray:
+    """Normals of one block: words of SplitMix64, and the transform of Box and Muller in NumPy's functions."""
+    step = increment(key)
+    words = np.array([mix64((key + index * step) & MASK) for index in range(1, count + 1)], np.uint64)
+    first, second = words.reshape(-1, pairs, 2).transpose(2, 0, 1)
     radius = np.sqrt(-2 * np.log(((first >> np.uint64(12)).astype(float) + 0.5) / 2**52))
-    angle = (second.view(np.int64) >> np.int64(11)) / 2**53 * np.pi / 2
+    angle = (np.ascontiguousarray(second).view(np.int64) >> np.int64(11)) / 2**53 * np.pi / 2
     cosine = np.where(second & np.uint64(1), -1, 1) * np.cos(angle)
     exchange = (second & np.uint64(2)) != 0
     one = np.where(exchange, np.sin(angle), cosine)

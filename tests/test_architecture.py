@@ -64,6 +64,15 @@ def test_public_names_exist_and_are_documented():
     ]  # fmt: skip
 
 
+def test_public_names_of_the_general_solver():
+    assert importlib.import_module("solvers").__all__ == [
+        "Address", "Blocks", "BrownianMotion", "ConvergenceStudy", "DenseOperator", "ExternalField",
+        "IncrementalCholesky", "LazyOperator", "McKeanVlasov", "Noise", "Solution", "Statistic", "Stream", "equations",
+        "load", "particle_order", "particles", "quantiles", "rank_revealing_cholesky", "solve", "strong_order", "tanh",
+        "weak_order",
+    ]  # fmt: skip
+
+
 def best_of(command, runs=5):
     times = []
     for _ in range(runs):

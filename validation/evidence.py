@@ -16,7 +16,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,32 +27,12 @@ from flds.settings import resolve
 from solvers.solution import library_versions
 from solvers.weight_operator import LazyOperator
 from validation import closed_forms
+from validation.claims import MARGIN, Claim, against
+from validation.general_solver import mean_field_equations, orders_of_convergence
 
 Array = NDArray[np.float64]
 
-MARGIN = 4.0  # standard errors
 PARTICLES, REPLICATES = 100_000, 16
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One line of the report."""
-
-    name: str
-    measured: str
-    expected: str
-    holds: bool
-
-    @property
-    def verdict(self) -> str:
-        return "confirmed" if self.holds else "refuted"
-
-
-def against(name: str, samples: Array, exact: float) -> Claim:
-    """Compare the mean of independent replicates with an exact answer."""
-    mean, error = samples.mean(), samples.std(ddof=1) / np.sqrt(len(samples))
-    z = (mean - exact) / error
-    return Claim(name, f"{mean:.5f} ± {error:.5f} (z = {z:+.1f})", f"{exact:.5f}", bool(abs(z) < MARGIN))
 
 
 def one_sample(activation: str, rate: float = 0.5, steps: int = 1) -> flds.TrainingProblem:
@@ -335,6 +314,8 @@ SECTIONS: dict[str, Callable[[], Iterator[Claim]]] = {
     "singular": singular,
     "law": law,
     "million": million,
+    "mean_field_equations": mean_field_equations,
+    "orders_of_convergence": orders_of_convergence,
 }
 
 

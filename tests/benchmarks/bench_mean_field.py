@@ -15,7 +15,7 @@ import flds
 import solvers
 from solvers import tanh
 from solvers.blocks import available_threads
-from solvers.random import LANES, fill_normals, fill_words
+from solvers.random import fill_normals, mix64
 
 PARTICLES, STEPS, ROUNDS = 100_000, 200, 5
 DT = 1 / STEPS
@@ -140,11 +140,11 @@ def machine_limits(threads):
     out = np.empty((threads, 1, size))
     position = np.zeros(1, np.int64)
 
-    bits = np.empty((threads, size // LANES, LANES), np.uint64)
-
-    def words(k):
+    @njit(nogil=True, error_model="numpy")
+    def words(out):
         for _ in range(repeats):
-            fill_words(bits[k], np.uint64(k))
+            for i in range(out.size):
+                out[i] = np.float64(mix64(np.uint64(i)) >> np.uint64(11))
 
     @njit(nogil=True, error_model="numpy")
     def tanhs(x):
@@ -165,12 +165,12 @@ def machine_limits(threads):
 
     def normals(k):
         for layer in range(repeats):
-            fill_normals(out[k], 0, size, 0, 1, 3, 0, position, layer, 1)
+            fill_normals(out[k], 0, size, 0, 1, 3, 0, position, layer, 1, 1.0)
 
     big = np.ones((threads, 2**23))
     return {
         "one normal": per_item(normals, size * repeats, threads),
-        "  its random word alone": per_item(words, size * repeats, threads),
+        "  its random word alone": per_item(lambda k: words(out[k, 0]), size * repeats, threads),
         "one tanh": per_item(lambda k: tanhs(out[k, 0]), size * repeats, threads),
         "  its multiply–adds and division alone": per_item(lambda k: multiply_adds(out[k, 0]), size * repeats, threads),
         "one read and one write of memory": per_item(

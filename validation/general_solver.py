@@ -1,0 +1,180 @@
+"""The general McKean–Vlasov solver against closed forms, known orders of convergence, and torchsde."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+
+import solvers
+from solvers import McKeanVlasov, equations
+from solvers.convergence import ConvergenceStudy
+from validation.claims import MARGIN, Claim, against
+from validation.peers import frozen_moments, solve_torchsde
+
+Array = NDArray[np.float64]
+
+PARTICLES, REPLICATES = 100_000, 16
+# The next order of the error, a factor 1 + O(step), moves a fitted exponent by about the coarsest step.
+BEND = 0.02
+# mean-field Ornstein–Uhlenbeck: a, θ, s; geometric Brownian motion: μ, σ
+A, THETA, S = 1.5, 0.4, 0.7
+MU, SIGMA = 0.3, 0.8
+ORNSTEIN_UHLENBECK = equations.ornstein_uhlenbeck(A, THETA, S)
+GEOMETRIC = equations.geometric_brownian_motion(MU, SIGMA)
+
+
+def around_one(rng: np.random.Generator, n: int) -> Array:
+    return 1.0 + 0.5 * rng.standard_normal(n)
+
+
+def mean_field_equations() -> Iterator[Claim]:
+    """Equations with closed forms at t = 1, and torchsde on the same Brownian increments."""
+    yield from _ornstein_uhlenbeck()
+    yield from _geometric()
+    yield from _common_noise()
+    yield from _mean_field_covariance()
+    yield from _kuramoto()
+    yield from _torchsde()
+
+
+def orders_of_convergence() -> Iterator[Claim]:
+    """Exponents of the error in the step, strong and weak, and in the number of particles."""
+
+    def geometric_path(x0: Array, w: Array) -> Array:
+        return x0 * np.exp(MU - SIGMA**2 / 2 + SIGMA * w[-1, :, 0])
+
+    fine = (64, 128, 256, 512, 1024)
+    strong: dict[str, tuple[McKeanVlasov, dict[str, Any], float]] = {
+        "additive noise, with interaction": (ORNSTEIN_UHLENBECK, {}, 1.0),
+        "multiplicative noise": (GEOMETRIC, {"exact": geometric_path}, 0.5),
+        "multiplicative noise, Milstein": (GEOMETRIC, {"exact": geometric_path, "scheme": "milstein"}, 1.0),
+        "Stratonovich, Heun": (
+            equations.geometric_brownian_motion(0.0, 1.0),
+            {"exact": lambda x0, w: x0 * np.exp(w[-1, :, 0]), "scheme": "heun"}, 1.0,
+        ),
+    }  # fmt: skip
+    for name, (equation, options, order) in strong.items():
+        study = solvers.strong_order(equation, around_one, 0, 1, fine, particles=2000, replicates=32, **options)
+        yield _order(f"strong order, {name}", study, order)
+    weak: dict[str, tuple[McKeanVlasov, Callable[[Array], Array]]] = {
+        "mean, with interaction": (ORNSTEIN_UHLENBECK, lambda x: x),
+        "square, with interaction": (ORNSTEIN_UHLENBECK, np.square),
+    }
+    for name, (equation, function) in weak.items():
+        study = solvers.weak_order(
+            equation, around_one, 0, 1, (256, 512, 1024, 2048), function=function, particles=5000, replicates=32
+        )
+        yield _order(f"weak order, {name}", study, 1.0)
+    study = solvers.weak_order(
+        GEOMETRIC, around_one, 0, 1, (4, 8, 16, 32), exact=geometric_path, particles=200_000, replicates=32
+    )
+    yield _order("weak order, multiplicative noise, mean", study, 1.0)
+    study = solvers.particle_order(ORNSTEIN_UHLENBECK, around_one, 0, 1, 16, replicates=512)
+    yield _order("mean square error in the number of particles, with interaction", study, 1.0)
+
+
+def _order(name: str, study: ConvergenceStudy, expected: float) -> Claim:
+    low, high = study.interval
+    near = abs(study.order - expected) < MARGIN * (high - low) / 4 + BEND  # a 95 % interval is four standard errors
+    return Claim(
+        name, f"{study.order:.3f}, 95 % interval {low:.3f} to {high:.3f}", f"{expected:g}, to {BEND} at these steps",
+        bool(near and high - low < 0.25),
+    )  # fmt: skip
+
+
+def _ornstein_uhlenbeck() -> Iterator[Claim]:
+    # 4096 steps: a bias of a dt/2 = 0.0002 of each moment, below the standard errors
+    runs = [
+        solvers.solve(ORNSTEIN_UHLENBECK, around_one, 0, 1, 4096, particles=PARTICLES, seed=seed, save_at=[1.0])
+        for seed in range(REPLICATES)
+    ]
+    mean = np.exp(-A * (1 - THETA))
+    variance = 0.25 * np.exp(-2 * A) + S**2 * (1 - np.exp(-2 * A)) / (2 * A)
+    yield against("mean-field Ornstein–Uhlenbeck: E X", np.array([run.mean[0] for run in runs]), mean)
+    yield against("mean-field Ornstein–Uhlenbeck: Var X", np.array([run.variance[0] for run in runs]), variance)
+
+
+def _geometric() -> Iterator[Claim]:
+    squares = {"squares": lambda t, x: np.mean(x**2), "mean": "mean"}
+    options: dict[str, Any] = {"scheme": "milstein", "save_at": [1.0], "save": squares}
+    runs = [
+        solvers.solve(GEOMETRIC, np.ones(PARTICLES), 0, 1, 2048, seed=seed, **options) for seed in range(REPLICATES)
+    ]
+    yield against("geometric Brownian motion: E X", np.array([run.mean[0] for run in runs]), np.exp(MU))
+    second = np.exp(2 * MU + SIGMA**2)
+    yield against("geometric Brownian motion: E X²", np.array([run.squares[0] for run in runs]), second)
+
+
+def _common_noise() -> Iterator[Claim]:
+    steps, particles, rate, common = 64, 1000, A * (1 - THETA), 0.6
+    equation = McKeanVlasov(
+        lambda t, x, m: -A * (x - THETA * m), lambda t, x, m: S, lambda t, x: x, common=lambda t, x, m: common,
+        noise="additive", vectorized=True,
+    )  # fmt: skip
+    means = [
+        solvers.solve(equation, np.zeros(particles), 0, 1, steps, seed=seed, save_at=[1.0], threads=1).mean[0]
+        for seed in range(4000)
+    ]
+    shrink = (1 - rate / steps) ** 2  # the moments of the scheme itself
+    exact = (common**2 + S**2 / particles) / steps * (1 - shrink**steps) / (1 - shrink)
+    yield against("common noise: variance of the mean over realisations", np.square(means), exact)
+
+
+def _mean_field_covariance() -> Iterator[Claim]:
+    equation = McKeanVlasov(moments=lambda t, x: x, noise="mean_field", vectorized=True)
+    mix = np.array([[1.0, 0.0], [0.8, 0.6]])
+    second = [
+        solvers.solve(
+            equation, lambda rng, n: rng.standard_normal((n, 2)) @ mix.T, 0, 1, 32, particles=20_000, seed=seed,
+            save_at=[1.0], save={"second": lambda t, x: x.T @ x / len(x)},
+        ).second[0, 0, 1] for seed in range(64)
+    ]  # fmt: skip
+    yield against("noise of covariance E[XXᵀ]: E X₁X₂", np.array(second), 0.8 * (1 + 1 / 32) ** 32)
+
+
+def _kuramoto() -> Iterator[Claim]:
+    coupling, order = 2.5, []
+    for seed in range(REPLICATES):
+        rng = np.random.default_rng(seed)
+        run = solvers.solve(
+            equations.kuramoto(coupling), rng.uniform(0, 2 * np.pi, 50_000), 0, 50, 1000, save_at=[50.0], save=[],
+            field=solvers.ExternalField(rng.standard_normal(50_000), per_particle=True),
+        )  # fmt: skip
+        order.append(np.hypot(*run.moments[0]))
+    phi = np.linspace(-np.pi / 2, np.pi / 2, 4001)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        r = (low + high) / 2
+        density = np.exp(-((coupling * r * np.sin(phi)) ** 2) / 2) / np.sqrt(2 * np.pi)
+        low, high = (r, high) if coupling * np.trapezoid(np.cos(phi) ** 2 * density, phi) > 1 else (low, r)
+    yield against("Kuramoto, frequencies N(0, 1), K = 2.5: order parameter", np.array(order), low)
+
+
+def _torchsde() -> Iterator[Claim]:
+    x0 = np.random.default_rng(0).standard_normal(10_000)
+    brownian = solvers.BrownianMotion(0.0, 1.0, 100, seed=4)
+    for scheme in ("euler_maruyama", "milstein", "heun"):
+        # a compiled equation, so that both kinds of coefficients are seen in this report
+        compiled = McKeanVlasov(njit(lambda t, x, m: MU * x), njit(lambda t, x, m: SIGMA * x))
+        ours = solvers.solve(compiled, x0, 0, 1, 100, seed=4, scheme=scheme).final_particles
+        peer = solve_torchsde(lambda t, x: MU * x, lambda t, x: SIGMA * x, x0[:, None].copy(), brownian, scheme)
+        # Milstein takes the derivative of s by differences, 1e-10 of it in each step
+        yield _same(
+            f"torchsde, geometric Brownian motion, {scheme}", ours, peer, 1e-8 if scheme == "milstein" else 1e-11
+        )
+    run = solvers.solve(ORNSTEIN_UHLENBECK, x0, 0, 1, 100, seed=4)
+    m = frozen_moments(run)
+    peer = solve_torchsde(
+        lambda t, x: -A * (x - THETA * m(t)), lambda t, x: S * torch.ones_like(x), x0[:, None].copy(), brownian
+    )
+    yield _same("torchsde, Ornstein–Uhlenbeck with the mean frozen", run.final_particles, peer, 1e-11)
+
+
+def _same(name: str, ours: Array, peer: Array, tolerance: float) -> Claim:
+    gap = float(np.abs(ours - peer[:, 0]).max() / np.abs(ours).max())
+    return Claim(name, f"{gap:.1e} of the largest value", f"rounding, below {tolerance:.0e}", gap < tolerance)
