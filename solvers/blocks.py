@@ -196,20 +196,21 @@ class _Workers:
 
     def run(self, task: Callable[[int], None]) -> None:
         """Call task(0) here and task(1), … on the threads; raise the first error when all have ended."""
-        self.task = task
-        for lock in self.start:
-            lock.release()
+        self.task, woken = task, 0
         try:
+            for lock in self.start:
+                lock.release()
+                woken += 1
             task(0)
         finally:
-            self._wait()
+            self._wait(woken)
         if self.errors:
             error, self.errors = self.errors[0], []
             raise error
 
-    def _wait(self) -> None:
+    def _wait(self, woken: int) -> None:
         interrupt: KeyboardInterrupt | None = None
-        for lock in self.done:
+        for lock in self.done[:woken]:
             while True:
                 try:
                     lock.acquire()

@@ -41,27 +41,42 @@ class Coefficients(NamedTuple):
     interaction: Function | None
 
 
+class _Written(NamedTuple):
+    """A coefficient as the user wrote it."""
+
+    function: Function
+    arguments: str  # "law": (t, x), "pair": (x, y[, field]), else "local": (t, x, m[, field])
+    shape: tuple[int, ...]  # of its value for one particle: (rows,), or (D, K) for a matrix
+    number: bool  # it returns a number instead of a sequence
+    takes_field: bool
+
+
 def block_coefficients(equation: McKeanVlasov, form: Form) -> Coefficients:
     """Return the block functions of an equation for particles and fields of this form."""
     adapt = _of_arrays if equation.vectorized else _of_particles
-    matrix = (form.dimension, form.motions)
     position = (form.dimension,)
-    shapes = {
-        "drift": position, "diffusion": matrix if equation.noise == "general" else position,
-        "moments": (form.moments,), "covariance": position,
-        "common": position if len(form.common) < 2 else form.common, "interaction": position,
+    matrix = (form.dimension, form.motions) if equation.noise == "general" else position
+    law = {
+        "moments": (equation.moments, (form.moments,), form.number),
+        "covariance": (equation.psi, position, form.scalar),
+    }
+    found = {
+        name: _Written(function, "law", shape, number, False)
+        for name, (function, shape, number) in law.items() if function is not None
     }  # fmt: skip
-    functions = {name: adapt(equation, form, name, shape) for name, shape in shapes.items() if _used(equation, name)}
-    return Coefficients(**{name: functions.get(name) for name in Coefficients._fields})
+    shapes = {"drift": position, "diffusion": matrix, "common": form.common, "interaction": position}
+    for name, shape in shapes.items():
+        if name in equation.given:
+            arguments = "pair" if name == "interaction" else "local"
+            function = getattr(equation, name)
+            found[name] = _Written(function, arguments, shape, form.scalar, equation.takes_field(name))
+    adapted = {name: adapt(written, form) for name, written in found.items()}
+    return Coefficients(**{name: adapted.get(name) for name in Coefficients._fields})
 
 
-def _used(equation: McKeanVlasov, name: str) -> bool:
-    return (equation.psi if name == "covariance" else getattr(equation, name)) is not None
-
-
-def _of_arrays(equation: McKeanVlasov, form: Form, name: str, shape: tuple[int, ...]) -> Function:
+def _of_arrays(written: _Written, form: Form) -> Function:
     """Adapt a NumPy function of many particles."""
-    function: Function = equation.psi if name == "covariance" else getattr(equation, name)  # type: ignore[assignment]
+    function, shape, takes = written.function, written.shape, written.takes_field
     position = (lambda x: x[0]) if form.scalar else (lambda x: x)
     mean = (lambda m: m[0] if len(m) else 0.0) if form.number else (lambda m: m)
 
@@ -71,15 +86,15 @@ def _of_arrays(equation: McKeanVlasov, form: Form, name: str, shape: tuple[int, 
             return field[0, 0] if shared else field[:, 0]
         return field[0] if shared else field.T
 
-    takes = equation.takes_field(name) if name != "covariance" else False
-
     def rows(value: Any, n: int) -> Block:
         value = np.asarray(value, np.float64)
-        return np.ascontiguousarray(np.broadcast_to(value.reshape(*shape, -1) if value.ndim else value, (*shape, n)))
+        if value.shape != (*shape, n):
+            value = np.broadcast_to(value.reshape(*shape, -1) if value.ndim else value, (*shape, n))
+        return np.ascontiguousarray(value)
 
-    if name in ("moments", "covariance"):
+    if written.arguments == "law":
         return lambda t, x: rows(function(t, position(x)), x.shape[1])
-    if name != "interaction":
+    if written.arguments == "local":
         return lambda t, x, m, field: rows(
             function(t, position(x), mean(m), *((outside(field),) if takes else ())), x.shape[1]
         )
@@ -91,23 +106,19 @@ def _of_arrays(equation: McKeanVlasov, form: Form, name: str, shape: tuple[int, 
             others = position(ensemble[:, first : first + size])
             here = outside(field)[..., None] if takes and len(field) > 1 else outside(field)
             value = function(position(x)[..., None], others[..., None, :], *((here,) if takes else ()))
-            total += np.broadcast_to(
-                value, (*shape, n, others.shape[-1]) if not form.scalar else (n, others.shape[-1])
-            ).sum(-1)
+            pairs = (n, others.shape[-1]) if form.scalar else (*shape, n, others.shape[-1])
+            total += np.broadcast_to(value, pairs).sum(-1)
         return total / ensemble.shape[1]
 
     return interaction
 
 
-def _of_particles(equation: McKeanVlasov, form: Form, name: str, shape: tuple[int, ...]) -> Function:
+def _of_particles(written: _Written, form: Form) -> Function:
     """Compile a loop over the particles of a block around a function of one."""
-    function = equation.psi if name == "covariance" else getattr(equation, name)
-    point, outside, mean = _point(form), _outside(form), _mean(form)
-    takes = equation.takes_field(name) if name != "covariance" else False
-    store = _store(shape, _is_number(form, name))
-    D = form.dimension
+    function, shape, takes, D = written.function, written.shape, written.takes_field, form.dimension
+    point, outside, mean, store = _point(form), _outside(form), _mean(form), _store(shape, written.number)
 
-    if name in ("moments", "covariance"):
+    if written.arguments == "law":
 
         @_inner
         def of_law(t, x):  # type: ignore[no-untyped-def]
@@ -118,7 +129,7 @@ def _of_particles(equation: McKeanVlasov, form: Form, name: str, shape: tuple[in
 
         return of_law
 
-    if name != "interaction":
+    if written.arguments == "local":
         call = (
             _inner(lambda t, x, m, field, p: function(t, x, m, outside(field, p)))
             if takes
@@ -152,11 +163,6 @@ def _of_particles(equation: McKeanVlasov, form: Form, name: str, shape: tuple[in
         return total / partners
 
     return interaction
-
-
-def _is_number(form: Form, name: str) -> bool:
-    """Whether a function of one particle returns a number instead of a sequence."""
-    return form.number if name == "moments" else form.scalar
 
 
 def _point(form: Form) -> Function:

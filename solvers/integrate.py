@@ -72,15 +72,15 @@ def integrate(
     now = run.measure(times[0], x)
     yield now
     for step in range(steps):
-        t, dt = times[step], times[step + 1] - times[step]
-        layer = step if dt > 0 else steps - 1 - step
+        start, end = times[step], times[step + 1]
+        layer = step if end > start else steps - 1 - step
         noise = layer, shared[layer][:, None]
-        now = run.advance(now, y, 1.0, t, dt, outside(step), *noise)
+        now = run.advance(now, y, 1.0, end - start, end, outside(step), *noise)
         if scheme == "heun" and now.finite:
-            now = run.advance(now, x, 0.5, t + dt, dt, outside(step + 1), *noise)
+            now = run.advance(now, x, 0.5, end - start, end, outside(step + 1), *noise)
         else:
             x, y = y, x
-        now = now._replace(step=step + 1, t=times[step + 1])
+        now = now._replace(step=step + 1)
         yield now
         if not now.finite:
             return
@@ -120,17 +120,17 @@ class _Run:
         return self._sum(t, x, lambda groups, sums: self.kernels.measure(x, t, sums, *groups))
 
     def advance(
-        self, start: Ensemble, target: Array, weight: float, t: float, dt: float, field: Array, layer: int,
+        self, start: Ensemble, target: Array, weight: float, dt: float, arrival: float, field: Array, layer: int,
         common: Matrix,
     ) -> Ensemble:  # fmt: skip
-        """Make one step from `start` into `target`."""
+        """Add the change over dt, as it is at `start`, and return the particles at the time of arrival."""
         draw = Draw(
             self.brownian.seed, int(self.brownian.stream), 0, self.positions, layer, self.brownian.noise.refinement
         )
         return self._sum(
-            t, target,
+            arrival, target,
             lambda groups, sums: self.kernels.advance(
-                start.x, target, weight, t, dt, start.m, field, common, start.factor, draw, sums, *groups
+                start.x, target, weight, start.t, dt, arrival, start.m, field, common, start.factor, draw, sums, *groups
             ),
         )  # fmt: skip
 

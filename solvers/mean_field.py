@@ -142,7 +142,7 @@ def solve(
 
 def _explanation(status: str, t: float) -> str:
     if status == "diverged":
-        return f"diverged: a particle was not finite at t = {t:g}; take more steps, or look at the coefficients there"
+        return f"diverged: a particle or a mean was not finite at t = {t:g}; take more steps or look at the drift"
     return f"interrupted at t = {t:g}"
 
 

@@ -203,8 +203,9 @@ def _terms(equation: McKeanVlasov, c: Coefficients, form: Form, milstein: bool) 
         yield lambda out, s: add_scaled(out, np.dot(s.factor, s.dw), 1.0)
     elif equation.noise == "mean_field":
         yield lambda out, s: add_product(out, diffusion(s.t, s.x, s.m, s.field), np.dot(s.factor, s.dw))
-    elif equation.noise == "additive" and diffusion is not None:
-        yield lambda out, s: add_product(out, diffusion(s.t, s.x[:, :1].copy(), s.m, s.field[:1]), s.dw)
+    elif equation.noise == "additive" and diffusion is not None and not equation.takes_field("diffusion"):
+        # the same for all particles, so one is enough
+        yield lambda out, s: add_product(out, diffusion(s.t, s.x[:, :1].copy(), s.m, s.field), s.dw)
     elif equation.noise == "general":
         yield lambda out, s: add_matrix_product(out, diffusion(s.t, s.x, s.m, s.field), s.dw)
     elif diffusion is not None:
@@ -255,10 +256,10 @@ def _measure(c: Coefficients, form: Form, compiled: Function) -> Function:
 
 def _advance(change: Function, measure: Function, motions: int) -> Function:
     def advance(
-        source: Array, target: Array, weight: float, t: float, dt: float, m: Matrix, field: Array, common: Matrix,
-        factor: Matrix, draw: Draw, sums: Matrix, first: int, last: int, group_size: int, block: int,
+        source: Array, target: Array, weight: float, t: float, dt: float, arrival: float, m: Matrix, field: Array,
+        common: Matrix, factor: Matrix, draw: Draw, sums: Matrix, first: int, last: int, group_size: int, block: int,
     ) -> None:  # fmt: skip
-        """Set target to (1 − weight) target + weight (source + change) and add up what the next step needs."""
+        """Set target to (1 − weight) target + weight (source + change) and add up ψ at `arrival`."""
         dimension, particles = source.shape
         x, moved, dw = np.empty((dimension, 0)), np.empty((dimension, 0)), np.empty((motions, 0))
         for group in range(first, last):
@@ -277,7 +278,7 @@ def _advance(change: Function, measure: Function, motions: int) -> Function:
                 here = field[start:stop] if len(field) == particles else field
                 change(moved, Step(t, dt, x, m, here, dw, common, factor, source))
                 sums[group, -1] += put(moved, target, start, weight)
-                measure(t + dt, moved, sums[group])
+                measure(arrival, moved, sums[group])
 
     return advance
 

@@ -37,7 +37,7 @@ def planar_matrix(t, x, m):
 
 @njit
 def planar_moments(t, x):
-    return x[0], x[1], x[0] * x[1]
+    return x[0], x[1], x[0] * x[1] + t
 
 
 PLANAR = McKeanVlasov(planar_drift, planar_diffusion, planar_moments)
@@ -62,7 +62,7 @@ def planar_arrays():
         )
 
     def psi(t, x):
-        return np.stack([x[:, 0], x[:, 1], x[:, 0] * x[:, 1]], axis=1)
+        return np.stack([x[:, 0], x[:, 1], x[:, 0] * x[:, 1] + t], axis=1)
 
     def slope(t, x, m):
         return np.stack([np.full(len(x), 0.5), -0.2 * np.sin(x[:, 1])], axis=1)

@@ -209,3 +209,11 @@ def test_ito_and_stratonovich_differ_by_the_correction():
     # strong order 1: the relative error is a few times the step, 2.5e-4
     np.testing.assert_allclose(heun, np.exp(w), rtol=0.01)
     np.testing.assert_allclose(milstein, np.exp(w - 0.5), rtol=0.01)
+
+
+def test_additive_noise_may_differ_between_particles_through_the_field():
+    loud = ExternalField(FREQUENCIES, per_particle=True)
+    equation = McKeanVlasov(diffusion=njit(lambda t, x, m, c: c), noise="additive")
+    run = solvers.solve(equation, np.zeros(PARTICLES), 0.0, 0.9, STEPS, seed=3, field=loud)
+    _, dw = increments(1)
+    np.testing.assert_allclose(run.final_particles, FREQUENCIES * dw.sum(0)[:, 0], rtol=0, atol=ROUNDING)
