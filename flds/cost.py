@@ -23,7 +23,7 @@ INTERPRETER_BYTES = 170e6
 CALL_SECONDS = 150e-6
 # Per particle, sample, layer and direction: one normal, φ or φ', the update of the state.
 ELEMENTWISE_SECONDS = 20e-9
-NORMAL_SECONDS = 4e-9
+NORMAL_SECONDS = 1.5e-9
 # Larger training sets are not searched for repeated rows.
 _COMPARED = 1_000
 # Threads share the memory's bandwidth: T of them were measured to be about T^0.5 times as fast as one.

@@ -183,7 +183,7 @@ class _FirstPass:
         x *= np.sqrt(variance)
         kind = "none" if field is None else "number"
         outside = np.zeros((1, 0)) if field is None else field(0)
-        form = equation.form(path.t0, x, True, outside, kind)
+        form = equation.form(path.t0, x, True, outside, kind, field is not None)
         self.timings["compile"] += compile_kernels(equation, form, x, outside, path, "euler_maruyama")
         start = time.perf_counter()
         yield from integrate(equation, form, x, path, blocks=self.blocks, field=field)

@@ -11,8 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -56,11 +56,6 @@ def compile_kernels(dtype: np.dtype) -> float:
     return time.perf_counter() - start
 
 
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
 class Blocks:
     """N particles cut into blocks, the threads that work on them, and inner products ⟨a,b⟩ = (1/N) Σ a b.
 
@@ -81,7 +76,7 @@ class Blocks:
         self.groups = partition(particles, self.group_size)
         share = NOISE_BLOCK * -(-blocks // threads)
         self.shares = partition(particles, min(share, _SHARE))
-        self._workers: _Workers | None = None
+        self._pool: ThreadPoolExecutor | None = None
 
     @contextmanager
     def running(self) -> Iterator[Blocks]:
@@ -90,16 +85,15 @@ class Blocks:
         Overflow and NaN raise no warnings: the solve looks for them and ends with a status.
         """
         quiet = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
-        with _controller().limit(limits=1, user_api="blas"), np.errstate(**quiet):  # type: ignore[arg-type]
+        with _single_threaded_blas, np.errstate(**quiet):  # type: ignore[arg-type]
             if self.threads == 1:
                 yield self
                 return
-            self._workers = _Workers(self.threads - 1, lambda: np.seterr(**quiet))  # type: ignore[arg-type]
-            try:
-                yield self
-            finally:
-                self._workers.close()
-                self._workers = None
+            with ThreadPoolExecutor(self.threads - 1, initializer=lambda: np.seterr(**quiet)) as self._pool:  # type: ignore[arg-type]
+                try:
+                    yield self
+                finally:
+                    self._pool = None
 
     def each(self, work: Callable[[slice], None], slices: Sequence[slice] | None = None) -> None:
         """Call `work(particles)` for slices of the particles, or for each of `slices`, on all threads."""
@@ -167,76 +161,59 @@ class Blocks:
 
     def _run(self, work: Callable[[T], None], items: Sequence[T], size: float = np.inf) -> None:
         """Call work(item) for every item: here if there is little to do, else on all threads."""
-        if self._workers is None or len(items) <= 1 or size < _SMALL_WORK:
+        if self._pool is None or len(items) <= 1 or size < _SMALL_WORK:
             for item in items:
                 work(item)
             return
         per_thread = -(-len(items) // self.threads)
 
-        def share(thread: int) -> None:
-            for item in items[thread * per_thread : (thread + 1) * per_thread]:
+        def share(first: int) -> None:
+            for item in items[first : first + per_thread]:
                 work(item)
 
-        self._workers.run(share)
-
-
-class _Workers:
-    """Threads that wait for one task at a time; waking them takes a few locks and no queue."""
-
-    def __init__(self, count: int, prepare: Callable[[], object]) -> None:
-        self.task: Callable[[int], None] | None = None
-        self.prepare = prepare
-        self.errors: list[BaseException] = []
-        self.start, self.done = ([threading.Lock() for _ in range(count)] for _ in range(2))
-        for lock in (*self.start, *self.done):
-            lock.acquire()
-        self.threads = [threading.Thread(target=self._serve, args=(k,), daemon=True) for k in range(count)]
-        for thread in self.threads:
-            thread.start()
-
-    def run(self, task: Callable[[int], None]) -> None:
-        """Call task(0) here and task(1), … on the threads; raise the first error when all have ended."""
-        self.task, woken = task, 0
+        others: list[Future[None]] = []
         try:
-            for lock in self.start:
-                lock.release()
-                woken += 1
-            task(0)
+            for first in range(per_thread, len(items), per_thread):
+                others.append(self._pool.submit(share, first))
+            share(0)
         finally:
-            self._wait(woken)
-        if self.errors:
-            error, self.errors = self.errors[0], []
-            raise error
+            _settle(others)
 
-    def _wait(self, woken: int) -> None:
-        interrupt: KeyboardInterrupt | None = None
-        for lock in self.done[:woken]:
-            while True:
-                try:
-                    lock.acquire()
-                    break
-                except KeyboardInterrupt as error:  # the threads still write into the arrays of the caller
-                    interrupt = error
-        if interrupt is not None:
-            raise interrupt
 
-    def close(self) -> None:
-        """End the threads."""
-        self.task = None
-        for lock in self.start:
-            lock.release()
-        for thread in self.threads:
-            thread.join()
+def _settle(futures: list[Future[None]]) -> None:
+    """Wait until all have ended, even when interrupted, since they write into the caller's arrays; raise errors."""
+    interrupt: KeyboardInterrupt | None = None
+    while not all(future.done() for future in futures):
+        try:
+            wait(futures)
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+    for future in futures:
+        future.result()
 
-    def _serve(self, k: int) -> None:
-        self.prepare()
-        while True:
-            self.start[k].acquire()
-            if self.task is None:
-                return
-            try:
-                self.task(k + 1)
-            except BaseException as error:
-                self.errors.append(error)
-            finally:
-                self.done[k].release()
+
+class _SingleThreadedBlas:
+    """Limits BLAS to one thread while any solve runs; the last one to end restores what was there before."""
+
+    def __init__(self) -> None:
+        self.lock, self.running = threading.Lock(), 0
+        self.controller: ThreadpoolController | None = None
+        self.restore: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.running == 0:
+                self.controller = self.controller or ThreadpoolController()  # finding the libraries takes a while
+                self.restore = self.controller.limit(limits=1, user_api="blas").restore_original_limits
+            self.running += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.running -= 1
+            if self.running == 0:
+                self.restore()
+
+
+_single_threaded_blas = _SingleThreadedBlas()

@@ -33,8 +33,9 @@ class BrownianMotion:
         From 0 to 2**63 - 1.
     noise_steps : int, optional
         A multiple of `steps`, by default `steps`: the grid on which the path is drawn.
-    common : bool
-        The motions that all particles share, instead of the particles' own.
+    stream : Stream
+        ``Stream.PATH``: the particles' own motions. ``Stream.COMMON``: those of common noise, which all
+        particles share and which are found as particle 0.
 
     Raises
     ------
@@ -51,11 +52,15 @@ class BrownianMotion:
     stream: Stream = Stream.PATH
 
     def __post_init__(self) -> None:
-        checks.interval(self.t0, self.t1)
-        checks.positive_integer("steps", self.steps)
-        checks.positive_integer("motions", self.motions)
-        checks.seed_number("seed", self.seed)
-        checks.noise_grid(self.noise_steps, self.steps, ("noise_steps", "steps"))
+        t0, t1 = checks.interval(self.t0, self.t1)
+        steps = checks.positive_integer("steps", self.steps)
+        plain = {
+            "t0": t0, "t1": t1, "steps": steps, "motions": checks.positive_integer("motions", self.motions),
+            "seed": checks.seed_number("seed", self.seed),
+            "noise_steps": checks.noise_grid(self.noise_steps, steps, ("noise_steps", "steps")),
+        }  # fmt: skip
+        for name, value in plain.items():  # Python's own numbers, which can be written to files
+            object.__setattr__(self, name, value)
 
     @property
     def dt(self) -> float:

@@ -77,14 +77,18 @@ def block_coefficients(equation: McKeanVlasov, form: Form) -> Coefficients:
 def _of_arrays(written: _Written, form: Form) -> Function:
     """Adapt a NumPy function of many particles."""
     function, shape, takes = written.function, written.shape, written.takes_field
-    position = (lambda x: x[0]) if form.scalar else (lambda x: x)
+
+    def position(x: Block) -> Block:
+        seen = x[0] if form.scalar else x[:]
+        seen.flags.writeable = False  # a coefficient that changes x would change the run
+        return seen
+
     mean = (lambda m: m[0] if len(m) else 0.0) if form.number else (lambda m: m)
 
     def outside(field: Block) -> Any:
-        shared = len(field) == 1
         if form.field == "number":
-            return field[0, 0] if shared else field[:, 0]
-        return field[0] if shared else field.T
+            return field[:, 0] if form.per_particle else field[0, 0]
+        return field.T if form.per_particle else field[0]
 
     def rows(value: Any, n: int) -> Block:
         value = np.asarray(value, np.float64)
@@ -104,7 +108,7 @@ def _of_arrays(written: _Written, form: Form) -> Function:
         size = max(1, _PAIRS // n)
         for first in range(0, ensemble.shape[1], size):
             others = position(ensemble[:, first : first + size])
-            here = outside(field)[..., None] if takes and len(field) > 1 else outside(field)
+            here = outside(field)[..., None] if takes and form.per_particle else outside(field) if takes else None
             value = function(position(x)[..., None], others[..., None, :], *((here,) if takes else ()))
             pairs = (n, others.shape[-1]) if form.scalar else (*shape, n, others.shape[-1])
             total += np.broadcast_to(value, pairs).sum(-1)
@@ -197,7 +201,11 @@ def _store(shape: tuple[int, ...], number: bool) -> Function:
 
         @_inner
         def store(out, p, value):  # type: ignore[no-untyped-def]
+            if len(value) != out.shape[0]:
+                raise ValueError("a matrix has another number of rows than at the start")
             for i in range(out.shape[0]):
+                if len(value[i]) != out.shape[1]:
+                    raise ValueError("a matrix has another number of columns than at the start")
                 for k in range(out.shape[1]):
                     out[i, k, p] = value[i][k]
 
@@ -211,6 +219,8 @@ def _store(shape: tuple[int, ...], number: bool) -> Function:
 
         @_inner
         def store(out, p, value):  # type: ignore[no-untyped-def]
+            if len(value) != out.shape[0]:
+                raise ValueError("a coefficient returns another number of components than at the start")
             for i in range(out.shape[0]):
                 out[i, p] = value[i]
 
@@ -236,6 +246,8 @@ def _accumulate(form: Form) -> Function:
                 for i in range(len(there)):
                     there[i] = ensemble[i, j]
                 value = meet(mine, there, field, p)
+                if len(value) != len(there):
+                    raise ValueError("interaction returns another number of components than at the start")
                 for i in range(len(there)):
                     total[i, p] += value[i]
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
-from solvers.brownian import BrownianMotion
 from solvers.equation import McKeanVlasov
-from solvers.mean_field import initial_particles, solve
+from solvers.field import as_field
+from solvers.mean_field import MeanFieldRun, initial_particles, solve
 from solvers.random import replicate_seed
 
 if TYPE_CHECKING:
@@ -46,11 +46,13 @@ class ConvergenceStudy:
         Root mean square of |X − X'| ("strong"), |E f(X) − E f(X')| ("weak") or mean square of |X − X'|
         ("particles"), over particles and replicates, and its standard error over replicates.
     resolved : (L,) bool
-        Levels whose error exceeds three standard errors; only these are fitted.
+        Levels whose error exceeds three standard errors.
     order : float
-        p of errors ∝ step^p, or ∝ particles^-p; NaN if fewer than three levels are resolved.
+        p of errors ∝ step^p, or ∝ particles^-p; NaN unless all levels are resolved, which more replicates or
+        particles would do.
     interval : (float, float)
-        95 % confidence interval of `order`; infinite if there is no fit.
+        95 % confidence interval of `order`, infinite if there is no fit. It covers what chance does, not the
+        next order of the error, which moves the fit by about the coarsest step; take finer steps to see.
     factor : float
         The fitted errors are factor · step^p, or factor · particles^-p.
     """
@@ -209,7 +211,8 @@ def particle_order(
         Independent runs, at least 3.
     seed : int
     **options
-        `scheme`, `field`, `noise_steps`, `threads` of `solve`.
+        `scheme`, `field`, `noise_steps`, `threads` of `solve`; a field of each particle's own has twice as many
+        particles as the largest number here.
 
     Returns
     -------
@@ -224,7 +227,7 @@ def particle_order(
     ----------
     A.-S. Sznitman, "Topics in propagation of chaos", 1991, theorem 1.4.
     """
-    counts = _doubling("particles", particles)
+    counts, field = _doubling("particles", particles), as_field(options.get("field"))
     checks.positive_integer("replicates", replicates, smallest=3)
     found = np.empty((replicates, len(counts)))
     for replicate in range(replicates):
@@ -233,7 +236,9 @@ def particle_order(
         if len(start) < 2 * counts[-1]:
             raise ValueError(f"x0 must hold {2 * counts[-1]} particles, twice the largest number, got {len(start)}")
         ends = [
-            _end(equation, start[:count], t0, t1, steps, {**options, "seed": one})
+            _end(
+                equation, start[:count], t0, t1, steps, {**options, "seed": one, "field": field and field.first(count)}
+            )
             for count in (*counts, 2 * counts[-1])
         ]
         for level, count in enumerate(counts):
@@ -257,18 +262,20 @@ def _refine(
         ends = [_end(equation, x0, t0, t1, level, same) for level in (*levels, *([] if exact else [finest]))]
         references = ends[1:]
         if exact:
-            start = initial_particles(x0, options.get("particles"), one)
-            references = [_exact(exact, start, equation, t0, t1, finest, one)] * len(levels)
+            references = [_exact(exact, equation, x0, t0, t1, finest, one, options)] * len(levels)
         for level in range(len(levels)):
             found[replicate, level] = compare(ends[level], references[level])
     return found
 
 
 def _exact(
-    exact: ExactPath, start: Array, equation: McKeanVlasov, t0: float, t1: float, steps: int, seed: int
-) -> Array:
-    motions = 1 if start.ndim == 1 else start.shape[1]
-    dw = BrownianMotion(t0, t1, steps, motions, seed).increments(slice(0, len(start)))
+    exact: ExactPath, equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, seed: int,
+    options: dict[str, Any],
+) -> Array:  # fmt: skip
+    rest = options.get("scheme", "euler_maruyama"), seed, options.get("particles"), options.get("field"), None, None
+    run = MeanFieldRun.checked(equation, x0, t0, t1, steps, *rest)
+    start = run.view(run.x)
+    dw = run.brownian.increments(slice(0, len(start)))
     end = np.asarray(exact(start, np.concatenate([np.zeros_like(dw[:1]), np.cumsum(dw, axis=0)])), np.float64)
     if end.shape != start.shape:
         raise ValueError(f"exact must return particles of shape {start.shape}, got {end.shape}")
@@ -283,6 +290,8 @@ def _end(equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, opti
 
 
 def _doubling(name: str, numbers: Sequence[int]) -> list[int]:
+    if not np.iterable(numbers):
+        raise TypeError(f"{name} must be at least three numbers, each twice the one before, got {numbers!r}")
     counts = [checks.positive_integer(f"an entry of {name}", number) for number in numbers]
     if len(counts) < 3 or any(b != 2 * a for a, b in pairwise(counts)):
         raise ValueError(f"{name} must be at least three numbers, each twice the one before, got {list(numbers)}")
@@ -293,29 +302,23 @@ def _study(kind: str, levels: Array, found: Array, root: bool = False) -> Conver
     """Fit a power of the levels to the means over replicates by least squares of logarithms.
 
     The standard error of the exponent follows from the covariance of the means by the delta method; the
-    interval uses Student's t.
+    interval uses Student's t. A fit of some levels only, chosen by what was measured, would be biased.
     """
     from scipy.stats import t as student
 
-    count = len(found)
+    count, scale, sign = len(found), 0.5 if root else 1.0, -1.0 if kind == "particles" else 1.0
     mean = found.mean(axis=0)
     error = found.std(axis=0, ddof=1) / np.sqrt(count)
     resolved = np.abs(mean) > _RESOLVED * error
-    sign = -1.0 if kind == "particles" else 1.0
     order, interval, factor = np.nan, (-np.inf, np.inf), np.nan
-    if resolved.sum() >= 3:
-        x, y = np.log(levels[resolved]), np.log(np.abs(mean[resolved]))
-        relative = (found[:, resolved] - mean[resolved]) / mean[resolved]
-        # an error without spread, as of a deterministic equation, would have infinite weight
-        weights = 1.0 / np.maximum(relative.var(axis=0), 1e-8)
-        centred = x - np.average(x, weights=weights)
-        influence = weights * centred / np.sum(weights * centred**2)
-        power = sign * float(influence @ y) * (0.5 if root else 1.0)
-        spread = np.std(relative @ influence, ddof=1) / np.sqrt(count) * (0.5 if root else 1.0)
+    if resolved.all():
+        x, y = np.log(levels), np.log(np.abs(mean))
+        influence = sign * scale * (x - x.mean()) / np.sum((x - x.mean()) ** 2)
+        order = float(influence @ y)
+        spread = np.std((found / mean) @ influence, ddof=1) / np.sqrt(count)
         half = float(student.ppf(0.975, count - 1) * spread)
-        order, interval = power, (power - half, power + half)
-        scale = 0.5 if root else 1.0
-        factor = float(np.exp(np.average(scale * y - sign * order * x, weights=weights)))
+        interval = (order - half, order + half)
+        factor = float(np.exp(scale * y.mean() - sign * order * x.mean()))
     values, errors = np.abs(mean), error
     if root:
         values = np.sqrt(values)

@@ -27,7 +27,7 @@ _ARGUMENTS = {
 }  # fmt: skip
 _FIELD = ("drift", "diffusion", "common", "interaction")
 # Particles on which coefficients are tried before a run.
-_TRIED = 3
+_TRIED = 64
 
 
 class Form(NamedTuple):
@@ -40,6 +40,7 @@ class Form(NamedTuple):
     motions: int
     common: tuple[int, ...]  # shape that the coefficient of the common noise returns
     field: str  # "none", "number" or "vector"
+    per_particle: bool  # each particle has its own field
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +71,13 @@ class McKeanVlasov:
         s⁰(t, x, m[, field]) of a noise s⁰ dW⁰ that all particles share: D numbers, with one Brownian motion
         for each component, or a (D, K⁰) matrix.
     interaction : callable, optional
-        K(x, y[, field of x]), D numbers: (1/N) Σ_j K(x_i, x_j) is added to the drift. The time is O(N²).
+        K(x, y[, field of x]), D numbers: (1/N) Σ_j K(x_i, x_j) is added to the drift, j = i included. The time is
+        O(N²). It must not write into x and y.
     vectorized : bool
-        The coefficients are NumPy functions of many particles at once: x is (n,) or (D, n), values are
-        (n,) or (D, n), (D, K, n) for matrices, a field that differs between particles is (n,) or (F, n), and
-        the arguments of `interaction` are x[..., None] and y[..., None, :]. Nothing is compiled.
+        The coefficients are NumPy functions of n particles at once, any n of them and not all, in several
+        threads: x is (n,) or (D, n) and read-only, values are numbers, (n,) or (D, n), (D, K, n) for matrices,
+        m is a number or (M,), a field that differs between particles is (n,) or (F, n), else a number or (F,),
+        and the arguments of `interaction` are x[..., None] and y[..., None, :]. Nothing is compiled.
 
     Raises
     ------
@@ -144,8 +147,10 @@ class McKeanVlasov:
             )
             raise TypeError(f"{name} must take {rule}, got {inspect.signature(_plain(function))}")
 
-    def form(self, t: float, x: NDArray[np.floating], scalar: bool, field: NDArray[np.floating], kind: str
-             ) -> Form:  # fmt: skip
+    def form(
+        self, t: float, x: NDArray[np.floating], scalar: bool, field: NDArray[np.floating], kind: str,
+        per_particle: bool = False,
+    ) -> Form:  # fmt: skip
         """Try every coefficient on the first particle and return the sizes.
 
         Parameters
@@ -159,6 +164,8 @@ class McKeanVlasov:
             The external field at time t; F is 0 if there is none.
         kind : str
             "none", "number" or "vector".
+        per_particle : bool
+            Whether each particle has its own field.
 
         Raises
         ------
@@ -173,13 +180,14 @@ class McKeanVlasov:
         if not takers and kind != "none":
             raise TypeError("field was given, but no coefficient takes it as its last argument")
         shape = () if scalar else (len(x),)
-        # the first particle, and a place that is certainly another
-        places = [x[:, 0], x[:, 0] + 0.01 * (1.0 + np.abs(x[:, 0]))]
-        outside = _outside(field, kind, self.vectorized)
+        # particles from first to last, and a place where there is certainly none
+        chosen = np.unique(np.linspace(0, x.shape[1] - 1, _TRIED).astype(int))
+        places = [*x[:, chosen].T, x[:, 0] + 0.01 * (1.0 + np.abs(x[:, 0]))]
+        outside = _outside(field, kind, self.vectorized and per_particle)
         m: Any = 0.0
 
         def value(name: str, place: int = 0) -> NDArray[np.float64]:
-            return _value(self, name, t, places[place], places[1], m, outside, scalar)
+            return _value(self, name, t, places[place], places[-1], m, outside, scalar)
 
         def vector(name: str) -> NDArray[np.float64]:
             found = value(name)
@@ -196,6 +204,7 @@ class McKeanVlasov:
             psi = value("moments")
             if psi.ndim > 1 or not psi.size:
                 raise ValueError(f"moments must return a number or M numbers a particle, got {_numbers(psi.shape)}")
+            psi = np.mean([value("moments", place) for place in range(len(places) - 1)], axis=0)
             m = psi if psi.ndim else float(psi)
         for name in ("drift", "interaction", "diffusion", "covariance"):
             if getattr(self, name) and not (name == "diffusion" and self.noise == "general"):
@@ -205,7 +214,7 @@ class McKeanVlasov:
         if (
             self.noise == "additive"
             and self.diffusion
-            and not (np.array_equal(value("diffusion"), value("diffusion", 1)))
+            and any(np.any(value("diffusion", place) != value("diffusion")) for place in range(1, len(places)))
         ):
             raise ValueError('diffusion depends on x, so it is not noise="additive"; use noise="diagonal"')
         motions = columns(value("diffusion")) if self.noise == "general" else len(x)
@@ -213,7 +222,9 @@ class McKeanVlasov:
         if self.common:
             common = value("common").shape
             common = (len(x),) if common in ((), shape) else (len(x), columns(value("common")))
-        return Form(scalar, len(x), np.size(m) if self.moments else 0, np.ndim(m) == 0, motions, common, kind)
+        return Form(
+            scalar, len(x), np.size(m) if self.moments else 0, np.ndim(m) == 0, motions, common, kind, per_particle
+        )
 
 
 def _value(equation: McKeanVlasov, name: str, t: float, x: NDArray[np.floating], y: NDArray[np.floating], m: Any,
@@ -226,13 +237,21 @@ def _value(equation: McKeanVlasov, name: str, t: float, x: NDArray[np.floating],
     if equation.vectorized:
         axes = (..., None, None) if pair else (..., None)
         arguments = [np.asarray(point)[axes] for point in arguments]
+        for argument in arguments:
+            argument.flags.writeable = False
     arguments = arguments if pair else [t, arguments[0], m][: len(_ARGUMENTS[name])]
     if equation.takes_field(name):
         arguments.append(field)
     try:
-        value = np.asarray(function(*arguments), np.float64)
+        value = function(*arguments)
     except Exception as error:  # whatever a user's function, or its compilation, raises
         raise TypeError(f"{name} failed on the first particle: {reason(error)}") from None
+    if not equation.vectorized and isinstance(value, tuple) and len({type(entry) for entry in value}) > 1:
+        raise TypeError(f"{name} must return numbers of one type, so write 0.0 instead of 0; got {value}")
+    try:
+        value = np.asarray("nothing" if value is None else value, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must return numbers, got {value!r}") from None
     if equation.vectorized:
         for _ in range(min(value.ndim, 2 if pair else 1)):
             if value.shape[-1] != 1:
@@ -241,11 +260,11 @@ def _value(equation: McKeanVlasov, name: str, t: float, x: NDArray[np.floating],
     return value
 
 
-def _outside(field: NDArray[np.floating], kind: str, vectorized: bool) -> Any:
+def _outside(field: NDArray[np.floating], kind: str, stretched: bool) -> Any:
     """Return the external field of the first particle as a coefficient expects it."""
     if kind == "none":
         return None
-    if vectorized and len(field) > 1:
+    if stretched:
         return field[0, 0:1] if kind == "number" else field[0, :, None]
     here = np.ascontiguousarray(field[0])
     return float(here[0]) if kind == "number" else here

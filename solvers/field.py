@@ -19,7 +19,7 @@ class ExternalField:
     ----------
     values : array of float
         The axes are time (with `times`), particle (with ``per_particle=True``), and, if the field has F
-        components instead of being a number, (F,).
+        components instead of being a number, (F,). An array of float64 is not copied, so leave it as it is.
     times : (T,) array, optional
         Distinct times of the values; between them the field is linear. A solve needs them to cover its interval.
     per_particle : bool
@@ -65,13 +65,22 @@ class ExternalField:
         if self.per_particle and self.values.shape[self.times is not None] != particles:
             count = self.values.shape[self.times is not None]
             raise ValueError(f"field has values for {count} particles, but there are {particles}")
-        if self.times is not None and (min(t0, t1) < self.times[0] or max(t0, t1) > self.times[-1]):
+        fuzz = 1e-9 * abs(t1 - t0)  # times that were added up differ by rounding
+        if self.times is not None and (min(t0, t1) < self.times[0] - fuzz or max(t0, t1) > self.times[-1] + fuzz):
             raise ValueError(f"field covers times {self.times[0]:g} to {self.times[-1]:g}, but the solve goes outside")
+
+    def first(self, particles: int) -> ExternalField:
+        """Return the field of the first so many particles."""
+        if not self.per_particle:
+            return self
+        kept = self.values[:particles] if self.times is None else self.values[:, :particles]
+        return ExternalField(kept, self.times, per_particle=True)
 
     def at(self, t: float) -> NDArray[np.float64]:
         """Return the field at time t, (N, F), or (1, F) where it is the same for all particles."""
         value = self.values
         if self.times is not None:
+            t = min(max(t, self.times[0]), self.times[-1])
             after = int(np.clip(np.searchsorted(self.times, t), 1, max(1, len(self.times) - 1)))
             if len(self.times) == 1 or t == self.times[after - 1]:
                 value = value[after - 1]

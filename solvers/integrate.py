@@ -65,7 +65,8 @@ def integrate(
         One of `SCHEMES`.
     """
     run = _Run(equation, form, scheme, blocks, brownian)
-    y = np.empty_like(x)
+    # the particles of the last time are not written to, so that an interrupted step leaves them whole
+    y, predictor = np.empty_like(x), np.empty_like(x) if scheme == "heun" else x
     times, steps = brownian.times, brownian.steps
     shared = np.zeros((steps, 0)) if common is None else common.increments()[:, 0]
     outside = field or (lambda step: np.zeros((1, 0)))
@@ -75,12 +76,14 @@ def integrate(
         start, end = times[step], times[step + 1]
         layer = step if end > start else steps - 1 - step
         noise = layer, shared[layer][:, None]
-        now = run.advance(now, y, 1.0, end - start, end, outside(step), *noise)
-        if scheme == "heun" and now.finite:
-            now = run.advance(now, x, 0.5, end - start, end, outside(step + 1), *noise)
+        if scheme == "heun":
+            there = run.advance(now, predictor, 1.0, x, end - start, end, outside(step), *noise)
+            if there.finite:
+                there = run.advance(there, y, 0.5, x, end - start, end, outside(step + 1), *noise)
         else:
-            x, y = y, x
-        now = now._replace(step=step + 1)
+            there = run.advance(now, y, 1.0, x, end - start, end, outside(step), *noise)
+        x, y = y, x
+        now = there._replace(step=step + 1)
         yield now
         if not now.finite:
             return
@@ -89,16 +92,15 @@ def integrate(
 def compile_kernels(
     equation: McKeanVlasov, form: Form, x: Array, field: Array, brownian: BrownianMotion, scheme: str
 ) -> float:
-    """Compile, or load from the cache, by making one step of the first particle; return the seconds it took."""
+    """Compile the equation, or load it from the cache, without calling it; return the seconds it took."""
     start = time.perf_counter()
-    once = BrownianMotion(brownian.t0, brownian.t1, 1, form.motions)
-    motions = form.common[-1] if form.common else form.dimension
-    common = None if equation.common is None else BrownianMotion(0.0, 1.0, 1, motions)
-    here = np.ascontiguousarray(field[:1])
-    for _ in integrate(
-        equation, form, x[:, :1].copy(), once, blocks=Blocks(1), common=common, field=lambda step: here, scheme=scheme
-    ):
-        pass
+    run = _Run(equation, form, scheme, Blocks(x.shape[1]), brownian)
+    t0, dt = brownian.times[0], brownian.times[1] - brownian.times[0]
+    motions = (form.common[-1] if form.common else form.dimension) if equation.common is not None else 0
+    factor = np.zeros((form.dimension,) * 2 if run.correlated else (0, 0))
+    nobody = Ensemble(0, t0, x[:, :0].copy(), np.zeros(form.moments), factor, True)
+    run.measure(t0, nobody.x)
+    run.advance(nobody, nobody.x, 1.0, nobody.x, dt, t0, field[:0].copy(), 0, np.zeros((motions, 1)))
     return time.perf_counter() - start
 
 
@@ -120,17 +122,18 @@ class _Run:
         return self._sum(t, x, lambda groups, sums: self.kernels.measure(x, t, sums, *groups))
 
     def advance(
-        self, start: Ensemble, target: Array, weight: float, dt: float, arrival: float, field: Array, layer: int,
-        common: Matrix,
+        self, start: Ensemble, target: Array, weight: float, base: Array, dt: float, arrival: float, field: Array,
+        layer: int, common: Matrix,
     ) -> Ensemble:  # fmt: skip
-        """Add the change over dt, as it is at `start`, and return the particles at the time of arrival."""
+        """Set target to (1 − weight) base + weight (start + change), the particles at the time of arrival."""
         draw = Draw(
             self.brownian.seed, int(self.brownian.stream), 0, self.positions, layer, self.brownian.noise.refinement
         )
         return self._sum(
             arrival, target,
             lambda groups, sums: self.kernels.advance(
-                start.x, target, weight, start.t, dt, arrival, start.m, field, common, start.factor, draw, sums, *groups
+                start.x, target, weight, base, start.t, dt, arrival, start.m, field, common, start.factor, draw, sums,
+                *groups,
             ),
         )  # fmt: skip
 

@@ -26,6 +26,8 @@ from solvers.statistics import Save, Saved, chosen
 Array = NDArray[np.float64]
 Sampler = Callable[[np.random.Generator, int], Any]
 
+# Keeps the sampler's generators apart from those that a user makes of the same seed.
+_SAMPLER = 0x7830
 # Records that are kept by default, evenly over the grid, beside the first.
 _RECORDS = 100
 # Arrays as large as the particles that a solve holds.
@@ -55,9 +57,9 @@ def solve(
     equation : McKeanVlasov
         The coefficients.
     x0 : (N,) or (N, D) array, or callable
-        The particles at t0: numbers, or vectors. Or a sampler, a function of (numpy.random.Generator, n) that
-        returns n of them; it is called for blocks of 2,048, so that the first particles of a larger run are
-        those of a smaller one.
+        The particles at t0: numbers, or vectors; float64 whatever is given. Or a sampler, a function of
+        (numpy.random.Generator, n) that returns n of them; it is called for blocks of 2,048, so that the first
+        particles of a larger run are those of a smaller one.
     t0, t1 : float
         The solve goes from t0 to t1. With t1 < t0 time runs backward: dt is negative, and the Brownian
         increments are those of the forward path, added with the sign they have there.
@@ -70,10 +72,11 @@ def solve(
     seed : int
         Seed of the Brownian motions and of the sampler.
     save_at : array of float, optional
-        Times of the grid at which to save; by default all, or about a hundred.
+        Times of the grid at which to save, in any order; by default all, or about a hundred.
     save : str, Statistic, callable, or several in a list or a mapping from names
         What to save: "mean", "variance", "covariance", "quantiles", "particles", `quantiles` or `particles`
-        with arguments, or functions (t, x) → array of all particles x, (N,) or (N, D).
+        with arguments, or functions (t, x) → array of all particles x, (N,) or (N, D), which are read-only and
+        valid during the call. They are tried once at t0.
     particles : int, optional
         N, where x0 is a sampler.
     field : float, (F,) array or ExternalField, optional
@@ -120,7 +123,7 @@ def solve(
     >>> bool(abs(run.mean[-1] - np.exp(-0.5)) < 0.04)
     True
     """
-    run = _Run.checked(equation, x0, t0, t1, steps, scheme, seed, particles, field, noise_steps, threads)
+    run = MeanFieldRun.checked(equation, x0, t0, t1, steps, scheme, seed, particles, field, noise_steps, threads)
     saved = Saved(chosen(save))
     wanted = _grid_indices(save_at, run.brownian)
     with run.blocks.running():
@@ -133,7 +136,7 @@ def solve(
     notes = [] if status == "completed" else [_explanation(status, final.t)]
     for note in notes:
         warnings.warn(note, RuntimeWarning, stacklevel=2)
-    fields = saved.fields(None if run.form.scalar else run.form.dimension)
+    fields = saved.fields(None if run.form.scalar else run.form.dimension, run.form.moments)
     axes = ("final_particle",) if run.form.scalar else ("final_particle", "component")
     fields["final_particles"] = Field(axes, run.view(final.x).copy(), "particles where the solve ended")
     fields["final_time"] = Field((), np.array(final.t), "time where the solve ended")
@@ -177,7 +180,7 @@ def initial_particles(x0: Any, particles: int | None, seed: int) -> Array:
 
 def _sample(sampler: Sampler, seed: int, block: int) -> Array:
     try:
-        part = sampler(np.random.default_rng((seed, block)), NOISE_BLOCK)
+        part = sampler(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLER, block))), NOISE_BLOCK)
     except Exception as error:  # whatever a user's sampler raises
         raise TypeError(f"x0 failed as a function of (generator, n): {reason(error)}") from None
     x = np.asarray(checks.finite("a value of x0", part), np.float64)
@@ -211,7 +214,7 @@ def _grid_indices(save_at: Any, brownian: BrownianMotion) -> list[int]:
 
 
 @dataclass
-class _Run:
+class MeanFieldRun:
     """Checked arguments of a solve."""
 
     equation: McKeanVlasov
@@ -227,7 +230,7 @@ class _Run:
     def checked(
         cls, equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, scheme: str, seed: int,
         particles: int | None, field: Any, noise_steps: int | None, threads: int | None,
-    ) -> _Run:  # fmt: skip
+    ) -> MeanFieldRun:  # fmt: skip
         """Raise TypeError, ValueError or MemoryError unless the arguments make a solve."""
         if not isinstance(equation, McKeanVlasov):
             raise TypeError(f"equation must be a solvers.McKeanVlasov, got {type(equation).__name__}")
@@ -242,18 +245,21 @@ class _Run:
         scalar = start.ndim == 1
         x = np.array(np.atleast_2d(start.T), order="C")  # a copy: the solve writes into it
         outside = as_field(field)
+        known: tuple[Any, ...] = (np.zeros((1, 0)), "none", False)
         if outside is not None:
             outside.check(t0, t1, len(start))
-        kind = "none" if outside is None else outside.kind
-        form = equation.form(float(t0), x, scalar, np.zeros((1, 0)) if outside is None else outside.at(t0), kind)
+            known = (outside.at(float(t0)), outside.kind, outside.per_particle)
+        form = equation.form(float(t0), x, scalar, *known)
         motions = form.common[-1] if form.common else form.dimension
         common = BrownianMotion(**grid, motions=motions, stream=Stream.COMMON) if equation.common else None
         brownian = BrownianMotion(**grid, motions=form.motions)
         return cls(equation, form, x, brownian, common, outside, scheme, Blocks(len(start), threads))
 
     def view(self, x: NDArray[np.floating]) -> Any:
-        """Return the particles as the user gave them, (N,) or (N, D)."""
-        return x[0] if self.form.scalar else x.T
+        """Return the particles as the user gave them, (N,) or (N, D), not to be written to."""
+        seen = x[0] if self.form.scalar else x.T
+        seen.flags.writeable = False
+        return seen
 
     def outside(self, step: int) -> Array:
         """Return the external field at a time of the grid, (N or 1, F)."""

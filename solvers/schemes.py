@@ -83,20 +83,18 @@ def load(source, start, x, moved):
 
 
 @kernel
-def put(x, target, start, weight):
-    """Set target[:, start : start + n] and `x` to (1 − weight) target + weight x; count what is not finite."""
+def put(x, target, weight, base, start):
+    """Set target[:, start : start + n] and `x` to (1 − weight) base + weight x; count what is not finite."""
     bad = 0
     for row in range(x.shape[0]):
-        here = target[row, start : start + x.shape[1]]
-        if weight == 1.0:
+        there = target[row, start : start + x.shape[1]]
+        if weight != 1.0:
+            old = base[row, start : start + x.shape[1]]
             for p in range(x.shape[1]):
-                here[p] = x[row, p]
-                bad += not math.isfinite(x[row, p])
-        else:
-            for p in range(x.shape[1]):
-                x[row, p] = (1.0 - weight) * here[p] + weight * x[row, p]
-                here[p] = x[row, p]
-                bad += not math.isfinite(x[row, p])
+                x[row, p] = (1.0 - weight) * old[p] + weight * x[row, p]
+        for p in range(x.shape[1]):
+            there[p] = x[row, p]
+            bad += not math.isfinite(x[row, p])
     return bad
 
 
@@ -146,10 +144,17 @@ def shifted(x, i, by):
 
 
 @kernel
-def milstein_row(out, i, here, up, down, above, below, dw, dt):
-    """Add to out[i] ½ s_i ∂s_i/∂x_i (dW_i² − |dt|); the derivative is (up − down) / (above − below)."""
+def milstein_row(out, i, x, here, up, down, above, below, dw, dt):
+    """Add to out[i] ½ s_i ∂s_i/∂x_i (dW_i² − |dt|); the derivative is (up − down) / (above − below).
+
+    At the edge of where s is defined, the difference is taken on the side that is finite.
+    """
     for p in range(out.shape[1]):
         slope = (up[i, p] - down[i, p]) / (above[i, p] - below[i, p])
+        if not math.isfinite(down[i, p]):
+            slope = (up[i, p] - here[i, p]) / (above[i, p] - x[i, p])
+        elif not math.isfinite(up[i, p]):
+            slope = (here[i, p] - down[i, p]) / (x[i, p] - below[i, p])
         out[i, p] += 0.5 * here[i, p] * slope * (dw[i, p] * dw[i, p] - abs(dt))
 
 
@@ -203,14 +208,11 @@ def _terms(equation: McKeanVlasov, c: Coefficients, form: Form, milstein: bool) 
         yield lambda out, s: add_scaled(out, np.dot(s.factor, s.dw), 1.0)
     elif equation.noise == "mean_field":
         yield lambda out, s: add_product(out, diffusion(s.t, s.x, s.m, s.field), np.dot(s.factor, s.dw))
-    elif equation.noise == "additive" and diffusion is not None and not equation.takes_field("diffusion"):
-        # the same for all particles, so one is enough
-        yield lambda out, s: add_product(out, diffusion(s.t, s.x[:, :1].copy(), s.m, s.field), s.dw)
     elif equation.noise == "general":
         yield lambda out, s: add_matrix_product(out, diffusion(s.t, s.x, s.m, s.field), s.dw)
     elif diffusion is not None:
         yield lambda out, s: add_product(out, diffusion(s.t, s.x, s.m, s.field), s.dw)
-        if milstein:
+        if milstein and equation.noise != "additive":
             yield _milstein(diffusion)
     if common is not None and len(form.common) == 2:
         yield lambda out, s: add_matrix_product(out, common(s.t, s.x, s.m, s.field), s.common)
@@ -224,7 +226,7 @@ def _milstein(diffusion: Function) -> Function:
         for i in range(s.x.shape[0]):
             above, below = shifted(s.x, i, _DIFFERENCE), shifted(s.x, i, -_DIFFERENCE)
             up, down = diffusion(s.t, above, s.m, s.field), diffusion(s.t, below, s.m, s.field)
-            milstein_row(out, i, here, up, down, above, below, s.dw, s.dt)
+            milstein_row(out, i, s.x, here, up, down, above, below, s.dw, s.dt)
 
     return correction
 
@@ -256,10 +258,11 @@ def _measure(c: Coefficients, form: Form, compiled: Function) -> Function:
 
 def _advance(change: Function, measure: Function, motions: int) -> Function:
     def advance(
-        source: Array, target: Array, weight: float, t: float, dt: float, arrival: float, m: Matrix, field: Array,
-        common: Matrix, factor: Matrix, draw: Draw, sums: Matrix, first: int, last: int, group_size: int, block: int,
+        source: Array, target: Array, weight: float, base: Array, t: float, dt: float, arrival: float, m: Matrix,
+        field: Array, common: Matrix, factor: Matrix, draw: Draw, sums: Matrix, first: int, last: int,
+        group_size: int, block: int,
     ) -> None:  # fmt: skip
-        """Set target to (1 − weight) target + weight (source + change) and add up ψ at `arrival`."""
+        """Set target to (1 − weight) base + weight (source + change) and add up ψ at `arrival`."""
         dimension, particles = source.shape
         x, moved, dw = np.empty((dimension, 0)), np.empty((dimension, 0)), np.empty((motions, 0))
         for group in range(first, last):
@@ -277,7 +280,7 @@ def _advance(change: Function, measure: Function, motions: int) -> Function:
                     )  # fmt: skip
                 here = field[start:stop] if len(field) == particles else field
                 change(moved, Step(t, dt, x, m, here, dw, common, factor, source))
-                sums[group, -1] += put(moved, target, start, weight)
+                sums[group, -1] += put(moved, target, weight, base, start)
                 measure(arrival, moved, sums[group])
 
     return advance

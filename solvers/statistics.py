@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
-from solvers.solution import Field
+from solvers.solution import Field, Solution
 
 Array = NDArray[np.float64]
 
 _LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Names that a solution gives to other things.
-_TAKEN = ("times", "moments", "final_particles", "final_time")
+_TAKEN = {"times", "moments", "final_particles", "final_time", *dir(Solution), *Solution.__dataclass_fields__}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +33,21 @@ class Statistic:
         Names of the leading axes of the value; a last axis of length D is called "component".
     labels : array, optional
         Values along the first axis, saved as the field named after it.
+
+    Raises
+    ------
+    ValueError
+        If there are labels and no axes.
     """
 
     function: Callable[[float, Array], Any]
     long_name: str
     axes: tuple[str, ...] = ()
     labels: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and not self.axes:
+            raise ValueError("labels belong to the first of the axes, so axes must not be empty")
 
 
 def quantiles(levels: Sequence[float] = _LEVELS) -> Statistic:
@@ -101,11 +110,23 @@ def chosen(save: Save | Iterable[Save] | Mapping[str, Save]) -> dict[str, Statis
     if isinstance(save, Mapping):
         entries = dict(save)
     else:
-        wanted = [save] if isinstance(save, (str, Statistic)) or callable(save) else list(save)
-        entries = {_name(entry): entry for entry in wanted}
+        single = isinstance(save, (str, Statistic)) or callable(save)
+        if not single and not isinstance(save, Iterable):
+            raise TypeError(f"save must hold names, statistics or functions of (t, x), got {save!r}")
+        entries = {}
+        for entry in [save] if single else list(save):  # type: ignore[arg-type]
+            if _name(entry) in entries:
+                raise ValueError(f"two entries of save are called {_name(entry)!r}; use save={{'name': entry, …}}")
+            entries[_name(entry)] = entry
     found: dict[str, Statistic] = {}
     for name, entry in entries.items():
-        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name in _TAKEN:
+        if (
+            not isinstance(name, str)
+            or not name.isidentifier()
+            or keyword.iskeyword(name)
+            or name in _TAKEN
+            or name[0] == "_"
+        ):
             raise ValueError(f"a saved quantity cannot be called {name!r}; choose another name")
         if isinstance(entry, str):
             checks.choice("save", entry, tuple(_NAMED))
@@ -139,6 +160,7 @@ class Saved:
         self.times: list[float] = []
         self.moments: list[Array] = []
         self.values: dict[str, list[Array]] = {name: [] for name in statistics}
+        self.shapes: dict[str, tuple[int, ...]] = {}
 
     def add(self, t: float, x: Array, m: Array) -> None:
         """Evaluate every statistic; `x` is (N,) or (N, D).
@@ -155,9 +177,9 @@ class Saved:
             self.values[name].append(value)
 
     def try_out(self, t: float, x: Array) -> None:
-        """Evaluate every statistic without keeping the values; raises as `add` does."""
+        """Evaluate every statistic to learn the shapes of their values; raises as `add` does."""
         for name in self.statistics:
-            self._value(name, t, x)
+            self.shapes[name] = self._value(name, t, x).shape
 
     def _value(self, name: str, t: float, x: Array) -> Array:
         try:
@@ -166,18 +188,18 @@ class Saved:
             raise
         except Exception as error:  # whatever a user's function raises
             raise TypeError(f"{name} failed at t = {t:g}: {type(error).__name__}: {error}") from None
-        earlier = self.values[name]
-        if earlier and earlier[0].shape != value.shape:
-            raise ValueError(f"{name} must keep its shape, got {earlier[0].shape} and then {value.shape}")
+        if self.shapes.get(name, value.shape) != value.shape:
+            raise ValueError(f"{name} must keep its shape, got {self.shapes[name]} and then {value.shape}")
         return value
 
-    def fields(self, component: int | None) -> dict[str, Field]:
-        """Return the collected arrays; a last axis of length `component` is named so."""
+    def fields(self, component: int | None, moments: int) -> dict[str, Field]:
+        """Return the collected arrays; a last axis of length `component` is named so; m has `moments` entries."""
         fields = {"times": Field(("time",), np.array(self.times), "time")}
-        if self.moments and self.moments[0].size:
-            fields["moments"] = Field(("time", "moment"), np.array(self.moments), "mean of ψ over the particles")
+        if moments:
+            means = np.array(self.moments).reshape(len(self.times), moments)
+            fields["moments"] = Field(("time", "moment"), means, "mean of ψ over the particles")
         for name, statistic in self.statistics.items():
-            values = np.array(self.values[name])
+            values = np.array(self.values[name]).reshape(len(self.times), *self.shapes[name])
             axes = list(statistic.axes[: values.ndim - 1])
             for axis in range(len(axes), values.ndim - 1):
                 last = axis == values.ndim - 2 and values.shape[-1] == component

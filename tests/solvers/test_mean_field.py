@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
+from threadpoolctl import threadpool_info
 
 import solvers
 from solvers import ExternalField, McKeanVlasov
@@ -462,3 +465,173 @@ def test_moments_of_a_compiled_equation_reach_every_coefficient():
     )
     paths = [solvers.solve(equation, np.ones(100), 0, 1, 5).final_particles for equation in (one, other)]
     np.testing.assert_array_equal(*paths)
+
+
+# what users do that is easily got wrong -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_an_interrupted_heun_step_leaves_time_and_particles_together(vectorized):
+    """dX = dt from 0, so the particles are at the time; the field interrupts between the two stages."""
+    equation = McKeanVlasov((lambda t, x, m, c: c) if vectorized else njit(lambda t, x, m, c: c), vectorized=vectorized)
+
+    class Interrupting(ExternalField):
+        def at(self, t):
+            if t > 0.55:
+                raise KeyboardInterrupt
+            return super().at(t)
+
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        run = solvers.solve(equation, np.zeros(10), 0.0, 1.0, 10, scheme="heun", field=Interrupting(1.0))
+    assert run.final_time == 0.5
+    np.testing.assert_allclose(run.final_particles, 0.5)
+
+
+def test_an_interrupt_waits_for_the_threads():
+    blocks, ended = solvers.Blocks(100 * 2048, 2), []
+
+    def work(share):
+        if share.start == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.02)
+        ended.append(share.start)
+
+    with blocks.running():
+        with pytest.raises(KeyboardInterrupt):
+            blocks.each(work, [slice(0, 1), slice(1, 2)])
+        assert ended == [1]
+
+
+def test_a_run_that_diverges_before_the_first_record_keeps_its_fields():
+    equation = McKeanVlasov(lambda t, x, m: 1e3 * x**3, vectorized=True)
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        run = solvers.solve(equation, np.full(5, 2.0), 0, 1, 10, save_at=[1.0], save=["quantiles", "particles"])
+    assert run.quantiles.shape == (0, 5)
+    assert run.particles.shape == (0, 5)
+    np.testing.assert_array_equal(run.quantiles_quantile_level, [0.05, 0.25, 0.5, 0.75, 0.95])
+
+
+def test_coefficients_are_not_called_where_no_particle_is():
+    @njit
+    def inside(t, x, m):
+        if x < 0:
+            raise ValueError("outside")
+        return -0.5 * x
+
+    run = solvers.solve(McKeanVlasov(inside, moments=psi), np.ones(3), 0.0, 100.0, 100, scheme="heun")
+    assert run.status == "completed"
+    by_the_mean = McKeanVlasov(njit(lambda t, x, m: -x / m), moments=njit(lambda t, x: x * x))
+    assert solvers.solve(by_the_mean, [0.0, 1.0, 2.0], 0, 1, 10).status == "completed"
+
+
+@pytest.mark.parametrize("particles", [1, 4, 2049])
+def test_a_field_of_vectors_has_the_same_shape_in_every_block(particles):
+    field = ExternalField(np.arange(2.0 * particles).reshape(-1, 2), per_particle=True)
+
+    def drift(t, x, m, f):
+        assert f.shape == x.shape
+        return f
+
+    run = solvers.solve(McKeanVlasov(drift, vectorized=True), np.zeros((particles, 2)), 0.0, 1.0, 4, field=field)
+    np.testing.assert_allclose(run.final_particles, field.values)
+
+
+def test_a_wrong_promise_of_additive_noise_does_not_change_euler():
+    """s = t x vanishes at t = 0, where the promise is tried; Euler evaluates it for every particle anyway."""
+    x0 = np.array([1.0, 10.0, 100.0])
+    function = njit(lambda t, x, m: t * x)
+    runs = [
+        solvers.solve(McKeanVlasov(diffusion=function, noise=noise), x0, 0, 1, 10).final_particles
+        for noise in ("additive", "diagonal")
+    ]
+    np.testing.assert_array_equal(*runs)
+    step = njit(lambda t, x, m: 1.0 if x < 5 else 3.0)
+    with pytest.raises(ValueError, match="diffusion depends on x"):
+        solvers.solve(McKeanVlasov(diffusion=step, noise="additive"), x0, 0, 1, 10)
+
+
+def test_nothing_can_write_into_the_particles():
+    def centre(t, x):
+        x -= x.mean()
+        return x.std()
+
+    with pytest.raises(ValueError, match="read-only"):
+        solvers.solve(GEOMETRIC, np.ones(10), 0, 1, 5, save=[centre])
+
+    def drift(t, x, m):
+        x -= m
+        return x
+
+    with pytest.raises(TypeError, match="drift failed on the first particle: .*read-only"):
+        solvers.solve(McKeanVlasov(drift, vectorized=True), np.ones(10), 0, 1, 5)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    run = solvers.solve(GEOMETRIC, np.ones(10), np.float32(0), np.int64(1), np.int64(10), seed=np.uint8(3))
+    assert solvers.load(run.save(tmp_path / "run.nc")).settings["steps"] == 10
+
+
+@pytest.mark.parametrize(
+    ("save", "message"),
+    [
+        ([solvers.quantiles([0.1]), solvers.quantiles([0.9])], "two entries of save are called 'quantiles'"),
+        ({"status": "mean"}, "a saved quantity cannot be called 'status'"),
+        ({"data": "mean"}, "a saved quantity cannot be called 'data'"),
+        ({"_a": "mean"}, "a saved quantity cannot be called '_a'"),
+        (5, "save must hold names, statistics or functions"),
+        (None, "save must hold names, statistics or functions"),
+    ],
+)
+def test_saved_quantities_that_would_be_lost(save, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        solvers.solve(GEOMETRIC, np.ones(10), 0, 1, 5, save=save)
+    with pytest.raises(ValueError, match="labels belong to the first of the axes"):
+        solvers.Statistic(lambda t, x: x, "x", labels=np.ones(3))
+
+
+def test_a_sampler_is_not_the_generator_of_the_same_seed():
+    run = solvers.solve(GEOMETRIC, lambda rng, n: rng.standard_normal(n), 0, 1, 1, particles=3, save="particles")
+    assert not np.isin(run.particles[0], np.random.default_rng(0).standard_normal(3)).any()
+
+
+def test_a_value_that_changes_its_length_is_refused():
+    @njit
+    def shrinks(t, x, m):
+        return np.zeros(1) if t > 0.3 else np.zeros(2)
+
+    with pytest.raises(RuntimeError, match="a coefficient returns another number of components than at the start"):
+        solvers.solve(McKeanVlasov(shrinks), np.ones((10, 2)), 0, 1, 10)
+
+
+def test_a_tuple_of_several_types_says_what_to_write():
+    with pytest.raises(TypeError, match=r"drift must return numbers of one type, so write 0.0 instead of 0"):
+        solvers.solve(McKeanVlasov(njit(lambda t, x, m: (x[1], 0))), np.ones((10, 2)), 0, 1, 10)
+    with pytest.raises(TypeError, match="drift must return numbers, got None"):
+        solvers.solve(McKeanVlasov(njit(lambda t, x, m: None)), np.ones(10), 0, 1, 10)
+
+
+def test_solves_at_the_same_time_agree_and_give_blas_its_threads_back():
+    def limits():
+        return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+
+    before = limits()
+    with ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(lambda _: solvers.solve(ORNSTEIN_UHLENBECK, normal, 0, 1, 20, particles=50_000), range(8)))
+    assert limits() == before
+    for run in runs:
+        np.testing.assert_array_equal(run.final_particles, runs[0].final_particles)
+
+
+def test_milstein_at_the_edge_of_the_square_root():
+    """dX = dt + 2 √X dW, a squared Bessel process of dimension 1 at its edge: E X = X_0 + t."""
+    equation = McKeanVlasov(njit(lambda t, x, m: 1.0), njit(lambda t, x, m: 2.0 * math.sqrt(max(x, 0.0))))
+    run = solvers.solve(equation, np.zeros(1000), 0.0, 0.1, 1, scheme="milstein")
+    np.testing.assert_allclose(run.final_particles, 0.1, atol=1e-12)
+    strict = McKeanVlasov(njit(lambda t, x, m: 1.0), njit(lambda t, x, m: 2.0 * math.sqrt(x)))
+    np.testing.assert_allclose(solvers.solve(strict, np.zeros(9), 0, 0.1, 1, scheme="milstein").final_particles, 0.1)
+
+
+def test_times_that_were_added_up_cover_the_interval():
+    field = ExternalField(np.ones(11), times=np.cumsum([0.0] + [0.1] * 10))
+    run = solvers.solve(McKeanVlasov(njit(lambda t, x, m, c: c)), np.zeros(3), 0.0, 1.0, 10, field=field)
+    np.testing.assert_allclose(run.final_particles, 1.0)
