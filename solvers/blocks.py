@@ -8,6 +8,7 @@ order in float64, so the same bits come out for any number of threads.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,10 @@ T = TypeVar("T")
 _MOST_GROUPS = 16
 # Particles that elementwise work takes at a time, so that temporaries stay in cache.
 _SHARE = 16 * NOISE_BLOCK
+# Stretches of groups for each thread, who take turns: a thread that wakes late takes fewer.
+_STRETCHES = 2
+# Seconds to look out for the other threads before falling asleep, which costs about as much.
+_PATIENCE = 100e-6
 # Waking a thread takes about as long as this many multiply–adds.
 _SMALL_WORK = 300_000
 
@@ -77,15 +82,17 @@ class Blocks:
         share = NOISE_BLOCK * -(-blocks // threads)
         self.shares = partition(particles, min(share, _SHARE))
         self._pool: ThreadPoolExecutor | None = None
+        self._interrupts = _Interrupts()
 
     @contextmanager
     def running(self) -> Iterator[Blocks]:
         """Hold the threads for the duration of a solve, with BLAS limited to one thread each.
 
-        Overflow and NaN raise no warnings: the solve looks for them and ends with a status.
+        Overflow and NaN raise no warnings: the solve looks for them and ends with a status. Ctrl-C is raised
+        when the threads have ended what they are at.
         """
         quiet = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
-        with _single_threaded_blas, np.errstate(**quiet):  # type: ignore[arg-type]
+        with self._interrupts.deferred(), _single_threaded_blas, np.errstate(**quiet):  # type: ignore[arg-type]
             if self.threads == 1:
                 yield self
                 return
@@ -156,42 +163,80 @@ class Blocks:
         return total
 
     def on_groups(self, work: Callable[[slice], None], size: float = np.inf) -> None:
-        """Call `work` on consecutive groups, one stretch for each thread."""
-        self._run(work, partition(len(self.groups), -(-len(self.groups) // self.threads)), size)
+        """Call `work` on consecutive groups, some stretches of them for each thread."""
+        stretches = 1 if self._pool is None or size < _SMALL_WORK else _STRETCHES * self.threads
+        self._run(work, partition(len(self.groups), -(-len(self.groups) // stretches)), size)
 
     def _run(self, work: Callable[[T], None], items: Sequence[T], size: float = np.inf) -> None:
-        """Call work(item) for every item: here if there is little to do, else on all threads."""
+        """Call work(item) for every item: here if there is little to do, else on all threads, who take turns."""
         if self._pool is None or len(items) <= 1 or size < _SMALL_WORK:
             for item in items:
                 work(item)
+            self._interrupts.check()
             return
-        per_thread = -(-len(items) // self.threads)
+        turns = iter(items)
 
-        def share(first: int) -> None:
-            for item in items[first : first + per_thread]:
+        def take_turns() -> None:
+            for item in turns:
                 work(item)
 
         others: list[Future[None]] = []
         try:
-            for first in range(per_thread, len(items), per_thread):
-                others.append(self._pool.submit(share, first))
-            share(0)
+            for _ in range(min(self.threads, len(items)) - 1):
+                others.append(self._pool.submit(take_turns))
+            take_turns()
         finally:
             _settle(others)
+        self._interrupts.check()
 
 
 def _settle(futures: list[Future[None]]) -> None:
-    """Wait until all have ended, even when interrupted, since they write into the caller's arrays; raise errors."""
-    interrupt: KeyboardInterrupt | None = None
-    while not all(future.done() for future in futures):
-        try:
-            wait(futures)
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
-    for future in futures:
+    """Wait until all have ended, since they write into the caller's arrays; raise the first error.
+
+    Those that have not begun are not needed any more. The others are about to end, sooner than this thread
+    would wake from sleep.
+    """
+    patience = time.perf_counter() + _PATIENCE
+    begun = [future for future in futures if not future.cancel()]
+    while not all(future.done() for future in begun):
+        if time.perf_counter() < patience:
+            time.sleep(0)
+        else:
+            wait(begun)
+    for future in begun:
         future.result()
+
+
+class _Interrupts:
+    """Ctrl-C during a solve, raised where no thread is at work and no lock is held; a second one comes at once."""
+
+    def __init__(self) -> None:
+        self.pending = False
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Hold interrupts back until `check`, or the end, where Python itself would raise them."""
+        ours = threading.current_thread() is threading.main_thread()
+        if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.check()
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if there was one."""
+        if self.pending:
+            self.pending = False
+            raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.pending:
+            raise KeyboardInterrupt
+        self.pending = True
 
 
 class _SingleThreadedBlas:

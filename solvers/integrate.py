@@ -21,8 +21,8 @@ Matrix = NDArray[np.float64]
 
 # Particles that functions of arrays take at a time, so that temporaries stay in cache.
 ARRAY_BLOCK = 16 * NOISE_BLOCK
-# Multiply–adds that one component of one particle is worth, noise included.
-_WORK = 10
+# Multiply–adds that one component of one particle is worth at least, noise included.
+_WORK = 5
 
 
 class Ensemble(NamedTuple):

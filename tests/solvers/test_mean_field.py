@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -487,19 +487,28 @@ def test_an_interrupted_heun_step_leaves_time_and_particles_together(vectorized)
     np.testing.assert_allclose(run.final_particles, 0.5)
 
 
-def test_an_interrupt_waits_for_the_threads():
-    blocks, ended = solvers.Blocks(100 * 2048, 2), []
-
-    def work(share):
-        if share.start == 0:
-            raise KeyboardInterrupt
-        time.sleep(0.02)
-        ended.append(share.start)
-
-    with blocks.running():
-        with pytest.raises(KeyboardInterrupt):
-            blocks.each(work, [slice(0, 1), slice(1, 2)])
-        assert ended == [1]
+@pytest.mark.filterwarnings("ignore:interrupted")
+@pytest.mark.parametrize("scheme", ["euler_maruyama", "heun"])
+def test_ctrl_c_at_any_moment_leaves_a_whole_solution(scheme):
+    """dX = dt from 0 again; two threads are at work whenever the signal comes."""
+    equation, escaped = McKeanVlasov(njit(lambda t, x, m: 1.0)), 0
+    solvers.solve(equation, np.zeros(400_000), 0.0, 1.0, 2, scheme=scheme)
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    rng = np.random.default_rng(0)
+    try:
+        for delay in rng.uniform(0.02, 0.03, 40):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                run = solvers.solve(equation, np.zeros(400_000), 0.0, 1.0, 100_000, threads=2, scheme=scheme, save=[])
+            except KeyboardInterrupt:  # before the first step or after the last
+                escaped += 1
+                continue
+            assert run.status == "interrupted"
+            np.testing.assert_allclose(run.final_particles, run.final_time, rtol=0, atol=1e-9)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert escaped <= 4
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_run_that_diverges_before_the_first_record_keeps_its_fields():
@@ -562,7 +571,7 @@ def test_nothing_can_write_into_the_particles():
         x -= m
         return x
 
-    with pytest.raises(TypeError, match="drift failed on the first particle: .*read-only"):
+    with pytest.raises(TypeError, match=r"drift failed on the first particle: .*read-only"):
         solvers.solve(McKeanVlasov(drift, vectorized=True), np.ones(10), 0, 1, 5)
 
 
