@@ -104,47 +104,70 @@ def assemble(
             "network outputs of each replicate",
         )  # fmt: skip
     saved["replicates_completed"] = len(parts)
-    description, arrays = _describe(problem)
+    description, arrays = describe(problem)
     return Solution(
         fields=fields | arrays, status=status, timings=timings, seed=settings.seed, settings=saved, notes=notes,
         versions=library_versions(), extra={"problem": description},
     )  # fmt: skip
 
 
+def output_fields(
+    problem: TrainingProblem, steps: list[int], recorded: list[int], outputs: NDArray[np.float64],
+    test_outputs: NDArray[np.float64],
+) -> dict[str, Field]:  # fmt: skip
+    """Return recorded steps, outputs, losses and accuracies; outputs are (records, samples, outputs)."""
+    loss = problem.loss_function
+    fields = {
+        "steps": Field(("record",), np.array(steps, np.int64), "training step"),
+        "recorded_samples": Field(("sample",), np.array(recorded, np.int64), "index of the training sample"),
+    }
+    groups = (
+        ("", "sample", "training", problem.y[recorded], outputs),
+        ("test_", "test_sample", "test", problem.test_y, test_outputs),
+    )
+    for prefix, dim, label, targets, values in groups:
+        if not len(targets):
+            continue
+        single = problem.outputs == 1
+        shown, dims = (values[..., 0], ("record", dim)) if single else (values, ("record", dim, "output"))
+        fields[f"{prefix}outputs"] = Field(dims, shown, f"network outputs on {label} samples")
+        losses = np.array([loss.value(f, targets).mean() for f in values])
+        fields[f"{prefix}loss"] = Field(("record",), losses, f"{label} loss")
+        if loss.classifies:
+            accuracies = np.array([loss.accuracy(f, targets) for f in values])
+            fields[f"{prefix}accuracy"] = Field(("record",), accuracies, f"{label} accuracy")
+    return fields
+
+
+def depth_fields(
+    horizon: float, feature_variance: NDArray[np.float64], gradient_variance: NDArray[np.float64]
+) -> dict[str, Field]:
+    """Return the grid of depths and the mean squares over it, (records, depth + 1) each."""
+    over_depth, grid = ("record", "depth_point"), np.linspace(0.0, horizon, feature_variance.shape[1])
+    return {
+        "depth_grid": Field(("depth_point",), grid, "depth t", "horizon units"),
+        "feature_variance": Field(over_depth, feature_variance, "mean square feature E h²"),
+        "gradient_variance": Field(over_depth, gradient_variance, "mean square gradient E g²"),
+    }
+
+
 def _replicate_fields(
     problem: TrainingProblem, settings: Settings, recorder: Recorder, count: int, seen: int
 ) -> dict[str, Field]:
-    loss = problem.loss_function
     recorded = list(settings.recorded_samples)
     records = recorder.records[:count]
 
     def stacked(name: str, *shape: int) -> NDArray[np.float64]:
         return np.array([getattr(record, name) for record in records]).reshape(count, *shape)
 
-    grid = np.linspace(0.0, problem.horizon, settings.depth + 1)
-    fields = {
-        "steps": Field(("record",), np.array([r.step for r in records], np.int64), "training step"),
-        "recorded_samples": Field(("sample",), np.array(recorded, np.int64), "index of the training sample"),
-        "depth_grid": Field(("depth_point",), grid, "depth t", "horizon units"),
-    }
-    groups = (("", "sample", "training", problem.y[recorded]), ("test_", "test_sample", "test", problem.test_y))
-    for prefix, dim, label, targets in groups:
-        if not len(targets):
-            continue
-        outputs = stacked(f"{prefix}outputs", len(targets), problem.outputs)
-        dims: tuple[str, ...] = ("record", dim, "output")
-        values, dims = (outputs[..., 0], dims[:2]) if problem.outputs == 1 else (outputs, dims)
-        fields[f"{prefix}outputs"] = Field(dims, values, f"network outputs on {label} samples")
-        losses = np.array([loss.value(f, targets).mean() for f in outputs])
-        fields[f"{prefix}loss"] = Field(("record",), losses, f"{label} loss")
-        if loss.classifies:
-            accuracies = np.array([loss.accuracy(f, targets) for f in outputs])
-            fields[f"{prefix}accuracy"] = Field(("record",), accuracies, f"{label} accuracy")
-    over_depth, points, side = ("record", "depth_point"), len(grid), ("layer", "side")
+    fields = output_fields(
+        problem, [r.step for r in records], recorded, stacked("outputs", len(recorded), problem.outputs),
+        stacked("test_outputs", len(problem.test_x), problem.outputs),
+    )  # fmt: skip
+    points, side = settings.depth + 1, ("layer", "side")
+    fields |= depth_fields(problem.horizon, stacked("feature_variance", points), stacked("gradient_variance", points))
     fields |= {
         "batch_loss": Field(("step",), np.array(recorder.batch_loss[:seen]), "loss of the batch"),
-        "feature_variance": Field(over_depth, stacked("feature_variance", points), "mean square feature E h²"),
-        "gradient_variance": Field(over_depth, stacked("gradient_variance", points), "mean square gradient E g²"),
         "rank": Field(side, recorder.rank, "rank of the forward and backward basis"),
         "rank_by_step": Field(("record", "side"), stacked("rank", 2), "rank, mean over depth"),
         "truncation": Field(side, recorder.truncation, "share of the mass dropped below the tolerance"),
@@ -157,7 +180,7 @@ def _replicate_fields(
     return fields
 
 
-def _describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field]]:
+def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field]]:
     """Return the problem as JSON and, where they are not too large, its arrays."""
     description: dict[str, Any] = {}
     arrays: dict[str, NDArray[Any]] = {}
