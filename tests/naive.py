@@ -35,8 +35,8 @@ def normals(key: int, count: int, pairs: int) -> np.ndarray:
     return np.stack([radius * one, radius * other], axis=1).ravel()
 
 
-def dense_outputs(problem, width, depth, seeds, backward_weights="tied", rng_seed=0, draws=None):
-    """f^(0) … f^(K) of `seeds` dense ResNets, F-(1), (seeds, K + 1, samples, outputs).
+def dense_outputs(problem, width, depth, seeds, backward_weights="tied", rng_seed=0, draws=None, residual="pre"):
+    """f^(0) … f^(K) of `seeds` dense ResNets, F-(1) or Proposition 1, (seeds, K + 1, samples, outputs).
 
     Backpropagation is written out by hand, and all seeds are trained at once.
     """
@@ -50,34 +50,43 @@ def dense_outputs(problem, width, depth, seeds, backward_weights="tied", rng_see
     back = w
     if backward_weights == "independent":
         back = rng.standard_normal(w.shape) if draws is None else draws[3][:, None]
-    scale = np.sqrt(tau / width)
+    scale, post = np.sqrt(tau / width), residual == "post"
     phi, dphi = problem.phi.value, problem.phi.derivative
 
     def forward(x):
-        states = [np.einsum("snd,bd->sbn", u, x) / np.sqrt(d)]
+        entry = np.einsum("snd,bd->sbn", u, x) / np.sqrt(d)
+        states, branches = [phi(entry) if post else entry], []
         for weight in w:
-            states.append(states[-1] + scale * phi(states[-1]) @ weight.transpose(0, 2, 1))
-        return states, states[-1] @ v.transpose(0, 2, 1) / width
+            h, transposed = states[-1], weight.transpose(0, 2, 1)
+            branches.append(h @ transposed / np.sqrt(width) if post else h)
+            states.append(h + (np.sqrt(tau) * phi(branches[-1]) if post else scale * phi(h) @ transposed))
+        return entry, branches, states, states[-1] @ v.transpose(0, 2, 1) / width
 
     outputs = []
     for step in range(problem.steps + 1):
-        outputs.append(forward(problem.x)[1])
+        outputs.append(forward(problem.x)[-1])
         if step == problem.steps:
             break
         batch = problem.batches[step]
         x, y = problem.x[batch], problem.y[batch]
-        states, f = forward(x)
+        entry, branches, states, f = forward(x)
         slopes = np.stack([problem.loss_function.derivative(one, y) for one in f]) / len(batch)
         g = slopes @ v / width  # ∂loss/∂h_L
         rate = problem.rates[step] * width
         new_v = v - rate * slopes.transpose(0, 2, 1) @ states[-1] / width
         for layer in reversed(range(depth)):
-            features = phi(states[layer])
-            change = rate * scale * g.transpose(0, 2, 1) @ features
-            g = g + scale * dphi(states[layer]) * (g @ back[layer])
+            h = states[layer]
+            if post:  # through φ first, and then through the matrix
+                through = dphi(branches[layer]) * g
+                change = rate * scale * through.transpose(0, 2, 1) @ h
+                g = g + scale * (through @ back[layer])
+            else:
+                change = rate * scale * g.transpose(0, 2, 1) @ phi(h)
+                g = g + scale * dphi(h) * (g @ back[layer])
             w[layer] -= change
             if back is not w:
                 back[layer] -= change
+        g = g * dphi(entry) if post else g
         v = new_v
         u = u - rate * np.einsum("sbn,bd->snd", g, x) / np.sqrt(d)
     return np.stack(outputs, axis=1)

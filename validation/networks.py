@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from flds.problem import TrainingProblem
+from flds.settings import BACKWARD_WEIGHTS, DTYPES, record_steps
+from flds.solution import Solution, depth_fields, describe, output_fields
 from solvers import checks
-from solvers.solution import Field, Solution, library_versions
+from solvers.solution import Field, library_versions
+
+Array = NDArray[np.float64]
 
 _ACTIVATIONS = {
     "identity": lambda x: x,
@@ -42,7 +46,11 @@ class _IndependentLinear(torch.autograd.Function):
 
 
 class ResNet(torch.nn.Module):
-    """The depth-scaled ResNet of F-(1), all entries of U, W_ℓ and v drawn from N(0, 1).
+    """A depth-scaled ResNet of paper F, all entries of U, W_ℓ and v drawn from N(0, 1).
+
+    With ``residual="pre"``, F-(1): h_0 = U x/√d, h_ℓ = h_{ℓ-1} + √(T/(Ln)) W_ℓ φ(h_{ℓ-1}). With "post", the network
+    of Proposition 1: h_0 = φ(U x/√d), h_ℓ = h_{ℓ-1} + √(T/L) φ(W_ℓ h_{ℓ-1}/√n), the weights scaled here instead of
+    where they are drawn, so that one learning rate serves both. f = vᵀ h_L / n.
 
     Parameters
     ----------
@@ -54,12 +62,16 @@ class ResNet(torch.nn.Module):
         T.
     independent : bool
         Whether backpropagation uses copies W̃_ℓ of the weights instead of W_ℓᵀ.
+    residual : str
+        "pre" or "post".
     generator : torch.Generator
         Source of the initial weights.
+    dtype : torch.dtype
+        Of weights and states.
     """
 
     def __init__(self, inputs: int, outputs: int, width: int, depth: int, activation: str, horizon: float,
-                 independent: bool, generator: torch.Generator, dtype: torch.dtype) -> None:  # fmt: skip
+                 independent: bool, residual: str, generator: torch.Generator, dtype: torch.dtype) -> None:  # fmt: skip
         super().__init__()
 
         def normal(*shape: int) -> torch.Tensor:
@@ -68,20 +80,37 @@ class ResNet(torch.nn.Module):
         self.input_weights = torch.nn.Parameter(normal(width, inputs))
         self.weights = torch.nn.ParameterList([normal(width, width) for _ in range(depth)])
         self.readout = torch.nn.Parameter(normal(outputs, width))
-        self.backward_weights = [normal(width, width) for _ in range(depth)] if independent else []
-        self.phi = _ACTIVATIONS[activation]
-        self.scale = math.sqrt(horizon / (depth * width))
+        copies = [normal(width, width) for _ in range(depth)] if independent else []
+        self.backward_weights = torch.nn.ParameterList(
+            [torch.nn.Parameter(copy, requires_grad=False) for copy in copies]
+        )
+        self.phi, self.post = _ACTIVATIONS[activation], residual == "post"
+        self.root_tau, self.root_width = math.sqrt(horizon / depth), math.sqrt(width)
+
+    def states(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return h_0 … h_L, (samples, n) each."""
+        h = x @ self.input_weights.T / math.sqrt(x.shape[1])
+        states = [self.phi(h) if self.post else h]
+        for layer in range(len(self.weights)):
+            h = states[-1]
+            branch = self.phi(self._image(layer, h)) if self.post else self._image(layer, self.phi(h))
+            states.append(h + self.root_tau * branch)
+        return states
+
+    def read(self, h: torch.Tensor) -> torch.Tensor:
+        """Return f = vᵀ h / n, (samples, outputs)."""
+        return h @ self.readout.T / self.readout.shape[1]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = x @ self.input_weights.T / math.sqrt(x.shape[1])
-        for layer, weight in enumerate(self.weights):
-            features = self.phi(h)
-            if self.backward_weights:
-                image = _IndependentLinear.apply(features, weight, self.backward_weights[layer])
-            else:
-                image = features @ weight.T
-            h = h + self.scale * image
-        return h @ self.readout.T / self.readout.shape[1]
+        return self.read(self.states(x)[-1])
+
+    def _image(self, layer: int, features: torch.Tensor) -> torch.Tensor:
+        """W_ℓ times features over √n."""
+        if self.backward_weights:
+            image = _IndependentLinear.apply(features, self.weights[layer], self.backward_weights[layer])
+        else:
+            image = features @ self.weights[layer].T
+        return image / self.root_width
 
 
 def train(
@@ -90,8 +119,11 @@ def train(
     width: int = 512,
     depth: int = 64,
     backward_weights: str = "tied",
+    residual: str = "pre",
     seed: int = 0,
+    record_every: int = 1,
     dtype: str = "float64",
+    device: str = "cpu",
 ) -> Solution:
     """Train a dense network by torch autograd and torch.optim.SGD with rate η_c n.
 
@@ -103,56 +135,120 @@ def train(
         n and L.
     backward_weights : str
         "tied" for ordinary backpropagation, "independent" for copies W̃_ℓ that receive the same updates.
+    residual : str
+        "pre" for F-(1), "post" for the network of Proposition 1 of paper F.
     seed : int
-        Seed of the initial weights.
+        Seed of the initial weights, which are the same on every device.
+    record_every : int
+        Steps between records; the first and the last step are recorded in any case.
     dtype : str
         "float64" or "float32".
+    device : str
+        "cpu", or "cuda" where there is one.
 
     Returns
     -------
-    Solution
-        `outputs` (steps + 1, samples[, outputs]) on all training samples, f^(k) before update k.
+    flds.Solution
+        Outputs, losses and accuracies on all training and test samples, `batch_loss`, and the mean squares
+        `feature_variance` and `gradient_variance` over depth, mean over the batch of the step, as a solver returns.
 
     Raises
     ------
-    ValueError
-        If the activation is not built in, or another argument is not valid.
+    ValueError, TypeError
+        If the activation is not built in, the device does not exist, or another argument is not valid.
     """
     checks.choice("activation", problem.phi.name, tuple(_ACTIVATIONS))
-    checks.choice("backward_weights", backward_weights, ("tied", "independent"))
-    checks.choice("dtype", dtype, ("float64", "float32"))
+    checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
+    checks.choice("residual", residual, ("pre", "post"))
+    checks.choice("dtype", dtype, DTYPES)
+    checks.choice("device", device, ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",))
+    sizes = {"width": checks.positive_integer("width", width), "depth": checks.positive_integer("depth", depth)}
+    due = record_steps(problem.steps, checks.positive_integer("record_every", record_every))
     real = torch.float64 if dtype == "float64" else torch.float32
-    generator = torch.Generator().manual_seed(seed)
     start = time.perf_counter()
     network = ResNet(
         problem.x.shape[1], problem.outputs, width, depth, problem.phi.name, problem.horizon,
-        backward_weights == "independent", generator, real,
-    )  # fmt: skip
-    x, y = torch.tensor(problem.x, dtype=real), torch.tensor(problem.y, dtype=real)
+        backward_weights == "independent", residual, torch.Generator().manual_seed(seed), real,
+    ).to(device)  # fmt: skip
     drawn = time.perf_counter()
-    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
-    outputs: list[NDArray[np.float64]] = []
-    for step, batch in enumerate(problem.batches):
-        training = step < problem.steps
-        with torch.set_grad_enabled(training and problem.full_batch):
-            f = network(x)
-        outputs.append(f.detach().numpy().astype(np.float64))
-        if training:
-            if not problem.full_batch:
-                f = network(x[batch])
-            optimizer.param_groups[0]["lr"] = width * float(problem.rates[step])
-            _update(network, optimizer, _loss(problem, f, y[batch]))
-    stack = np.array(outputs)
-    dims: tuple[str, ...] = ("record", "sample", "output")
-    stack, dims = (stack[..., 0], dims[:2]) if problem.outputs == 1 else (stack, dims)
-    fields = {
-        "steps": Field(("record",), np.arange(problem.steps + 1), "training step"),
-        "outputs": Field(dims, stack, "network outputs on training samples"),
-    }
-    status = "completed" if np.all(np.isfinite(stack)) else "diverged"
-    settings = {"width": width, "depth": depth, "backward_weights": backward_weights, "dtype": dtype}
+    records, batch_loss = _train(problem, network, due)
+    finite = [record for record in records if record.finite]
+    status = "completed" if len(finite) == len(records) else "diverged"
+    fields = output_fields(
+        problem, [record.step for record in finite], list(range(problem.samples)),
+        np.array([record.outputs for record in finite]).reshape(len(finite), problem.samples, problem.outputs),
+        np.array([record.test_outputs for record in finite]).reshape(len(finite), -1, problem.outputs),
+    )  # fmt: skip
+    over_depth = [
+        np.array([getattr(record, name) for record in finite]).reshape(len(finite), depth + 1)
+        for name in ("feature_variance", "gradient_variance")
+    ]
+    fields |= depth_fields(problem.horizon, *over_depth)
+    fields["batch_loss"] = Field(("step",), np.array(batch_loss), "loss of the batch")
+    description, arrays = describe(problem)
+    settings = sizes | {
+        "solver": "dense network", "backward_weights": backward_weights, "residual": residual, "dtype": dtype,
+        "device": device, "record_every": record_every,
+    }  # fmt: skip
     timings = {"draw": drawn - start, "solve": time.perf_counter() - drawn}
-    return Solution(fields, status, timings, seed, settings, versions=library_versions())
+    versions = library_versions() | {"torch": torch.__version__}
+    return Solution(fields | arrays, status, timings, seed, settings, versions=versions, extra={"problem": description})
+
+
+class _Record(NamedTuple):
+    step: int
+    outputs: Array
+    test_outputs: Array
+    feature_variance: Array
+    gradient_variance: Array
+    finite: bool
+
+
+def _train(problem: TrainingProblem, network: ResNet, due: set[int]) -> tuple[list[_Record], list[float]]:
+    """Forward, loss, record, backward, update; for every step, until an output is not finite."""
+    like = network.readout
+    x, y, test_x = (
+        torch.tensor(array, dtype=like.dtype, device=like.device) for array in (problem.x, problem.y, problem.test_x)
+    )
+    optimizer = torch.optim.SGD([w for w in network.parameters() if w.requires_grad], lr=1.0)
+    records: list[_Record] = []
+    batch_loss: list[float] = []
+    for step, batch in enumerate(problem.batches):
+        states = network.states(x[batch])
+        f = network.read(states[-1])
+        loss = _loss(problem, f, y[batch])
+        batch_loss.append(loss.item())
+        if step in due or not math.isfinite(batch_loss[-1]):
+            with torch.no_grad():
+                shown = f.detach() if problem.full_batch else network(x), network(test_x)
+            outputs, test_outputs = (values.cpu().numpy().astype(np.float64) for values in shown)
+            variances = _variances(problem, network, states, batch)
+            finite = math.isfinite(batch_loss[-1]) and bool(np.isfinite(outputs).all())
+            records.append(_Record(step, outputs, test_outputs, *variances, finite))
+            if not finite:
+                break
+        if step < problem.steps:
+            optimizer.param_groups[0]["lr"] = like.shape[1] * float(problem.rates[step])
+            _update(network, optimizer, loss)
+    return records, batch_loss
+
+
+def _variances(
+    problem: TrainingProblem, network: ResNet, states: list[torch.Tensor], batch: NDArray[np.intp]
+) -> tuple[Array, Array]:
+    """Return E h² and E g² over depth, mean over the batch; g = n ∂f/∂h, along L' where there are several outputs."""
+    f = network.read(states[-1])
+    slopes = problem.loss_function.derivative(f.detach().cpu().numpy().astype(np.float64), problem.y[batch])
+    norms = np.linalg.norm(slopes, axis=1, keepdims=True)
+    if problem.outputs == 1:
+        along = np.ones_like(slopes)
+    else:
+        along = np.divide(slopes, norms, out=np.zeros_like(slopes), where=norms > 0)
+    direction = torch.as_tensor(along, dtype=f.dtype, device=f.device)
+    gradients = torch.autograd.grad(f, states, direction, retain_graph=True)
+    features = np.array([(h.detach() ** 2).mean().item() for h in states])
+    width = states[0].shape[1]
+    return features, np.array([((width * g) ** 2).mean().item() for g in gradients])
 
 
 def _update(network: ResNet, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:

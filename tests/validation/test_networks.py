@@ -14,25 +14,28 @@ torch = pytest.importorskip("torch")
 from validation import networks  # noqa: E402
 
 
-def run_by_hand(problem, width, depth, weights, seed):
+def run_by_hand(problem, width, depth, weights, seed, residual="pre"):
     """The twin in tests.naive, started from the torch network's own initial weights."""
     generator = torch.Generator().manual_seed(seed)
     network = networks.ResNet(
         problem.x.shape[1], problem.outputs, width, depth, problem.phi.name, problem.horizon,
-        weights == "independent", generator, torch.float64,
+        weights == "independent", residual, generator, torch.float64,
     )  # fmt: skip
     draws = [network.input_weights, network.readout, torch.stack(list(network.weights))]
-    draws += [torch.stack(network.backward_weights)] if weights == "independent" else []
-    return dense_outputs(problem, width, depth, 1, weights, draws=[d.detach().numpy().copy() for d in draws])[0]
+    draws += [torch.stack(list(network.backward_weights))] if weights == "independent" else []
+    draws = [d.detach().numpy().copy() for d in draws]
+    return dense_outputs(problem, width, depth, 1, weights, residual=residual, draws=draws)[0]
 
 
 @pytest.mark.parametrize("weights", ["tied", "independent"])
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
 @pytest.mark.parametrize("batch_size", [None, 1])
-def test_autograd_equals_backpropagation_by_hand(activation, weights, batch_size):
+@pytest.mark.parametrize("residual", ["pre", "post"])
+def test_autograd_equals_backpropagation_by_hand(activation, weights, batch_size, residual):
     problem = three_samples(activation, steps=4, batch_size=batch_size)
-    solution = networks.train(problem, width=30, depth=5, backward_weights=weights, seed=3)
-    np.testing.assert_allclose(solution.outputs, run_by_hand(problem, 30, 5, weights, 3)[..., 0], rtol=0, atol=1e-10)
+    solution = networks.train(problem, width=30, depth=5, backward_weights=weights, residual=residual, seed=3)
+    by_hand = run_by_hand(problem, 30, 5, weights, 3, residual)
+    np.testing.assert_allclose(solution.outputs, by_hand[..., 0], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic", "cross_entropy"])
@@ -51,3 +54,61 @@ def test_bad_arguments():
     mine = flds.Activation(np.sin, np.cos)
     with pytest.raises(ValueError, match="activation must be one of identity, tanh"):
         networks.train(three_samples(mine))
+
+
+@pytest.mark.parametrize("weights", ["tied", "independent"])
+def test_mean_squares_over_depth_by_hand(weights):
+    """h forward and g_{ℓ-1} = g_ℓ + √(τ/n) φ'(h_{ℓ-1}) ⊙ Wᵀ g_ℓ backward at step 0, one sample."""
+    problem = flds.TrainingProblem(np.ones((1, 2)), [1.0], activation="tanh", steps=1)
+    solution = networks.train(problem, width=40, depth=4, backward_weights=weights, seed=5)
+    network = networks.ResNet(
+        2, 1, 40, 4, "tanh", 1.0, weights == "independent", "pre", torch.Generator().manual_seed(5), torch.float64
+    )
+    u, v = network.input_weights.detach().numpy(), network.readout.detach().numpy()[0]
+    w = [weight.detach().numpy() for weight in network.weights]
+    back = [weight.detach().numpy() for weight in network.backward_weights] or w
+    h, g, scale = [u.sum(1) / np.sqrt(2)], [v], np.sqrt(1 / 4 / 40)
+    for weight in w:
+        h.append(h[-1] + scale * weight @ np.tanh(h[-1]))
+    for layer in (3, 2, 1, 0):
+        g.insert(0, g[0] + scale * (1 - np.tanh(h[layer]) ** 2) * (back[layer].T @ g[0]))
+    np.testing.assert_allclose(solution.feature_variance[0], np.mean(np.square(h), axis=1), rtol=1e-12)
+    np.testing.assert_allclose(solution.gradient_variance[0], np.mean(np.square(g), axis=1), rtol=1e-12)
+
+
+def test_the_solution_is_that_of_a_solver(classes, tmp_path):
+    solution = networks.train(classes, width=20, depth=3, record_every=2)
+    engine = flds.simulate_resnet(classes, width=20, depth=3, record_every=2)
+    shared = {
+        name: field for name, field in engine.fields.items() if name not in ("rank", "rank_by_step", "truncation")
+    }
+    assert set(shared) == set(solution.fields)
+    for name, field in shared.items():
+        assert solution.fields[name].dims == field.dims
+        assert solution.fields[name].values.shape == field.values.shape, name
+    again = flds.load(solution.save(tmp_path / "network.nc"))
+    assert again.settings["residual"] == "pre"
+    np.testing.assert_array_equal(again.test_accuracy, solution.test_accuracy)
+
+
+def test_training_that_diverges_ends_with_a_status():
+    problem = three_samples("relu", steps=40)
+    wild = flds.TrainingProblem(problem.x, [1.0, -1.0, 0.5], activation="relu", learning_rate=50.0, steps=40)
+    solution = networks.train(wild, width=20, depth=3)
+    assert solution.status == "diverged"
+    assert len(solution.steps) < 41
+    assert np.isfinite(solution.outputs).all()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"residual": "mid"}, "residual must be one of pre, post, got 'mid'"),
+        ({"device": "tpu"}, "device must be one of cpu"),
+        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"record_every": 0}, "record_every must be at least 1, got 0"),
+    ],
+)
+def test_bad_options(option, message):
+    with pytest.raises(ValueError, match=message):
+        networks.train(three_samples(), **option)
