@@ -101,8 +101,8 @@ class Network:
         """
         h = self._combination(inputs / math.sqrt(inputs.shape[1]), self.input_weights)
         states, coordinates, variance = [h], [], [self._second_moment(h)]
-        for operator in self.layers:
-            image, c = operator.forward(self._apply(self.problem.phi.value, h), address, h, remember=not probe)
+        for layer in range(len(self.layers)):
+            image, c = self.forward_image(layer, h, address, probe)
             h = self._step(h, image)
             states = [h] if probe else [*states, h]
             coordinates.append(c)
@@ -122,14 +122,23 @@ class Network:
         g = self._combination(slopes[active] / weights[:, None], self.readout)
         address = Address(Stream.BACKWARD, step, tuple(int(i) for i in active))
         coordinates, variance = [], [self._second_moment(g)]
-        for operator, h in zip(reversed(self.layers), reversed(forward.states[:-1]), strict=True):
-            slope = self._apply(self.problem.phi.derivative, h[active])
-            # E g² meets fresh noise z̃ through ⟨φ'(h) g, z̃⟩, which matched noise sets to zero
-            image, d = operator.backward(g, address, slope * g)
+        for layer in reversed(range(len(self.layers))):
+            slope = self._apply(self.problem.phi.derivative, forward.states[layer][active])
+            image, d = self.backward_image(layer, g, slope, address)
             g = self._step(g, image, slope)
             coordinates.append(d)
             variance.append(self._second_moment(g))
         return BackwardPass(active, weights, g, coordinates[::-1], np.array(variance[::-1]))
+
+    def forward_image(self, layer: int, h: Array, address: Address, probe: bool) -> tuple[Array, Coordinates]:
+        """𝒲_ℓ φ(h) and its coordinates, for ℓ = layer + 1."""
+        features = self._apply(self.problem.phi.value, h)
+        return self.layers[layer].forward(features, address, h, remember=not probe)
+
+    def backward_image(self, layer: int, g: Array, slope: Array, address: Address) -> tuple[Array, Coordinates]:
+        """𝒲_ℓᵀ g and its coordinates, for ℓ = layer + 1."""
+        # E g² meets fresh noise z̃ through ⟨φ'(h) g, z̃⟩, which matched noise sets to zero
+        return self.layers[layer].backward(g, address, slope * g)
 
     def update(self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass,
                rate: float) -> None:  # fmt: skip

@@ -14,7 +14,7 @@ from flds.cost import CostEstimate
 from flds.dynamics import Network
 from flds.problem import TrainingProblem
 from flds.recording import Recorder
-from flds.settings import Options, Settings, resolve
+from flds.settings import Options, resolve
 from flds.solution import Solution, assemble
 from solvers.blocks import compile_kernels
 from solvers.random import Address, Stream, replicate_seed
@@ -152,7 +152,8 @@ def _solve(
     total = settings.replicates * (problem.steps + 1)
     with _progress_bar(total, progress) as bar:
         for replicate in range(settings.replicates):
-            recorder = _train(problem, settings, replicate_seed(settings.seed, replicate), bar)
+            network = Network(problem, settings, replicate_seed(settings.seed, replicate))
+            recorder = train(network, bar)
             # a replicate cut short by the user would bias the mean of the others
             if recorder.status != "interrupted" or not recorders:
                 recorders.append(recorder)
@@ -171,10 +172,10 @@ def _solve(
         return assemble(problem, settings, recorders, recorder.status, timings, notes, saved)
 
 
-def _train(problem: TrainingProblem, settings: Settings, seed: int, bar) -> Recorder:  # type: ignore[no-untyped-def]
+def train(network: Network, bar=None) -> Recorder:  # type: ignore[no-untyped-def]
     """Forward through depth, loss, backward through depth, update; for every step."""
-    network = Network(problem, settings, seed)
-    recorder = Recorder(problem, settings, network)
+    problem = network.problem
+    recorder = Recorder(problem, network.settings, network)
     try:
         with network.blocks.running():
             network.initialise()
@@ -189,7 +190,8 @@ def _train(problem: TrainingProblem, settings: Settings, seed: int, bar) -> Reco
                 recorder.record(step, forward, backward)
                 if step < problem.steps:
                     network.update(inputs, slopes, forward, backward, problem.rates[step])
-                bar.update()
+                if bar is not None:
+                    bar.update()
     except (RankBudgetExceeded, MemoryError):
         recorder.status = "rank_budget"
     except np.linalg.LinAlgError:  # a Gram matrix with NaN or infinity in it

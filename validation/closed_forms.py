@@ -73,6 +73,16 @@ def identity_first_output(rate: float, target: float, horizon: float, depth: int
     return rate * target * initial * kernel
 
 
+def printed_first_output(rate: float, target: float, horizon: float, depth: int, initial: float = 1.0) -> float:
+    """Return f^(1) for φ = identity by Proposition 4 of paper F as printed, one sample with |x|²/d = `initial`.
+
+    The drift of layer ℓ is a (1 + τ) τ q_{ℓ-1} g_ℓ with a = η_c y, since E[φ'φ'] = 1; with E[v g_ℓ] = 1 and
+    q_ℓ = q_0 (1 + τ)^ℓ this gives a q_0 [(2 + τ)(1 + τ)^L − τ].
+    """
+    tau = horizon / depth
+    return rate * target * initial * ((2 + tau) * (1 + tau) ** depth - tau)
+
+
 @dataclass
 class _Matrix:
     """One 𝒲_ℓ acting on vectors of coefficients: what it was applied to on either side, and what came out."""

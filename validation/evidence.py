@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 import flds
 from flds.dynamics import Network
 from flds.settings import resolve
+from flds.solve import train
 from solvers.solution import library_versions
 from solvers.weight_operator import LazyOperator
 from validation import closed_forms
@@ -254,20 +255,10 @@ def lazy_layers(network: Network) -> list[LazyOperator]:
 
 
 def _trained(problem: flds.TrainingProblem, dtype: str) -> tuple[Network, bool]:
-    from solvers.random import Address, Stream
-
     settings = resolve(problem, 5_000, 16, "matched", {"dtype": dtype})[0]
     network = Network(problem, settings, 0)
-    with network.blocks.running():
-        network.initialise()
-        for step, batch in enumerate(problem.batches):
-            address = Address(Stream.FORWARD, step, tuple(range(len(batch))))
-            forward = network.forward(problem.x[batch], address)
-            slopes = problem.loss_function.derivative(forward.outputs, problem.y[batch])
-            backward = network.backward(forward, slopes, step)
-            if step < problem.steps:
-                network.update(problem.x[batch], slopes, forward, backward, problem.rates[step])
-    return network, bool(np.all(np.isfinite(forward.outputs)))
+    recorder = train(network)
+    return network, recorder.status == "completed"
 
 
 MILLION = """
