@@ -27,7 +27,7 @@ from flds.settings import resolve
 from flds.solve import train
 from solvers.solution import library_versions
 from solvers.weight_operator import LazyOperator
-from validation import closed_forms
+from validation import closed_forms, tensor_program
 from validation.claims import MARGIN, Claim, against
 from validation.general_solver import mean_field_equations, orders_of_convergence
 
@@ -250,6 +250,34 @@ def singular() -> Iterator[Claim]:
             )  # fmt: skip
 
 
+def recursions() -> Iterator[Claim]:
+    """Infinite width at L = 16: the exact recursion, Proposition 4 as printed, and neither correction; first step."""
+    depth = 16
+    exact = {
+        "exact": closed_forms.identity_first_output(0.5, 1.0, 1.0, depth, "tied"),
+        "printed": closed_forms.printed_first_output(0.5, 1.0, 1.0, depth),
+        "uncorrected": closed_forms.identity_first_output(0.5, 1.0, 1.0, depth, "independent"),
+    }
+    for activation in ("identity", "tanh"):
+        outputs = {
+            version: tensor_program.solve(
+                one_sample(activation), version=version, particles=PARTICLES, depth=depth, replicates=REPLICATES
+            ).replicate_outputs[:, 1, 0]
+            for version in tensor_program.VERSIONS
+        }
+        if activation == "identity":
+            for version, samples in outputs.items():
+                yield against(f"identity, {version}: f^(1), L = {depth}", samples, exact[version])
+        for version in ("printed", "uncorrected"):
+            gap = outputs["exact"].mean() - outputs[version].mean()
+            error = np.sqrt((outputs["exact"].var(ddof=1) + outputs[version].var(ddof=1)) / REPLICATES)
+            yield Claim(
+                f"{activation}: f^(1) of the exact recursion − {version}, L = {depth}",
+                f"{gap:.5f} ± {error:.5f}, {gap / error:.0f} standard errors", "more than 5 standard errors",
+                bool(gap > 5 * error),
+            )  # fmt: skip
+
+
 def lazy_layers(network: Network) -> list[LazyOperator]:
     return [layer for layer in network.layers if isinstance(layer, LazyOperator)]
 
@@ -305,6 +333,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Claim]]] = {
     "singular": singular,
     "law": law,
     "million": million,
+    "recursions": recursions,
     "mean_field_equations": mean_field_equations,
     "orders_of_convergence": orders_of_convergence,
 }
