@@ -14,7 +14,9 @@ import torch
 import torchsde
 from numpy.typing import NDArray
 
+from flds.activations import get_activation
 from solvers.brownian import BrownianMotion
+from solvers.random import Address, Noise, Stream
 from solvers.solution import Solution
 
 Array = NDArray[np.float64]
@@ -25,17 +27,24 @@ _METHODS = {"euler_maruyama": ("euler", "ito"), "milstein": ("milstein", "ito"),
 
 
 class ReplayedBrownian(torchsde.BaseBrownian):  # type: ignore[misc]
-    """The increments of a `BrownianMotion` as torchsde asks for them, (N, K) for one interval of the grid."""
+    """The increments of a `BrownianMotion` as torchsde asks for them, (N, K) for one interval of the grid.
+
+    torchsde knows only increasing times, so where t1 < t0 its clock is t0 + t1 − t and the intervals come in
+    reverse.
+    """
 
     def __init__(self, brownian: BrownianMotion, particles: int) -> None:
         super().__init__()
         self.brownian = brownian
-        self.path = torch.from_numpy(brownian.increments(slice(0, particles)))
+        increments = brownian.increments(slice(0, particles))
+        self.path = torch.from_numpy(increments if brownian.t0 < brownian.t1 else increments[::-1].copy())
 
     def __call__(self, ta: Any, tb: Any = None, return_U: bool = False, return_A: bool = False) -> torch.Tensor:
         """Return W(tb) − W(ta); raises ValueError if they are not neighbours on the grid."""
         start = min(self.brownian.t0, self.brownian.t1)
         first, last = ((float(t) - start) / self.brownian.dt for t in (ta, tb))
+        if abs(last - first) < 1e-6:  # its clock adds up steps, and may end with a remainder of rounding
+            return torch.zeros_like(self.path[0])
         if abs(last - first - 1) > 1e-6 or abs(first - round(first)) > 1e-6:
             raise ValueError(f"the increment from {float(ta):g} to {float(tb):g} is not one interval of the grid")
         return self.path[round(first)]
@@ -112,3 +121,44 @@ def frozen_moments(run: Solution) -> Callable[[Any], torch.Tensor]:
         return moments[int(np.argmin(np.abs(times - float(t))))]
 
     return at
+
+
+def first_pass(
+    activation: str, initial_variance: float, horizon: float, particles: int, depth: int, seed: int
+) -> tuple[Array, Array]:
+    """Return h_T and g_0, (N,) each, of the forward and backward SDE of paper F by ``torchsde.sdeint``.
+
+    All particles are one batch, so that means can be taken inside the diffusion. Noise and initial values are
+    those of `flds.solve_forward` and `flds.solve_backward` with the same numbers.
+
+    References
+    ----------
+    Paper F, Propositions 2 and 3; the diffusion of g is |φ'(h)| E[g²]^½ with h where the step arrives.
+    """
+    phi = get_activation(activation)
+    start = np.empty((2, particles))
+    for row, stream in zip(start, (Stream.INPUT, Stream.READOUT), strict=True):
+        Noise(seed).fill(row[None], slice(0, particles), Address(stream))
+    grid = torch.linspace(0.0, horizon, depth + 1, dtype=torch.float64)
+
+    def integrate(x: Array, diffusion: Coefficient, brownian: BrownianMotion) -> torch.Tensor:
+        equation = _Equation(lambda t, y: torch.zeros_like(y), diffusion, "diagonal", "ito")
+        with torch.no_grad():
+            return torchsde.sdeint(
+                equation, torch.from_numpy(x)[:, None], grid, bm=ReplayedBrownian(brownian, particles), method="euler",
+                dt=brownian.dt,
+            )  # fmt: skip
+
+    def spread(t: Any, h: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(phi.value(h.numpy())).square().mean().sqrt().expand_as(h)
+
+    forward = BrownianMotion(0.0, horizon, depth, 1, seed, stream=Stream.FORWARD)
+    h = integrate(np.sqrt(initial_variance) * start[0], spread, forward)
+
+    def pull(t: Any, g: torch.Tensor) -> torch.Tensor:
+        arrival = depth - 1 - round(float(t) / horizon * depth)
+        return torch.from_numpy(phi.derivative(h[arrival].numpy())) * g.square().mean().sqrt()
+
+    backward = BrownianMotion(horizon, 0.0, depth, 1, seed, stream=Stream.BACKWARD)
+    g = integrate(start[1], pull, backward)
+    return h[-1, :, 0].numpy(), g[-1, :, 0].numpy()

@@ -8,10 +8,11 @@ import pytest
 pytest.importorskip("torchsde")
 import torch
 
+import flds
 import solvers
 from solvers import BrownianMotion
 from tests.solvers.equations import GEOMETRIC, MU, ORNSTEIN_UHLENBECK, PLANAR_GENERAL, SIGMA, THETA, A, S
-from validation.peers import ReplayedBrownian, frozen_moments, solve_torchsde
+from validation.peers import ReplayedBrownian, first_pass, frozen_moments, solve_torchsde
 
 # values of order 1, fifty steps, sums in another order
 ROUNDING = 1e-12
@@ -53,6 +54,14 @@ def test_general_noise_in_the_plane_with_the_mean_frozen():
 
     peer = solve_torchsde(drift, diffusion, X0, brownian, noise="general")
     np.testing.assert_allclose(run.final_particles, peer, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "erf"])
+def test_forward_and_backward_sde(activation):
+    numbers = {"initial_variance": 0.8, "horizon": 1.5, "particles": 3000, "depth": 20, "seed": 6}
+    h, g = first_pass(activation, *numbers.values())
+    np.testing.assert_allclose(flds.solve_forward(activation, **numbers).final_particles, h, atol=ROUNDING)
+    np.testing.assert_allclose(flds.solve_backward(activation, **numbers).final_particles, g, atol=ROUNDING)
 
 
 def test_increments_between_grid_points_are_refused():
