@@ -32,7 +32,7 @@ def test_lazy_against_dense_torch(benchmark):
         start = time.perf_counter()
         solution = lazy(seed)
         middle = time.perf_counter()
-        dense = networks.train(problem(), width=WIDTH, depth=DEPTH, seed=seed)
+        dense = networks.train(problem(), width=WIDTH, depth=DEPTH, seed=seed, record_every=STEPS)
         rounds.append((middle - start, dense.timings["solve"], dense.timings["draw"]))
     assert solution.status == "completed"
     ratios = [training / mine for mine, training, _ in rounds]
