@@ -77,7 +77,7 @@ def solve_flds(
     Paper F, Definition 1, eqs. (7)–(9), for ``backward_weights="independent"``; the limit of ordinary
     backpropagation, which has an additional response term, for ``"tied"``.
     """
-    return _solve(problem, particles, depth, sampling, progress, options, "solve_flds")
+    return run(problem, particles, depth, sampling, progress, options, "solve_flds")
 
 
 def simulate_resnet(
@@ -123,7 +123,7 @@ def simulate_resnet(
     ----------
     Paper F, eqs. (1) and (4).
     """
-    return _solve(problem, width, depth, "law", progress, options, "simulate_resnet")
+    return run(problem, width, depth, "law", progress, options, "simulate_resnet")
 
 
 def estimate_cost(
@@ -142,9 +142,11 @@ def estimate_cost(
     return resolve(problem, particles, depth, sampling, options)[1]
 
 
-def _solve(
-    problem: TrainingProblem, particles: int, depth: int, sampling: str, progress: bool, options: Options, solver: str
-) -> Solution:
+def run(
+    problem: TrainingProblem, particles: int, depth: int, sampling: str, progress: bool, options: Options, solver: str,
+    kind: type[Network] = Network,
+) -> Solution:  # fmt: skip
+    """Check the options, train every replicate of a network of this kind, and return the solution."""
     settings, cost, notes = resolve(problem, particles, depth, sampling, options)
     timings = {"compile": compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
@@ -152,7 +154,7 @@ def _solve(
     total = settings.replicates * (problem.steps + 1)
     with _progress_bar(total, progress) as bar:
         for replicate in range(settings.replicates):
-            network = Network(problem, settings, replicate_seed(settings.seed, replicate))
+            network = kind(problem, settings, replicate_seed(settings.seed, replicate))
             recorder = train(network, bar)
             # a replicate cut short by the user would bias the mean of the others
             if recorder.status != "interrupted" or not recorders:

@@ -31,7 +31,7 @@ T = TypeVar("T")
 # Groups to share among threads; also the number of partial sums held at once.
 _MOST_GROUPS = 16
 # Particles that elementwise work takes at a time, so that temporaries stay in cache.
-_SHARE = 16 * NOISE_BLOCK
+SHARE = 16 * NOISE_BLOCK
 # Stretches of groups for each thread, who take turns: a thread that wakes late takes fewer.
 _STRETCHES = 2
 # Seconds to look out for the other threads before falling asleep, which costs about as much.
@@ -80,7 +80,7 @@ class Blocks:
         self.group_size = NOISE_BLOCK * -(-blocks // _MOST_GROUPS)
         self.groups = partition(particles, self.group_size)
         share = NOISE_BLOCK * -(-blocks // threads)
-        self.shares = partition(particles, min(share, _SHARE))
+        self.shares = partition(particles, min(share, SHARE))
         self._pool: ThreadPoolExecutor | None = None
         self._interrupts = _Interrupts()
 

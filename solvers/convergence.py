@@ -132,10 +132,7 @@ def strong_order(
         If an argument is not valid, or a run diverges.
     """
 
-    def squares(x: Array, y: Array) -> float:
-        return float(np.mean(np.sum((x - y).reshape(len(x), -1) ** 2, axis=1)))
-
-    found = _refine(equation, x0, t0, t1, steps, exact, replicates, seed, options, squares)
+    found = _refine(equation, x0, t0, t1, steps, exact, replicates, seed, options, _mean_square)
     return _study("strong", abs(t1 - t0) / np.array(steps, float), found, root=True)
 
 
@@ -242,9 +239,13 @@ def particle_order(
             for count in (*counts, 2 * counts[-1])
         ]
         for level, count in enumerate(counts):
-            gap = (ends[level] - ends[level + 1][:count]).reshape(count, -1)
-            found[replicate, level] = np.mean(np.sum(gap**2, axis=1))
+            found[replicate, level] = _mean_square(ends[level], ends[level + 1][:count])
     return _study("particles", np.array(counts, float), found)
+
+
+def _mean_square(x: Array, y: Array) -> float:
+    """Return the mean of |x − y|² over the particles."""
+    return float(np.mean(np.sum((x - y).reshape(len(x), -1) ** 2, axis=1)))
 
 
 def _refine(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.blocks import Blocks
+from solvers.blocks import SHARE, Blocks
 from solvers.brownian import BrownianMotion
 from solvers.cholesky import rank_revealing_cholesky
 from solvers.equation import Form, McKeanVlasov
@@ -19,8 +19,6 @@ from solvers.schemes import Draw, kernels
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 
-# Particles that functions of arrays take at a time, so that temporaries stay in cache.
-ARRAY_BLOCK = 16 * NOISE_BLOCK
 # Multiply–adds that one component of one particle is worth at least, noise included.
 _WORK = 5
 
@@ -96,7 +94,7 @@ def compile_kernels(
     start = time.perf_counter()
     run = _Run(equation, form, scheme, Blocks(x.shape[1]), brownian)
     t0, dt = brownian.times[0], brownian.times[1] - brownian.times[0]
-    motions = (form.common[-1] if form.common else form.dimension) if equation.common is not None else 0
+    motions = form.common[-1] if form.common else 0
     factor = np.zeros((form.dimension,) * 2 if run.correlated else (0, 0))
     nobody = Ensemble(0, t0, x[:, :0].copy(), np.zeros(form.moments), factor, True)
     run.measure(t0, nobody.x)
@@ -114,7 +112,7 @@ class _Run:
         self.pairs = equation.interaction is not None
         self.form, self.correlated = form, equation.noise == "mean_field"
         self.width = form.moments + self.correlated * form.dimension**2 + 1
-        self.block = min(blocks.group_size, ARRAY_BLOCK) if equation.vectorized else NOISE_BLOCK
+        self.block = min(blocks.group_size, SHARE) if equation.vectorized else NOISE_BLOCK
         self.positions = np.array(brownian.address.positions, np.int64)
 
     def measure(self, t: float, x: Array) -> Ensemble:

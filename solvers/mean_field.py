@@ -250,8 +250,7 @@ class MeanFieldRun:
             outside.check(t0, t1, len(start))
             known = (outside.at(float(t0)), outside.kind, outside.per_particle)
         form = equation.form(float(t0), x, scalar, *known)
-        motions = form.common[-1] if form.common else form.dimension
-        common = BrownianMotion(**grid, motions=motions, stream=Stream.COMMON) if equation.common else None
+        common = BrownianMotion(**grid, motions=form.common[-1], stream=Stream.COMMON) if form.common else None
         brownian = BrownianMotion(**grid, motions=form.motions)
         return cls(equation, form, x, brownian, common, outside, scheme, Blocks(len(start), threads))
 

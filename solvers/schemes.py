@@ -108,12 +108,9 @@ def add_scaled(out, values, factor):
 
 @kernel
 def add_product(out, values, dw):
-    """Add values · dw to `out`, entry by entry; either may have a single column for all particles."""
+    """Add values · dw to `out`, entry by entry; `dw` may have a single column for all particles."""
     for i in range(out.shape[0]):
-        if values.shape[1] == 1:
-            for p in range(out.shape[1]):
-                out[i, p] += values[i, 0] * dw[i, p]
-        elif dw.shape[1] == 1:
+        if dw.shape[1] == 1:
             for p in range(out.shape[1]):
                 out[i, p] += values[i, p] * dw[i, 0]
         else:

@@ -83,6 +83,20 @@ def printed_first_output(rate: float, target: float, horizon: float, depth: int,
     return rate * target * initial * ((2 + tau) * (1 + tau) ** depth - tau)
 
 
+def kuramoto_order_parameter(coupling: float) -> float:
+    """Return r of infinitely many Kuramoto oscillators with frequencies N(0, 1), above threshold.
+
+    The root of 1 = K ∫ cos² φ g(K r sin φ) dφ over (−π/2, π/2), by bisection; 0 below K = √(8/π).
+    """
+    phi = np.linspace(-np.pi / 2, np.pi / 2, 4001)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        r = (low + high) / 2
+        density = np.exp(-((coupling * r * np.sin(phi)) ** 2) / 2) / np.sqrt(2 * np.pi)
+        low, high = (r, high) if coupling * np.trapezoid(np.cos(phi) ** 2 * density, phi) > 1 else (low, r)
+    return low
+
+
 @dataclass
 class _Matrix:
     """One 𝒲_ℓ acting on vectors of coefficients: what it was applied to on either side, and what came out."""

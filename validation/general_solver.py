@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import solvers
 from solvers import McKeanVlasov, equations
 from solvers.convergence import ConvergenceStudy
+from validation import closed_forms
 from validation.claims import MARGIN, Claim, against
 from validation.peers import frozen_moments, solve_torchsde
 
@@ -146,13 +147,8 @@ def _kuramoto() -> Iterator[Claim]:
             field=solvers.ExternalField(rng.standard_normal(50_000), per_particle=True),
         )  # fmt: skip
         order.append(np.hypot(*run.moments[0]))
-    phi = np.linspace(-np.pi / 2, np.pi / 2, 4001)
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        r = (low + high) / 2
-        density = np.exp(-((coupling * r * np.sin(phi)) ** 2) / 2) / np.sqrt(2 * np.pi)
-        low, high = (r, high) if coupling * np.trapezoid(np.cos(phi) ** 2 * density, phi) > 1 else (low, r)
-    yield against("Kuramoto, frequencies N(0, 1), K = 2.5: order parameter", np.array(order), low)
+    exact = closed_forms.kuramoto_order_parameter(coupling)
+    yield against("Kuramoto, frequencies N(0, 1), K = 2.5: order parameter", np.array(order), exact)
 
 
 def _torchsde() -> Iterator[Claim]:

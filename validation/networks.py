@@ -222,7 +222,7 @@ def _train(problem: TrainingProblem, network: ResNet, due: set[int]) -> tuple[li
             with torch.no_grad():
                 shown = f.detach() if problem.full_batch else network(x), network(test_x)
             outputs, test_outputs = (values.cpu().numpy().astype(np.float64) for values in shown)
-            variances = _variances(problem, network, states, batch)
+            variances = _variances(problem, f, states, batch)
             finite = math.isfinite(batch_loss[-1]) and bool(np.isfinite(outputs).all())
             records.append(_Record(step, outputs, test_outputs, *variances, finite))
             if not finite:
@@ -234,10 +234,9 @@ def _train(problem: TrainingProblem, network: ResNet, due: set[int]) -> tuple[li
 
 
 def _variances(
-    problem: TrainingProblem, network: ResNet, states: list[torch.Tensor], batch: NDArray[np.intp]
+    problem: TrainingProblem, f: torch.Tensor, states: list[torch.Tensor], batch: NDArray[np.intp]
 ) -> tuple[Array, Array]:
     """Return E h² and E g² over depth, mean over the batch; g = n ∂f/∂h, along L' where there are several outputs."""
-    f = network.read(states[-1])
     slopes = problem.loss_function.derivative(f.detach().cpu().numpy().astype(np.float64), problem.y[batch])
     norms = np.linalg.norm(slopes, axis=1, keepdims=True)
     if problem.outputs == 1:

@@ -10,9 +10,6 @@
 
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +18,10 @@ from numpy.typing import NDArray
 import flds
 from flds.dynamics import BackwardPass, ForwardPass, Network
 from flds.problem import TrainingProblem
-from flds.settings import resolve
-from flds.solution import Solution, assemble
-from flds.solve import train
+from flds.solution import Solution
+from flds.solve import run
 from solvers import checks
-from solvers.random import Address, replicate_seed
+from solvers.random import Address
 from solvers.weight_operator import Coordinates
 
 Array = NDArray[np.floating]
@@ -127,14 +123,7 @@ def solve(
         )
         solution.settings["version"] = version
         return solution
-    settings, cost, notes = resolve(problem, particles, depth, sampling, {**options, "backward_weights": weights})  # type: ignore[typeddict-item]
-    start = time.perf_counter()
-    recorders = [
-        train(PrintedNetwork(problem, settings, replicate_seed(settings.seed, replicate)))
-        for replicate in range(settings.replicates)
-    ]
-    status = next((r.status for r in recorders if r.status != "completed"), "completed")
-    saved = json.loads(json.dumps(asdict(settings)))
-    saved |= {"solver": "tensor_program", "reason": cost.reason, "version": version}
-    timings = {"compile": 0.0, "solve": time.perf_counter() - start}
-    return assemble(problem, settings, recorders, status, timings, notes, saved)
+    options["backward_weights"] = weights
+    solution = run(problem, particles, depth, sampling, False, options, "tensor_program", PrintedNetwork)  # type: ignore[arg-type]
+    solution.settings["version"] = version
+    return solution

@@ -18,6 +18,7 @@ import solvers
 from solvers import ExternalField, McKeanVlasov
 from tests.conftest import MARGIN, z_score
 from tests.solvers.equations import GEOMETRIC, MU, ORNSTEIN_UHLENBECK, PLANAR, SIGMA, THETA, A, S
+from validation import closed_forms
 
 
 def normal(rng, n):
@@ -127,14 +128,7 @@ def test_kuramoto_oscillators_lock_above_the_threshold_only():
         )  # fmt: skip
         return np.hypot(*run.moments.T).mean()
 
-    phi = np.linspace(-np.pi / 2, np.pi / 2, 4001)
-    low, high = 0.01, 1.0
-    for _ in range(60):
-        r = (low + high) / 2
-        gain = (
-            2.5 * np.trapezoid(np.cos(phi) ** 2 * np.exp(-((2.5 * r * np.sin(phi)) ** 2) / 2), phi) / np.sqrt(2 * np.pi)
-        )
-        low, high = (r, high) if gain > 1 else (low, r)
+    r = closed_forms.kuramoto_order_parameter(2.5)
     # finite-size fluctuations are about 1/√N = 0.007 far from the threshold, frequencies and phases drawn once
     assert abs(order(2.5) - r) < 4 * 0.007
     assert order(1.0) < 5 * 0.007
