@@ -1,4 +1,4 @@
-"""The command line: `flds solve` and `flds info`."""
+"""The command line: `flds solve`, `flds info`, `flds validate` and `flds reproduce`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flds.problem import TrainingProblem
     from flds.solution import Solution
 
+REFUTED = 1
 EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4, "interrupted": 130}
 BAD_USAGE, OUT_OF_MEMORY = 2, 4
 
@@ -127,6 +128,89 @@ def info(
     for name, item in solution.fields.items():
         sizes = " × ".join(f"{dim} {size}" for dim, size in zip(item.dims, item.values.shape, strict=True))
         print(f"  {name:32} {sizes:44} {item.long_name}")
+
+
+@app.command()
+def validate(
+    sections: Annotated[list[str] | None, typer.Argument(help="Sections to run; all of them by default.", show_default=False)] = None,
+    full: Annotated[bool, typer.Option("--full/--quick", help="Sizes of the kept report (two hours), or of a first look (minutes).")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for report.md, report.json and pictures.")] = Path("validation-report"),
+    list_sections: Annotated[bool, typer.Option("--list", help="List the sections and end.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdicts' counts only.")] = False,
+) -> None:  # fmt: skip
+    """Compare the solvers with exact answers and dense networks, and write one report.
+
+    Ends with status 1 if a claim of this library is refuted. Claims of papers are results either way. Naming
+    sections runs these alone and keeps the others of the report in the folder.
+    """
+    report = _validation("report")
+    if list_sections:
+        for name, section in report.SECTIONS.items():
+            print(f"{name:24} {' '.join((section.__doc__ or '').split())}")
+        return
+    _check_folder(out)
+    try:
+        claims = report.validate(sections or (), full=full, out=out, say=(lambda line: None) if quiet else _say)
+    except KeyboardInterrupt:
+        _fail(
+            KeyboardInterrupt(f"interrupted; the sections that had ended are in {str(out)!r}"),
+            EXIT_CODES["interrupted"],
+        )
+    print(f"\n{report.summary(claims)}\nreport  {out / 'report.md'}")
+    if not report.holds(claims):
+        raise typer.Exit(REFUTED)
+
+
+@app.command()
+def reproduce(
+    figure: Annotated[str, typer.Argument(help="Name of the figure, such as feature-learning/fig1; see --list.", show_default=False)] = "",
+    full: Annotated[bool, typer.Option("--full/--quick", help="The paper's sizes, or a first look (minutes).")] = False,
+    data: Annotated[str, typer.Option(help="digits, or cifar10:FOLDER (binary version), for figures that train on data.")] = "digits",
+    out: Annotated[Path, typer.Option(help="Folder for the picture (.png) and its data (.nc).")] = Path("figures"),
+    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    list_figures: Annotated[bool, typer.Option("--list", help="List the figures and end.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:  # fmt: skip
+    """Reproduce a figure of the papers: a picture, and a file with the numbers in it."""
+    figures = _validation("figures")
+    if list_figures:
+        for name, description in figures.descriptions().items():
+            print(f"{name:24} {description}")
+        return
+    _check_folder(out)
+    written = figures.reproduce(
+        figure, full=full, dataset=lambda: _load(data), out=out, seed=seed, say=(lambda line: None) if quiet else _say
+    )
+    if not quiet:
+        for path in written:
+            print(path)
+
+
+def _validation(module: str) -> Any:
+    """Import a module of `validation`, which needs more than the solvers do."""
+    from importlib import import_module
+
+    try:
+        return import_module(f"validation.{module}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("torch", "torchsde"):
+            raise
+        raise ValueError(
+            f"this command needs {error.name}: install the extra with pip install 'flds[validation]'"
+        ) from None
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _check_folder(out: Path) -> None:
+    """Create the folder of a report, or say why it cannot be."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out must be a folder, got the file {str(out)!r}")
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK):
+        raise PermissionError(f"--out: the folder {str(out)!r} cannot be written to; choose another")
 
 
 def _check_out(out: Path) -> None:

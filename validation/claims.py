@@ -1,33 +1,187 @@
-"""Lines of a report: what is claimed, what was measured, and the verdict."""
+"""Lines of a report: what is claimed, by whom, what was measured, and a verdict that the numbers decide.
+
+A claim is confirmed only if the measurement could have refuted it: where the margin of four standard errors is wider
+than what the claim has to exclude, it stays undecided, and the line says what would decide it.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 MARGIN = 4.0  # standard errors
+LIBRARY, PAPER = "flds", "paper F"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One line of the report."""
+    """One line of the report.
+
+    Attributes
+    ----------
+    name, measured, expected : str
+        What is claimed, the measurement with its error, and what it is held against.
+    verdict : str
+        "confirmed", "refuted" or "undecided".
+    source : str
+        Who claims it: this library, or a paper.
+    estimate, error : float
+        The measured number and its standard error; NaN where the measurement is not one number.
+    needed : str
+        What would decide an undecided claim.
+    """
 
     name: str
     measured: str
     expected: str
-    holds: bool
+    verdict: str
+    source: str = LIBRARY
+    estimate: float = math.nan
+    error: float = math.nan
+    needed: str = ""
 
-    @property
-    def verdict(self) -> str:
-        return "confirmed" if self.holds else "refuted"
+    def __str__(self) -> str:
+        text = f"{self.verdict:10} {self.name}: {self.measured} (expected {self.expected})"
+        return text + (f"; {self.needed}" if self.needed else "")
 
 
-def against(name: str, samples: Array, exact: float) -> Claim:
-    """Compare the mean of independent replicates with an exact answer."""
-    mean, error = samples.mean(), samples.std(ddof=1) / np.sqrt(len(samples))
-    z = (mean - exact) / error
-    return Claim(name, f"{mean:.5f} ± {error:.5f} (z = {z:+.1f})", f"{exact:.5f}", bool(abs(z) < MARGIN))
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report, with its caption."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+Line = Claim | Picture
+Section = Iterator[Line]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much a validation may spend: "quick" or "full"."""
+
+    name: str
+
+    def pick(self, quick: T, full: T) -> T:
+        """Return the size for this scale."""
+        return full if self.name == "full" else quick
+
+
+def check(name: str, measured: str, expected: str, holds: bool, source: str = LIBRARY) -> Claim:
+    """A claim that does not depend on chance: rounding, time, memory."""
+    return Claim(name, measured, expected, "confirmed" if holds else "refuted", source)
+
+
+def equal(
+    name: str, estimate: float, error: float, expected: float, resolution: float, slack: float = 0.0, note: str = "",
+    source: str = LIBRARY,
+) -> Claim:  # fmt: skip
+    """A number is as expected.
+
+    Parameters
+    ----------
+    estimate, error : float
+        What was measured, and its standard error.
+    expected : float
+        What it should be.
+    resolution : float
+        The claim is confirmed only if four standard errors are below this: a distance that it has to exclude.
+    slack : float
+        A systematic distance that is allowed beyond four standard errors; `note` says where it comes from.
+    """
+    distance = abs(estimate - expected)
+    z = (estimate - expected) / error if error > 0 else math.copysign(math.inf, estimate - expected)
+    if math.isinf(error):
+        verdict = "undecided"
+    elif not distance <= slack + MARGIN * error:
+        verdict = "refuted"
+    else:
+        verdict = "confirmed" if resolution >= MARGIN * error else "undecided"
+    digits = _digits(error)
+    measured = f"{estimate:.{digits}f} ± {error:.{digits}f} (z = {z:+.1f})"
+    expected_text = f"{expected:.{digits}f}" + (f", to {slack:g} {note}".rstrip() if slack else "")
+    needed = _needed(MARGIN * error / resolution) if verdict == "undecided" else ""
+    return Claim(name, measured, expected_text, verdict, source, estimate, error, needed)
+
+
+def against(name: str, samples: Array, exact: float, resolution: float | None = None) -> Claim:
+    """The mean of independent replicates equals an exact answer; by default 5 % of it must be resolved."""
+    resolution = 0.05 * abs(exact) if resolution is None else resolution
+    return equal(name, *mean_and_error(samples), exact, resolution)
+
+
+def above(name: str, estimate: float, error: float, bound: float, margin: float = MARGIN,
+          source: str = LIBRARY) -> Claim:  # fmt: skip
+    """A number exceeds a bound by `margin` standard errors."""
+    return _one_sided(name, estimate, error, bound, margin, source, sign=1.0)
+
+
+def below(name: str, estimate: float, error: float, bound: float, margin: float = MARGIN,
+          source: str = LIBRARY) -> Claim:  # fmt: skip
+    """A number stays below a bound by `margin` standard errors."""
+    return _one_sided(name, estimate, error, bound, margin, source, sign=-1.0)
+
+
+def at_least(name: str, estimate: float, error: float, bound: float, excluded: float,
+             interval: tuple[float, float]) -> Claim:  # fmt: skip
+    """A number is not below a bound; confirmed only where four standard errors exclude a smaller alternative."""
+    measured = f"{estimate:.2f} ± {error:.2f} (95 % {interval[0]:.2f} to {interval[1]:.2f})"
+    expected, needed = f"at least {bound:g}, with {excluded:g} excluded", ""
+    if not estimate + MARGIN * error >= bound:
+        verdict = "undecided" if math.isinf(error) else "refuted"
+    elif estimate - MARGIN * error > excluded:
+        verdict = "confirmed"
+    else:
+        verdict, needed = "undecided", _needed(MARGIN * error / max(estimate - excluded, error))
+    return Claim(name, measured, expected, verdict, LIBRARY, estimate, error, needed)
+
+
+def mean_and_error(samples: Array) -> tuple[float, float]:
+    """Return the mean of independent samples and its standard error."""
+    return float(np.mean(samples)), float(np.std(samples, ddof=1) / np.sqrt(len(samples)))
+
+
+def _one_sided(
+    name: str, estimate: float, error: float, bound: float, margin: float, source: str, sign: float
+) -> Claim:
+    distance = sign * (estimate - bound)
+    if not math.isfinite(distance):
+        verdict = "refuted"
+    elif abs(distance) <= margin * error:
+        verdict = "undecided"
+    else:
+        verdict = "confirmed" if distance > 0 else "refuted"
+    digits = _digits(error)
+    side = "above" if sign > 0 else "below"
+    needed = _needed(margin * error / abs(distance)) if verdict == "undecided" and distance else ""
+    return Claim(
+        name, f"{estimate:.{digits}f} ± {error:.{digits}f}", f"{side} {bound:g} by {margin:g} standard errors", verdict,
+        source, estimate, error, needed,
+    )  # fmt: skip
+
+
+def _needed(ratio: float) -> str:
+    """An error falls like the root of the number of replicates."""
+    if not math.isfinite(ratio):
+        return "more replicates are needed to measure it at all"
+    return f"about {max(2, math.ceil(ratio**2))} times as many replicates would decide it"
+
+
+def _digits(error: float) -> int:
+    """Decimals that show two digits of an error."""
+    if not (math.isfinite(error) and error > 0):
+        return 5
+    return int(min(8, max(2, 1 - math.floor(math.log10(error)))))

@@ -19,6 +19,9 @@ Array = NDArray[np.float64]
 _STEP = 1e-3
 _NODES = np.arange(-12.0, 12.0, _STEP) + _STEP / 2
 _WEIGHTS = np.exp(-0.5 * _NODES**2) * _STEP / np.sqrt(2 * np.pi)
+# In two variables every 25th node, 0.025 apart and again symmetric about 0.
+_EVERY = 25
+_SPARSE = slice(_EVERY // 2, None, _EVERY)
 
 
 def gaussian_square(function: object, variance: float) -> float:
@@ -36,6 +39,19 @@ def feature_variance(activation: str | Activation, initial: float, horizon: floa
     for _ in range(depth):
         q.append(q[-1] + tau * gaussian_square(phi.value, q[-1]))
     return np.array(q)
+
+
+def feature_error(activation: str | Activation, initial: float, horizon: float, depth: int, deeper: int) -> float:
+    """Return E|h^L_T − h^L*_T|² of two untrained networks of infinite width on the same Brownian path.
+
+    h^L is h_0 plus the integral of a step function σ^L, which does not depend on chance, so this is ∫ (σ^L − σ^L*)² dt.
+    """
+    fine = horizon / deeper
+    rates = []
+    for steps in (depth, deeper):
+        squares = np.diff(feature_variance(activation, initial, horizon, steps)) * steps / horizon
+        rates.append(np.repeat(np.sqrt(squares), deeper // steps))
+    return float(np.sum((rates[0] - rates[1]) ** 2) * fine)
 
 
 def gradient_variance(activation: str | Activation, initial: float, horizon: float, depth: int) -> Array:
@@ -60,6 +76,89 @@ def tangent_kernel(
         return float(2 * q[-1])
     p = gradient_variance(activation, initial, horizon, depth)
     return float(q[-1] + q[0] * p[0] + np.sum(np.diff(q) * p[1:]))
+
+
+def _bivariate(function: object, covariance: Array) -> float:
+    """Return E f(h_a) f(h_b) for centred Gaussians with this 2×2 covariance."""
+    first, cross = np.sqrt(covariance[0, 0]), covariance[0, 1]
+    slope = cross / first if first > 0 else 0.0
+    rest = np.sqrt(max(covariance[1, 1] - slope**2, 0.0))
+    z, weights = _NODES[_SPARSE], _WEIGHTS[_SPARSE] * _EVERY
+    left = weights * function(first * z)  # type: ignore[operator]
+    inner = [weights @ function(slope * part[:, None] + rest * z).T for part in np.split(z, 8)]  # type: ignore[operator]
+    return float(left @ np.concatenate(inner))
+
+
+def _pairs(function: object, covariance: Array) -> Array:
+    """Return E f(h_a) f(h_b) for all pairs of jointly Gaussian h, (m, m)."""
+    size = len(covariance)
+    result = np.diag([gaussian_square(function, variance) for variance in np.diagonal(covariance)])
+    for a in range(size):
+        for b in range(a):
+            result[a, b] = result[b, a] = _bivariate(function, covariance[np.ix_([a, b], [a, b])])
+    return result
+
+
+def feature_kernels(activation: str | Activation, inputs: Array, horizon: float, depth: int) -> tuple[Array, Array]:
+    """Return E[h_ℓ,a h_ℓ,b], (depth + 1, m, m), and E[φ(h_ℓ,a) φ(h_ℓ,b)], (depth, m, m), of the untrained network.
+
+    For several inputs, (m, d), at depth L and infinite width, by quadrature in two variables: the increments are
+    jointly Gaussian over inputs with covariance rate E[φ(h_a) φ(h_b)] (Proposition 2 of paper F). Errors are at
+    rounding level for smooth φ, below 1e-5 with a kink and 1e-3 with a jump, where a ≠ b.
+    """
+    phi, tau = get_activation(activation), horizon / depth
+    h = [inputs @ inputs.T / inputs.shape[1]]
+    rates = []
+    for _ in range(depth):
+        rates.append(_pairs(phi.value, h[-1]))
+        h.append(h[-1] + tau * rates[-1])
+    return np.array(h), np.array(rates)
+
+
+def gradient_kernels(activation: str | Activation, inputs: Array, horizon: float, depth: int) -> Array:
+    """Return E[g_ℓ,a g_ℓ,b] of the untrained network likewise, (depth + 1, m, m) (Proposition 3 of paper F)."""
+    phi, tau = get_activation(activation), horizon / depth
+    h, _ = feature_kernels(activation, inputs, horizon, depth)
+    g = [np.ones((len(inputs), len(inputs)))]
+    for covariance in h[-2::-1]:
+        g.append(g[-1] * (1 + tau * _pairs(phi.derivative, covariance)))
+    return np.array(g[::-1])
+
+
+def tangent_kernels(
+    activation: str | Activation, inputs: Array, horizon: float, depth: int, backward_weights: str = "tied"
+) -> Array:
+    """Return K in f^(1)_a − f^(0)_a = −(η_c / m) Σ_b K_ab L'_b + o(η_c), full batch of m inputs, (m, m).
+
+    Tied: E[h_L h_L] + (x_a·x_b/d) E[g_0 g_0] + τ Σ_ℓ E[φ(h_{ℓ-1}) φ(h_{ℓ-1})] E[g_ℓ g_ℓ]. Independent: 2 E[h_L h_L].
+    """
+    checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
+    h, rates = feature_kernels(activation, inputs, horizon, depth)
+    if backward_weights == "independent":
+        return np.asarray(2 * h[-1])
+    g = gradient_kernels(activation, inputs, horizon, depth)
+    return np.asarray(h[-1] + h[0] * g[0] + horizon / depth * np.sum(rates * g[1:], axis=0))
+
+
+def post_activation(activation: str | Activation, initial: float, horizon: float, depth: int) -> tuple[Array, Array]:
+    """Return E h_ℓ and E h_ℓ² of the untrained post-activation network at infinite width, (depth + 1,) each.
+
+    h_0 = φ(u_0), h_ℓ = h_{ℓ-1} + √τ φ(u_ℓ) with u_ℓ ~ N(0, E h_{ℓ-1}²) independent of h_{ℓ-1}, since every W_ℓ is
+    fresh (the network of Proposition 1 of paper F).
+    """
+    phi, root = get_activation(activation), np.sqrt(horizon / depth)
+
+    def moments(variance: float) -> tuple[float, float]:
+        mean = float(np.sum(_WEIGHTS * phi.value(np.sqrt(variance) * _NODES)))
+        return mean, gaussian_square(phi.value, variance)
+
+    mean, square = moments(initial)
+    means, squares = [mean], [square]
+    for _ in range(depth):
+        first, second = moments(squares[-1])
+        squares.append(squares[-1] + 2 * root * means[-1] * first + root**2 * second)
+        means.append(means[-1] + root * first)
+    return np.array(means), np.array(squares)
 
 
 def identity_first_output(rate: float, target: float, horizon: float, depth: int, backward_weights: str,

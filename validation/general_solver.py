@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,12 @@ import solvers
 from solvers import McKeanVlasov, equations
 from solvers.convergence import ConvergenceStudy
 from validation import closed_forms
-from validation.claims import MARGIN, Claim, against
+from validation.claims import Claim, Scale, Section, against, check, equal
 from validation.peers import frozen_moments, solve_torchsde
 
 Array = NDArray[np.float64]
 
-PARTICLES, REPLICATES = 100_000, 16
+REPLICATES = 16
 # The next order of the error, a factor 1 + O(step), moves a fitted exponent by about the coarsest step.
 BEND = 0.02
 # mean-field Ornstein–Uhlenbeck: a, θ, s; geometric Brownian motion: μ, σ
@@ -33,23 +33,24 @@ def around_one(rng: np.random.Generator, n: int) -> Array:
     return 1.0 + 0.5 * rng.standard_normal(n)
 
 
-def mean_field_equations() -> Iterator[Claim]:
+def mean_field_equations(scale: Scale) -> Section:
     """Equations with closed forms at t = 1, and torchsde on the same Brownian increments."""
-    yield from _ornstein_uhlenbeck()
-    yield from _geometric()
-    yield from _common_noise()
-    yield from _mean_field_covariance()
-    yield from _kuramoto()
+    particles = scale.pick(20_000, 100_000)
+    yield from _ornstein_uhlenbeck(particles)
+    yield from _geometric(particles)
+    yield from _common_noise(scale.pick(1000, 4000))
+    yield from _mean_field_covariance(scale.pick(24, 64))
+    yield from _kuramoto(particles // 2)
     yield from _torchsde()
 
 
-def orders_of_convergence() -> Iterator[Claim]:
+def orders_of_convergence(scale: Scale) -> Section:
     """Exponents of the error in the step, strong and weak, and in the number of particles."""
 
     def geometric_path(x0: Array, w: Array) -> Array:
         return x0 * np.exp(MU - SIGMA**2 / 2 + SIGMA * w[-1, :, 0])
 
-    fine = (64, 128, 256, 512, 1024)
+    fine, replicates = (64, 128, 256, 512, 1024), scale.pick(8, 32)
     strong: dict[str, tuple[McKeanVlasov, dict[str, Any], float]] = {
         "additive noise, with interaction": (ORNSTEIN_UHLENBECK, {}, 1.0),
         "multiplicative noise": (GEOMETRIC, {"exact": geometric_path}, 0.5),
@@ -60,7 +61,7 @@ def orders_of_convergence() -> Iterator[Claim]:
         ),
     }  # fmt: skip
     for name, (equation, options, order) in strong.items():
-        study = solvers.strong_order(equation, around_one, 0, 1, fine, particles=2000, replicates=32, **options)
+        study = solvers.strong_order(equation, around_one, 0, 1, fine, particles=2000, replicates=replicates, **options)
         yield _order(f"strong order, {name}", study, order)
     weak: dict[str, tuple[McKeanVlasov, Callable[[Array], Array]]] = {
         "mean, with interaction": (ORNSTEIN_UHLENBECK, lambda x: x),
@@ -68,30 +69,28 @@ def orders_of_convergence() -> Iterator[Claim]:
     }
     for name, (equation, function) in weak.items():
         study = solvers.weak_order(
-            equation, around_one, 0, 1, (256, 512, 1024, 2048), function=function, particles=5000, replicates=32
+            equation, around_one, 0, 1, (256, 512, 1024, 2048), function=function, particles=5000, replicates=replicates
         )
         yield _order(f"weak order, {name}", study, 1.0)
     study = solvers.weak_order(
-        GEOMETRIC, around_one, 0, 1, (4, 8, 16, 32), exact=geometric_path, particles=200_000, replicates=32
+        GEOMETRIC, around_one, 0, 1, (4, 8, 16, 32), exact=geometric_path, particles=200_000, replicates=replicates
     )
     yield _order("weak order, multiplicative noise, mean", study, 1.0)
-    study = solvers.particle_order(ORNSTEIN_UHLENBECK, around_one, 0, 1, 16, replicates=512)
+    study = solvers.particle_order(ORNSTEIN_UHLENBECK, around_one, 0, 1, 16, replicates=scale.pick(128, 512))
     yield _order("mean square error in the number of particles, with interaction", study, 1.0)
 
 
 def _order(name: str, study: ConvergenceStudy, expected: float) -> Claim:
     low, high = study.interval
-    near = abs(study.order - expected) < MARGIN * (high - low) / 4 + BEND  # a 95 % interval is four standard errors
-    return Claim(
-        name, f"{study.order:.3f}, 95 % interval {low:.3f} to {high:.3f}", f"{expected:g}, to {BEND} at these steps",
-        bool(near and high - low < 0.25),
-    )  # fmt: skip
+    error = (high - low) / (2 * 1.96)
+    note = "for the next order at these steps"
+    return equal(name, study.order, error, expected, resolution=0.25, slack=BEND, note=note)
 
 
-def _ornstein_uhlenbeck() -> Iterator[Claim]:
+def _ornstein_uhlenbeck(particles: int) -> Section:
     # 4096 steps: a bias of a dt/2 = 0.0002 of each moment, below the standard errors
     runs = [
-        solvers.solve(ORNSTEIN_UHLENBECK, around_one, 0, 1, 4096, particles=PARTICLES, seed=seed, save_at=[1.0])
+        solvers.solve(ORNSTEIN_UHLENBECK, around_one, 0, 1, 4096, particles=particles, seed=seed, save_at=[1.0])
         for seed in range(REPLICATES)
     ]
     mean = np.exp(-A * (1 - THETA))
@@ -100,18 +99,18 @@ def _ornstein_uhlenbeck() -> Iterator[Claim]:
     yield against("mean-field Ornstein–Uhlenbeck: Var X", np.array([run.variance[0] for run in runs]), variance)
 
 
-def _geometric() -> Iterator[Claim]:
+def _geometric(particles: int) -> Section:
     squares = {"squares": lambda t, x: np.mean(x**2), "mean": "mean"}
     options: dict[str, Any] = {"scheme": "milstein", "save_at": [1.0], "save": squares}
     runs = [
-        solvers.solve(GEOMETRIC, np.ones(PARTICLES), 0, 1, 2048, seed=seed, **options) for seed in range(REPLICATES)
+        solvers.solve(GEOMETRIC, np.ones(particles), 0, 1, 2048, seed=seed, **options) for seed in range(REPLICATES)
     ]
     yield against("geometric Brownian motion: E X", np.array([run.mean[0] for run in runs]), np.exp(MU))
     second = np.exp(2 * MU + SIGMA**2)
     yield against("geometric Brownian motion: E X²", np.array([run.squares[0] for run in runs]), second)
 
 
-def _common_noise() -> Iterator[Claim]:
+def _common_noise(realisations: int) -> Section:
     steps, particles, rate, common = 64, 1000, A * (1 - THETA), 0.6
     equation = McKeanVlasov(
         lambda t, x, m: -A * (x - THETA * m), lambda t, x, m: S, lambda t, x: x, common=lambda t, x, m: common,
@@ -119,39 +118,39 @@ def _common_noise() -> Iterator[Claim]:
     )  # fmt: skip
     means = [
         solvers.solve(equation, np.zeros(particles), 0, 1, steps, seed=seed, save_at=[1.0], threads=1).mean[0]
-        for seed in range(4000)
+        for seed in range(realisations)
     ]
     shrink = (1 - rate / steps) ** 2  # the moments of the scheme itself
     exact = (common**2 + S**2 / particles) / steps * (1 - shrink**steps) / (1 - shrink)
     yield against("common noise: variance of the mean over realisations", np.square(means), exact)
 
 
-def _mean_field_covariance() -> Iterator[Claim]:
+def _mean_field_covariance(replicates: int) -> Section:
     equation = McKeanVlasov(moments=lambda t, x: x, noise="mean_field", vectorized=True)
     mix = np.array([[1.0, 0.0], [0.8, 0.6]])
     second = [
         solvers.solve(
             equation, lambda rng, n: rng.standard_normal((n, 2)) @ mix.T, 0, 1, 32, particles=20_000, seed=seed,
             save_at=[1.0], save={"second": lambda t, x: x.T @ x / len(x)},
-        ).second[0, 0, 1] for seed in range(64)
+        ).second[0, 0, 1] for seed in range(replicates)
     ]  # fmt: skip
     yield against("noise of covariance E[XXᵀ]: E X₁X₂", np.array(second), 0.8 * (1 + 1 / 32) ** 32)
 
 
-def _kuramoto() -> Iterator[Claim]:
+def _kuramoto(particles: int) -> Section:
     coupling, order = 2.5, []
     for seed in range(REPLICATES):
         rng = np.random.default_rng(seed)
         run = solvers.solve(
-            equations.kuramoto(coupling), rng.uniform(0, 2 * np.pi, 50_000), 0, 50, 1000, save_at=[50.0], save=[],
-            field=solvers.ExternalField(rng.standard_normal(50_000), per_particle=True),
+            equations.kuramoto(coupling), rng.uniform(0, 2 * np.pi, particles), 0, 50, 1000, save_at=[50.0], save=[],
+            field=solvers.ExternalField(rng.standard_normal(particles), per_particle=True),
         )  # fmt: skip
         order.append(np.hypot(*run.moments[0]))
     exact = closed_forms.kuramoto_order_parameter(coupling)
     yield against("Kuramoto, frequencies N(0, 1), K = 2.5: order parameter", np.array(order), exact)
 
 
-def _torchsde() -> Iterator[Claim]:
+def _torchsde() -> Section:
     x0 = np.random.default_rng(0).standard_normal(10_000)
     brownian = solvers.BrownianMotion(0.0, 1.0, 100, seed=4)
     for scheme in ("euler_maruyama", "milstein", "heun"):
@@ -173,4 +172,4 @@ def _torchsde() -> Iterator[Claim]:
 
 def _same(name: str, ours: Array, peer: Array, tolerance: float) -> Claim:
     gap = float(np.abs(ours - peer[:, 0]).max() / np.abs(ours).max())
-    return Claim(name, f"{gap:.1e} of the largest value", f"rounding, below {tolerance:.0e}", gap < tolerance)
+    return check(name, f"{gap:.1e} of the largest value", f"rounding, below {tolerance:.0e}", gap < tolerance)

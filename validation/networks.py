@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,9 @@ from solvers import checks
 from solvers.solution import Field, library_versions
 
 Array = NDArray[np.float64]
+
+# Networks of this width and more are trained on all of torch's threads.
+_MANY_THREADS = 512
 
 _ACTIVATIONS = {
     "identity": lambda x: x,
@@ -171,7 +176,8 @@ def train(
         backward_weights == "independent", residual, torch.Generator().manual_seed(seed), real,
     ).to(device)  # fmt: skip
     drawn = time.perf_counter()
-    records, batch_loss = _train(problem, network, due)
+    with _threads_for(width), np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
+        records, batch_loss = _train(problem, network, due)
     finite = [record for record in records if record.finite]
     status = "completed" if len(finite) == len(records) else "diverged"
     fields = output_fields(
@@ -193,6 +199,17 @@ def train(
     timings = {"draw": drawn - start, "solve": time.perf_counter() - drawn}
     versions = library_versions() | {"torch": torch.__version__}
     return Solution(fields | arrays, status, timings, seed, settings, versions=versions, extra={"problem": description})
+
+
+@contextmanager
+def _threads_for(width: int) -> Iterator[None]:
+    """Use one thread for small matrices, where waking the others takes longer than the products."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if width < _MANY_THREADS else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Record(NamedTuple):

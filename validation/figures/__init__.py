@@ -1,0 +1,98 @@
+"""The figures of the papers: each a picture and a file with its numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solvers import checks
+from solvers.solution import Field, Solution, library_versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from flds.datasets import Dataset
+
+_HOMES = {
+    "feature-learning/fig1": ("feature_learning", "activation_order"),
+    "feature-learning/fig2": ("feature_learning", "convergence"),
+    "feature-learning/fig3": ("feature_learning", "learning_rates"),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a figure is wanted: sizes, data, seed, and where to say how far it is."""
+
+    full: bool
+    dataset: Callable[[], Dataset]
+    seed: int
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture, the arrays it shows, and the numbers they were computed with."""
+
+    figure: Figure
+    fields: dict[str, Field]
+    settings: dict[str, Any]
+
+
+def descriptions() -> dict[str, str]:
+    """Return what each figure shows, by name."""
+    return {name: " ".join((_function(name).__doc__ or "").split("\n\n")[0].split()) for name in _HOMES}
+
+
+def reproduce(
+    name: str, *, full: bool = False, dataset: Callable[[], Dataset], out: Path, seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> list[Path]:  # fmt: skip
+    """Compute a figure, write picture and data into a folder, and return both paths.
+
+    Parameters
+    ----------
+    name : str
+        As listed by `descriptions`.
+    full : bool
+        Sizes like the paper's instead of a first look.
+    dataset : callable
+        Returns the data of figures that train on data.
+    out : Path
+        An existing folder.
+    seed : int
+        Seed of all noise.
+    say : callable
+        Called with a line now and then.
+
+    Returns
+    -------
+    list of Path
+        A .png and a .nc file; `flds.load` reads the second.
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure, or the data do not suit it.
+    """
+    checks.choice("figure", name, tuple(_HOMES))
+    seed = checks.seed_number("seed", seed)
+    start = time.perf_counter()
+    drawing = _function(name)(Request(full, dataset, seed, say))
+    path = out / name.replace("/", "-")
+    settings = {"solver": f"figure {name}", "scale": "full" if full else "quick"} | drawing.settings
+    result = Solution(
+        drawing.fields, "completed", {"solve": time.perf_counter() - start}, seed, settings, versions=library_versions()
+    )
+    drawing.figure.savefig(path.with_suffix(".png"), dpi=150)
+    return [path.with_suffix(".png"), result.save(path.with_suffix(".nc"))]
+
+
+def _function(name: str) -> Callable[[Request], Drawing]:
+    module, function = _HOMES[name]
+    found: Callable[[Request], Drawing] = getattr(import_module(f"validation.figures.{module}"), function)
+    return found

@@ -1,0 +1,315 @@
+"""What the limit is and how fast networks reach it: the two limits told apart, and rates in depth and width."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+import flds
+from validation import closed_forms
+from validation.claims import PAPER, Claim, Picture, Scale, Section, above, against, at_least, equal, mean_and_error
+from validation.problems import large_steps, one_sample
+from validation.rates import CoupledErrors, coupled_errors, fit_power_laws
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+WEIGHTS = ("tied", "independent")
+
+
+def backward_weights(scale: Scale) -> Section:
+    """Ordinary backpropagation and Definition 1 of paper F differ by a closed form that does not fall with depth."""
+    from validation import networks
+
+    depth, seeds = 16, scale.pick(8, 24)
+    exact = {w: closed_forms.identity_first_output(0.5, 1.0, 1.0, depth, w) for w in WEIGHTS}
+    gap = exact["tied"] - exact["independent"]
+    yield against(f"identity: f^(1) tied − independent, limit, L = {depth}", _gap("identity", depth, scale), gap)
+    width = scale.pick(1000, 1500)
+    dense = {
+        w: np.array([
+            networks.train(one_sample("identity"), width=width, depth=depth, backward_weights=w, seed=s,
+                           dtype="float32").outputs[1, 0] for s in range(seeds)
+        ]) for w in WEIGHTS
+    }  # fmt: skip
+    difference = dense["tied"] - dense["independent"]
+    name = f"identity: f^(1) tied − independent, dense networks of width {width}"
+    yield against(name, difference, gap, resolution=gap)
+    name = f"identity: f^(1) of ordinary backpropagation − Definition 1, dense networks of width {width}"
+    yield above(name, *mean_and_error(dense["tied"] - exact["independent"]), 0.0)
+    yield from _gap_over_depth(scale)
+
+
+def _gap(activation: str, depth: int, scale: Scale) -> Array:
+    """f^(1) tied − independent of one sample, in the limit at depth L, one for each seed."""
+    particles, replicates = scale.pick((10_000, 12), (50_000, 16))
+    outputs = [
+        flds.solve_flds(
+            one_sample(activation), particles=particles, depth=depth, backward_weights=w, replicates=replicates
+        ).replicate_outputs[:, 1, 0] for w in WEIGHTS
+    ]  # fmt: skip
+    return np.asarray(outputs[0] - outputs[1])
+
+
+def _gap_over_depth(scale: Scale) -> Section:
+    """The power of the depth with which reuse of W_ℓᵀ vanishes: −1 according to paper F, 0 here."""
+    depths = (8, 16, 32, 64)
+    for activation in ("identity", "tanh"):
+        gaps = np.array([_gap(activation, depth, scale) for depth in depths]).T
+        law = fit_power_laws(gaps[:, :, None], 1 / np.array(depths), None)
+        name = f"{activation}: f^(1) tied − independent, exponent of 1/L for L = 8 … 64"
+        yield equal(name, law.depth_exponent, law.depth_error, 1.0, 0.5, source=PAPER)
+        # the gap itself tends to its limit like 1/L, which moves the exponent by about the coarsest step
+        yield equal(name, law.depth_exponent, law.depth_error, 0.0, 0.5, 1 / depths[0], "for the coarsest step")
+
+
+def dense_networks(scale: Scale) -> Section:
+    """Trained dense networks, tied and independent, against both limits: E|f^(k) − f̊^(k)|² over seeds and outputs.
+
+    Three samples in turn, tanh, T = 2, η_c = ½, outputs on three training and four test inputs.
+    """
+    stages = scale.pick((1, 5), (1, 5, 20))
+    depths, widths, seeds = scale.pick(((8, 16, 32), (64, 128, 256), 24), ((8, 16, 32, 64), (64, 128, 256, 512), 64))
+    problem = large_steps("tanh", steps=stages[-1])
+    limits = {
+        w: flds.estimate_limit(problem, budget_seconds=scale.pick(15.0, 180.0), backward_weights=w, seed=1)
+        for w in WEIGHTS
+    }  # fmt: skip
+    f = {w: np.concatenate([limits[w].outputs, limits[w].test_outputs], axis=1) for w in WEIGHTS}
+    outputs = {w: _dense_outputs(problem, depths, widths, seeds, w) for w in WEIGHTS}
+    pairs = [(w, limit) for w in WEIGHTS for limit in WEIGHTS]
+    # (seeds, L, n, stages)
+    errors = {(w, limit): ((outputs[w] - f[limit]) ** 2).mean(axis=-1)[..., list(stages)] for w, limit in pairs}
+    for index, step in enumerate(stages):
+        gap = float(np.mean((f["tied"][step] - f["independent"][step]) ** 2))
+        for (w, limit), error in errors.items():
+            yield from _towards(w, limit, step, error[..., index], np.array(depths), np.array(widths), gap)
+    yield Picture(
+        "dense_networks",
+        "Mean-square distance of trained dense networks from the two limits: each kind of network approaches its own "
+        "limit, and the mixed pairs stop at the squared distance of the two limits (dotted).",
+        _draw_dense(errors, f, stages, depths, widths),
+    )  # fmt: skip
+
+
+def _dense_outputs(
+    problem: flds.TrainingProblem, depths: tuple[int, ...], widths: tuple[int, ...], seeds: int, weights: str
+) -> Array:
+    """Outputs on training and test inputs, (seeds, L, n, steps + 1, outputs)."""
+    from validation import networks
+
+    def outputs(width: int, depth: int, seed: int) -> Array:
+        run = networks.train(
+            problem, width=width, depth=depth, backward_weights=weights, seed=seed, dtype="float32"
+        )  # fmt: skip
+        return np.concatenate([run.outputs, run.test_outputs], axis=1)
+
+    return np.array([[[outputs(n, depth, s) for n in widths] for depth in depths] for s in range(seeds)])
+
+
+def _towards(
+    weights: str, limit: str, step: int, errors: Array, depths: NDArray[np.int64], widths: NDArray[np.int64], gap: float
+) -> Section:
+    """What is left at infinite width and depth, and, for a network and its own limit, the rate on the diagonal."""
+    plateau = _plateau(errors, depths, widths)
+    pair = f"{weights} networks, {'Definition 1' if limit == 'independent' else 'tied limit'}, k = {step}"
+    name = f"{pair}: E|f − f̊|² extrapolated to n, L → ∞"
+    if weights != limit:
+        if weights == "tied":  # what Theorem 1 of paper F says of ordinary backpropagation
+            yield equal(name, *plateau, 0.0, gap / 2, source=PAPER)
+        yield equal(name + ", the squared distance of the limits", *plateau, gap, gap / 2)
+        return
+    yield equal(name, *plateau, 0.0, gap / 2)
+    diagonal = np.array([errors[:, i, i] for i in range(len(depths))]).T
+    law = fit_power_laws(diagonal[:, :, None], 1 / depths, None)
+    name = f"{pair}: E|f − f̊|² on the diagonal n = {widths[0] // depths[0]} L, exponent of 1/L"
+    yield at_least(name, law.depth_exponent, law.depth_error, 1.0, 0.5, law.depth_interval)
+
+
+def _plateau(errors: Array, depths: NDArray[np.int64], widths: NDArray[np.int64]) -> tuple[float, float]:
+    """Fit c + a/L + a'/L² + b/n to the mean over seeds; return c and its bootstrap standard error.
+
+    The square of a difference that tends to its limit like 1/L has a term in 1/L².
+    """
+    x, y = (grid.ravel() for grid in np.meshgrid(1 / depths, 1 / widths, indexing="ij"))
+    design = np.stack([np.ones_like(x), x, x**2, y], axis=1)
+    generator = np.random.default_rng(0)
+    weights = 1 / errors.reshape(len(errors), -1).mean(0)  # standard errors grow with the errors
+
+    def constant(sample: Array) -> float:
+        right = sample.reshape(len(sample), -1).mean(0)
+        return float(np.linalg.lstsq(design * weights[:, None], right * weights, rcond=None)[0][0])
+
+    resampled = [constant(errors[generator.integers(len(errors), size=len(errors))]) for _ in range(400)]
+    return constant(errors), float(np.std(resampled, ddof=1))
+
+
+def _draw_dense(errors: dict[tuple[str, str], Array], f: dict[str, Array], stages: tuple[int, ...],
+                depths: tuple[int, ...], widths: tuple[int, ...]) -> Figure:  # fmt: skip
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.4 * len(stages), 5.6), layout="constrained")
+    axes = figure.subplots(2, len(stages), squeeze=False)
+    styles = {
+        ("tied", "tied"): ("#0072B2", "-", "o"), ("independent", "independent"): ("#009E73", "-", "s"),
+        ("tied", "independent"): ("#D55E00", "--", "o"), ("independent", "tied"): ("#CC79A7", "--", "s"),
+    }  # fmt: skip
+    for column, step in enumerate(stages):
+        for row, (across, values) in enumerate((("width n", widths), ("depth L", depths))):
+            ax = axes[row, column]
+            for (w, limit), (colour, line, marker) in styles.items():
+                found = errors[w, limit][:, -1, :, column] if row == 0 else errors[w, limit][:, :, -1, column]
+                mean, error = found.mean(0), found.std(0, ddof=1) / np.sqrt(len(found))
+                label = f"{w} networks to {'tied limit' if limit == 'tied' else 'Definition 1'}"
+                ax.errorbar(values, mean, 2 * error, color=colour, linestyle=line, marker=marker, markersize=4,
+                            capsize=2, label=label)  # fmt: skip
+            gap = np.mean((f["tied"][step] - f["independent"][step]) ** 2)
+            ax.axhline(gap, color="0.4", linestyle=":")
+            fixed = f"L = {depths[-1]}" if row == 0 else f"n = {widths[-1]}"
+            ax.set(yscale="log", xlabel=across, title=f"after {step} step{'s' * (step > 1)}, {fixed}")
+            ax.set_xscale("log", base=2)
+            if column == 0:
+                ax.set_ylabel("E |f − f̊|²")
+    axes[0, 0].legend(frameon=False, fontsize="x-small")
+    return figure
+
+
+# Exponents of 1/L in the mean-square errors of h and g at initialisation; φ' is Lipschitz for tanh and jumps for relu.
+SHARP = {"identity": (2.0, 2.0), "tanh": (2.0, 1.0), "relu": (2.0, 0.5)}
+
+
+def rates_at_initialisation(scale: Scale) -> Section:
+    """Coupled errors of the untrained network in depth and in width, in both orders, against the sharp exponents.
+
+    Errors in depth are extrapolated to infinite width, where those of h are known exactly.
+    """
+    depths, deepest = scale.pick(((16, 32, 64), 512), ((16, 32, 64, 128), 1024))
+    wide = scale.pick((1024, 8192), (2048, 16384))
+    for activation, sharp in SHARP.items():
+        problem = large_steps(activation, steps=0, horizon=1.0)
+        deep = coupled_errors(problem, depths, wide[:1], (wide[1], deepest), replicates=scale.pick(6, 16))
+        yield _known_error(activation, problem, deep)
+        for quantity, expected in zip("hg", sharp, strict=True):
+            law = deep.depth_law(quantity, 0)
+            name = (
+                f"{activation}, k = 0: error of {quantity} in depth, exponent of 1/L for L = {depths[0]} … {depths[-1]}"
+            )
+            # the next order of the error moves an exponent by about the coarsest step
+            yield equal(
+                name, law.depth_exponent, law.depth_error, expected, 0.4, 1 / depths[0], "for the coarsest step"
+            )
+    for activation in scale.pick(("tanh",), ("tanh", "relu")):
+        problem = large_steps(activation, steps=0, horizon=1.0)
+        grid = coupled_errors(problem, (4,), (64, 128, 256, 512), (4096, 16), replicates=scale.pick(80, 400))
+        for quantity in "hgf":
+            for depth in (4, 16):
+                law = grid.width_law(quantity, 0, depth)
+                name = (
+                    f"{activation}, k = 0: error of {quantity} in width, exponent of 1/n for n = 64 … 512, L = {depth}"
+                )
+                yield equal(name, law.width_exponent, law.width_error, 1.0, 0.5)
+        yield from _commute(activation, grid)
+
+
+def _known_error(activation: str, problem: flds.TrainingProblem, deep: CoupledErrors) -> Claim:
+    """The error of h at the coarsest depth, against its closed form at infinite width."""
+    depth, deepest = int(deep.depths[0]), deep.reference[1]
+    initial = float(np.mean(problem.x[problem.batches[0]] ** 2))
+    exact = closed_forms.feature_error(activation, initial, problem.horizon, depth, deepest)
+    relative = deep.depth_errors("h", 0)[:, 0] / exact
+    return against(
+        f"{activation}, k = 0: E|h^L − h^L*|² / its exact value at infinite width, L = {depth}, L* = {deepest}",
+        relative, 1.0, resolution=0.3,
+    )  # fmt: skip
+
+
+def _commute(activation: str, grid: CoupledErrors) -> Section:
+    """The limits in n and L can be taken in either order: the error in width hardly depends on the depth."""
+    for quantity in "hg":
+        errors = grid.in_width[quantity][:, 0]  # (replicates, L, n)
+        ratio = np.log(errors[:, -1].mean(0) / errors[:, 0].mean(0))
+        spread = np.std((errors[:, -1] / errors[:, -1].mean(0)) - (errors[:, 0] / errors[:, 0].mean(0)), axis=0, ddof=1)
+        error = float(np.mean(spread) / np.sqrt(len(errors)))  # widths share their noise, so they are not averaged
+        name = f"{activation}, k = 0: error of {quantity} in width at L = 16 / at L = 4, logarithm, mean over n"
+        yield equal(name, float(ratio.mean()), error, 0.0, 0.5, 0.25, "for the step at L = 4")
+
+
+def rates_in_training(scale: Scale) -> Section:
+    """Coupled errors in depth and width during training, each limit against its own networks."""
+    stages = scale.pick((1, 5), (1, 5, 20))
+    for weights in WEIGHTS:
+        deep, wide = _training_errors("tanh", weights, stages, scale)
+        for step in stages:
+            for quantity in "hgf":
+                name = f"tanh, {weights}, k = {step}: error of {quantity}"
+                law = deep.depth_law(quantity, step, deep.reference[0])
+                yield at_least(
+                    f"{name} in depth, exponent of 1/L", law.depth_exponent, law.depth_error, 1.0, 0.5,
+                    law.depth_interval,
+                )  # fmt: skip
+                law = wide.width_law(quantity, step, wide.reference[1])
+                yield at_least(
+                    f"{name} in width, exponent of 1/n", law.width_exponent, law.width_error, 1.0, 0.5,
+                    law.width_interval,
+                )  # fmt: skip
+        yield Picture(
+            f"rates_{weights}",
+            f"Mean-square error of h and g after training steps, {weights} weights, tanh: in depth against L* = "
+            f"{deep.reference[1]} and in width against N = {wide.reference[0]}, with fitted exponents.",
+            draw_rates(deep, wide, stages),
+        )  # fmt: skip
+    yield from _relu_in_training(scale)
+
+
+def _training_errors(
+    activation: str, weights: str, stages: tuple[int, ...], scale: Scale
+) -> tuple[CoupledErrors, CoupledErrors]:
+    problem = large_steps(activation, steps=stages[-1], horizon=1.0)
+    depths, deepest, particles = scale.pick(((8, 16, 32), 128, 2048), ((8, 16, 32, 64), 512, 4096))
+    deep = coupled_errors(
+        problem, depths, (256,), (particles, deepest), steps=stages, backward_weights=weights,
+        replicates=scale.pick(3, 8),
+    )  # fmt: skip
+    wide = coupled_errors(
+        problem, (4,), (64, 128, 256, 512), (4096, 8), steps=stages, backward_weights=weights,
+        replicates=scale.pick(24, 100),
+    )  # fmt: skip
+    return deep, wide
+
+
+def _relu_in_training(scale: Scale) -> Section:
+    """For relu φ' jumps and nothing is proved: exponents are stated, and claimed only to be positive."""
+    if scale.name == "quick":
+        return
+    stages = (1, 5, 20)
+    for weights in WEIGHTS:
+        deep, wide = _training_errors("relu", weights, stages, scale)
+        for step in stages:
+            for quantity in "hg":
+                name = f"relu, {weights}, k = {step}: error of {quantity}"
+                law = deep.depth_law(quantity, step, deep.reference[0])
+                yield above(f"{name} in depth falls, exponent of 1/L", law.depth_exponent, law.depth_error, 0.0)
+                law = wide.width_law(quantity, step, wide.reference[1])
+                yield above(f"{name} in width falls, exponent of 1/n", law.width_exponent, law.width_error, 0.0)
+
+
+def draw_rates(deep: CoupledErrors, wide: CoupledErrors, stages: tuple[int, ...]) -> Figure:
+    """Errors of h and g, in depth (left) and in width (right), one row for each quantity and step."""
+    from matplotlib.figure import Figure
+
+    rows = [(quantity, step) for step in stages for quantity in "hg"]
+    figure = Figure(figsize=(7.5, 2.6 * len(rows)), layout="constrained")
+    for (quantity, step), axes in zip(rows, figure.subplots(len(rows), 2, squeeze=False), strict=True):
+        deep.plot_depth(quantity, step, axes[0])
+        wide.plot_width(quantity, step, axes[1])
+        for ax in axes:
+            ax.set_title(f"{quantity}, k = {step}", fontsize="medium")
+    return figure
+
+
+def intervals(scale: Scale) -> Section:
+    """The 95 % intervals of `flds.estimate_limit` contain the exact answer as often as they should."""
+    yield from ()

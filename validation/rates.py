@@ -1,0 +1,369 @@
+"""How fast networks reach their limit: coupled errors in depth and width, and laws a L^-p + b n^-q fitted to them.
+
+Networks of different depth follow the same Brownian paths and networks of different width are the first neurons of
+the widest, because noise is addressed; so E|h^{n,L} − h^{N,L*}|² is the error of the synchronous coupling in
+Propositions 2 and 3 of paper F. Errors are taken against a reference (N, L*) that is itself finite. Where the error
+of the limit is c L^-p with p = 1 (independent increments) or p = 2 (a bias), the error against L* is
+c (1/L − 1/L*)^p, and likewise in n, so this is what is fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flds.dynamics import BackwardPass, ForwardPass, Network
+from flds.problem import TrainingProblem
+from flds.settings import Options, resolve
+from flds.solve import train
+from solvers import checks
+from solvers.random import replicate_seed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+
+QUANTITIES = ("h", "g", "f")
+_LABELS = {
+    "h": "mean-square error of $h$", "g": "mean-square error of $g$", "f": "mean-square error of $f$"
+}  # fmt: skip
+# Relative to a vector's norm: far below the errors measured, so that what is dropped does not matter.
+_TOLERANCE = 1e-4
+_RESAMPLES = 1000
+
+
+class Observation(NamedTuple):
+    """One step of one network: h and g at common depths, (points, batch, n), and f on batch and test inputs."""
+
+    h: NDArray[np.floating]
+    g: NDArray[np.floating]
+    f: NDArray[np.float64]
+
+
+class ObservedNetwork(Network):
+    """A network that keeps h, g and f at chosen steps and evenly spaced depths."""
+
+    steps: frozenset[int] = frozenset()
+    points = 1  # intervals between the depths that are kept
+
+    def initialise(self) -> None:
+        """Draw the network; nothing has been seen."""
+        super().initialise()
+        self.seen: dict[int, Observation] = {}
+        self.gradients: list[Array] = []
+
+    def backward_image(self, layer, g, slope, address):  # type: ignore[no-untyped-def]
+        """𝒲_ℓᵀ g; g_ℓ is kept."""
+        self.gradients.append(g)
+        return super().backward_image(layer, g, slope, address)
+
+    def backward(self, forward: ForwardPass, slopes: Array, step: int) -> BackwardPass:
+        """The backward pass; at chosen steps, what it and the forward pass saw is kept."""
+        self.gradients = []
+        result = super().backward(forward, slopes, step)
+        if step in self.steps:
+            every = len(self.layers) // self.points
+            gradients = [result.bottom, *self.gradients[::-1]]  # g_0 … g_L
+            h, g = (np.array(states[::every]) for states in (forward.states, gradients))
+            first = self.problem.samples  # test inputs have the noise of training samples that do not exist
+            tests = self.probe(self.problem.test_x, range(first, first + len(self.problem.test_x)))
+            self.seen[step] = Observation(h, g, np.concatenate([forward.outputs, tests]))
+        return result
+
+
+def observe(
+    problem: TrainingProblem, width: int, depth: int, steps: Sequence[int], points: int, seed: int, options: Options
+) -> dict[int, Observation]:
+    """Train a network of this width and depth, exactly in law, and return what was seen at these steps."""
+    settings = resolve(problem, width, depth, "law", options)[0]
+    network = ObservedNetwork(problem, settings, seed)
+    network.steps, network.points = frozenset(steps), points
+    status = train(network).status
+    if status == "interrupted":
+        raise KeyboardInterrupt
+    if status != "completed":
+        raise ValueError(f"training of width {width} and depth {depth} ended with status {status!r}")
+    return network.seen
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """error = a (1/L − 1/L*)^p + b (1/n − 1/N)^q, or one of the two terms; the other has NaN.
+
+    Attributes
+    ----------
+    depth_factor, depth_exponent, width_factor, width_exponent : float
+        a, p, b, q.
+    depth_interval, width_interval : (float, float)
+        95 % bootstrap intervals of p and q over replicates.
+    depth_error, width_error : float
+        Bootstrap standard errors of p and q.
+    """
+
+    depth_factor: float = np.nan
+    depth_exponent: float = np.nan
+    width_factor: float = np.nan
+    width_exponent: float = np.nan
+    depth_interval: tuple[float, float] = (np.nan, np.nan)
+    width_interval: tuple[float, float] = (np.nan, np.nan)
+    depth_error: float = np.nan
+    width_error: float = np.nan
+
+    def __str__(self) -> str:
+        parts = []
+        for symbol, exponent, interval in (
+            ("L", self.depth_exponent, self.depth_interval), ("n", self.width_exponent, self.width_interval)
+        ):  # fmt: skip
+            if np.isfinite(exponent):
+                parts.append(f"{symbol}^-{exponent:.2f} (95 % {interval[0]:.2f} to {interval[1]:.2f})")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class CoupledErrors:
+    """Mean-square errors of networks against wider and deeper ones on the same noise.
+
+    Attributes
+    ----------
+    depths, widths : (L,), (n,) int
+        The grid of networks.
+    reference : (int, int)
+        N and L*.
+    steps : (k,) int
+        Training steps.
+    total : dict of (replicates, k, L, n) float64
+        For "h" and "g" (largest over depth of the mean over neurons) and "f": error of the network (n, L)
+        against (N, L*).
+    in_depth : dict of (replicates, k, L, n + 1) float64
+        Error of (n, L) against (n, L*); the last width is N.
+    in_width : dict of (replicates, k, L + 1, n) float64
+        Error of (n, L) against (N, L); the last depth is L*.
+    """
+
+    depths: NDArray[np.int64]
+    widths: NDArray[np.int64]
+    reference: tuple[int, int]
+    steps: NDArray[np.int64]
+    total: dict[str, Array]
+    in_depth: dict[str, Array]
+    in_width: dict[str, Array]
+
+    def depth_errors(self, quantity: str, step: int, width: int | None = None) -> Array:
+        """Return the error in depth of networks of one width, of the grid or N, (replicates, L).
+
+        Without a width, that of infinite width: errors in depth are linear in 1/n, because particles see each
+        other's fluctuations, so the widest of the grid and N are extrapolated.
+        """
+        errors = self.in_depth[quantity][:, self._at(step)]
+        if width is not None:
+            return np.asarray(errors[:, :, [*self.widths, self.reference[0]].index(width)])
+        n, most = self.widths[-1], self.reference[0]
+        return np.asarray((most * errors[:, :, -1] - n * errors[:, :, -2]) / (most - n))
+
+    def depth_law(self, quantity: str, step: int, width: int | None = None) -> PowerLaw:
+        """Fit a (1/L − 1/L*)^p to these errors."""
+        errors = self.depth_errors(quantity, step, width)
+        return fit_power_laws(errors[:, :, None], 1 / self.depths - 1 / self.reference[1], None)
+
+    def width_law(self, quantity: str, step: int, depth: int) -> PowerLaw:
+        """Fit b (1/n − 1/N)^q to the error in width of networks of one depth, of the grid or L*."""
+        errors = self.in_width[quantity][:, self._at(step), [*self.depths, self.reference[1]].index(depth)]
+        return fit_power_laws(errors[:, None, :], None, 1 / self.widths - 1 / self.reference[0])
+
+    def joint_law(self, quantity: str, step: int) -> PowerLaw:
+        """Fit the sum of both to the total error."""
+        errors = self.total[quantity][:, self._at(step)]
+        return fit_power_laws(errors, 1 / self.depths - 1 / self.reference[1], 1 / self.widths - 1 / self.reference[0])
+
+    def table(self) -> list[str]:
+        """Return the total errors, mean ± standard error over replicates, and the joint fits, as lines of Markdown."""
+        lines = []
+        for index, step in enumerate(self.steps):
+            for quantity in QUANTITIES:
+                errors = self.total[quantity][:, index]
+                mean, error = errors.mean(0), errors.std(0, ddof=1) / np.sqrt(len(errors))
+                lines += [f"{quantity}, step {step}: {self.joint_law(quantity, int(step))}", ""]
+                lines += ["| L | " + " | ".join(f"n = {n}" for n in self.widths) + " |"]
+                lines += ["|---" * (1 + len(self.widths)) + "|"]
+                for row, depth in enumerate(self.depths):
+                    cells = (f"{m:.2e} ± {e:.0e}" for m, e in zip(mean[row], error[row], strict=True))
+                    lines.append(f"| {depth} | " + " | ".join(cells) + " |")
+                lines.append("")
+        return lines
+
+    def plot_depth(self, quantity: str, step: int, ax: Axes) -> None:
+        """Draw the error in depth at every width, with the fits."""
+        widths = [*self.widths, self.reference[0]]
+        laws = [self.depth_law(quantity, step, int(width)) for width in widths]
+        self._plot(
+            ax, self.depths, np.moveaxis(self.in_depth[quantity][:, self._at(step)], 2, 0),
+            [f"n = {width}" for width in widths], [(law.depth_factor, law.depth_exponent) for law in laws],
+            self.reference[1],
+        )  # fmt: skip
+        ax.set(xlabel="depth L", ylabel=_LABELS[quantity])
+
+    def plot_width(self, quantity: str, step: int, ax: Axes) -> None:
+        """Draw the error in width at every depth, with the fits."""
+        depths = [*self.depths, self.reference[1]]
+        laws = [self.width_law(quantity, step, int(depth)) for depth in depths]
+        self._plot(
+            ax, self.widths, np.moveaxis(self.in_width[quantity][:, self._at(step)], 1, 0),
+            [f"L = {depth}" for depth in depths], [(law.width_factor, law.width_exponent) for law in laws],
+            self.reference[0],
+        )  # fmt: skip
+        ax.set(xlabel="width n", ylabel=_LABELS[quantity])
+
+    def _plot(self, ax: Axes, levels: NDArray[np.int64], curves: Array, labels: list[str],
+              laws: list[tuple[float, float]], most: int) -> None:  # fmt: skip
+        import matplotlib as mpl
+
+        shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(labels)))
+        for errors, label, (factor, exponent), colour in zip(curves, labels, laws, shades, strict=True):
+            mean, error = errors.mean(0), errors.std(0, ddof=1) / np.sqrt(len(errors))
+            ax.errorbar(levels, mean, 2 * error, fmt="o", markersize=3, color=colour,
+                        label=f"{label}, exponent {-exponent:.2f}")  # fmt: skip
+            ax.plot(levels, factor * (1 / levels - 1 / most) ** exponent, color=colour, linewidth=1)
+        ax.set(yscale="log")
+        ax.set_xscale("log", base=2)
+        ax.legend(frameon=False, fontsize="x-small")
+
+    def _at(self, step: int) -> int:
+        return list(self.steps).index(step)
+
+
+def coupled_errors(
+    problem: TrainingProblem,
+    depths: Sequence[int],
+    widths: Sequence[int],
+    reference: tuple[int, int],
+    *,
+    steps: Sequence[int] = (0,),
+    backward_weights: str = "tied",
+    replicates: int = 8,
+    seed: int = 0,
+) -> CoupledErrors:
+    """Train networks of every depth and width and the references on the same noise, and compare them.
+
+    Parameters
+    ----------
+    problem : TrainingProblem
+        What is trained, at least as many steps as the last of `steps`.
+    depths, widths : sequence of int
+        The grid; every depth divides the reference's, and all are multiples of the smallest.
+    reference : (int, int)
+        N and L*, beyond the grid.
+    steps : sequence of int
+        Training steps at which h, g and f are compared.
+    backward_weights : str
+        "tied" or "independent", of both.
+    replicates : int
+        Independent seeds, at least 3.
+    seed : int
+
+    Returns
+    -------
+    CoupledErrors
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not valid or training diverges.
+    MemoryError
+        If the reference does not fit in memory.
+    """
+    checks.positive_integer("replicates", replicates, smallest=3)
+    most_width, most_depth = reference
+    if max(widths) >= most_width or max(depths) >= most_depth:
+        raise ValueError(f"reference must be wider and deeper than all networks, got {reference}")
+    if any(most_depth % depth or depth % min(depths) for depth in depths):
+        raise ValueError(f"depths must divide that of the reference and be multiples of the smallest, got {depths}")
+    if max(steps) > problem.steps:
+        raise ValueError(f"steps must be at most the problem's {problem.steps}, got {max(steps)}")
+    options: Options = {
+        "backward_weights": backward_weights, "operator": "lazy", "tolerance": _TOLERANCE, "noise_depth": most_depth,
+        "record_every": max(problem.steps, 1), "recorded_samples": [0],
+    }  # fmt: skip
+    levels = [*depths, most_depth], [*widths, most_width]
+    shape = (replicates, len(steps), *map(len, levels))
+    total, in_depth, in_width = ({q: np.zeros(shape) for q in QUANTITIES} for _ in range(3))
+    for replicate in range(replicates):
+        one = replicate_seed(seed, replicate)
+        seen = [[observe(problem, n, L, steps, min(depths), one, options) for n in levels[1]] for L in levels[0]]
+        for row, column, index in np.ndindex(*map(len, levels), len(steps)):
+            at = replicate, index, row, column
+            for errors, other in (
+                (total, seen[-1][-1]), (in_depth, seen[-1][column]), (in_width, seen[row][-1])
+            ):  # fmt: skip
+                for quantity, error in _distance(seen[row][column][steps[index]], other[steps[index]]).items():
+                    errors[quantity][at] = error
+    return CoupledErrors(
+        np.array(depths), np.array(widths), reference, np.array(steps),
+        {q: e[..., :-1, :-1] for q, e in total.items()}, {q: e[..., :-1, :] for q, e in in_depth.items()},
+        {q: e[..., :-1] for q, e in in_width.items()},
+    )  # fmt: skip
+
+
+def fit_power_laws(errors: Array, depth_gap: Array | None, width_gap: Array | None) -> PowerLaw:
+    """Fit a x^p + b y^q to the mean over replicates, by least squares of logarithms, with bootstrap intervals.
+
+    Parameters
+    ----------
+    errors : (replicates, L, n) float64
+        Positive errors.
+    depth_gap, width_gap : (L,), (n,) float64 or None
+        x and y; None leaves the term out.
+
+    Returns
+    -------
+    PowerLaw
+    """
+    best = _fit(np.log(errors.mean(0)), depth_gap, width_gap, None)
+    generator = np.random.default_rng(0)
+    resampled = np.array([
+        _fit(np.log(errors[generator.integers(len(errors), size=len(errors))].mean(0)), depth_gap, width_gap, best)
+        for _ in range(_RESAMPLES)
+    ])  # fmt: skip
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    spread = resampled.std(axis=0, ddof=1)
+    return PowerLaw(
+        float(np.exp(best[0])), float(best[1]), float(np.exp(best[2])), float(best[3]),
+        (float(low[1]), float(high[1])), (float(low[3]), float(high[3])), float(spread[1]), float(spread[3]),
+    )  # fmt: skip
+
+
+def _fit(logs: Array, depth_gap: Array | None, width_gap: Array | None, start: Array | None) -> Array:
+    """Return log a, p, log b, q."""
+    if width_gap is None or depth_gap is None:
+        gap = width_gap if depth_gap is None else depth_gap
+        slope, level = np.polyfit(np.log(gap), logs.ravel(), 1)  # type: ignore[arg-type]
+        line = np.array([level, slope])
+        nothing = np.full(2, np.nan)
+        return np.concatenate([nothing, line] if depth_gap is None else [line, nothing])
+    from scipy.optimize import least_squares
+
+    x, y = np.log(depth_gap)[:, None], np.log(width_gap)[None, :]
+
+    def residual(parameters: Array) -> Array:
+        a, p, b, q = parameters
+        return np.asarray(np.logaddexp(a + p * x, b + q * y) - logs).ravel()
+
+    if start is None:  # the edges of the grid are dominated by one term each
+        start = np.array([logs[0, -1] - x[0, 0], 1.0, logs[-1, 0] - y[0, 0], 1.0])
+    # exponents beyond these mean that the term is too small to be seen
+    bounds = (-np.inf, 0.0, -np.inf, 0.0), (np.inf, 5.0, np.inf, 5.0)
+    return np.asarray(least_squares(residual, start, bounds=bounds).x)
+
+
+def _distance(a: Observation, b: Observation) -> dict[str, float]:
+    """Mean-square differences: over neurons and batch, largest over depth; and of the outputs."""
+    count = min(a.h.shape[-1], b.h.shape[-1])
+    largest = {
+        name: float(((x[..., :count] - y[..., :count]) ** 2).mean(axis=(1, 2)).max())
+        for name, x, y in (("h", a.h, b.h), ("g", a.g, b.g))
+    }
+    return largest | {"f": float(((a.f - b.f) ** 2).mean())}

@@ -1,0 +1,174 @@
+"""One report of all validations: run the sections, print every line, write JSON, Markdown and pictures.
+
+The report in a folder is kept section by section: naming some runs these again and leaves the others as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import flds
+from solvers import checks
+from solvers.solution import library_versions
+from validation import engine, general_solver, limits
+from validation.claims import LIBRARY, Claim, Line, Scale
+
+SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
+    "backward_weights": limits.backward_weights,
+    "dense_networks": limits.dense_networks,
+    "rates_at_initialisation": limits.rates_at_initialisation,
+    "rates_in_training": limits.rates_in_training,
+    "recursions": engine.recursions,
+    "intervals": limits.intervals,
+    "initialisation": engine.initialisation,
+    "several_inputs": engine.several_inputs,
+    "tangent_kernel": engine.tangent_kernel,
+    "identity_outputs": engine.identity_outputs,
+    "independent_identity": engine.independent_identity,
+    "one_matrix": engine.one_matrix,
+    "law": engine.law,
+    "matched_noise": engine.matched_noise,
+    "singular": engine.singular,
+    "million": engine.million,
+    "mean_field_equations": general_solver.mean_field_equations,
+    "orders_of_convergence": general_solver.orders_of_convergence,
+}
+
+_SCHEMA = "flds.Report/1"
+
+
+def validate(
+    names: Iterable[str] = (), *, full: bool = False, out: Path | None = None, say: Callable[[str], None] = print
+) -> list[Claim]:
+    """Run validations and return their claims.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Sections to run; all of them by default.
+    full : bool
+        Sizes of the kept report instead of those that take minutes.
+    out : Path, optional
+        Folder for report.json, report.md and pictures; nothing is written without it.
+    say : callable
+        Called with every line as it is found.
+
+    Returns
+    -------
+    list of Claim
+
+    Raises
+    ------
+    ValueError
+        If a section is unknown, or the folder holds another report.json.
+    """
+    chosen = [checks.choice("section", name, tuple(SECTIONS)) for name in names] or list(SECTIONS)
+    scale = Scale("full" if full else "quick")
+    report = _read(out) if out is not None and len(chosen) < len(SECTIONS) else {}
+    found: list[Claim] = []
+    for name in chosen:
+        start, claims, pictures = time.perf_counter(), [], []
+        for line in SECTIONS[name](scale):
+            if isinstance(line, Claim):
+                say(str(line))
+                claims.append(line)
+                continue
+            pictures.append({"file": f"{line.name}.png", "caption": line.caption})
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                line.figure.savefig(out / f"{line.name}.png", dpi=150)
+        found += claims
+        report[name] = {
+            "title": " ".join((SECTIONS[name].__doc__ or name).split()),
+            "scale": scale.name,
+            "seconds": round(time.perf_counter() - start),
+            "versions": {"flds": flds.__version__} | library_versions(),
+            "claims": [asdict(claim) for claim in claims],
+            "pictures": pictures,
+        }
+        if out is not None:
+            _write(out, report)
+    return found
+
+
+def summary(claims: Iterable[Claim]) -> str:
+    """Count the verdicts on what this library claims, and on what papers claim."""
+    parts = []
+    counts: dict[str, Counter[str]] = {}
+    for claim in claims:
+        counts.setdefault(claim.source, Counter())[claim.verdict] += 1
+    for source, verdicts in sorted(counts.items()):
+        listed = ", ".join(f"{verdicts[v]} {v}" for v in ("confirmed", "refuted", "undecided") if verdicts[v])
+        parts.append(f"claims of {source}: {listed}")
+    return "; ".join(parts)
+
+
+def holds(claims: Iterable[Claim]) -> bool:
+    """Whether no claim of this library was refuted; the claims of papers are results either way."""
+    return not any(claim.verdict == "refuted" and claim.source == LIBRARY for claim in claims)
+
+
+def _read(out: Path) -> dict[str, Any]:
+    path = out / "report.json"
+    if not path.exists():
+        return {}
+    try:
+        stored = json.loads(path.read_text())
+        if stored["schema"] == _SCHEMA:
+            return dict(stored["sections"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{str(path)!r} is not a report of flds; choose another folder")
+
+
+def _write(out: Path, sections: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    ordered = {name: sections[name] for name in SECTIONS if name in sections}
+    stored = json.dumps({"schema": _SCHEMA, "sections": _plain(ordered)}, indent=1, ensure_ascii=False)
+    texts = {"report.json": stored + "\n", "report.md": _markdown(ordered)}
+    for name, text in texts.items():
+        part = out / f".{name}.part"
+        part.write_text(text)
+        part.replace(out / name)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _markdown(sections: dict[str, Any]) -> str:
+    claims = [Claim(**claim) for section in sections.values() for claim in section["claims"]]
+    lines = [
+        "# Validation report", "", f"Verdicts on {summary(claims)}.", "",
+        "Errors are standard errors and intervals are 95 %; an equality is confirmed within four standard errors, if "
+        "these are small enough to refute it. The source is who makes the claim: this library, or paper F (Yao, Wu "
+        'and Gao, "Understanding Scaling Laws via Neural Feature Learning Dynamics").', "",
+    ]  # fmt: skip
+    for name, section in sections.items():
+        lines += [f"## {name}", "", section["title"], ""]
+        lines += ["| claim | source | measured | expected | verdict |", "|---|---|---|---|---|"]
+        for claim in section["claims"]:
+            verdict = claim["verdict"] + (f": {claim['needed']}" if claim["needed"] else "")
+            cells = (claim["name"], claim["source"], claim["measured"], claim["expected"], verdict)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        for picture in section["pictures"]:
+            lines += ["", f"![{picture['caption']}]({picture['file']})", "", picture["caption"]]
+        versions = ", ".join(f"{library} {version}" for library, version in section["versions"].items())
+        lines += ["", f"{section['scale'].capitalize()} scale, {section['seconds']} s, {versions}.", ""]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    lines += [f"Largest memory of the last run {memory:.1f} GB, {platform.machine()}.", ""]
+    return "\n".join(lines)
