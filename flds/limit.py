@@ -1,56 +1,25 @@
-"""The limit N → ∞, L → ∞ itself: outputs with confidence intervals, from rounds of growing N and L.
-
-A round trains `replicates` independent seeds, each at the depths L, 2L and 4L on one Brownian path. The scheme has a
-weak error a/L + b/L² + …, so for each seed R_1 = 2 f_2L − f_L and R_2 = 2 f_4L − f_2L are rid of a and
-R* = R_2 + (R_2 − R_1)/3 also of b. What is reported is the mean of R* over the seeds, and its interval adds:
-
-- the statistical error: the standard error of this mean times Student's quantile;
-- the depth error: d = R* − R_2 is the error that R_2 was seen to have, so R* is not better than |d| in any way that
-  we could know. If the remainder of R falls like L^-p, that of R* is |4 − 2^p| / |2^p − 1| times |d|: zero for p = 2,
-  as the expansion says, and at most |d| for every p from 1.33 upward. An activation with a kink, whose expansion has
-  other powers, therefore makes the interval wider and not wrong;
-- the particle error: N particles have a bias b/N, which the first round, with fewer particles, shows enlarged.
-
-The last two are bounds and not random, so they are added linearly; of either only what exceeds its own noise counts,
-since the noise of R*, in which it is contained, is counted already. While it is not seen, the bias in N stays small
-against the statistical error for another reason: their ratio is of the order sqrt(replicates / N).
-"""
+"""The limit N → ∞, L → ∞ itself: outputs with confidence intervals, from rounds of growing N and L."""
 
 from __future__ import annotations
 
 import math
-import threading
 import time
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flds.cost import CostEstimate
-from flds.dynamics import Network
 from flds.problem import TrainingProblem
-from flds.recording import Recorder
-from flds.settings import Options, Settings, resolve
+from flds.rounds import MULTIPLES, Plan, Round, plan_round, run_round
+from flds.settings import Options
 from flds.solution import LimitEstimate, describe, output_fields
-from flds.solve import progress_bar, remarks, train
 from solvers import checks
 from solvers.blocks import available_threads, compile_kernels
-from solvers.memory import available_memory
 from solvers.random import replicate_seed
 from solvers.solution import library_versions
 
-Array = NDArray[np.float64]
-
-# What is to be run at each depth: settings, cost, and notes on what was decided against the caller's wish.
-_Plan = list[tuple[Settings, CostEstimate, list[str]]]
-
-# Multiples of L, the deepest first: the longest runs must not be the last to begin.
-_MULTIPLES = (4, 2, 1)
-_CONFIDENCE = 0.95
 # Sizes of the first round. Fewer particles would take as long, since each pass costs a fixed time.
 _PARTICLES, _DEPTH = 2_000, 8
 _BUDGET_SECONDS = 60.0
@@ -64,43 +33,6 @@ _AIM = 0.8
 # The depth error, which falls like 1/L², and the statistical one, like sqrt(L) at equal time, have the smallest sum
 # where the first is this share of the second.
 _DEPTH_SHARE = 0.25
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round gave; arrays are (records, samples and test samples, outputs)."""
-
-    particles: int
-    depth: int
-    seconds: float
-    seeds: list[int]
-    settings: Settings  # of the deepest runs
-    notes: list[str]
-    status: str
-    steps: list[int]
-    estimate: Array
-    standard_error: Array
-    quantile: float
-    depth_difference: Array  # d, mean over the seeds
-    depth_noise: Array  # its standard error
-    particle_error: Array
-
-    @property
-    def statistical(self) -> Array:
-        """The half width of the interval if depth and particles were infinite."""
-        return self.quantile * self.standard_error
-
-    @property
-    def depth_error(self) -> Array:
-        return _beyond(self.depth_difference, self.quantile * self.depth_noise)
-
-    @property
-    def half_width(self) -> Array:
-        return self.statistical + self.depth_error + self.particle_error
-
-    @property
-    def widest(self) -> float:
-        return float(self.half_width.max(initial=0.0))
 
 
 def estimate_limit(
@@ -213,17 +145,17 @@ class _Search:
 
     def run(self, particles: int, depth: int) -> None:
         """Run rounds until one of them is good enough or the next one would be too large."""
-        plan = _resolve(self.problem, particles, depth, self.options)
+        plan = plan_round(self.problem, particles, depth, self.options)
         self.timings["compile"] = compile_kernels(plan[0][0].numpy_dtype)
         start = time.perf_counter()
         try:
             while True:
-                self.rounds.append(self._round(plan))
+                self.rounds.append(self._run_round(plan))
                 self.timings["solve"] = time.perf_counter() - start
                 sizes = self._next_sizes()
                 if sizes is None:
                     break
-                plan = _resolve(self.problem, *sizes, self.options)
+                plan = plan_round(self.problem, *sizes, self.options)
         except MemoryError as error:
             if not self.rounds:
                 raise
@@ -242,58 +174,10 @@ class _Search:
         last = self.rounds[-1]
         return self.rounds[-2] if last.status == "rank_budget" and len(self.rounds) > 1 else last
 
-    def _round(self, plan: _Plan) -> Round:
-        start = time.perf_counter()
-        settings, depth = plan[0][0], plan[-1][0].depth
+    def _run_round(self, plan: Plan) -> Round:
         first = len(self.rounds) * self.replicates  # fresh seeds, or the choice of sizes would bias the result
-        seeds = [replicate_seed(settings.seed, first + replicate) for replicate in range(self.replicates)]
-        recorders = self._train_all(plan, seeds)
-        status, where = _worst(recorders, plan)
-        notes = list(dict.fromkeys(note for part in plan for note in part[2]))
-        notes += remarks(status, where, settings, [recorder for row in recorders for recorder in row])
-        steps, values = _common(recorders, self.problem)
-        quantile = _student(self.replicates - 1)
-        with np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
-            best, difference = extrapolate(values[::-1])
-            estimate, error = _mean(best)
-            d, noise = _mean(difference)
-            particle_error = self._particle_error(settings.particles, estimate, error, quantile)
-        return Round(
-            settings.particles, depth, time.perf_counter() - start, seeds, settings, notes, status, steps, estimate,
-            error, quantile, d, noise, particle_error,
-        )  # fmt: skip
-
-    def _particle_error(self, particles: int, estimate: Array, error: Array, quantile: float) -> Array:
-        """Return the bias b/N of a round, as far as the first round, with N_1 particles, shows it beyond noise."""
-        if not self.rounds or particles <= self.rounds[0].particles:
-            return np.zeros_like(estimate)
-        first, count = self.rounds[0], len(estimate)
-        share = 1 / (particles / first.particles - 1)  # b/N of the difference b/N_1 − b/N
-        noise = quantile * np.hypot(error, first.standard_error[:count])
-        return share * _beyond(estimate - first.estimate[:count], noise)
-
-    def _train_all(self, plan: _Plan, seeds: list[int]) -> list[list[Recorder]]:
-        """Train every seed at every depth, (depths, seeds), as many at a time as threads and memory allow."""
-        needed = max(cost.memory for _, cost, _ in plan)
-        workers = max(1, min(self.threads, int(min(available_memory() / needed, self.threads))))
-        total = len(plan) * len(seeds) * (self.problem.steps + 1)
-        futures: list[Future[Recorder]] = []
-        with progress_bar(total, self.progress) as bar, ThreadPoolExecutor(workers) as pool:
-            gate = _Gate(bar)
-            try:
-                for settings, _, _ in plan:
-                    futures += [pool.submit(_train_one, self.problem, settings, seed, gate) for seed in seeds]
-                done = []
-                for future in futures:
-                    done.append(future.result())
-                    if done[-1].status == "interrupted":
-                        raise KeyboardInterrupt
-            except BaseException:
-                gate.closed = True  # runs end at their next step, and the pool then joins its threads
-                for future in futures:
-                    future.cancel()
-                raise
-        return [done[first : first + len(seeds)] for first in range(0, len(done), len(seeds))]
+        seeds = [replicate_seed(plan[0][0].seed, first + replicate) for replicate in range(self.replicates)]
+        return run_round(self.problem, plan, seeds, self.threads, self.progress, self.rounds)
 
     def _next_sizes(self) -> tuple[int, int] | None:
         """Return N and L of the next round, or None if there is to be none."""
@@ -334,84 +218,13 @@ class _Search:
                 "give it more, or lower particles or depth"
             )
         widest = self.reported.widest
-        if self.target is not None and widest > self.target:
+        if self.target is not None and self.status == "completed" and widest > self.target:
             seconds = self.timings["solve"] + self.reported.seconds * (widest / (_AIM * self.target)) ** 2
             self.warned.append(
                 f"the largest half width is {widest:.2g}, above target_error {self.target:g}; "
                 f"budget_seconds of about {seconds:.1g} would do"
             )
         self.notes += self.warned
-
-
-class _Gate:
-    """What runs tell of each step: it moves the bar, or ends the run once closed."""
-
-    def __init__(self, bar: Any) -> None:
-        self.bar, self.closed, self.lock = bar, False, threading.Lock()
-
-    def update(self) -> None:
-        if self.closed:
-            raise KeyboardInterrupt
-        with self.lock:
-            self.bar.update()
-
-
-def extrapolate(values: Array) -> tuple[Array, Array]:
-    """Return R* and R* − R_2 from outputs at depths L, 2L and 4L along the first axis."""
-    first, second = 2 * values[1] - values[0], 2 * values[2] - values[1]
-    difference = (second - first) / 3
-    return second + difference, difference
-
-
-def _resolve(problem: TrainingProblem, particles: int, depth: int, options: Options) -> _Plan:
-    """Check the arguments, and return what is to be run at every depth, the deepest first."""
-    depth = checks.positive_integer("depth", depth)
-    fine: Options = {**options, "noise_depth": depth * _MULTIPLES[0]}
-    return [resolve(problem, particles, depth * multiple, "matched", fine) for multiple in _MULTIPLES]
-
-
-def _train_one(problem: TrainingProblem, settings: Settings, seed: int, gate: _Gate) -> Recorder:
-    return train(Network(problem, settings, seed), gate)
-
-
-def _worst(recorders: list[list[Recorder]], plan: _Plan) -> tuple[str, str]:
-    """Return the status of the run that ended first, and where that was."""
-    ended = [
-        (recorder.completed_steps, recorder.status, f"{recorder.completed_steps} of seed {number} at depth {s.depth}")
-        for row, (s, _, _) in zip(recorders, plan, strict=True)
-        for number, recorder in enumerate(row, start=1)
-        if recorder.status != "completed"
-    ]
-    _, status, where = min(ended, default=(0, "completed", ""))
-    return status, where
-
-
-def _common(recorders: list[list[Recorder]], problem: TrainingProblem) -> tuple[list[int], Array]:
-    """Return the steps that every run recorded, and outputs (depths, seeds, records, points, outputs)."""
-    runs = [recorder for row in recorders for recorder in row]
-    count = min(len(run.records) for run in runs)
-    points = len(runs[0].settings.recorded_samples) + len(problem.test_x)
-    values = np.array([[np.concatenate([r.outputs, r.test_outputs]) for r in run.records[:count]] for run in runs])
-    values = values.reshape(len(recorders), len(recorders[0]), count, points, problem.outputs)
-    finite = np.isfinite(values).all(axis=(0, 1, 3, 4))
-    count = count if finite.all() else int(np.argmin(finite))
-    return [r.step for r in runs[0].records[:count]], values[:, :, :count]
-
-
-def _mean(samples: Array) -> tuple[Array, Array]:
-    """Return the mean over the seeds, axis 0, and its standard error."""
-    return samples.mean(axis=0), samples.std(axis=0, ddof=1) / math.sqrt(len(samples))
-
-
-def _beyond(seen: Array, noise: Array) -> Array:
-    """Return by how much |seen| exceeds its noise."""
-    return np.maximum(0.0, np.abs(seen) - noise)
-
-
-def _student(freedom: int) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf((1 + _CONFIDENCE) / 2, freedom))
 
 
 def _assemble(search: _Search) -> LimitEstimate:
@@ -437,7 +250,7 @@ def _assemble(search: _Search) -> LimitEstimate:
     saved: dict[str, Any] = {
         "solver": "estimate_limit", "target_error": search.target, "budget_seconds": search.budget,
         "particles": last.particles, "depth": last.depth, "replicates": search.replicates,
-        "depths": [last.depth * multiple for multiple in reversed(_MULTIPLES)], "seeds": last.seeds,
+        "depths": [last.depth * multiple for multiple in reversed(MULTIPLES)], "seeds": last.seeds,
         "backward_weights": settings.backward_weights, "operator": settings.operator, "sampling": settings.sampling,
         "tolerance": settings.tolerance, "record_every": settings.record_every, "dtype": settings.dtype,
         "threads": search.threads,
