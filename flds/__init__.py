@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from flds.datasets import load_npz as load_npz
     from flds.first_pass import solve_backward as solve_backward
     from flds.first_pass import solve_forward as solve_forward
+    from flds.limit import estimate_limit as estimate_limit
     from flds.problem import TrainingProblem as TrainingProblem
     from flds.settings import Options as Options
+    from flds.solution import LimitEstimate as LimitEstimate
     from flds.solution import Solution as Solution
     from flds.solution import load as load
     from flds.solve import estimate_cost as estimate_cost
@@ -29,10 +31,12 @@ _HOMES = {
     "Activation": "flds.activations",
     "CostEstimate": "flds.cost",
     "Dataset": "flds.datasets",
+    "LimitEstimate": "flds.solution",
     "Options": "flds.settings",
     "Solution": "flds.solution",
     "TrainingProblem": "flds.problem",
     "estimate_cost": "flds.solve",
+    "estimate_limit": "flds.limit",
     "load": "flds.solution",
     "load_cifar10": "flds.datasets",
     "load_digits": "flds.datasets",

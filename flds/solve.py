@@ -14,7 +14,7 @@ from flds.cost import CostEstimate
 from flds.dynamics import Network
 from flds.problem import TrainingProblem
 from flds.recording import Recorder
-from flds.settings import Options, resolve
+from flds.settings import Options, Settings, resolve
 from flds.solution import Solution, assemble
 from solvers.blocks import compile_kernels
 from solvers.random import Address, Stream, replicate_seed
@@ -152,7 +152,7 @@ def run(
     start = time.perf_counter()
     recorders: list[Recorder] = []
     total = settings.replicates * (problem.steps + 1)
-    with _progress_bar(total, progress) as bar:
+    with progress_bar(total, progress) as bar:
         for replicate in range(settings.replicates):
             network = kind(problem, settings, replicate_seed(settings.seed, replicate))
             recorder = train(network, bar)
@@ -162,11 +162,8 @@ def run(
             if recorder.status != "completed":
                 break
     timings["solve"] = time.perf_counter() - start
-    if recorder.status != "completed":
-        where = f"{recorder.completed_steps}" + (f" of replicate {replicate + 1}" if settings.replicates > 1 else "")
-        notes.append(_EXPLANATIONS[recorder.status].format(step=where, budget=settings.rank_budget))
-    if any(r.unmatched for r in recorders):
-        notes.append("the bases left too little room to match noise: part of the run was sampled by law")
+    where = f"{recorder.completed_steps}" + (f" of replicate {replicate + 1}" if settings.replicates > 1 else "")
+    notes += remarks(recorder.status, where, settings, recorders)
     for note in notes:
         warnings.warn(note, RuntimeWarning, stacklevel=3)
     saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason}
@@ -204,7 +201,18 @@ def train(network: Network, bar=None) -> Recorder:  # type: ignore[no-untyped-de
     return recorder
 
 
-def _progress_bar(total: int, shown: bool):  # type: ignore[no-untyped-def]
+def remarks(status: str, where: str, settings: Settings, recorders: list[Recorder]) -> list[str]:
+    """Return what a user should know of how these runs went; `where` is the step after which one ended early."""
+    notes = []
+    if status != "completed":
+        notes.append(_EXPLANATIONS[status].format(step=where, budget=settings.rank_budget))
+    if any(recorder.unmatched for recorder in recorders):
+        notes.append("the bases left too little room to match noise: part of the run was sampled by law")
+    return notes
+
+
+def progress_bar(total: int, shown: bool):  # type: ignore[no-untyped-def]
+    """Return a bar on standard error, which a run advances by one at every step."""
     from tqdm import tqdm
 
     return tqdm(total=total, disable=not shown, unit="step", leave=False)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
+import threadpoolctl
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
@@ -251,6 +252,7 @@ class _SingleThreadedBlas:
         with self.lock:
             if self.running == 0:
                 self.controller = self.controller or ThreadpoolController()  # finding the libraries takes a while
+                _release_blas()
                 self.restore = self.controller.limit(limits=1, user_api="blas").restore_original_limits
             self.running += 1
 
@@ -258,7 +260,18 @@ class _SingleThreadedBlas:
         with self.lock:
             self.running -= 1
             if self.running == 0:
+                _release_blas()
                 self.restore()
+
+
+def _release_blas() -> None:
+    """Let this thread set the limits, of which recent threadpoolctl heeds only those of the thread that was first.
+
+    The lock and the count of solves keep order among threads here, where the last to end need not be the first.
+    """
+    release = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
+    if release is not None:
+        release(force=True)
 
 
 _single_threaded_blas = _SingleThreadedBlas()

@@ -59,8 +59,9 @@ def test_public_names_exist_and_are_documented():
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             _ = module.nothing
     assert importlib.import_module("flds").__all__ == [
-        "Activation", "CostEstimate", "Dataset", "Options", "Solution", "TrainingProblem", "estimate_cost", "load",
-        "load_cifar10", "load_digits", "load_npz", "simulate_resnet", "solve_backward", "solve_flds", "solve_forward",
+        "Activation", "CostEstimate", "Dataset", "LimitEstimate", "Options", "Solution", "TrainingProblem",
+        "estimate_cost", "estimate_limit", "load", "load_cifar10", "load_digits", "load_npz", "simulate_resnet",
+        "solve_backward", "solve_flds", "solve_forward",
     ]  # fmt: skip
 
 

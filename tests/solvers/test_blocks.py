@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from solvers.blocks import Blocks, partition
 from solvers.random import NOISE_BLOCK, Address, Noise, Stream
@@ -98,3 +101,16 @@ def test_an_error_in_a_thread_reaches_the_caller():
 def test_partition():
     assert partition(5, 2) == [slice(0, 2), slice(2, 4), slice(4, 5)]
     assert partition(0, 2) == []
+
+
+def test_blas_is_limited_for_solves_on_any_thread():
+    def limits() -> set[int]:
+        with Blocks(1).running():
+            return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    before = threadpool_info()
+    assert limits() == {1}
+    with ThreadPoolExecutor(1) as pool:  # another thread, after this one has set and restored the limits
+        assert pool.submit(limits).result() == {1}
+    assert limits() == {1}
+    assert threadpool_info() == before

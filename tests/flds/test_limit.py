@@ -1,0 +1,242 @@
+"""Estimates of the limit: coverage of the exact answer, agreement between sizes, how a search ends, files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+import flds
+from flds.dynamics import Network
+from flds.rounds import extrapolate
+from tests.conftest import one_sample, three_samples
+from validation import closed_forms
+from validation.coverage import coverage, exact_limit
+
+# One small round, as fast as an estimate can be.
+SMALL = {"particles": 200, "depth": 2, "replicates": 4}
+WEIGHTS = ("tied", "independent")
+
+
+def small(problem: flds.TrainingProblem | None = None, **options) -> flds.LimitEstimate:
+    """One round, and none of the warnings that a budget which allows no more brings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return flds.estimate_limit(problem or three_samples(), **{"budget_seconds": 1e-3, **SMALL, **options})
+
+
+@pytest.fixture(scope="module")
+def estimate() -> flds.LimitEstimate:
+    return small()
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_exact_limit_is_the_closed_form(weights):
+    exact, error = exact_limit(one_sample("identity", rate=0.2, steps=3), weights)
+    # the closed form at a depth of 10^7 is off by a relative 1e-7
+    first = closed_forms.identity_first_output(0.2, 1.0, 1.0, 10**7, weights)
+    assert exact[1, 0] == pytest.approx(first, abs=1e-5)
+    assert error.max() < 1e-3  # half widths in the tests of coverage are 30 times as large and more
+
+
+@pytest.mark.parametrize(("problem", "weights"), [
+    (one_sample("identity", rate=0.2, steps=3), "tied"),
+    (three_samples("identity"), "independent"),
+])  # fmt: skip
+def test_intervals_contain_the_exact_limit(problem, weights):
+    runs = 12
+    found = coverage(runs, problem, weights, particles=500, depth=4, replicates=6, budget_seconds=1e-3)
+    assert np.all(found.exact_error < 0.1 * found.half_width)
+    # at 95 % a count below this has a probability of 1e-4; the outputs of a run are too dependent to be pooled
+    assert found.inside.min() >= binom.ppf(1e-4, runs, 0.95)
+
+
+def test_extrapolation_is_exact_for_two_powers():
+    depths = np.array([5.0, 10.0, 20.0])
+    best, difference = extrapolate(3.0 + 2.0 / depths - 7.0 / depths**2)
+    assert best == pytest.approx(3.0, rel=1e-14)
+    # R_2 of the same expansion has the error 7 / (2 · 10²)
+    assert difference == pytest.approx(-7.0 / 200, rel=1e-12)
+
+
+def test_a_depth_error_makes_the_interval_wider():
+    problem = one_sample("identity", rate=0.1)
+    shallow = small(problem, particles=4000, depth=2, replicates=8)
+    exact = exact_limit(problem)[0][1, 0]
+    assert shallow.depth_error[1, 0] > 0
+    assert abs(shallow.outputs[1, 0] - exact) < shallow.outputs_half_width[1, 0]
+
+
+def test_different_seeds_and_sizes_agree():
+    first = small(particles=500, depth=4, replicates=8)
+    second = small(particles=1000, depth=8, replicates=8, seed=1)
+    apart = np.abs(first.outputs - second.outputs)[1:]
+    assert np.all(apart <= (first.outputs_half_width + second.outputs_half_width)[1:])
+    assert np.all(first.statistical_error[1:] > 0)
+
+
+def test_results_do_not_depend_on_threads(estimate):
+    other = small(threads=3)
+    assert set(other.fields) == set(estimate.fields)
+    for name, item in estimate.fields.items():
+        np.testing.assert_array_equal(other.fields[name].values, item.values)
+
+
+def test_a_target_is_met_with_more_particles():
+    target = 0.01
+    found = flds.estimate_limit(three_samples(), target_error=target, **SMALL)
+    rounds = found.settings["rounds"]
+    assert found.status == "completed"
+    assert found.outputs_half_width.max() <= target
+    assert len(rounds) > 1
+    assert rounds[-1]["particles"] > rounds[0]["particles"]
+    assert rounds[0]["half_width"] > target >= rounds[-1]["half_width"] == found.outputs_half_width.max()
+    seeds = found.settings["seeds"]
+    assert len(set(seeds)) == 4
+    assert 0 not in seeds  # the first round's first seed
+
+
+def test_depth_grows_where_its_error_matters():
+    problem = one_sample("identity", rate=0.1)
+    found = flds.estimate_limit(problem, target_error=0.02, particles=3000, depth=1, replicates=4)
+    assert found.settings["depth"] > 1
+    assert found.settings["depths"] == [found.settings["depth"] * m for m in (1, 2, 4)]
+
+
+def test_a_budget_is_used_and_kept():
+    found = flds.estimate_limit(one_sample(), budget_seconds=4.0, **SMALL)
+    assert found.status == "completed"
+    assert len(found.settings["rounds"]) > 1
+    assert "would exceed budget_seconds" in found.notes[0]
+    assert found.timings["solve"] < 12.0  # other processes may slow the last round down
+
+
+def test_a_tiny_budget_still_gives_one_round():
+    with pytest.warns(RuntimeWarning) as caught:
+        found = flds.estimate_limit(one_sample(), budget_seconds=1e-3, target_error=1e-6, **SMALL)
+    messages = " ".join(str(warning.message) for warning in caught)
+    assert "longer than budget_seconds 0.001" in messages
+    assert "above target_error 1e-06; budget_seconds of about" in messages
+    assert found.status == "completed"
+    assert len(found.settings["rounds"]) == 1
+    assert found.outputs.shape == found.outputs_half_width.shape == (2, 1)
+
+
+def test_diverged_training_keeps_what_is_finite():
+    problem = one_sample("identity", rate=1e6, steps=40)
+    with pytest.warns(RuntimeWarning, match=r"training diverged after step \d+ of seed \d at depth \d"):
+        found = flds.estimate_limit(problem, budget_seconds=1.0, **SMALL)
+    assert found.status == "diverged"
+    assert 0 < len(found.steps) < 41
+    assert np.isfinite(found.outputs[:2]).all()
+
+
+def test_notes_of_the_solver_are_carried_on():
+    with pytest.warns(RuntimeWarning) as caught:
+        found = flds.estimate_limit(three_samples(), budget_seconds=1e-3, particles=10, depth=1, replicates=2)
+    assert found.settings["sampling"] == "law"
+    assert "the run is sampled by law" in str(caught[0].message)
+
+
+def interrupt_after(monkeypatch, calls: int) -> None:
+    update, counted = Network.update, []
+
+    def interrupted(self, *arguments):
+        counted.append(None)
+        if len(counted) > calls:
+            raise KeyboardInterrupt
+        update(self, *arguments)
+
+    monkeypatch.setattr(Network, "update", interrupted)
+
+
+def test_an_interrupt_keeps_the_last_finished_round(monkeypatch):
+    expected = small(one_sample()).outputs
+    interrupt_after(monkeypatch, calls=14)  # a round has 4 seeds, 3 depths and one update
+    with pytest.warns(RuntimeWarning, match="interrupted in round 2; round 1 is reported"):
+        found = flds.estimate_limit(one_sample(), target_error=1e-4, **SMALL)
+    assert found.status == "interrupted"
+    assert found.settings["particles"] == 200
+    np.testing.assert_array_equal(found.outputs, expected)
+
+
+def test_an_interrupt_of_the_first_round_is_raised(monkeypatch):
+    interrupt_after(monkeypatch, calls=3)
+    with pytest.raises(KeyboardInterrupt):
+        flds.estimate_limit(one_sample(), target_error=1e-4, **SMALL)
+
+
+def test_a_round_that_does_not_fit_in_memory_is_not_begun(monkeypatch):
+    # a first round passes, and a larger one does not
+    import flds.settings
+
+    require = flds.settings.require_memory
+    limit = 175e6
+    monkeypatch.setattr(
+        "flds.settings.require_memory",
+        lambda needed, remedy: require(needed if needed < limit else 1e18, remedy),
+    )
+    with pytest.warns(RuntimeWarning, match="above target_error"):
+        found = flds.estimate_limit(one_sample(), target_error=1e-5, **SMALL)
+    assert any("this run needs" in note for note in found.notes)
+    assert found.status == "completed"
+
+
+def test_several_outputs_and_test_data(classes):
+    found = small(classes, particles=1000)
+    assert found.outputs.shape == found.outputs_half_width.shape == found.depth_error.shape == (6, 7, 3)
+    assert found.test_outputs.shape == found.test_outputs_half_width.shape == (6, 3, 3)
+    assert found.loss.shape == found.test_loss.shape == found.accuracy.shape == (6,)
+    assert found.summary().count("sample ") == 7
+
+
+def test_the_interval_is_the_sum_of_its_parts(estimate):
+    from scipy.stats import t
+
+    parts = t.ppf(0.975, 3) * estimate.statistical_error + estimate.depth_error + estimate.particle_error
+    np.testing.assert_allclose(estimate.outputs_half_width, parts, rtol=1e-14)
+    np.testing.assert_allclose(
+        estimate.loss, 0.5 * ((estimate.outputs - [1.0, -1.0, 0.5]) ** 2).mean(axis=1), rtol=1e-14
+    )
+
+
+def test_a_fresh_process_loads_what_was_saved(estimate, tmp_path):
+    path = estimate.save(tmp_path / "limit.nc")
+    code = f"import flds; e = flds.load({str(path)!r}); print(type(e).__name__); print(e.summary())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    name, summary = done.stdout.split("\n", 1)
+    assert name == "LimitEstimate"
+    assert summary.strip() == estimate.summary()
+    assert summary.count(" ± ") == 4  # the heading and three samples
+    assert flds.load(path).settings == json.loads(json.dumps(estimate.settings))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_error": 0.0}, "target_error must be a finite number above 0, got 0"),
+        ({"target_error": "small"}, "target_error must be a number, got 'small'"),
+        ({"budget_seconds": -1.0}, "budget_seconds must be a finite number above 0, got -1"),
+        ({"replicates": 1}, "replicates must be at least 2, got 1"),
+        ({"particles": 0}, "particles must be at least 1, got 0"),
+        ({"depth": 2.5}, "depth must be an integer, got 2.5"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"backward_weights": "shared"}, "backward_weights must be one of tied, independent, got 'shared'"),
+        ({"recorded_samples": [3]}, "recorded_samples must be sample indices from 0 to 2, got 3 to 3"),
+    ],
+)
+def test_bad_arguments_give_one_line_before_any_work(options, message):
+    with pytest.raises((ValueError, TypeError), match=message) as error:
+        flds.estimate_limit(three_samples(), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_something_else_than_a_problem():
+    with pytest.raises(TypeError, match=r"problem must be a flds.TrainingProblem, got dict"):
+        flds.estimate_limit({})

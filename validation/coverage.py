@@ -1,0 +1,102 @@
+"""How often the intervals of `flds.estimate_limit` contain the exact limit, for φ = identity."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import flds
+from validation.closed_forms import IdentityDynamics
+
+Array = NDArray[np.float64]
+
+# Depths that the exact dynamics are extrapolated from.
+_DEPTHS = (4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many intervals contained the exact limit.
+
+    Attributes
+    ----------
+    runs : int
+        Number of estimates, each with a seed of its own.
+    inside : (steps, samples) int
+        Runs whose interval contained the limit, for k = 1 … K.
+    half_width : (steps, samples) float64
+        Median half width.
+    shift : (steps, samples) float64
+        Mean of (estimate − limit) / half width.
+    exact, exact_error : (steps, samples) float64
+        The limit, and how much the last step of its extrapolation changed it.
+    """
+
+    runs: int
+    inside: NDArray[np.int64]
+    half_width: Array
+    shift: Array
+    exact: Array
+    exact_error: Array
+
+    @property
+    def percent(self) -> float:
+        """Share of all intervals that contained the limit, in percent."""
+        return 100 * float(self.inside.mean()) / self.runs
+
+
+def exact_limit(problem: flds.TrainingProblem, backward_weights: str = "tied") -> tuple[Array, Array]:
+    """Return f^(k) of the limit N → ∞, L → ∞ for φ = identity, and its error, (steps + 1, samples) each.
+
+    The exact dynamics at five depths are extrapolated in powers of 1/L, as Romberg does; the error is how much the
+    last level changed.
+    """
+    level = [IdentityDynamics(problem, depth, backward_weights).outputs()[:, :, 0] for depth in _DEPTHS]
+    for order in range(1, len(_DEPTHS)):
+        last = level[-1]
+        level = [fine + (fine - coarse) / (2**order - 1) for coarse, fine in pairwise(level)]
+    return level[0], np.abs(level[0] - last)
+
+
+def coverage(
+    runs: int, problem: flds.TrainingProblem, backward_weights: str = "tied", *, seed: int = 0, **options: Any
+) -> Coverage:
+    """Estimate the limit in independent runs, and count the intervals that contain the exact answer.
+
+    Parameters
+    ----------
+    runs : int
+        Number of estimates.
+    problem : TrainingProblem
+        Full batch, one output, the activation "identity" and the loss "squared".
+    backward_weights : str
+        "tied" or "independent".
+    seed : int
+        The seeds of the runs are independent and follow from it.
+    **options
+        `target_error`, `budget_seconds` and the rest of `flds.estimate_limit`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the problem has no exact answer, or an option is not valid.
+    """
+    exact, error = (part[1:] for part in exact_limit(problem, backward_weights))
+    seeds = np.random.SeedSequence(seed).generate_state(runs, np.uint64) >> np.uint64(1)
+    estimates, halves = [], []
+    for one in seeds:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # an interval that misses its target has to be right too
+            found = flds.estimate_limit(problem, backward_weights=backward_weights, seed=int(one), **options)
+        estimates.append(found.outputs[1:])
+        halves.append(found.outputs_half_width[1:])
+    distance, half = np.array(estimates) - exact, np.array(halves)
+    return Coverage(
+        runs, (np.abs(distance) <= half).sum(axis=0), np.median(half, axis=0), (distance / half).mean(axis=0), exact,
+        error,
+    )  # fmt: skip
