@@ -87,7 +87,7 @@ def check(name: str, measured: str, expected: str, holds: bool, source: str = LI
 
 def equal(
     name: str, estimate: float, error: float, expected: float, resolution: float, slack: float = 0.0, note: str = "",
-    source: str = LIBRARY,
+    source: str = LIBRARY, margin: float = MARGIN,
 ) -> Claim:  # fmt: skip
     """A number is as expected.
 
@@ -98,41 +98,55 @@ def equal(
     expected : float
         What it should be.
     resolution : float
-        The claim is confirmed only if four standard errors are below this: a distance that it has to exclude.
+        The claim is confirmed only if the margin is below this: a distance that it has to exclude.
     slack : float
-        A systematic distance that is allowed beyond four standard errors; `note` says where it comes from.
+        A systematic distance that is allowed beyond the margin; `note` says where it comes from.
+    margin : float
+        In standard errors.
     """
     distance = abs(estimate - expected)
     z = (estimate - expected) / error if error > 0 else math.copysign(math.inf, estimate - expected)
     if math.isinf(error):
         verdict = "undecided"
-    elif not distance <= slack + MARGIN * error:
+    elif not distance <= slack + margin * error:
         verdict = "refuted"
     else:
-        verdict = "confirmed" if resolution >= MARGIN * error else "undecided"
+        verdict = "confirmed" if resolution >= margin * error else "undecided"
     digits = _digits(error)
     measured = f"{estimate:.{digits}f} ± {error:.{digits}f} (z = {z:+.1f})"
     expected_text = f"{expected:.{digits}f}" + (f", to {slack:g} {note}".rstrip() if slack else "")
-    needed = _needed(MARGIN * error / resolution) if verdict == "undecided" else ""
+    needed = _needed(margin * error / resolution) if verdict == "undecided" else ""
     return Claim(name, measured, expected_text, verdict, source, estimate, error, needed)
 
 
 def against(name: str, samples: Array, exact: float, resolution: float | None = None) -> Claim:
     """The mean of independent replicates equals an exact answer; by default 5 % of it must be resolved."""
     resolution = 0.05 * abs(exact) if resolution is None else resolution
-    return equal(name, *mean_and_error(samples), exact, resolution)
+    return equal(name, *mean_and_error(samples), exact, resolution, margin=margin_of(len(samples)))
 
 
-def above(name: str, estimate: float, error: float, bound: float, margin: float = MARGIN,
-          source: str = LIBRARY) -> Claim:  # fmt: skip
+def margin_of(replicates: int) -> float:
+    """Standard errors, themselves estimated from so few replicates, that Student's law exceeds as rarely as a normal 4."""
+    from scipy.stats import norm, t
+
+    return float(t.isf(norm.sf(MARGIN), replicates - 1))
+
+
+def above(name: str, estimate: float, error: float, bound: float, margin: float = MARGIN) -> Claim:
     """A number exceeds a bound by `margin` standard errors."""
-    return _one_sided(name, estimate, error, bound, margin, source, sign=1.0)
-
-
-def below(name: str, estimate: float, error: float, bound: float, margin: float = MARGIN,
-          source: str = LIBRARY) -> Claim:  # fmt: skip
-    """A number stays below a bound by `margin` standard errors."""
-    return _one_sided(name, estimate, error, bound, margin, source, sign=-1.0)
+    distance = estimate - bound
+    if not math.isfinite(distance):
+        verdict = "undecided" if math.isinf(error) else "refuted"
+    elif abs(distance) <= margin * error:
+        verdict = "undecided"
+    else:
+        verdict = "confirmed" if distance > 0 else "refuted"
+    digits = _digits(error)
+    needed = _needed(margin * error / max(abs(distance), 0.1 * error)) if verdict == "undecided" else ""
+    return Claim(
+        name, f"{estimate:.{digits}f} ± {error:.{digits}f}", f"above {bound:g} by {margin:.2g} standard errors", verdict,
+        LIBRARY, estimate, error, needed,
+    )  # fmt: skip
 
 
 def at_least(name: str, estimate: float, error: float, bound: float, excluded: float,
@@ -152,25 +166,6 @@ def at_least(name: str, estimate: float, error: float, bound: float, excluded: f
 def mean_and_error(samples: Array) -> tuple[float, float]:
     """Return the mean of independent samples and its standard error."""
     return float(np.mean(samples)), float(np.std(samples, ddof=1) / np.sqrt(len(samples)))
-
-
-def _one_sided(
-    name: str, estimate: float, error: float, bound: float, margin: float, source: str, sign: float
-) -> Claim:
-    distance = sign * (estimate - bound)
-    if not math.isfinite(distance):
-        verdict = "refuted"
-    elif abs(distance) <= margin * error:
-        verdict = "undecided"
-    else:
-        verdict = "confirmed" if distance > 0 else "refuted"
-    digits = _digits(error)
-    side = "above" if sign > 0 else "below"
-    needed = _needed(margin * error / abs(distance)) if verdict == "undecided" and distance else ""
-    return Claim(
-        name, f"{estimate:.{digits}f} ± {error:.{digits}f}", f"{side} {bound:g} by {margin:g} standard errors", verdict,
-        source, estimate, error, needed,
-    )  # fmt: skip
 
 
 def _needed(ratio: float) -> str:

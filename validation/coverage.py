@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import flds
+from solvers.blocks import available_threads
 from validation.closed_forms import IdentityDynamics
 
 Array = NDArray[np.float64]
 
 # Depths that the exact dynamics are extrapolated from.
 _DEPTHS = (4, 8, 16, 32, 64)
+
+
+# Starting the processes takes as long as a few runs.
+_WORTH_PROCESSES = 40
 
 
 @dataclass(frozen=True)
@@ -27,8 +35,8 @@ class Coverage:
     ----------
     runs : int
         Number of estimates, each with a seed of its own.
-    inside : (steps, samples) int
-        Runs whose interval contained the limit, for k = 1 … K.
+    contained : (runs, steps, samples) bool
+        Whether the interval contained the limit, for k = 1 … K.
     half_width : (steps, samples) float64
         Median half width.
     shift : (steps, samples) float64
@@ -38,16 +46,16 @@ class Coverage:
     """
 
     runs: int
-    inside: NDArray[np.int64]
+    contained: NDArray[np.bool_]
     half_width: Array
     shift: Array
     exact: Array
     exact_error: Array
 
     @property
-    def percent(self) -> float:
-        """Share of all intervals that contained the limit, in percent."""
-        return 100 * float(self.inside.mean()) / self.runs
+    def inside(self) -> NDArray[np.int64]:
+        """Number of runs whose interval contained the limit, (steps, samples)."""
+        return np.asarray(self.contained.sum(axis=0))
 
 
 def exact_limit(problem: flds.TrainingProblem, backward_weights: str = "tied") -> tuple[Array, Array]:
@@ -88,15 +96,23 @@ def coverage(
     """
     exact, error = (part[1:] for part in exact_limit(problem, backward_weights))
     seeds = np.random.SeedSequence(seed).generate_state(runs, np.uint64) >> np.uint64(1)
-    estimates, halves = [], []
-    for one in seeds:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # an interval that misses its target has to be right too
-            found = flds.estimate_limit(problem, backward_weights=backward_weights, seed=int(one), **options)
-        estimates.append(found.outputs[1:])
-        halves.append(found.outputs_half_width[1:])
-    distance, half = np.array(estimates) - exact, np.array(halves)
+    each = partial(_estimate, problem, {"backward_weights": backward_weights, "threads": 1, **options})
+    if runs < _WORTH_PROCESSES:
+        found = [each(int(one)) for one in seeds]
+    else:  # small runs are bound by Python, which one process runs on one core
+        with ProcessPoolExecutor(available_threads(), mp_context=get_context("spawn")) as pool:
+            found = list(pool.map(each, map(int, seeds)))
+    estimates, half = np.array(found).transpose(1, 0, 2, 3)
+    distance = estimates - exact
     return Coverage(
-        runs, (np.abs(distance) <= half).sum(axis=0), np.median(half, axis=0), (distance / half).mean(axis=0), exact,
+        runs, np.abs(distance) <= half, np.median(half, axis=0), (distance / half).mean(axis=0), exact,
         error,
     )  # fmt: skip
+
+
+def _estimate(problem: flds.TrainingProblem, options: dict[str, Any], seed: int) -> tuple[Array, Array]:
+    """Return outputs and half widths of one estimate at k = 1 … K, (K, samples) each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # an interval that misses its target has to be right too
+        found = flds.estimate_limit(problem, seed=seed, **options)
+    return found.outputs[1:], found.outputs_half_width[1:]
