@@ -126,7 +126,7 @@ def against(name: str, samples: Array, exact: float, resolution: float | None = 
 
 
 def margin_of(replicates: int) -> float:
-    """Standard errors, themselves estimated from so few replicates, that Student's law exceeds as rarely as a normal 4."""
+    """Standard errors, estimated from so few replicates, that are exceeded as rarely as four known ones."""
     from scipy.stats import norm, t
 
     return float(t.isf(norm.sf(MARGIN), replicates - 1))
@@ -143,10 +143,9 @@ def above(name: str, estimate: float, error: float, bound: float, margin: float 
         verdict = "confirmed" if distance > 0 else "refuted"
     digits = _digits(error)
     needed = _needed(margin * error / max(abs(distance), 0.1 * error)) if verdict == "undecided" else ""
-    return Claim(
-        name, f"{estimate:.{digits}f} ± {error:.{digits}f}", f"above {bound:g} by {margin:.2g} standard errors", verdict,
-        LIBRARY, estimate, error, needed,
-    )  # fmt: skip
+    expected = f"above {bound:g} by {margin:.2g} standard errors"
+    measured = f"{estimate:.{digits}f} ± {error:.{digits}f}"
+    return Claim(name, measured, expected, verdict, LIBRARY, estimate, error, needed)
 
 
 def at_least(name: str, estimate: float, error: float, bound: float, excluded: float,

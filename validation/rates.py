@@ -34,7 +34,7 @@ _LABELS = {
 }  # fmt: skip
 # Relative to a vector's norm: far below the errors measured, so that what is dropped does not matter.
 _TOLERANCE = 1e-4
-_RESAMPLES = 1000
+_RESAMPLES = 400
 
 
 class Observation(NamedTuple):
@@ -345,6 +345,7 @@ def _fit(logs: Array, depth_gap: Array | None, width_gap: Array | None, start: A
         nothing = np.full(2, np.nan)
         return np.concatenate([nothing, line] if depth_gap is None else [line, nothing])
     from scipy.optimize import least_squares
+    from scipy.special import expit
 
     x, y = np.log(depth_gap)[:, None], np.log(width_gap)[None, :]
 
@@ -352,11 +353,16 @@ def _fit(logs: Array, depth_gap: Array | None, width_gap: Array | None, start: A
         a, p, b, q = parameters
         return np.asarray(np.logaddexp(a + p * x, b + q * y) - logs).ravel()
 
+    def slopes(parameters: Array) -> Array:
+        a, p, b, q = parameters
+        share = expit(a + p * x - b - q * y)  # of the first term
+        return np.stack([part.ravel() for part in (share, share * x, 1 - share, (1 - share) * y)], axis=1)
+
     if start is None:  # the edges of the grid are dominated by one term each
         start = np.array([logs[0, -1] - x[0, 0], 1.0, logs[-1, 0] - y[0, 0], 1.0])
     # exponents beyond these mean that the term is too small to be seen
     bounds = (-np.inf, 0.0, -np.inf, 0.0), (np.inf, 5.0, np.inf, 5.0)
-    return np.asarray(least_squares(residual, start, bounds=bounds).x)
+    return np.asarray(least_squares(residual, start, slopes, bounds=bounds).x)
 
 
 def _distance(a: Observation, b: Observation) -> dict[str, float]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.conftest import one_sample, three_samples
+import flds
+from tests.conftest import MARGIN, one_sample, three_samples, z_score
 from validation import closed_forms
 
 
@@ -51,6 +52,66 @@ def test_the_two_limits_of_the_first_step():
     for weights, limit in (("tied", 3 * np.e), ("independent", 2 * np.e)):
         value = closed_forms.identity_first_output(1.0, 1.0, 1.0, 10**6, weights)
         assert value == pytest.approx(limit, rel=1e-5)
+
+
+INPUTS = np.random.default_rng(1).standard_normal((3, 5))
+
+
+def angles():
+    """Norms and angles of the inputs."""
+    gram = INPUTS @ INPUTS.T / 5
+    norms = np.sqrt(np.outer(np.diagonal(gram), np.diagonal(gram)))
+    return gram, norms, np.arccos(np.clip(gram / norms, -1, 1))
+
+
+def test_kernels_of_relu_are_arc_cosine_kernels():
+    _, norms, angle = angles()
+    _, rates = closed_forms.feature_kernels("relu", INPUTS, 1.0, 1)
+    exact = norms / (2 * np.pi) * (np.sin(angle) + (np.pi - angle) * np.cos(angle))
+    np.testing.assert_allclose(rates[0], exact, atol=1e-5)  # second order of the grid across the kink
+    g = closed_forms.gradient_kernels("relu", INPUTS, 1.0, 1)
+    np.testing.assert_allclose(g[0] - 1, (np.pi - angle) / (2 * np.pi), atol=2e-3)  # and less across a jump
+
+
+def test_kernels_of_erf_have_their_closed_form():
+    gram, _, _ = angles()
+    h, rates = closed_forms.feature_kernels("erf", INPUTS, 1.0, 3)
+    for covariance, rate in zip(h, rates, strict=False):
+        scale = np.sqrt(np.outer(1 + 2 * np.diagonal(covariance), 1 + 2 * np.diagonal(covariance)))
+        np.testing.assert_allclose(rate, 2 / np.pi * np.arcsin(2 * covariance / scale), atol=1e-11)
+    np.testing.assert_allclose(h[0], gram)
+
+
+@pytest.mark.parametrize("weights", ["tied", "independent"])
+def test_kernels_of_one_input_are_the_variances(weights):
+    one = INPUTS[:1]
+    initial = float(np.mean(one**2))
+    h, _ = closed_forms.feature_kernels("tanh", one, 1.3, 4)
+    np.testing.assert_allclose(h[:, 0, 0], closed_forms.feature_variance("tanh", initial, 1.3, 4), rtol=1e-12)
+    kernel = closed_forms.tangent_kernels("tanh", one, 1.3, 4, weights)[0, 0]
+    assert kernel == pytest.approx(closed_forms.tangent_kernel("tanh", initial, 1.3, 4, weights), rel=1e-12)
+
+
+@pytest.mark.parametrize("weights", ["tied", "independent"])
+def test_kernels_of_several_inputs_give_the_first_step_of_the_identity(weights):
+    """f^(1) = −(η_c / m) K L' is exact for the identity but for the shares of second order in the rate."""
+    rate = 1e-5
+    problem = flds.TrainingProblem(INPUTS, [1.0, -1.0, 0.5], activation="identity", learning_rate=rate, steps=1)
+    exact = closed_forms.IdentityDynamics(problem, 4, weights).outputs()[1, :, 0]
+    kernel = closed_forms.tangent_kernels("identity", INPUTS, 1.0, 4, weights)
+    np.testing.assert_allclose(exact, rate / 3 * kernel @ [1.0, -1.0, 0.5], rtol=20 * rate)
+
+
+def test_post_activation_moments_against_samples():
+    """relu, infinite width: h sums independent rectified Gaussians of known variance."""
+    means, squares = closed_forms.post_activation("relu", 0.8, 1.5, 6)
+    rng, n, tau = np.random.default_rng(0), 400_000, 1.5 / 6
+    h = np.maximum(np.sqrt(0.8) * rng.standard_normal(n), 0)
+    for layer in range(7):
+        assert z_score(h, means[layer]) < MARGIN
+        assert z_score(h**2, squares[layer]) < MARGIN
+        if layer < 6:
+            h = h + np.sqrt(tau) * np.maximum(np.sqrt(squares[layer]) * rng.standard_normal(n), 0)
 
 
 def test_bad_arguments():

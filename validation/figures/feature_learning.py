@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,33 @@ Array = NDArray[np.float64]
 WEIGHTS = ("tied", "independent")
 
 
+# Sizes of a first look, and sizes like the paper's.
+SIZES: dict[str, dict[str, dict[str, Any]]] = {
+    "quick": {
+        "activation_order": {"width": 128, "depths": (8, 32), "seeds": 3, "steps": 60, "train": 300, "test": 200},
+        "convergence": {
+            "stages": (0, 5), "depths": (8, 16, 32), "deepest": 128, "widths": (64, 128, 256), "wide": 1024,
+            "replicates": 4,
+        },
+        "learning_rates": {"rates": (0.05, 0.2, 0.8, 3.2, 12.8), "seeds": 3, "steps": 30, "train": 300,
+                           "particles": 1500},
+    },
+    "full": {
+        "activation_order": {"width": 256, "depths": (8, 32, 64), "seeds": 6, "steps": 160, "train": 1000, "test": 397},
+        "convergence": {
+            "stages": (0, 5, 20), "depths": (8, 16, 32, 64), "deepest": 256, "widths": (64, 256, 1024), "wide": 4096,
+            "replicates": 8,
+        },
+        "learning_rates": {"rates": (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8), "seeds": 5, "steps": 88,
+                           "train": 1400, "particles": 4000},
+    },
+}  # fmt: skip
+
+
+def _sizes(request: Request, name: str) -> dict[str, Any]:
+    return SIZES["full" if request.full else "quick"][name]
+
+
 def _problem(request: Request, train: int, test: int = 0, **options: Any) -> flds.TrainingProblem:
     """The first samples of the data, cross-entropy, random batches."""
     data = request.dataset()
@@ -37,9 +63,12 @@ def _problem(request: Request, train: int, test: int = 0, **options: Any) -> fld
 
 
 def _mean_band(ax: Axes, x: Array, runs: Array, **style: Any) -> None:
-    """Draw the mean of runs, (runs, …), and a band of ± 2 standard errors."""
-    mean, error = runs.mean(0), runs.std(0, ddof=1) / np.sqrt(len(runs))
+    """Draw the mean of runs, (runs, …), and, of two and more, a band of ± 2 standard errors."""
+    mean = runs.mean(0)
     ax.plot(x, mean, **style)
+    if len(runs) < 2:
+        return
+    error = runs.std(0, ddof=1) / np.sqrt(len(runs))
     low = np.maximum(mean - 2 * error, mean / 10)  # axes are logarithmic
     ax.fill_between(x, low, mean + 2 * error, color=style["color"], alpha=0.2, linewidth=0)
 
@@ -52,12 +81,11 @@ def activation_order(request: Request) -> Drawing:
 
     relu, T = 1. Each kind of network is trained at the rate of a grid with the lowest final training loss.
     """
-    width, depths, seeds = (256, (8, 32, 64), 6) if request.full else (128, (8, 32), 3)
-    options: dict[str, Any] = {"steps": 160, "train": 1000, "test": 397} if request.full else {
-        "steps": 60, "train": 300, "test": 200
-    }  # fmt: skip
-    base: dict[str, Any] = {"activation": "relu", "batch_size": 16, **options}
-    every = base["steps"] // 10
+    sizes = _sizes(request, "activation_order")
+    depths = sizes["depths"]
+    base: dict[str, Any] = {"activation": "relu", "batch_size": 16}
+    base |= {name: sizes[name] for name in ("steps", "train", "test")}
+    every = sizes["steps"] // 10
     fields: dict[str, Field] = {}
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     axes = figure.subplots(1, 3)
@@ -70,16 +98,24 @@ def activation_order(request: Request) -> Drawing:
             def run(rate: float, seed: int, depth: int = depth, residual: str = residual) -> flds.Solution:
                 problem = _problem(request, learning_rate=rate, **base)
                 return networks.train(
-                    problem, width=width, depth=depth, residual=residual, dtype="float32", record_every=every,
-                    seed=replicate_seed(request.seed, seed),
+                    problem, width=sizes["width"], depth=depth, residual=residual, dtype="float32", record_every=every,
+                    seed=seed,
                 )  # fmt: skip
 
-            rate = _best_rate(lambda rate, run=run: run(rate, 0), (0.1, 0.3, 1.0, 3.0, 10.0))  # type: ignore[misc]
-            chosen[label] = rate
+            tried = {
+                rate: [run(rate, replicate_seed(request.seed, seed)) for seed in range(sizes["seeds"])]
+                for rate in (0.1, 0.3, 1.0, 3.0, 10.0)
+            }
+            rate = chosen[label] = min(tried, key=lambda rate, tried=tried: _final_loss(tried[rate]))  # type: ignore[misc]
+            everyone = tried[rate]
+            runs = [one for one in everyone if one.status == "completed"]
             request.say(f"{label}: best learning rate {rate:g}")
-            runs = [run(rate, seed) for seed in range(1, seeds + 1)]
-            runs = [one for one in runs if one.status == "completed"]
-            style = {"color": colour, "label": f"{label}, $\\eta_c$ = {rate:g}"}
+            if not runs:
+                request.say(f"{label}: all {len(everyone)} runs diverged")
+                continue
+            lost = len(everyone) - len(runs)
+            shown = f"{label}, $\\eta_c$ = {rate:g}" + (f", {lost} of {len(everyone)} diverged" if lost else "")
+            style = {"color": colour, "label": shown}
             norms = np.array([one.feature_variance[0] for one in runs])
             _mean_band(axes[0], np.linspace(0, 1, depth + 1), norms, **style)
             losses = {name: np.array([getattr(one, name) for one in runs]) for name in ("loss", "test_loss")}
@@ -94,13 +130,13 @@ def activation_order(request: Request) -> Drawing:
             predicted = _predicted_norms(residual, depth)
             fields[f"predicted_{name}"] = Field(("depth_" + name,), predicted, f"mean-field prediction, {label}")
             axes[0].plot(np.linspace(0, 1, depth + 1), predicted, color="black", linewidth=1, linestyle=":")
-    fields["steps"] = Field(("record",), runs[0].steps, "training step")
+    fields["steps"] = Field(("record",), everyone[0].steps, "training step")
     axes[0].plot([], [], color="black", linewidth=1, linestyle=":", label="mean-field prediction")
     axes[0].set(yscale="log", xlabel="depth t = ℓ/L", ylabel="mean square feature", title="Untrained features")
     axes[1].set(yscale="log", xlabel="training step", ylabel="training loss", title="Training loss")
     axes[2].set(yscale="log", xlabel="training step", ylabel="test loss", title="Test loss")
     axes[0].legend(frameon=False, fontsize="x-small")
-    return Drawing(figure, fields, base | {"width": width, "depths": depths, "seeds": seeds, "learning_rates": chosen})
+    return Drawing(figure, fields, base | sizes | {"learning_rates": chosen})
 
 
 def _predicted_norms(residual: str, depth: int) -> Array:
@@ -110,14 +146,9 @@ def _predicted_norms(residual: str, depth: int) -> Array:
     return closed_forms.post_activation("relu", 1.0, 1.0, depth)[1]
 
 
-def _best_rate(run: Callable[[float], flds.Solution], rates: tuple[float, ...]) -> float:
-    """The rate with the lowest final training loss among runs that do not diverge."""
-    finals = {}
-    for rate in rates:
-        solution = run(rate)
-        if solution.status == "completed":
-            finals[rate] = float(solution.loss[-1])
-    return min(finals, key=finals.__getitem__)
+def _final_loss(runs: list[flds.Solution]) -> float:
+    """The mean final training loss; infinite if a run diverges."""
+    return float(np.mean([one.loss[-1] if one.status == "completed" else np.inf for one in runs]))
 
 
 # Figure 2
@@ -128,10 +159,8 @@ def convergence(request: Request) -> Drawing:
 
     tanh, T = 1, one sample a step; coupled errors of h and g, largest over depth, with fitted exponents.
     """
-    stages = (0, 5, 20) if request.full else (0, 5)
-    depths, deepest, widths, wide = (
-        ((8, 16, 32, 64), 512, (64, 256, 1024), 4096) if request.full else ((8, 16, 32), 128, (64, 128, 256), 1024)
-    )
+    sizes = _sizes(request, "convergence")
+    stages, reference = sizes["stages"], (sizes["wide"], sizes["deepest"])
     problem = _problem(request, 32, activation="tanh", learning_rate=0.5, steps=stages[-1], batch_size=1)
     rows = [(step, quantity) for step in stages for quantity in "hg"]
     figure = Figure(figsize=(13, 2.5 * len(rows)), layout="constrained")
@@ -139,8 +168,8 @@ def convergence(request: Request) -> Drawing:
     fields: dict[str, Field] = {}
     for side, weights in enumerate(WEIGHTS):
         errors = coupled_errors(
-            problem, depths, widths, (wide, deepest), steps=stages, backward_weights=weights,
-            replicates=12 if request.full else 4, seed=request.seed,
+            problem, sizes["depths"], sizes["widths"], reference, steps=stages, backward_weights=weights,
+            replicates=sizes["replicates"], seed=request.seed,
         )  # fmt: skip
         request.say(f"{weights} weights done")
         for row, (step, quantity) in enumerate(rows):
@@ -150,7 +179,7 @@ def convergence(request: Request) -> Drawing:
             for ax in pair:
                 ax.set_title(f"{weights}, {quantity}, k = {step}", fontsize="medium")
         fields |= _error_fields(errors, weights)
-    return Drawing(figure, fields, {"depths": depths, "widths": widths, "reference": (wide, deepest), "steps": stages})
+    return Drawing(figure, fields, sizes | {"reference": reference})
 
 
 def _error_fields(errors: CoupledErrors, weights: str) -> dict[str, Field]:
@@ -168,9 +197,12 @@ def _error_fields(errors: CoupledErrors, weights: str) -> dict[str, Field]:
                 ("replicate", "stage", *dims), array[quantity], f"mean-square error of {quantity}, {weights} weights"
             )
         laws = [errors.joint_law(quantity, int(step)) for step in errors.steps]
+        exponents = [
+            ((law.depth_exponent, *law.depth_interval), (law.width_exponent, *law.width_interval)) for law in laws
+        ]
         fields[f"{weights}_{quantity}_exponents"] = Field(
-            ("stage", "exponent"), np.array([(law.depth_exponent, law.width_exponent) for law in laws]),
-            f"p and q of a L^-p + b n^-q fitted to the total error of {quantity}",
+            ("stage", "exponent", "estimate_low_high"), np.array(exponents),
+            f"p and q of a L^-p + b n^-q fitted to the total error of {quantity}, with 95 % intervals",
         )  # fmt: skip
     return fields
 
@@ -183,10 +215,8 @@ def learning_rates(request: Request) -> Drawing:
 
     tanh, T = 1, depths 3, 6, 9 and widths 128, 256; the limit at the same rates.
     """
-    if request.full:
-        rates, seeds, steps, train, particles = np.geomspace(0.05, 12.8, 9), 5, 88, 1400, 4000
-    else:
-        rates, seeds, steps, train, particles = np.geomspace(0.05, 12.8, 5), 3, 30, 300, 1500
+    sizes = _sizes(request, "learning_rates")
+    rates, seeds, steps, train = np.array(sizes["rates"]), sizes["seeds"], sizes["steps"], sizes["train"]
     depths, widths, limit_depth = (3, 6, 9), (128, 256), 16
 
     def problem(rate: float) -> flds.TrainingProblem:
@@ -205,8 +235,8 @@ def learning_rates(request: Request) -> Drawing:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a rate that diverges, or noise by law, is kept as it is
             run = flds.solve_flds(
-                problem(float(rate)), particles=particles, depth=limit_depth, record_every=steps, seed=request.seed,
-                recorded_samples=range(train),
+                problem(float(rate)), particles=sizes["particles"], depth=limit_depth, record_every=steps,
+                seed=request.seed, recorded_samples=range(train),
             )  # fmt: skip
         limit_ends.append(_ends(run))
         request.say(f"limit at rate {rate:.3g}: {run.status}")
@@ -220,8 +250,8 @@ def learning_rates(request: Request) -> Drawing:
         "limit_loss": Field(("rate",), limit[0], "final training loss of the limit"),
         "limit_test_accuracy": Field(("rate",), limit[1], "final test accuracy of the limit"),
     }
-    settings = {"seeds": seeds, "steps": steps, "train": train, "particles": particles, "limit_depth": limit_depth}
-    return Drawing(_draw_rates(rates, depths, widths, loss, accuracy, limit), fields, settings)
+    figure = _draw_rates(rates, depths, widths, loss, accuracy, limit)
+    return Drawing(figure, fields, sizes | {"limit_depth": limit_depth})
 
 
 def _ends(run: flds.Solution) -> tuple[float, float]:

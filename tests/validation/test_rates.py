@@ -1,0 +1,110 @@
+"""Coupled errors and the laws fitted to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import flds
+from tests.conftest import MARGIN, three_samples, z_score
+from validation import closed_forms
+from validation.problems import large_steps
+from validation.rates import coupled_errors, fit_power_laws, observe
+
+OPTIONS = {"operator": "lazy", "tolerance": 1e-4, "record_every": 2}
+
+
+def test_what_is_observed_is_what_the_solver_records():
+    problem = three_samples("tanh", steps=2)
+    solution = flds.simulate_resnet(problem, width=300, depth=6, seed=4, **OPTIONS)
+    seen = observe(problem, 300, 6, (0, 2), 3, 4, OPTIONS)
+    for record, step in enumerate((0, 2)):
+        h, g, f = seen[step]
+        assert h.shape == g.shape == (4, 3, 300)  # depths 0, 2, 4, 6
+        np.testing.assert_allclose((h**2).mean(axis=(1, 2)), solution.feature_variance[record, ::2], rtol=1e-12)
+        np.testing.assert_allclose((g**2).mean(axis=(1, 2)), solution.gradient_variance[record, ::2], rtol=1e-12)
+        np.testing.assert_allclose(f[:, 0], solution.outputs[record], rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["identity", "relu"])
+def test_untrained_features_against_the_exact_error(activation):
+    problem = large_steps(activation, steps=0, horizon=1.0)
+    errors = coupled_errors(problem, (4, 8), (512,), (4096, 32), replicates=8)
+    initial = np.mean(problem.x[0] ** 2)
+    for row, depth in enumerate((4, 8)):
+        exact = closed_forms.feature_error(activation, initial, 1.0, depth, 32)
+        assert z_score(errors.depth_errors("h", 0)[:, row], exact) < MARGIN
+
+
+def test_exact_error_of_the_identity():
+    # σ = h's own root mean square, so σ² = q: (1 + τ)^ℓ on a grid of two against one
+    coarse, fine = [1.0, 1.0], [1.0, np.sqrt(1.5)]
+    exact = sum((a - b) ** 2 for a, b in zip(coarse, fine, strict=True)) / 2
+    assert closed_forms.feature_error("identity", 1.0, 1.0, 1, 2) == pytest.approx(exact, rel=1e-9)
+
+
+def test_errors_compare_networks_on_the_same_noise():
+    problem = large_steps("tanh", steps=1, horizon=1.0)
+    errors = coupled_errors(problem, (2, 4), (64, 128), (256, 8), steps=(0, 1), replicates=3)
+    for name, shape in (("total", (2, 2)), ("in_depth", (2, 3)), ("in_width", (3, 2))):
+        for values in getattr(errors, name).values():
+            assert values.shape == (3, 2, *shape)
+            assert np.all(values > 0)
+    # without coupling h would differ by twice its variance, about 2
+    assert errors.total["h"].max() < 0.5
+    # a second seed is other noise, the same one the same
+    again = coupled_errors(problem, (2, 4), (64, 128), (256, 8), steps=(0, 1), replicates=3)
+    np.testing.assert_array_equal(again.total["g"], errors.total["g"])
+    assert "| 2 |" in "\n".join(errors.table())
+    axes = Figure().subplots(1, 2)
+    errors.plot_depth("g", 1, axes[0])
+    errors.plot_width("h", 0, axes[1])
+    assert [len(ax.get_legend().get_texts()) for ax in axes] == [3, 3]
+    assert axes[0].get_xlabel() == "depth L"
+
+
+def planted(a, p, b, q, noise=0.1, replicates=60):
+    x, y = 1 / np.array([8.0, 16, 32, 64]), 1 / np.array([64.0, 128, 256])
+    mean = a * x[:, None] ** p + b * y[None, :] ** q
+    samples = np.random.default_rng(3).gamma(1 / noise**2, noise**2, (replicates, 4, 3))
+    return mean * samples, x, y
+
+
+def test_fits_recover_planted_exponents():
+    errors, x, y = planted(2.0, 1.4, 3.0, 1.0)
+    law = fit_power_laws(errors, x, y)
+    assert abs(law.depth_exponent - 1.4) < MARGIN * law.depth_error
+    assert abs(law.width_exponent - 1.0) < MARGIN * law.width_error
+    assert law.depth_interval[0] < law.depth_exponent < law.depth_interval[1]
+    assert "L^-" in str(law)
+    errors, x, _ = planted(2.0, 0.5, 0.0, 1.0)
+    alone = fit_power_laws(errors[:, :, :1], x, None)
+    assert abs(alone.depth_exponent - 0.5) < MARGIN * alone.depth_error
+    assert np.isnan(alone.width_exponent)
+
+
+def test_bootstrap_intervals_cover():
+    """95 % intervals of 60 planted samples, each of 40 replicates with a relative error of 1."""
+    generator, x = np.random.default_rng(5), 1 / np.array([8.0, 16, 32, 64])
+    inside = 0
+    for _ in range(60):
+        errors = x[None, :, None] ** 1.2 * generator.exponential(size=(40, 4, 1))
+        low, high = fit_power_laws(errors, x, None).depth_interval
+        inside += low < 1.2 < high
+    assert inside >= 50  # 57 expected; fewer has a probability of 5e-4 at 95 %, and bootstrap intervals are a bit short
+
+
+def test_bad_arguments():
+    problem = large_steps("tanh", steps=1)
+    with pytest.raises(ValueError, match="reference must be wider and deeper than all networks"):
+        coupled_errors(problem, (2, 4), (64,), (64, 8))
+    with pytest.raises(ValueError, match="depths must divide that of the reference"):
+        coupled_errors(problem, (3, 4), (64,), (128, 8))
+    with pytest.raises(ValueError, match="steps must be at most the problem's 1, got 5"):
+        coupled_errors(problem, (2, 4), (64,), (128, 8), steps=(5,))
+    with pytest.raises(ValueError, match="replicates must be at least 3, got 1"):
+        coupled_errors(problem, (2, 4), (64,), (128, 8), replicates=1)
+    wild = flds.TrainingProblem(np.ones((1, 1)), [1.0], activation="relu", learning_rate=1e6, steps=30)
+    with pytest.raises(ValueError, match="ended with status 'diverged'"):
+        coupled_errors(wild, (2, 4), (16,), (32, 8), steps=(30,), replicates=3)

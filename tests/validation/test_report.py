@@ -1,0 +1,158 @@
+"""The report: what it writes and keeps, and that it refutes an engine with a fault planted in it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from typer.testing import CliRunner
+
+pytest.importorskip("torchsde")
+
+import flds.first_pass
+from flds.cli import app
+from flds.dynamics import Network
+from solvers.equation import McKeanVlasov
+from solvers.weight_operator import LazyOperator
+from validation import report
+from validation.claims import PAPER, Picture, check, equal
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture
+def sections(monkeypatch):
+    """Two sections that take no time."""
+
+    def first(scale):
+        """The first section."""
+        yield equal("one | two", 1.0, 0.01, 1.0, 0.1)
+        yield Picture("drawing", "An empty picture.", Figure())
+
+    def second(scale):
+        """The second section."""
+        yield check("a paper's claim", scale.name, "x", False, PAPER)
+        yield equal("three", 1.0, 0.1, 1.0, 0.1)
+
+    monkeypatch.setattr(report, "SECTIONS", {"first": first, "second": second})
+
+
+def test_report_in_three_forms(sections, tmp_path):
+    lines: list[str] = []
+    claims = report.validate(out=tmp_path, say=lines.append)
+    assert [claim.verdict for claim in claims] == ["confirmed", "refuted", "undecided"]
+    assert len(lines) == 3
+    assert report.holds(claims)  # what is refuted is a paper's claim
+    assert report.summary(claims) == "claims of flds: 1 confirmed, 1 undecided; claims of paper F: 1 refuted"
+    page = (tmp_path / "report.md").read_text()
+    assert "| one \\| two | flds | 1.000 ± 0.010 (z = +0.0) | 1.000 | confirmed |" in page
+    assert "undecided: about 16 times as many replicates would decide it" in page
+    assert "![An empty picture.](drawing.png)" in page
+    assert (tmp_path / "drawing.png").read_bytes()[:4] == b"\x89PNG"
+    stored = json.loads((tmp_path / "report.json").read_text())
+    assert stored["sections"]["second"]["claims"][0]["estimate"] is None  # JSON has no NaN
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["drawing.png", "report.json", "report.md"]
+
+
+def test_named_sections_are_run_again_and_the_others_kept(sections, tmp_path):
+    report.validate(out=tmp_path, say=lambda line: None)
+    report.validate(["second"], full=True, out=tmp_path, say=lambda line: None)
+    stored = json.loads((tmp_path / "report.json").read_text())["sections"]
+    assert list(stored) == ["first", "second"]
+    assert (stored["first"]["scale"], stored["second"]["scale"]) == ("quick", "full")
+    assert stored["second"]["claims"][0]["measured"] == "full"
+
+
+@pytest.mark.parametrize("text", ["{}", "no JSON", '{"schema": "other"}'])
+def test_another_report_is_not_overwritten(sections, tmp_path, text):
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(ValueError, match="is not a report of flds; choose another folder"):
+        report.validate(["first"], out=tmp_path, say=lambda line: None)
+    assert (tmp_path / "report.json").read_text() == text
+
+
+def test_command_line(sections, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = RUNNER.invoke(app, ["validate"])
+    assert done.exit_code == 0
+    assert "confirmed  one | two" in done.stdout
+    assert "validation-report/report.md" in done.stdout
+    assert (tmp_path / "validation-report" / "report.md").exists()
+    listed = RUNNER.invoke(app, ["validate", "--list"])
+    assert "first " in listed.stdout
+    assert "The second section." in listed.stdout
+    monkeypatch.setitem(report.SECTIONS, "first", lambda scale: [equal("wrong", 2.0, 0.01, 1.0, 0.1)])
+    assert RUNNER.invoke(app, ["validate", "first", "--quiet"]).exit_code == 1
+
+
+def verdicts(*names):
+    return [claim.verdict for claim in report.validate(names, say=lambda line: None)]
+
+
+FAULTY = ["one_matrix", "initialisation", "identity_outputs"]
+
+
+def test_nothing_is_refuted_without_a_fault():
+    found = verdicts(*FAULTY)
+    assert "refuted" not in found
+    assert found.count("confirmed") > 15
+
+
+def flipped_response(self, domain, codomain, part, address, states, remember):
+    return conditioned(self, domain, part, address, states, remember, codomain, response=-1.0, projection=1.0)
+
+
+def no_projection(self, domain, codomain, part, address, states, remember):
+    return conditioned(self, domain, part, address, states, remember, codomain, response=1.0, projection=0.0)
+
+
+def conditioned(self, domain, part, address, states, remember, codomain, response, projection):
+    """The engine's own draw, with its two terms taken apart."""
+    z, q = part.new_images, part.new_directions
+    if not len(z):
+        return np.empty((0, 0))
+    shift = ORIGINAL_DRAW(self, domain, codomain, part, address, states, remember)
+    if not self.tied:
+        return shift
+    inner = self.blocks.inner(q, codomain.images)
+    return response * inner + projection * (shift - inner)
+
+
+ORIGINAL_DRAW = LazyOperator._draw_images
+
+
+def mean_gradient_squared(phi):
+    """E[g]² for E[g²], as Proposition 3 of paper F is printed."""
+    return McKeanVlasov(
+        diffusion=lambda t, g, m, h: phi.derivative(h) * np.abs(m), moments=lambda t, g: g, vectorized=True
+    )
+
+
+def shifted_features(self, inputs, slopes, forward, backward, rate):
+    """Σ of layer ℓ + 1 where that of layer ℓ belongs, in as many directions as layer ℓ has."""
+    own = list(forward.coordinates)
+    for layer in range(len(own) - 1):
+        count = min(own[layer].shape[1], own[layer + 1].shape[1])
+        forward.coordinates[layer] = np.zeros_like(own[layer])
+        forward.coordinates[layer][:, :count] = own[layer + 1][:, :count]
+    ORIGINAL_UPDATE(self, inputs, slopes, forward, backward, rate)
+
+
+ORIGINAL_UPDATE = Network.update
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "fault", "section"),
+    [
+        (LazyOperator, "_draw_images", flipped_response, "one_matrix"),
+        (LazyOperator, "_draw_images", flipped_response, "identity_outputs"),
+        (LazyOperator, "_draw_images", no_projection, "one_matrix"),
+        (flds.first_pass, "backward_equation", mean_gradient_squared, "initialisation"),
+        (Network, "update", shifted_features, "identity_outputs"),
+    ],
+)
+def test_planted_faults_are_refuted(target, name, fault, section, monkeypatch):
+    monkeypatch.setattr(target, name, fault)
+    assert "refuted" in verdicts(section)
