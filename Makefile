@@ -1,7 +1,7 @@
 # make demo      install into .venv and train the infinite-width limit on handwritten digits
 # make test      install what the tests need and run them
 # make lint      ruff and mypy
-# make evidence  the long comparisons with exact answers and dense networks; rewrites validation/reports
+# make evidence  the long comparisons with exact answers and dense networks; rewrites validation/reports (an hour)
 # make benchmark speed against what one would use otherwise
 
 PYTHON ?= python3
@@ -25,7 +25,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 evidence: $(VENV)/.installed-dev
-	$(BIN)/python -m validation.evidence
+	$(BIN)/flds validate --full --out validation/reports
 
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/benchmarks/requirements.txt

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,19 +145,18 @@ def validate(
     Ends with status 1 if a claim of this library is refuted. Claims of papers are results either way. Naming
     sections runs these alone and keeps the others of the report in the folder.
     """
-    report = _validation("report")
+    with _extra():
+        from validation import report
     if list_sections:
         for name, section in report.SECTIONS.items():
             print(f"{name:24} {' '.join((section.__doc__ or '').split())}")
         return
     _check_folder(out)
     try:
-        claims = report.validate(sections or (), full=full, out=out, say=(lambda line: None) if quiet else _say)
+        claims = report.validate(sections or (), full=full, out=out, say=_silent if quiet else _say)
     except KeyboardInterrupt:
-        _fail(
-            KeyboardInterrupt(f"interrupted; the sections that had ended are in {str(out)!r}"),
-            EXIT_CODES["interrupted"],
-        )
+        kept = f"interrupted; the sections that had ended are in {str(out)!r}"
+        _fail(KeyboardInterrupt(kept), EXIT_CODES["interrupted"])
     print(f"\n{report.summary(claims)}\nreport  {out / 'report.md'}")
     if not report.holds(claims):
         raise typer.Exit(REFUTED)
@@ -172,26 +173,27 @@ def reproduce(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:  # fmt: skip
     """Reproduce a figure of the papers: a picture, and a file with the numbers in it."""
-    figures = _validation("figures")
-    if list_figures:
-        for name, description in figures.descriptions().items():
-            print(f"{name:24} {description}")
-        return
+    from validation import figures
+
     _check_folder(out)
-    written = figures.reproduce(
-        figure, full=full, dataset=lambda: _load(data), out=out, seed=seed, say=(lambda line: None) if quiet else _say
-    )
+    with _extra():
+        if list_figures:
+            for name, description in figures.descriptions().items():
+                print(f"{name:24} {description}")
+            return
+        written = figures.reproduce(
+            figure, full=full, dataset=lambda: _load(data), out=out, seed=seed, say=_silent if quiet else _say
+        )
     if not quiet:
         for path in written:
             print(path)
 
 
-def _validation(module: str) -> Any:
-    """Import a module of `validation`, which needs more than the solvers do."""
-    from importlib import import_module
-
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Say what to install where torch is missing, which `validation` needs and the solvers do not."""
     try:
-        return import_module(f"validation.{module}")
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("torch", "torchsde"):
             raise
@@ -204,13 +206,17 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _silent(line: str) -> None:
+    pass
+
+
 def _check_folder(out: Path) -> None:
-    """Create the folder of a report, or say why it cannot be."""
+    """Refuse a folder that could not be made or written to, before any work."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must be a folder, got the file {str(out)!r}")
-    out.mkdir(parents=True, exist_ok=True)
-    if not os.access(out, os.W_OK):
-        raise PermissionError(f"--out: the folder {str(out)!r} cannot be written to; choose another")
+    place = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise PermissionError(f"--out: {str(place)!r} cannot be written to; choose another folder")
 
 
 def _check_out(out: Path) -> None:

@@ -102,6 +102,11 @@ def test_own_data(tmp_path):
         (["solve", "--width", "5", "--sampling", "matched"], 2, "flds: --sampling must be law for a finite network"),
         (["solve", "--loss", "logistic"], 2, 'flds: targets must be -1 or 1 for the loss "logistic"'),
         (["info", "none.nc"], 2, "flds: there is no file 'none.nc'"),
+        (["validate", "everything"], 2, "flds: section must be one of backward_weights, dense_networks"),
+        (["reproduce"], 2, "flds: figure must be one of feature-learning/fig1"),
+        (["reproduce", "fig1"], 2, "flds: figure must be one of feature-learning/fig1"),
+        (["reproduce", "feature-learning/fig1", "--data", "mnist"], 2, "flds: --data must be digits, cifar10:FOLDER"),
+        (["reproduce", "feature-learning/fig1", "--seed", "-1"], 2, "flds: seed must be"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing_behind(arguments, code, message, tmp_path):
@@ -216,3 +221,20 @@ def test_help_and_version(tmp_path):
     for option in ("--data", "--backward-weights", "--replicates", "--quiet", "--out"):
         assert option in text
     assert run("--version", cwd=tmp_path).stdout.strip() == flds.__version__
+
+
+@pytest.mark.parametrize("command", [["validate", "singular"], ["reproduce", "feature-learning/fig1"]])
+def test_a_missing_extra_says_what_to_install(command, tmp_path):
+    start = f"sys.modules['torch'] = None; sys.argv = ['flds', *{command}]"
+    code = f"import sys; {start}; from flds.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "flds: this command needs torch: install the extra with pip install 'flds[validation]'\n"
+
+
+def test_a_report_needs_a_folder(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    done = run("validate", "--out", "taken", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "flds: --out must be a folder, got the file 'taken'\n"
+    assert (tmp_path / "taken").read_text() == "mine"

@@ -63,7 +63,7 @@ def reproduce(
     dataset : callable
         Returns the data of figures that train on data.
     out : Path
-        An existing folder.
+        A folder; it is created if needed.
     seed : int
         Seed of all noise.
     say : callable
@@ -83,6 +83,7 @@ def reproduce(
     seed = checks.seed_number("seed", seed)
     start = time.perf_counter()
     drawing = _function(name)(Request(full, dataset, seed, say))
+    out.mkdir(parents=True, exist_ok=True)
     path = out / name.replace("/", "-")
     settings = {"solver": f"figure {name}", "scale": "full" if full else "quick"} | drawing.settings
     result = Solution(
