@@ -65,7 +65,14 @@ class Picture:
     figure: Figure
 
 
-Line = Claim | Picture
+@dataclass(frozen=True)
+class Table:
+    """Numbers of the report behind its claims, as lines of Markdown."""
+
+    lines: list[str]
+
+
+Line = Claim | Picture | Table
 Section = Iterator[Line]
 
 

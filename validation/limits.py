@@ -16,6 +16,7 @@ from validation.claims import (
     Picture,
     Scale,
     Section,
+    Table,
     above,
     against,
     at_least,
@@ -278,6 +279,7 @@ def rates_in_training(scale: Scale) -> Section:
                     f"{name} in width, exponent of 1/n", law.width_exponent, law.width_error, 1.0, 0.5,
                     law.width_interval,
                 )  # fmt: skip
+        yield Table(deep.table(f"total error, {weights}"))
         yield Picture(
             f"rates_{weights}",
             f"Mean-square error of h and g after training steps, {weights} weights, tanh: in depth against L* = "
@@ -293,7 +295,7 @@ def _training_errors(
     problem = large_steps(activation, steps=stages[-1], horizon=1.0)
     depths, deepest, particles = scale.pick(((8, 16, 32), 128, 2048), ((8, 16, 32, 64), 256, 4096))
     deep = coupled_errors(
-        problem, depths, (256,), (particles, deepest), steps=stages, backward_weights=weights,
+        problem, depths, (64, 256), (particles, deepest), steps=stages, backward_weights=weights,
         replicates=scale.pick(4, 6),
     )  # fmt: skip
     wide = coupled_errors(

@@ -180,20 +180,18 @@ class CoupledErrors:
         errors = self.total[quantity][:, self._at(step)]
         return fit_power_laws(errors, 1 / self.depths - 1 / self.reference[1], 1 / self.widths - 1 / self.reference[0])
 
-    def table(self) -> list[str]:
-        """Return the total errors, mean ± standard error over replicates, and the joint fits, as lines of Markdown."""
-        lines = []
+    def table(self, title: str) -> list[str]:
+        """Return total errors, mean ± standard error over replicates, and their joint fits, as lines of Markdown."""
+        networks = [f"n = {n}, L = {depth}" for depth in self.depths for n in self.widths]
+        lines = [f"| {title} | fit, L^-p + n^-q | " + " | ".join(networks) + " |"]
+        lines += ["|---" * (2 + len(networks)) + "|"]
         for index, step in enumerate(self.steps):
             for quantity in QUANTITIES:
-                errors = self.total[quantity][:, index]
+                errors = self.total[quantity][:, index].reshape(len(self.total[quantity]), -1)
                 mean, error = errors.mean(0), errors.std(0, ddof=1) / np.sqrt(len(errors))
-                lines += [f"{quantity}, step {step}: {self.joint_law(quantity, int(step))}", ""]
-                lines += ["| L | " + " | ".join(f"n = {n}" for n in self.widths) + " |"]
-                lines += ["|---" * (1 + len(self.widths)) + "|"]
-                for row, depth in enumerate(self.depths):
-                    cells = (f"{m:.2e} ± {e:.0e}" for m, e in zip(mean[row], error[row], strict=True))
-                    lines.append(f"| {depth} | " + " | ".join(cells) + " |")
-                lines.append("")
+                cells = (f"{m:.2e} ± {e:.0e}" for m, e in zip(mean, error, strict=True))
+                law = self.joint_law(quantity, int(step))
+                lines.append(f"| {quantity}, k = {step} | {law} | " + " | ".join(cells) + " |")
         return lines
 
     def plot_depth(self, quantity: str, step: int, ax: Axes) -> None:

@@ -20,7 +20,7 @@ import flds
 from solvers import checks
 from solvers.solution import library_versions
 from validation import engine, general_solver, limits
-from validation.claims import LIBRARY, Claim, Line, Scale
+from validation.claims import LIBRARY, Claim, Line, Scale, Table
 
 SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "backward_weights": limits.backward_weights,
@@ -76,16 +76,20 @@ def validate(
     report = _read(out) if out is not None and len(chosen) < len(SECTIONS) else {}
     found: list[Claim] = []
     for name in chosen:
-        start, claims, pictures = time.perf_counter(), [], []
+        start = time.perf_counter()
+        claims: list[Claim] = []
+        pictures, tables = [], []
         for line in SECTIONS[name](scale):
             if isinstance(line, Claim):
                 say(str(line))
                 claims.append(line)
-                continue
-            pictures.append({"file": f"{line.name}.png", "caption": line.caption})
-            if out is not None:
-                out.mkdir(parents=True, exist_ok=True)
-                line.figure.savefig(out / f"{line.name}.png", dpi=150)
+            elif isinstance(line, Table):
+                tables.append(line.lines)
+            else:
+                pictures.append({"file": f"{line.name}.png", "caption": line.caption})
+                if out is not None:
+                    out.mkdir(parents=True, exist_ok=True)
+                    line.figure.savefig(out / f"{line.name}.png", dpi=150)
         found += claims
         report[name] = {
             "title": " ".join((SECTIONS[name].__doc__ or name).split()),
@@ -94,6 +98,7 @@ def validate(
             "versions": {"flds": flds.__version__} | library_versions(),
             "claims": [asdict(claim) for claim in claims],
             "pictures": pictures,
+            "tables": tables,
         }
         if out is not None:
             _write(out, report)
@@ -165,6 +170,8 @@ def _markdown(sections: dict[str, Any]) -> str:
             verdict = claim["verdict"] + (f": {claim['needed']}" if claim["needed"] else "")
             cells = (claim["name"], claim["source"], claim["measured"], claim["expected"], verdict)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        for table in section["tables"]:
+            lines += ["", *table]
         for picture in section["pictures"]:
             lines += ["", f"![{picture['caption']}]({picture['file']})", "", picture["caption"]]
         versions = ", ".join(f"{library} {version}" for library, version in section["versions"].items())

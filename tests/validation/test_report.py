@@ -17,7 +17,7 @@ from flds.dynamics import Network
 from solvers.equation import McKeanVlasov
 from solvers.weight_operator import LazyOperator
 from validation import report
-from validation.claims import PAPER, Picture, check, equal
+from validation.claims import PAPER, Picture, Table, check, equal
 
 RUNNER = CliRunner()
 
@@ -29,6 +29,7 @@ def sections(monkeypatch):
     def first(scale):
         """The first section."""
         yield equal("one | two", 1.0, 0.01, 1.0, 0.1)
+        yield Table(["| a |", "|---|", "| 7 |"])
         yield Picture("drawing", "An empty picture.", Figure())
 
     def second(scale):
@@ -49,6 +50,7 @@ def test_report_in_three_forms(sections, tmp_path):
     page = (tmp_path / "report.md").read_text()
     assert "| one \\| two | flds | 1.000 ± 0.010 (z = +0.0) | 1.000 | confirmed |" in page
     assert "undecided: about 16 times as many replicates would decide it" in page
+    assert "| a |\n|---|\n| 7 |" in page
     assert "![An empty picture.](drawing.png)" in page
     assert (tmp_path / "drawing.png").read_bytes()[:4] == b"\x89PNG"
     stored = json.loads((tmp_path / "report.json").read_text())
