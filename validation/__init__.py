@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["closed_forms", "coverage", "networks", "peers", "tensor_program"]
+__all__ = ["closed_forms", "coverage", "figures", "networks", "peers", "rates", "report", "tensor_program"]
 
 
 def __getattr__(name: str) -> Any:

@@ -121,7 +121,7 @@ def equal(
         verdict = "confirmed" if resolution >= margin * error else "undecided"
     digits = _digits(error)
     measured = f"{estimate:.{digits}f} ± {error:.{digits}f} (z = {z:+.1f})"
-    expected_text = f"{expected:.{digits}f}" + (f", to {slack:g} {note}".rstrip() if slack else "")
+    expected_text = f"{expected:.{digits}f}" + (f", to {slack:.2g} {note}".rstrip() if slack else "")
     needed = _needed(margin * error / resolution) if verdict == "undecided" else ""
     return Claim(name, measured, expected_text, verdict, source, estimate, error, needed)
 

@@ -70,26 +70,14 @@ def orders_of_convergence(scale: Scale) -> Section:
     }
     for name, (equation, function) in weak.items():
         study = solvers.weak_order(
-            equation,
-            around_one,
-            0,
-            1,
-            (256, 512, 1024, 2048),
-            function=function,
-            particles=scale.pick(2000, 5000),
+            equation, around_one, 0, 1, (256, 512, 1024, 2048), function=function, particles=scale.pick(2000, 5000),
             replicates=replicates,
-        )
+        )  # fmt: skip
         yield _order(f"weak order, {name}", study, 1.0)
     study = solvers.weak_order(
-        GEOMETRIC,
-        around_one,
-        0,
-        1,
-        (4, 8, 16, 32),
-        exact=geometric_path,
-        particles=scale.pick(50_000, 200_000),
+        GEOMETRIC, around_one, 0, 1, (4, 8, 16, 32), exact=geometric_path, particles=scale.pick(50_000, 200_000),
         replicates=replicates,
-    )
+    )  # fmt: skip
     yield _order("weak order, multiplicative noise, mean", study, 1.0)
     study = solvers.particle_order(ORNSTEIN_UHLENBECK, around_one, 0, 1, 16, replicates=scale.pick(128, 512))
     yield _order("mean square error in the number of particles, with interaction", study, 1.0)

@@ -99,10 +99,11 @@ def dense_networks(scale: Scale) -> Section:
     pairs = [(w, limit) for w in WEIGHTS for limit in WEIGHTS]
     errors = {(w, limit): ((outputs[w] - f[limit]) ** 2).mean(axis=-1) for w, limit in pairs}  # (seeds, L, n, stages)
     gaps = np.mean((f["tied"] - f["independent"]) ** 2, axis=1)
+    blur = _standard_error(list(limits.values()), stages)
     for index, step in enumerate(stages):
         for w, limit in pairs:
             away = outputs[w][..., index, :] - f[limit][index]
-            yield from _towards(w, limit, step, away, np.array(depths), np.array(widths), float(gaps[index]))
+            yield from _towards(w, limit, step, away, depths, widths, float(gaps[index]), float(blur[index]))
         for w in WEIGHTS:
             yield from _diagonal_law(w, step, errors[w, w][..., index], depths, widths)
     yield Picture(
@@ -128,19 +129,33 @@ def _dense_outputs(
     return np.array([[[outputs(n, depth, s) for n in widths] for depth in depths] for s in range(seeds)])
 
 
+def _standard_error(limits: list[flds.LimitEstimate], stages: tuple[int, ...]) -> Array:
+    """Root mean square over outputs of the limits' standard errors, half of their half widths, at each stage."""
+    squares = [
+        np.concatenate([one.outputs_half_width, one.test_outputs_half_width], axis=1)[list(stages)] ** 2 / 4
+        for one in limits
+    ]
+    return np.asarray(np.sqrt(np.mean(squares, axis=(0, 2))))
+
+
 def _towards(
-    weights: str, limit: str, step: int, away: Array, depths: NDArray[np.int64], widths: NDArray[np.int64], gap: float
-) -> Section:
-    """The squared bias that is left at infinite width and depth: zero, or that of the two limits."""
-    plateau = _plateau(away, depths, widths)
+    weights: str, limit: str, step: int, away: Array, depths: tuple[int, ...], widths: tuple[int, ...], gap: float,
+    blur: float,
+) -> Section:  # fmt: skip
+    """The squared bias that is left at infinite width and depth: zero, or that of the two limits.
+
+    A limit that is off by `blur` adds its square to a bias of zero, and 2 blur times the root of any other.
+    """
+    left, error = _plateau(away, np.array(depths), np.array(widths))
     name = f"{weights} networks, {'Definition 1' if limit == 'independent' else 'tied limit'}, k = {step}: "
     name += "squared bias of f extrapolated to n, L → ∞"
     if weights == limit:
-        yield equal(name, *plateau, 0.0, gap / 2)
+        yield equal(name, left, error, 0.0, gap / 2, blur**2, "for the error of the limit")
         return
+    error = float(np.hypot(error, 2 * np.sqrt(gap) * blur))
     if weights == "tied":  # what Theorem 1 of paper F says of ordinary backpropagation
-        yield equal(name, *plateau, 0.0, gap / 2, source=PAPER)
-    yield equal(name + ", that of the two limits", *plateau, gap, gap / 2)
+        yield equal(name, left, error, 0.0, gap / 2, source=PAPER)
+    yield equal(name + ", that of the two limits", left, error, gap, gap / 2)
 
 
 def _diagonal_law(weights: str, step: int, errors: Array, depths: tuple[int, ...], widths: tuple[int, ...]) -> Section:

@@ -29,7 +29,7 @@ def test_what_an_undecided_equality_needs():
 def test_slack_is_allowed_and_shown():
     claim = equal("x", 1.06, 0.001, 1.0, resolution=0.1, slack=0.0625, note="for the coarsest step", source=PAPER)
     assert claim.verdict == "confirmed"
-    assert "to 0.0625 for the coarsest step" in claim.expected
+    assert "to 0.062 for the coarsest step" in claim.expected
     assert equal("x", 1.07, 0.001, 1.0, resolution=0.1, slack=0.0625).verdict == "refuted"
     assert claim.source == "paper F"
 
