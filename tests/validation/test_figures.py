@@ -60,7 +60,8 @@ def test_learning_rates(tiny, tmp_path):
     found, lines = reproduce("feature-learning/fig3", tmp_path)
     assert found.loss.shape == (3, 2, 3, 2)
     assert np.isfinite(found.limit_loss[:2]).all()
-    assert lines[-1].startswith("limit at rate 1e+03")
+    assert lines[-3].startswith("limit at rate 1e+03")
+    assert lines[-1].startswith("best rate by test accuracy: limit ")
     # at 1000 training blows up: the loss is missing or beyond that of a network that outputs zero
     assert not found.limit_loss[2] < np.log(10)
 

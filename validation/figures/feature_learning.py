@@ -30,7 +30,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "stages": (0, 5), "depths": (8, 16, 32), "deepest": 128, "widths": (64, 128, 256), "wide": 1024,
             "replicates": 4,
         },
-        "learning_rates": {"rates": (0.05, 0.2, 0.8, 3.2, 12.8), "seeds": 3, "steps": 30, "train": 300,
+        "learning_rates": {"rates": (0.05, 0.2, 0.8, 1.6, 3.2, 6.4), "seeds": 3, "steps": 30, "train": 300,
                            "particles": 1500},
     },
     "full": {
@@ -213,7 +213,8 @@ def _error_fields(errors: CoupledErrors, weights: str) -> dict[str, Field]:
 def learning_rates(request: Request) -> Drawing:
     """Paper F, Fig. 3: training loss and test accuracy against the learning rate, with the limit's own curve.
 
-    tanh, T = 1, depths 3, 6, 9 and widths 128, 256; the limit at the same rates.
+    tanh, T = 1, depths 3, 6, 9 and widths 128, 256; the limit at the same rates. Rates at which the training loss
+    ends above twice that of a network that outputs zero are not drawn.
     """
     sizes = _sizes(request, "learning_rates")
     rates, seeds, steps, train = np.array(sizes["rates"]), sizes["seeds"], sizes["steps"], sizes["train"]
@@ -250,6 +251,7 @@ def learning_rates(request: Request) -> Drawing:
         "limit_loss": Field(("rate",), limit[0], "final training loss of the limit"),
         "limit_test_accuracy": Field(("rate",), limit[1], "final test accuracy of the limit"),
     }
+    _say_optima(request, rates, loss, accuracy, limit)
     figure = _draw_rates(rates, depths, widths, loss, accuracy, limit)
     return Drawing(figure, fields, sizes | {"limit_depth": limit_depth})
 
@@ -261,12 +263,25 @@ def _ends(run: flds.Solution) -> tuple[float, float]:
     return float(run.loss[-1]), float(run.test_accuracy[-1])
 
 
+def _say_optima(request: Request, rates: Array, loss: Array, accuracy: Array, limit: Array) -> None:
+    """Say which rates are best for the limit and, on the mean over seeds, for the networks."""
+    for label, values, curve, pick in (
+        ("training loss", loss, limit[0], np.nanargmin), ("test accuracy", accuracy, limit[1], np.nanargmax)
+    ):  # fmt: skip
+        mean = values.mean(-1).reshape(-1, len(rates))
+        own = sorted(rates[pick(row)] for row in mean if not np.isnan(row).all())
+        request.say(f"best rate by {label}: limit {rates[pick(curve)]:g}, networks {own[0]:g} to {own[-1]:g}")
+
+
 def _draw_rates(rates: Array, depths: tuple[int, ...], widths: tuple[int, ...], loss: Array, accuracy: Array,
                 limit: Array) -> Figure:  # fmt: skip
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2)
     colours = (TRAINING, FORWARD, BACKWARD)
     best = rates[np.nanargmin(limit[0])], rates[np.nanargmax(limit[1])]
+    most = 2 * np.log(10)
+    loss, accuracy = (np.where(loss < most, values, np.nan) for values in (loss, accuracy))
+    limit = np.where(limit[0] < most, limit, np.nan)
     for ax, values, curve, optimum, label in zip(
         axes, (loss, accuracy), limit, best, ("training loss", "test accuracy"), strict=True
     ):
@@ -278,6 +293,6 @@ def _draw_rates(rates: Array, depths: tuple[int, ...], widths: tuple[int, ...], 
         ax.plot(rates, curve, color="black", linewidth=2, label="limit")
         ax.axvline(optimum, color=TEST, linestyle=":", label=f"optimum of the limit, {optimum:.2g}")
         ax.set(xscale="log", xlabel="learning rate $\\eta_c$", ylabel=f"final {label}")
-    axes[0].set(yscale="log", ylim=(None, 2 * np.log(10)))  # twice the loss of a network that outputs zero
+    axes[0].set(yscale="log")
     axes[1].legend(frameon=False, fontsize="x-small", loc="lower center")
     return figure
