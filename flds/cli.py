@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -155,8 +156,9 @@ def validate(
     try:
         claims = report.validate(sections or (), full=full, out=out, say=_silent if quiet else _say)
     except KeyboardInterrupt:
-        kept = f"interrupted; the sections that had ended are in {str(out)!r}"
-        _fail(KeyboardInterrupt(kept), EXIT_CODES["interrupted"])
+        _fail(
+            KeyboardInterrupt("interrupted; sections that had ended are kept in the report"), EXIT_CODES["interrupted"]
+        )
     print(f"\n{report.summary(claims)}\nreport  {out / 'report.md'}")
     if not report.holds(claims):
         raise typer.Exit(REFUTED)
@@ -175,12 +177,12 @@ def reproduce(
     """Reproduce a figure of the papers: a picture, and a file with the numbers in it."""
     from validation import figures
 
-    _check_folder(out)
     with _extra():
         if list_figures:
             for name, description in figures.descriptions().items():
                 print(f"{name:24} {description}")
             return
+        _check_folder(out)
         written = figures.reproduce(
             figure, full=full, dataset=lambda: _load(data), out=out, seed=seed, say=_silent if quiet else _say
         )
@@ -325,6 +327,9 @@ def _affordable_particles(problem: TrainingProblem, depth: int, sampling: str, o
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Greek letters
     try:
         app(prog_name="flds")
     except KeyboardInterrupt:

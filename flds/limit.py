@@ -33,6 +33,10 @@ _AIM = 0.8
 # The depth error, which falls like 1/L², and the statistical one, like sqrt(L) at equal time, have the smallest sum
 # where the first is this share of the second.
 _DEPTH_SHARE = 0.25
+# A depth error above this share of the outputs was not extrapolated from an expansion that holds there.
+_TRUSTED = 0.05
+# Nothing is left to narrow.
+_ROUNDING = 1e-12
 
 
 def estimate_limit(
@@ -69,7 +73,7 @@ def estimate_limit(
     seed : int
         Seed of all noise, 0 to 2**63 - 1. Every round draws fresh noise.
     particles, depth : int, optional
-        N and L of the first round, which trains at depths L, 2L and 4L; by default 2,000 and 8.
+        N and L of the first round, which trains at depths L/2, L, 2L and 4L, so L is even; by default 2,000 and 8.
     replicates : int
         Independent seeds in a round, at least 2. Accuracy comes from more particles, not from more replicates.
     record_every, recorded_samples : int, sequence of int, optional
@@ -186,6 +190,8 @@ class _Search:
             return None
         if self.target is not None and last.widest <= self.target:
             return None
+        if last.widest <= _ROUNDING * max(1.0, float(np.abs(last.estimate).max())):
+            return None
         growth = _MOST_GROWTH
         if self.budget is not None:
             growth = min(growth, _PLANNED * (self.budget - self.timings["solve"]) / last.seconds)
@@ -193,7 +199,8 @@ class _Search:
                 self.notes.append(f"stopped after round {len(self.rounds)}: a larger one would exceed budget_seconds")
                 return None
         # over all outputs, noise taken off: the largest of many would be noise
-        bias = math.sqrt(max(0.0, float(np.mean(last.depth_difference**2 - last.depth_noise**2))))
+        squares = np.mean(last.depth_differences**2 - last.depth_noise**2, axis=(1, 2, 3))
+        bias = math.sqrt(max(0.0, float(squares.max())))
         spread = math.sqrt(float(np.mean(last.statistical**2)))
         for deeper in (1, 2, 4):
             if deeper > 1 and deeper > growth:
@@ -224,6 +231,14 @@ class _Search:
                 f"the largest half width is {widest:.2g}, above target_error {self.target:g}; "
                 f"budget_seconds of about {seconds:.1g} would do"
             )
+        reported = self.reported
+        off = float(reported.depth_error.max(initial=0.0))
+        scale = float(np.abs(reported.estimate).max(initial=0.0))
+        if off > max(_TRUSTED * scale, float(reported.statistical.max(initial=0.0))):
+            self.warned.append(
+                f"the depth error {off:.2g} is not small against outputs of {scale:.2g}: depth {reported.depth} is too "
+                "small for the intervals to be relied upon; raise depth or budget_seconds"
+            )
         self.notes += self.warned
 
 
@@ -250,7 +265,7 @@ def _assemble(search: _Search) -> LimitEstimate:
     saved: dict[str, Any] = {
         "solver": "estimate_limit", "target_error": search.target, "budget_seconds": search.budget,
         "particles": last.particles, "depth": last.depth, "replicates": search.replicates,
-        "depths": [last.depth * multiple for multiple in reversed(MULTIPLES)], "seeds": last.seeds,
+        "depths": [last.depth // 2 * multiple for multiple in reversed(MULTIPLES)], "seeds": last.seeds,
         "backward_weights": settings.backward_weights, "operator": settings.operator, "sampling": settings.sampling,
         "tolerance": settings.tolerance, "record_every": settings.record_every, "dtype": settings.dtype,
         "threads": search.threads,

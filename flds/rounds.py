@@ -1,16 +1,19 @@
-"""One round of an estimate of the limit: independent seeds, each at three depths, and what they say together.
+"""One round of an estimate of the limit: independent seeds, each at four depths, and what they say together.
 
-Each seed is trained at the depths L, 2L and 4L on one Brownian path. The scheme has a weak error a/L + b/L² + …, so
-R_1 = 2 f_2L − f_L and R_2 = 2 f_4L − f_2L are rid of a and R* = R_2 + (R_2 − R_1)/3 also of b. The estimate is the
+Each seed is trained at the depths L/2, L, 2L and 4L on one Brownian path. The scheme has a weak error a/L + b/L² + …,
+so R_1 = 2 f_2L − f_L and R_2 = 2 f_4L − f_2L are rid of a and R* = R_2 + (R_2 − R_1)/3 also of b. The estimate is the
 mean of R* over the seeds, and the half width of its interval is the sum of
 
 - the statistical error: the standard error of this mean times Student's quantile;
-- the depth error: d = R* − R_2 is the error that R_2 was seen to have. If the remainder of R falls like L^-p, that of
-  R* is |4 − 2^p| / (2^p − 1) times |d|: zero for p = 2, as the expansion says, and at most |d| for every p from 1.33
-  upward. An activation with a kink, whose expansion has other powers, makes the interval wider and not wrong. Where
-  two powers happen to cancel in d, they do not cancel in R*; that is rare in all outputs at once, so the size of d
-  over all outputs, up to the same step, is a lower bound of what is allowed for;
-- the particle error: N particles have a bias b/N, which the first round, with fewer particles, shows enlarged.
+- the depth error, the larger of two: |d| with d = R* − R_2, the error that R_2 was seen to have, and |D|, what R*
+  gained on the R* of the depths L/2, L and 2L. If the remainder of R falls like L^-p, the error of R* is
+  |4 − 2^p| / (2^p − 1) times |d|: zero for p = 2, as the expansion says, and at most |d| for every p from 1.33
+  upward. An activation with a kink has other powers, and makes the interval wider. Where L is too small for any of
+  these powers to rule, d can be small by chance when the error is not; D seldom is at the same time, and not in all
+  outputs at once, so their sizes over all outputs, up to the same step, are lower bounds of what is allowed for. Where
+  the depth error is larger than the statistical one, L is still too small, and the round is not to be trusted much;
+- the particle error: N particles have a bias b/N, which an earlier round of the same depth, with at most half as many
+  particles, shows enlarged.
 
 The last two are bounds and not random, so they are added linearly. Only what exceeds its own noise counts, because
 that noise is a part of the noise of R*, which the first term covers. A bias in N that stays below it is small for
@@ -44,8 +47,8 @@ Array = NDArray[np.float64]
 # What is to be run at each depth: settings, cost, and notes on what was decided against the caller's wish.
 Plan = list[tuple[Settings, CostEstimate, list[str]]]
 
-# Multiples of L, the deepest first: the longest runs must not be the last to begin.
-MULTIPLES = (4, 2, 1)
+# Depths in units of L/2, the deepest first: the longest runs must not be the last to begin.
+MULTIPLES = (8, 4, 2, 1)
 _CONFIDENCE = 0.95
 # What is dropped at the default tolerance is small against the noise of one run, but not against that of the mean of
 # many with matched noise; a share of it costs a few directions more.
@@ -67,8 +70,8 @@ class Round:
     estimate: Array
     standard_error: Array
     quantile: float
-    depth_difference: Array  # d, mean over the seeds
-    depth_noise: Array  # its standard error
+    depth_differences: Array  # d and D, mean over the seeds, (2, …)
+    depth_noise: Array  # their standard errors
     particle_error: Array
 
     @property
@@ -78,12 +81,12 @@ class Round:
 
     @property
     def depth_error(self) -> Array:
-        """|d| of an output, or the root mean square over all outputs of this or an earlier record, if that is more."""
-        own = _beyond(self.depth_difference, self.quantile * self.depth_noise)
-        squares = (self.depth_difference**2, self.depth_noise**2)
-        pooled, noise = (np.sqrt(part.mean(axis=(1, 2))) for part in squares)
-        so_far = np.maximum.accumulate(_beyond(pooled, self.quantile * noise))
-        return np.maximum(own, so_far[:, None, None])
+        """|d| or |D| of an output, or the root mean square over all outputs of this or an earlier record, if more."""
+        own = _beyond(self.depth_differences, self.quantile * self.depth_noise)
+        squares = (self.depth_differences**2, self.depth_noise**2)
+        pooled, noise = (np.sqrt(part.mean(axis=(2, 3))) for part in squares)
+        so_far = np.maximum.accumulate(_beyond(pooled, self.quantile * noise), axis=1)
+        return np.asarray(np.maximum(own, so_far[:, :, None, None]).max(axis=0))
 
     @property
     def half_width(self) -> Array:
@@ -96,9 +99,11 @@ class Round:
 
 def plan_round(problem: TrainingProblem, particles: int, depth: int, options: Options) -> Plan:
     """Check the arguments, and return what is to be run at every depth, the deepest first."""
-    depth = checks.positive_integer("depth", depth)
-    fine: Options = {**options, "noise_depth": depth * MULTIPLES[0]}
-    plan = [resolve(problem, particles, depth * multiple, "matched", fine) for multiple in MULTIPLES]
+    depth = checks.positive_integer("depth", depth, smallest=2)
+    if depth % 2:
+        raise ValueError(f"depth must be even, since half of it is trained as well, got {depth}")
+    fine: Options = {**options, "noise_depth": depth // 2 * MULTIPLES[0]}
+    plan = [resolve(problem, particles, depth // 2 * multiple, "matched", fine) for multiple in MULTIPLES]
     return [
         (replace(settings, tolerance=_TOLERANCE * settings.tolerance), cost, notes) for settings, cost, notes in plan
     ]
@@ -112,7 +117,7 @@ def run_round(
     Raises KeyboardInterrupt if the user ends it; no run is then left at work.
     """
     start = time.perf_counter()
-    settings, depth = plan[0][0], plan[-1][0].depth
+    settings, depth = plan[0][0], 2 * plan[-1][0].depth
     recorders = _train_all(problem, plan, seeds, threads, progress)
     status, where = _worst(recorders, plan)
     notes = list(dict.fromkeys(note for part in plan for note in part[2]))
@@ -120,21 +125,28 @@ def run_round(
     steps, values = _common(recorders, problem)
     quantile = _student(len(seeds) - 1)
     with np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
-        best, difference = extrapolate(values[::-1])
+        coarse, _ = extrapolate(values[:0:-1])
+        best, difference = extrapolate(values[-2::-1])
         estimate, error = _mean(best)
-        d, noise = _mean(difference)
-        particle_error = _particle_error(earlier, settings.particles, estimate, error, quantile)
+        differences, noise = zip(_mean(difference), _mean(best - coarse), strict=True)
+        particle_error = _particle_error(earlier, settings.particles, depth, estimate, error, quantile)
     return Round(
         settings.particles, depth, time.perf_counter() - start, seeds, settings, notes, status, steps, estimate,
-        error, quantile, d, noise, particle_error,
+        error, quantile, np.array(differences), np.array(noise), particle_error,
     )  # fmt: skip
 
 
-def _particle_error(earlier: Sequence[Round], particles: int, estimate: Array, error: Array, quantile: float) -> Array:
-    """Return the bias b/N of a round, as far as the first round, with N_1 particles, shows it beyond noise."""
-    if not earlier or particles <= earlier[0].particles:
+def _particle_error(
+    earlier: Sequence[Round], particles: int, depth: int, estimate: Array, error: Array, quantile: float
+) -> Array:
+    """Return the bias b/N of a round, as far as the first of its depth, with N_1 particles, shows it beyond noise.
+
+    A round of another depth differs by its depth error as well, and one of nearly as many particles says too little.
+    """
+    first = next((one for one in earlier if one.depth == depth and 2 * one.particles <= particles), None)
+    if first is None:
         return np.zeros_like(estimate)
-    first, count = earlier[0], len(estimate)
+    count = len(estimate)
     share = 1 / (particles / first.particles - 1)  # b/N of the difference b/N_1 − b/N
     noise = quantile * np.hypot(error, first.standard_error[:count])
     return share * _beyond(estimate - first.estimate[:count], noise)

@@ -105,31 +105,36 @@ def equal(
     expected : float
         What it should be.
     resolution : float
-        The claim is confirmed only if the margin is below this: a distance that it has to exclude.
+        The claim is confirmed only if every number within the margin is closer than this to what is expected.
     slack : float
         A systematic distance that is allowed beyond the margin; `note` says where it comes from.
     margin : float
         In standard errors.
     """
+    if not resolution > slack:
+        raise ValueError(f"resolution must exceed the slack of {slack:g}, got {resolution:g}")
     distance = abs(estimate - expected)
-    z = (estimate - expected) / error if error > 0 else math.copysign(math.inf, estimate - expected)
-    if math.isinf(error):
+    if not math.isfinite(error):
         verdict = "undecided"
     elif not distance <= slack + margin * error:
         verdict = "refuted"
     else:
-        verdict = "confirmed" if resolution >= margin * error else "undecided"
+        verdict = "confirmed" if distance + margin * error <= resolution else "undecided"
     digits = _digits(error)
+    z = (estimate - expected) / error if error > 0 else 0.0
     measured = f"{estimate:.{digits}f} ± {error:.{digits}f} (z = {z:+.1f})"
     expected_text = f"{expected:.{digits}f}" + (f", to {slack:.2g} {note}".rstrip() if slack else "")
-    needed = _needed(margin * error / resolution) if verdict == "undecided" else ""
-    return Claim(name, measured, expected_text, verdict, source, estimate, error, needed)
+    needed = _needed(margin * error / (resolution - slack)) if verdict == "undecided" else ""
+    return Claim(name, measured, expected_text, verdict, source, float(estimate), float(error), needed)
 
 
 def against(name: str, samples: Array, exact: float, resolution: float | None = None) -> Claim:
     """The mean of independent replicates equals an exact answer; by default 5 % of it must be resolved."""
     resolution = 0.05 * abs(exact) if resolution is None else resolution
-    return equal(name, *mean_and_error(samples), exact, resolution, margin=margin_of(len(samples)))
+    mean, error = mean_and_error(samples)
+    if not error > 0:  # replicates that do not differ are not independent
+        error = math.inf
+    return equal(name, mean, error, exact, resolution, margin=margin_of(len(samples)))
 
 
 def margin_of(replicates: int) -> float:
@@ -142,31 +147,35 @@ def margin_of(replicates: int) -> float:
 def above(name: str, estimate: float, error: float, bound: float, margin: float = MARGIN) -> Claim:
     """A number exceeds a bound by `margin` standard errors."""
     distance = estimate - bound
-    if not math.isfinite(distance):
-        verdict = "undecided" if math.isinf(error) else "refuted"
+    if not math.isfinite(error):
+        verdict = "undecided"
+    elif not math.isfinite(distance):
+        verdict = "refuted"
     elif abs(distance) <= margin * error:
         verdict = "undecided"
     else:
         verdict = "confirmed" if distance > 0 else "refuted"
     digits = _digits(error)
-    needed = _needed(margin * error / max(abs(distance), 0.1 * error)) if verdict == "undecided" else ""
+    needed = _needed(margin * error / max(abs(distance), 1e-3 * error)) if verdict == "undecided" and error else ""
     expected = f"above {bound:g} by {margin:.2g} standard errors"
     measured = f"{estimate:.{digits}f} ± {error:.{digits}f}"
-    return Claim(name, measured, expected, verdict, LIBRARY, estimate, error, needed)
+    return Claim(name, measured, expected, verdict, LIBRARY, float(estimate), float(error), needed)
 
 
 def at_least(name: str, estimate: float, error: float, bound: float, excluded: float,
-             interval: tuple[float, float]) -> Claim:  # fmt: skip
-    """A number is not below a bound; confirmed only where four standard errors exclude a smaller alternative."""
+             interval: tuple[float, float], margin: float = MARGIN) -> Claim:  # fmt: skip
+    """A number reaches a bound within the margin, and a smaller alternative is excluded by the margin."""
     measured = f"{estimate:.2f} ± {error:.2f} (95 % {interval[0]:.2f} to {interval[1]:.2f})"
-    expected, needed = f"at least {bound:g}, with {excluded:g} excluded", ""
-    if not estimate + MARGIN * error >= bound:
-        verdict = "undecided" if math.isinf(error) else "refuted"
-    elif estimate - MARGIN * error > excluded:
+    expected, needed = f"{bound:g} or more, with {excluded:g} excluded by {margin:.2g} standard errors", ""
+    if not math.isfinite(error):
+        verdict, needed = "undecided", _needed(math.inf)
+    elif not estimate + margin * error >= bound:
+        verdict = "refuted"
+    elif estimate - margin * error > excluded:
         verdict = "confirmed"
     else:
-        verdict, needed = "undecided", _needed(MARGIN * error / max(estimate - excluded, error))
-    return Claim(name, measured, expected, verdict, LIBRARY, estimate, error, needed)
+        verdict, needed = "undecided", _needed(margin * error / (bound - excluded))
+    return Claim(name, measured, expected, verdict, LIBRARY, float(estimate), float(error), needed)
 
 
 def mean_and_error(samples: Array) -> tuple[float, float]:

@@ -39,8 +39,6 @@ class Coverage:
         Whether the interval contained the limit, for k = 1 … K.
     half_width : (steps, samples) float64
         Median half width.
-    shift : (steps, samples) float64
-        Mean of (estimate − limit) / half width.
     exact, exact_error : (steps, samples) float64
         The limit, and how much the last step of its extrapolation changed it.
     """
@@ -48,7 +46,6 @@ class Coverage:
     runs: int
     contained: NDArray[np.bool_]
     half_width: Array
-    shift: Array
     exact: Array
     exact_error: Array
 
@@ -103,11 +100,7 @@ def coverage(
         with ProcessPoolExecutor(available_threads(), mp_context=get_context("spawn")) as pool:
             found = list(pool.map(each, map(int, seeds)))
     estimates, half = np.array(found).transpose(1, 0, 2, 3)
-    distance = estimates - exact
-    return Coverage(
-        runs, np.abs(distance) <= half, np.median(half, axis=0), (distance / half).mean(axis=0), exact,
-        error,
-    )  # fmt: skip
+    return Coverage(runs, np.abs(estimates - exact) <= half, np.median(half, axis=0), exact, error)
 
 
 def _estimate(problem: flds.TrainingProblem, options: dict[str, Any], seed: int) -> tuple[Array, Array]:

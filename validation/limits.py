@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,13 +27,24 @@ from validation.claims import (
 )
 from validation.coverage import Coverage, coverage
 from validation.problems import large_steps, one_sample, three_samples
-from validation.rates import CoupledErrors, coupled_errors, fit_power_laws
+from validation.rates import CoupledErrors, PowerLaw, coupled_errors, fit_power_laws
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 WEIGHTS = ("tied", "independent")
+
+
+def _exponent(name: str, law: PowerLaw, side: str, claim: Callable[..., Claim], *expected: Any, **rest: Any) -> Claim:
+    """State a claim on the exponent of a law in "depth" or in "width", with the margin of its replicates."""
+    exponent, error = getattr(law, f"{side}_exponent"), getattr(law, f"{side}_error")
+    if claim is at_least:
+        rest["interval"] = getattr(law, f"{side}_interval")
+    symbol = {"depth": "L", "width": "n"}[side]
+    return claim(
+        f"{name}, exponent of 1/{symbol}", exponent, error, *expected, margin=margin_of(law.replicates), **rest
+    )
 
 
 def backward_weights(scale: Scale) -> Section:
@@ -75,10 +87,10 @@ def _gap_over_depth(scale: Scale) -> Section:
     for activation in ("identity", "tanh"):
         gaps = np.array([_gap(activation, depth, scale) for depth in depths]).T
         law = fit_power_laws(gaps[:, :, None], 1 / np.array(depths), None)
-        name = f"{activation}: f^(1) tied − independent, exponent of 1/L, L = 8 … {depths[-1]}"
-        yield equal(name, law.depth_exponent, law.depth_error, 1.0, 0.5, source=PAPER)
+        name = f"{activation}: f^(1) tied − independent, L = 8 … {depths[-1]}"
+        yield _exponent(name, law, "depth", equal, 1.0, 0.5, source=PAPER)
         # the gap itself tends to its limit like 1/L, which moves the exponent by about the coarsest step
-        yield equal(name, law.depth_exponent, law.depth_error, 0.0, 0.5, 1 / depths[0], "for the coarsest step")
+        yield _exponent(name, law, "depth", equal, 0.0, 0.5, 1 / depths[0], "for the coarsest step")
 
 
 def dense_networks(scale: Scale) -> Section:
@@ -88,10 +100,10 @@ def dense_networks(scale: Scale) -> Section:
     that of the mean over seeds, less the variance of this mean.
     """
     stages = scale.pick((1, 5), (1, 5, 20))
-    depths, widths, seeds = scale.pick(((8, 16, 32), (64, 128, 256), 40), ((8, 16, 32, 64), (128, 256, 512), 96))
+    depths, widths, seeds = scale.pick(((8, 16, 32), (64, 128, 256), 40), ((8, 16, 32, 64), (128, 256, 512), 64))
     problem = large_steps("tanh", steps=stages[-1])
     budget: dict[str, Any] = scale.pick(
-        {"budget_seconds": 20.0, "particles": 1000, "replicates": 8}, {"budget_seconds": 150.0}
+        {"budget_seconds": 20.0, "particles": 1000, "replicates": 8}, {"budget_seconds": 100.0}
     )
     limits = {w: flds.estimate_limit(problem, backward_weights=w, seed=1, **budget) for w in WEIGHTS}
     f = {w: np.concatenate([limits[w].outputs, limits[w].test_outputs], axis=1)[list(stages)] for w in WEIGHTS}
@@ -108,8 +120,8 @@ def dense_networks(scale: Scale) -> Section:
             yield from _diagonal_law(w, step, errors[w, w][..., index], depths, widths)
     yield Picture(
         "dense_networks",
-        "Mean-square distance of trained dense networks from the two limits: each kind of network approaches its own "
-        "limit, and the mixed pairs stop at the squared distance of the two limits (dotted).",
+        "Mean-square distance of trained dense networks from the two limits, with 95 % intervals over seeds; dotted, "
+        "the squared distance of the two limits from each other.",
         _draw_dense(errors, gaps, stages, depths, widths),
     )  # fmt: skip
 
@@ -164,27 +176,27 @@ def _diagonal_law(weights: str, step: int, errors: Array, depths: tuple[int, ...
     diagonal = np.array([errors[:, i, i] for i in range(count)]).T
     law = fit_power_laws(diagonal[:, :, None], 1 / np.array(depths[:count]), None)
     name = f"{weights} networks, own limit, k = {step}: E|f − f̊|² on the diagonal n = {widths[0] // depths[0]} L"
-    yield at_least(
-        f"{name}, exponent of 1/L", law.depth_exponent, law.depth_error, 1.0, 0.5, law.depth_interval
-    )  # fmt: skip
+    yield _exponent(name, law, "depth", at_least, 1.0, 0.5)
 
 
 def _plateau(away: Array, depths: NDArray[np.int64], widths: NDArray[np.int64]) -> tuple[float, float]:
-    """Fit c + a/L + a'/L² + b/n to the squared bias of outputs; return c and its bootstrap standard error.
+    """Extrapolate f − f' to infinite width and depth; return its mean square over outputs, and the standard error.
 
-    `away` is (seeds, L, n, outputs). A bias that tends to its limit like 1/L has a square with a term in 1/L².
+    `away` is (seeds, L, n, outputs). Every seed gives the constant of a fit c + a/L + a'/L² + b/n to each output; the
+    square of the mean over seeds, less the variance of this mean, is an unbiased square.
     """
     x, y = (grid.ravel() for grid in np.meshgrid(1 / depths, 1 / widths, indexing="ij"))
-    weights = 1 / np.sqrt(y)  # the variance of a mean falls like 1/n
+    weights = 1 / np.sqrt(y)  # the variance of an output falls like 1/n
     design = np.stack([np.ones_like(x), x, x**2, y], axis=1) * weights[:, None]
-    generator = np.random.default_rng(0)
+    constants = (np.linalg.pinv(design)[0] * weights) @ away.reshape(len(away), len(x), -1)  # (seeds, outputs)
 
-    def constant(sample: Array) -> float:
-        squared = sample.mean(0) ** 2 - sample.var(0, ddof=1) / len(sample)
-        return float(np.linalg.lstsq(design, squared.mean(-1).ravel() * weights, rcond=None)[0][0])
+    def square(sample: Array) -> float:
+        return float(np.mean(sample.mean(0) ** 2 - sample.var(0, ddof=1) / len(sample)))
 
-    resampled = [constant(away[generator.integers(len(away), size=len(away))]) for _ in range(400)]
-    return constant(away), float(np.std(resampled, ddof=1))
+    # leave out one seed at a time
+    left_out = [square(np.delete(constants, seed, axis=0)) for seed in range(len(constants))]
+    count = len(constants)
+    return square(constants), float(np.std(left_out) * np.sqrt(count - 1))
 
 
 def _draw_dense(errors: dict[tuple[str, str], Array], gaps: Array, stages: tuple[int, ...],
@@ -206,12 +218,12 @@ def _draw_dense(errors: dict[tuple[str, str], Array], gaps: Array, stages: tuple
                 label = f"{w} networks to {'tied limit' if limit == 'tied' else 'Definition 1'}"
                 ax.errorbar(values, mean, 2 * error, color=colour, linestyle=line, marker=marker, markersize=4,
                             capsize=2, label=label)  # fmt: skip
-            ax.axhline(gaps[column], color="0.4", linestyle=":")
+            ax.axhline(gaps[column], color="0.4", linestyle=":", label="tied limit to Definition 1")
             fixed = f"L = {depths[-1]}" if row == 0 else f"n = {widths[-1]}"
             ax.set(yscale="log", xlabel=across, title=f"after {step} step{'s' * (step > 1)}, {fixed}")
             ax.set_xscale("log", base=2)
             if column == 0:
-                ax.set_ylabel("E |f − f̊|²")
+                ax.set_ylabel("mean-square distance of f")
     axes[0, 0].legend(frameon=False, fontsize="x-small")
     return figure
 
@@ -229,7 +241,7 @@ def rates_at_initialisation(scale: Scale) -> Section:
     wide = scale.pick((1024, 8192), (2048, 16384))
     for activation, sharp in SHARP.items():
         problem = large_steps(activation, steps=0, horizon=1.0)
-        deep = coupled_errors(problem, depths, wide[:1], (wide[1], deepest), replicates=scale.pick(5, 16))
+        deep = coupled_errors(problem, depths, wide[:1], (wide[1], deepest), replicates=scale.pick(6, 16))
         yield _known_error(activation, problem, deep)
         for quantity, expected in zip("hg", sharp, strict=True):
             law = deep.depth_law(quantity, 0)
@@ -285,15 +297,9 @@ def rates_in_training(scale: Scale) -> Section:
             for quantity in "hgf":
                 name = f"tanh, {weights}, k = {step}: error of {quantity}"
                 law = deep.depth_law(quantity, step, deep.reference[0])
-                yield at_least(
-                    f"{name} in depth, exponent of 1/L", law.depth_exponent, law.depth_error, 1.0, 0.5,
-                    law.depth_interval,
-                )  # fmt: skip
+                yield _exponent(f"{name} in depth", law, "depth", at_least, 1.0, 0.5)
                 law = wide.width_law(quantity, step, wide.reference[1])
-                yield at_least(
-                    f"{name} in width, exponent of 1/n", law.width_exponent, law.width_error, 1.0, 0.5,
-                    law.width_interval,
-                )  # fmt: skip
+                yield _exponent(f"{name} in width", law, "width", at_least, 1.0, 0.5)
         yield Table(deep.table(f"total error, {weights}"))
         yield Picture(
             f"rates_{weights}",
@@ -311,7 +317,7 @@ def _training_errors(
     depths, deepest, particles = scale.pick(((8, 16, 32), 128, 2048), ((8, 16, 32, 64), 256, 4096))
     deep = coupled_errors(
         problem, depths, (64, 256), (particles, deepest), steps=stages, backward_weights=weights,
-        replicates=scale.pick(4, 6),
+        replicates=scale.pick(6, 10),
     )  # fmt: skip
     wide = coupled_errors(
         problem, (4,), (64, 128, 256, 512), (4096, 8), steps=stages, backward_weights=weights,
@@ -331,9 +337,9 @@ def _relu_in_training(scale: Scale) -> Section:
             for quantity in "hg":
                 name = f"relu, {weights}, k = {step}: error of {quantity}"
                 law = deep.depth_law(quantity, step, deep.reference[0])
-                yield above(f"{name} in depth falls, exponent of 1/L", law.depth_exponent, law.depth_error, 0.0)
+                yield _exponent(f"{name} in depth falls", law, "depth", above, 0.0)
                 law = wide.width_law(quantity, step, wide.reference[1])
-                yield above(f"{name} in width falls, exponent of 1/n", law.width_exponent, law.width_error, 0.0)
+                yield _exponent(f"{name} in width falls", law, "width", above, 0.0)
 
 
 def draw_rates(deep: CoupledErrors, wide: CoupledErrors, stages: tuple[int, ...]) -> Figure:
@@ -351,28 +357,42 @@ def draw_rates(deep: CoupledErrors, wide: CoupledErrors, stages: tuple[int, ...]
 
 
 def intervals(scale: Scale) -> Section:
-    """The 95 % intervals of `flds.estimate_limit` contain the exact limit in 90 to 99 of 100 runs (identity)."""
+    """The 95 % intervals of `flds.estimate_limit` contain the exact limit in 90 to 99 of 100 runs (identity).
+
+    With one round of given size, and with a target for which rounds grow.
+    """
     runs = scale.pick(16, 100)
-    sizes = scale.pick({"particles": 500, "depth": 8, "replicates": 8}, {"particles": 1000, "depth": 8})
-    cases = (
-        (one_sample("identity", rate=0.2, steps=3), "one sample", "tied"),
-        (three_samples("identity", steps=3), "three samples", "independent"),
+    one_round = {"budget_seconds": 1e-3, "depth": 8} | scale.pick(
+        {"particles": 500, "replicates": 8}, {"particles": 1000, "replicates": 16}
     )
-    for problem, label, weights in cases[scale.pick(1, 0) :]:
-        found = coverage(runs, problem, weights, budget_seconds=1e-3, **sizes)
-        yield _covered(f"identity, {label}, {weights}: intervals that contain the limit, k = 1, 2, 3", found)
+    target = {"target_error": 0.02, "particles": 500, "depth": 4, "replicates": 8}
+    one, three = one_sample("identity", rate=0.2, steps=3), three_samples("identity", steps=3)
+    cases: tuple[tuple[str, flds.TrainingProblem, str, dict[str, Any]], ...] = (
+        ("three samples, independent, one round", three, "independent", one_round),
+        ("three samples, tied, half width 0.02", three, "tied", target),
+        ("one sample, tied, one round", one, "tied", one_round),
+    )
+    for label, problem, weights, options in cases[: scale.pick(1, 3)]:
+        found = coverage(runs, problem, weights, **options)
+        yield _covered(f"identity, {label}: intervals that contain the limit, k = 1, 2, 3", found)
 
 
 def _covered(name: str, found: Coverage) -> Claim:
-    """Compare the share of intervals, pooled over the outputs of a run, with 90 to 99 %."""
-    share = found.contained.mean(axis=(1, 2))  # of each run
-    mean, error = mean_and_error(share)
-    measured = f"{100 * mean:.1f} ± {100 * error:.1f} % of {found.runs} runs"
-    expected, needed = "90 to 99 %", ""
-    if not 0.9 - MARGIN * error <= mean <= 0.99 + MARGIN * error:
+    """Compare the shares of intervals that contain the limit with 90 to 99 %.
+
+    The worst output must not be below 90 % beyond chance; the mean over outputs decides if there are 100 runs.
+    """
+    from scipy.stats import binom, norm
+
+    share, worst = found.contained.mean(), int(found.inside.min())
+    measured = f"{100 * share:.1f} % of {found.runs} runs; single outputs {worst} to {int(found.inside.max())} runs"
+    blunt = bool(np.any(found.exact_error > 0.2 * found.half_width))
+    chance = binom.cdf(worst, found.runs, 0.9) * found.inside.size  # of so few, at 90 %, in any of the outputs
+    needed = ""
+    if chance < norm.sf(MARGIN):
         verdict = "refuted"
-    elif 0.9 <= mean <= 0.99 and MARGIN * error < 0.1:
+    elif found.runs >= 100 and 0.9 <= share <= 0.99 and not blunt:
         verdict = "confirmed"
     else:
-        verdict, needed = "undecided", "more runs would decide it"
-    return Claim(name, measured, expected, verdict, estimate=mean, error=error, needed=needed)
+        verdict, needed = "undecided", "the exact answer is too coarse" if blunt else "100 runs or more would decide it"
+    return Claim(name, measured, "90 to 99 %", verdict, estimate=float(share), needed=needed)

@@ -103,6 +103,8 @@ class PowerLaw:
         95 % bootstrap intervals of p and q over replicates.
     depth_error, width_error : float
         Bootstrap standard errors of p and q.
+    replicates : int
+        What they were estimated from.
     """
 
     depth_factor: float = np.nan
@@ -113,6 +115,7 @@ class PowerLaw:
     width_interval: tuple[float, float] = (np.nan, np.nan)
     depth_error: float = np.nan
     width_error: float = np.nan
+    replicates: int = 0
 
     def __str__(self) -> str:
         parts = []
@@ -319,18 +322,24 @@ def fit_power_laws(errors: Array, depth_gap: Array | None, width_gap: Array | No
     Returns
     -------
     PowerLaw
+        With NaN exponents and infinite errors if the mean of a resample is not positive.
     """
-    best = _fit(np.log(errors.mean(0)), depth_gap, width_gap, None)
-    generator = np.random.default_rng(0)
-    resampled = np.array([
-        _fit(np.log(errors[generator.integers(len(errors), size=len(errors))].mean(0)), depth_gap, width_gap, best)
-        for _ in range(_RESAMPLES)
-    ])  # fmt: skip
-    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
-    spread = resampled.std(axis=0, ddof=1)
+    from scipy.stats import t
+
+    count, generator = len(errors), np.random.default_rng(0)
+    means = errors.mean(0), *(errors[generator.integers(count, size=count)].mean(0) for _ in range(_RESAMPLES))
+    if min(mean.min() for mean in means) <= 0:  # an extrapolated error that is lost in noise has no power law
+        return PowerLaw(replicates=count, depth_error=np.inf, width_error=np.inf)
+    best = _fit(np.log(means[0]), depth_gap, width_gap, None)
+    resampled = np.array([_fit(np.log(mean), depth_gap, width_gap, best) for mean in means[1:]])
+    # resampling a few replicates misses a share 1/count of the variance, and that this is itself uncertain
+    wider = np.sqrt(count / (count - 1))
+    student = float(t.ppf(0.975, count - 1)) / 1.96
+    low, high = best + (np.percentile(resampled, [2.5, 97.5], axis=0) - best) * wider * student
+    spread = resampled.std(axis=0, ddof=1) * wider
     return PowerLaw(
         float(np.exp(best[0])), float(best[1]), float(np.exp(best[2])), float(best[3]),
-        (float(low[1]), float(high[1])), (float(low[3]), float(high[3])), float(spread[1]), float(spread[3]),
+        (float(low[1]), float(high[1])), (float(low[3]), float(high[3])), float(spread[1]), float(spread[3]), count,
     )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """One report of all validations: run the sections, print every line, write JSON, Markdown and pictures.
 
-The report in a folder is kept section by section: naming some runs these again and leaves the others as they are.
+The report in a folder is kept section by section, and each says at what scale and with which versions it was measured:
+naming some runs these again and leaves the others as they are, and a run that is interrupted leaves what it has not
+come to.
 """
 
 from __future__ import annotations
@@ -69,11 +71,12 @@ def validate(
     Raises
     ------
     ValueError
-        If a section is unknown, or the folder holds another report.json.
+        If a section is unknown, or the folder holds a report that is not ours.
     """
-    chosen = [checks.choice("section", name, tuple(SECTIONS)) for name in names] or list(SECTIONS)
+    named = [checks.choice("section", name, tuple(SECTIONS)) for name in dict.fromkeys(names)]
+    chosen = named or list(SECTIONS)
     scale = Scale("full" if full else "quick")
-    report = _read(out) if out is not None and len(chosen) < len(SECTIONS) else {}
+    report = _read(out) if out is not None else {}
     found: list[Claim] = []
     for name in chosen:
         start = time.perf_counter()
@@ -124,15 +127,17 @@ def holds(claims: Iterable[Claim]) -> bool:
 
 def _read(out: Path) -> dict[str, Any]:
     path = out / "report.json"
-    if not path.exists():
+    if not path.exists() and not (out / "report.md").exists():
         return {}
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        sections = dict(stored["sections"])
+        _markdown(sections)
         if stored["schema"] == _SCHEMA:
-            return dict(stored["sections"])
-    except (ValueError, KeyError, TypeError):
+            return sections
+    except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise ValueError(f"{str(path)!r} is not a report of flds; choose another folder")
+    raise ValueError(f"{str(out)!r} holds another report, or a damaged one; choose another folder")
 
 
 def _write(out: Path, sections: dict[str, Any]) -> None:
@@ -142,7 +147,7 @@ def _write(out: Path, sections: dict[str, Any]) -> None:
     texts = {"report.json": stored + "\n", "report.md": _markdown(ordered)}
     for name, text in texts.items():
         part = out / f".{name}.part"
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
         part.replace(out / name)
 
 

@@ -231,7 +231,7 @@ def learning_rates(request: Request) -> Drawing:
         )  # fmt: skip
         loss[i, j, k, s], accuracy[i, j, k, s] = _ends(run)
     request.say("finite networks done")
-    limit_ends = []
+    limit_ends, how = [], []
     for rate in rates:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a rate that diverges, or noise by law, is kept as it is
@@ -240,6 +240,7 @@ def learning_rates(request: Request) -> Drawing:
                 seed=request.seed, recorded_samples=range(train),
             )  # fmt: skip
         limit_ends.append(_ends(run))
+        how.append(f"{run.status}, by {run.settings['sampling']}")
         request.say(f"limit at rate {rate:.3g}: {run.status}")
     limit = np.array(limit_ends).T
     fields = {
@@ -253,7 +254,7 @@ def learning_rates(request: Request) -> Drawing:
     }
     _say_optima(request, rates, loss, accuracy, limit)
     figure = _draw_rates(rates, depths, widths, loss, accuracy, limit)
-    return Drawing(figure, fields, sizes | {"limit_depth": limit_depth})
+    return Drawing(figure, fields, sizes | {"limit_depth": limit_depth, "limit_runs": how})
 
 
 def _ends(run: flds.Solution) -> tuple[float, float]:
