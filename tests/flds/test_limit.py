@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scipy.stats import binom
 
 import flds
 from flds.dynamics import Network
-from flds.rounds import extrapolate
+from flds.rounds import _particle_error, extrapolate
 from tests.conftest import one_sample, three_samples
 from validation import closed_forms
 from validation.coverage import coverage, exact_limit
@@ -102,10 +103,42 @@ def test_a_target_is_met_with_more_particles():
 
 
 def test_depth_grows_where_its_error_matters():
-    problem = one_sample("identity", rate=0.1)
-    found = flds.estimate_limit(problem, target_error=0.02, particles=3000, depth=1, replicates=4)
-    assert found.settings["depth"] > 1
-    assert found.settings["depths"] == [found.settings["depth"] * m for m in (1, 2, 4)]
+    problem = one_sample("identity", rate=0.3)
+    found = flds.estimate_limit(problem, target_error=0.02, particles=3000, depth=2, replicates=4)
+    assert found.settings["depth"] > 2
+    assert found.settings["depths"] == [found.settings["depth"] // 2 * m for m in (1, 2, 4, 8)]
+
+
+def test_an_expansion_that_does_not_hold_yet_is_told():
+    """Growth by e^3 and more: at these depths |d| alone is ten times smaller than the error."""
+    base = three_samples("identity")
+    problem = flds.TrainingProblem(
+        base.x, base.y[:, 0], activation="identity", horizon=3.0, learning_rate=0.25, steps=3
+    )  # fmt: skip
+    exact, error = exact_limit(problem, "independent")
+    with pytest.warns(RuntimeWarning) as caught:
+        found = flds.estimate_limit(
+            problem, backward_weights="independent", budget_seconds=1e-3, particles=500, depth=8, replicates=4
+        )
+    messages = " ".join(str(warning.message) for warning in caught)
+    assert "depth 8 is too small for the intervals to be relied upon" in messages
+    # D sees at least half of what is missing
+    assert np.all(np.abs(found.outputs - exact) < 2 * found.outputs_half_width + error)
+
+
+def test_particle_error_compares_rounds_of_one_depth():
+    first = SimpleNamespace(particles=100, depth=8, estimate=np.ones((1, 1, 1)), standard_error=np.zeros((1, 1, 1)))
+    now, exact = np.full((1, 1, 1), 1.3), np.zeros((1, 1, 1))
+    # b/100 − b/400 = −0.3, so b/400 is a third of it
+    assert _particle_error([first], 400, 8, now, exact, 2.0) == pytest.approx(0.1)
+    assert _particle_error([first], 400, 16, now, exact, 2.0) == 0.0
+    assert _particle_error([first], 150, 8, now, exact, 2.0) == 0.0
+
+
+def test_nothing_is_left_to_narrow_without_training():
+    found = flds.estimate_limit(one_sample(steps=0), budget_seconds=60.0, **SMALL)
+    assert len(found.settings["rounds"]) == 1
+    np.testing.assert_allclose(found.outputs, 0.0, atol=1e-12)
 
 
 def test_a_budget_is_used_and_kept():
@@ -138,7 +171,7 @@ def test_diverged_training_keeps_what_is_finite():
 
 def test_notes_of_the_solver_are_carried_on():
     with pytest.warns(RuntimeWarning) as caught:
-        found = flds.estimate_limit(three_samples(), budget_seconds=1e-3, particles=10, depth=1, replicates=2)
+        found = flds.estimate_limit(three_samples(), budget_seconds=1e-3, particles=10, depth=2, replicates=2)
     assert found.settings["sampling"] == "law"
     assert "the run is sampled by law" in str(caught[0].message)
 
@@ -157,7 +190,7 @@ def interrupt_after(monkeypatch, calls: int) -> None:
 
 def test_an_interrupt_keeps_the_last_finished_round(monkeypatch):
     expected = small(one_sample()).outputs
-    interrupt_after(monkeypatch, calls=14)  # a round has 4 seeds, 3 depths and one update
+    interrupt_after(monkeypatch, calls=18)  # a round has 4 seeds, 4 depths and one update
     with pytest.warns(RuntimeWarning, match="interrupted in round 2; round 1 is reported"):
         found = flds.estimate_limit(one_sample(), target_error=1e-4, **SMALL)
     assert found.status == "interrupted"
@@ -224,6 +257,7 @@ def test_a_fresh_process_loads_what_was_saved(estimate, tmp_path):
         ({"budget_seconds": -1.0}, "budget_seconds must be a finite number above 0, got -1"),
         ({"replicates": 1}, "replicates must be at least 2, got 1"),
         ({"particles": 0}, "particles must be at least 1, got 0"),
+        ({"depth": 3}, "depth must be even, since half of it is trained as well, got 3"),
         ({"depth": 2.5}, "depth must be an integer, got 2.5"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),

@@ -13,7 +13,13 @@ from validation.claims import MARGIN, PAPER, Scale, above, against, at_least, ch
 
 @pytest.mark.parametrize(
     ("estimate", "error", "verdict"),
-    [(1.03, 0.01, "confirmed"), (1.05, 0.01, "refuted"), (1.05, 0.05, "undecided"), (1.5, 0.1, "refuted")],
+    [
+        (1.03, 0.01, "confirmed"),
+        (1.05, 0.01, "refuted"),
+        (1.05, 0.05, "undecided"),
+        (1.5, 0.1, "refuted"),
+        (1.07, 0.02, "undecided"),  # 1.15 is within the margin, and further from 1 than the resolution
+    ],
 )
 def test_equality(estimate, error, verdict):
     claim = equal("x", estimate, error, 1.0, resolution=0.1)
@@ -34,11 +40,15 @@ def test_slack_is_allowed_and_shown():
     assert claim.source == "paper F"
 
 
-def test_a_fit_that_failed_decides_nothing():
-    assert equal("x", math.nan, math.inf, 1.0, 0.1).verdict == "undecided"
-    assert above("x", math.nan, math.inf, 0.0).verdict == "undecided"
-    assert at_least("x", math.nan, math.inf, 1.0, 0.5, (math.nan, math.nan)).verdict == "undecided"
-    # but a number that is not one, without an error, is no measurement
+@pytest.mark.parametrize("error", [math.inf, math.nan])
+@pytest.mark.parametrize("estimate", [1.0, math.nan])
+def test_a_fit_that_failed_decides_nothing(estimate, error):
+    assert equal("x", estimate, error, 1.0, 0.1).verdict == "undecided"
+    assert above("x", estimate, error, 0.0).verdict == "undecided"
+    assert at_least("x", estimate, error, 1.0, 0.5, (math.nan, math.nan)).verdict == "undecided"
+
+
+def test_numbers_that_are_none_are_refuted():
     assert equal("x", math.nan, 0.1, 1.0, 0.1).verdict == "refuted"
     assert above("x", math.nan, 0.1, 0.0).verdict == "refuted"
 
@@ -72,6 +82,9 @@ def test_means_against_exact_answers():
     assert against("x", samples, 2.0).verdict == "confirmed"
     assert against("x", samples, 2.1).verdict == "refuted"
     assert against("x", samples[:4], 2.0, resolution=0.05).verdict == "undecided"
+    assert against("x", np.ones(5), 1.0).verdict == "undecided"  # a seed that is ignored
+    with pytest.raises(ValueError, match="resolution must exceed the slack of 0, got 0"):
+        against("x", samples, 0.0)
     mean, error = mean_and_error(samples)
     assert abs(mean - 2.0) < MARGIN * 0.1 / 20
     assert error == pytest.approx(0.005, rel=0.15)  # 1/sqrt(800) of it, four times

@@ -98,6 +98,25 @@ def test_bootstrap_intervals_cover():
     assert inside >= 50  # 57 expected; fewer has a probability of 5e-4 at 95 %, and bootstrap intervals are a bit short
 
 
+@pytest.mark.parametrize("replicates", [4, 8])
+def test_intervals_of_few_replicates_are_wider(replicates):
+    generator, x = np.random.default_rng(6), 1 / np.array([8.0, 16, 32, 64])
+    inside = 0
+    for _ in range(60):
+        errors = x[None, :, None] ** 1.2 * generator.gamma(4.0, 0.25, size=(replicates, 4, 1))
+        law = fit_power_laws(errors, x, None)
+        inside += law.depth_interval[0] < 1.2 < law.depth_interval[1]
+        assert law.replicates == replicates
+    assert inside >= 50  # as above
+
+
+def test_an_error_that_is_lost_in_noise_has_no_exponent():
+    errors = np.random.default_rng(7).standard_normal((6, 4, 1))
+    law = fit_power_laws(errors, 1 / np.array([8.0, 16, 32, 64]), None)
+    assert np.isnan(law.depth_exponent)
+    assert np.isinf(law.depth_error)
+
+
 def test_bad_arguments():
     problem = large_steps("tanh", steps=1)
     with pytest.raises(ValueError, match="reference must be wider and deeper than all networks"):

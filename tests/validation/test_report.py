@@ -67,12 +67,26 @@ def test_named_sections_are_run_again_and_the_others_kept(sections, tmp_path):
     assert stored["second"]["claims"][0]["measured"] == "full"
 
 
-@pytest.mark.parametrize("text", ["{}", "no JSON", '{"schema": "other"}'])
-def test_another_report_is_not_overwritten(sections, tmp_path, text):
+@pytest.mark.parametrize("text", [
+    "{}", "no JSON", '{"schema": "other"}', '{"schema": "flds.Report/1", "sections": {"first": {"title": "x"}}}'
+])  # fmt: skip
+@pytest.mark.parametrize("names", [(), ("first",)])
+def test_another_report_is_not_overwritten(sections, tmp_path, text, names):
     (tmp_path / "report.json").write_text(text)
-    with pytest.raises(ValueError, match="is not a report of flds; choose another folder"):
-        report.validate(["first"], out=tmp_path, say=lambda line: None)
+    with pytest.raises(ValueError, match="holds another report, or a damaged one; choose another folder"):
+        report.validate(names, out=tmp_path, say=lambda line: None)
     assert (tmp_path / "report.json").read_text() == text
+
+
+def test_a_page_of_somebody_else_is_not_overwritten(sections, tmp_path):
+    (tmp_path / "report.md").write_text("mine")
+    with pytest.raises(ValueError, match="holds another report"):
+        report.validate(out=tmp_path, say=lambda line: None)
+    assert (tmp_path / "report.md").read_text() == "mine"
+
+
+def test_sections_named_twice_are_run_once(sections, tmp_path):
+    assert len(report.validate(["first", "first"], say=lambda line: None)) == 1
 
 
 def test_command_line(sections, tmp_path, monkeypatch):
