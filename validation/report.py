@@ -21,14 +21,14 @@ from typing import Any
 import flds
 from solvers import checks
 from solvers.solution import library_versions
-from validation import engine, general_solver, limits
+from validation import convergence, engine, general_solver, limits
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
 
 SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "backward_weights": limits.backward_weights,
     "dense_networks": limits.dense_networks,
-    "rates_at_initialisation": limits.rates_at_initialisation,
-    "rates_in_training": limits.rates_in_training,
+    "rates_at_initialisation": convergence.rates_at_initialisation,
+    "rates_in_training": convergence.rates_in_training,
     "recursions": engine.recursions,
     "intervals": limits.intervals,
     "initialisation": engine.initialisation,

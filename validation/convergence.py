@@ -1,0 +1,154 @@
+"""How fast networks reach the limit: coupled errors in depth and width, untrained and in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import flds
+from validation import closed_forms
+from validation.claims import Claim, Picture, Scale, Section, Table, above, against, at_least, equal, margin_of
+from validation.problems import large_steps
+from validation.rates import CoupledErrors, PowerLaw, coupled_errors
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+WEIGHTS = ("tied", "independent")
+
+
+def exponent_of(name: str, law: PowerLaw, side: str, claim: Callable[..., Claim], *expected: Any, **rest: Any) -> Claim:
+    """State a claim on the exponent of a law in "depth" or in "width", with the margin of its replicates."""
+    exponent, error = getattr(law, f"{side}_exponent"), getattr(law, f"{side}_error")
+    if claim is at_least:
+        rest["interval"] = getattr(law, f"{side}_interval")
+    symbol = {"depth": "L", "width": "n"}[side]
+    return claim(
+        f"{name}, exponent of 1/{symbol}", exponent, error, *expected, margin=margin_of(law.replicates), **rest
+    )
+
+
+# Exponents of 1/L in the mean-square errors of h and g at initialisation; φ' is Lipschitz for tanh and jumps for relu.
+SHARP = {"identity": (2.0, 2.0), "tanh": (2.0, 1.0), "relu": (2.0, 0.5)}
+
+
+def rates_at_initialisation(scale: Scale) -> Section:
+    """Coupled errors of the untrained network in depth and in width, in both orders, against the sharp exponents.
+
+    Errors in depth are extrapolated to infinite width, where those of h are known exactly.
+    """
+    depths, deepest = scale.pick(((16, 32, 64), 512), ((16, 32, 64, 128), 1024))
+    wide = scale.pick((1024, 8192), (2048, 16384))
+    for activation, sharp in SHARP.items():
+        problem = large_steps(activation, steps=0, horizon=1.0)
+        deep = coupled_errors(problem, depths, wide[:1], (wide[1], deepest), replicates=scale.pick(6, 16))
+        yield _known_error(activation, problem, deep)
+        for quantity, expected in zip("hg", sharp, strict=True):
+            law = deep.depth_law(quantity, 0)
+            name = f"{activation}, k = 0: error of {quantity} in depth, L = {depths[0]} … {depths[-1]}"
+            # the next order of the error moves an exponent by about the coarsest step
+            yield exponent_of(name, law, "depth", equal, expected, 0.4, 1 / depths[0], "for the coarsest step")
+    for activation in scale.pick(("tanh",), ("tanh", "relu")):
+        problem = large_steps(activation, steps=0, horizon=1.0)
+        grid = coupled_errors(problem, (4,), (64, 128, 256, 512), (4096, 16), replicates=scale.pick(48, 400))
+        for quantity in "hgf":
+            for depth in (4, 16):
+                law = grid.width_law(quantity, 0, depth)
+                name = f"{activation}, k = 0: error of {quantity} in width, n = 64 … 512, L = {depth}"
+                yield exponent_of(name, law, "width", equal, 1.0, 0.5)
+        yield from _commute(activation, grid)
+
+
+def _known_error(activation: str, problem: flds.TrainingProblem, deep: CoupledErrors) -> Claim:
+    """The error of h at the coarsest depth, against its closed form at infinite width."""
+    depth, deepest = int(deep.depths[0]), deep.reference[1]
+    initial = float(np.mean(problem.x[problem.batches[0]] ** 2))
+    exact = closed_forms.feature_error(activation, initial, problem.horizon, depth, deepest)
+    relative = deep.depth_errors("h", 0)[:, 0] / exact
+    return against(
+        f"{activation}, k = 0: E|h^L − h^L*|² / its exact value at infinite width, L = {depth}, L* = {deepest}",
+        relative, 1.0, resolution=0.3,
+    )  # fmt: skip
+
+
+def _commute(activation: str, grid: CoupledErrors) -> Section:
+    """The limits in n and L can be taken in either order: the error in width hardly depends on the depth."""
+    for quantity in "hg":
+        errors = grid.in_width[quantity][:, 0]  # (replicates, L, n)
+        ratio = np.log(errors[:, -1].mean(0) / errors[:, 0].mean(0))
+        spread = np.std((errors[:, -1] / errors[:, -1].mean(0)) - (errors[:, 0] / errors[:, 0].mean(0)), axis=0, ddof=1)
+        error = float(np.mean(spread) / np.sqrt(len(errors)))  # widths share their noise, so they are not averaged
+        name = f"{activation}, k = 0: error of {quantity} in width at L = 16 / at L = 4, logarithm, mean over n"
+        yield equal(name, float(ratio.mean()), error, 0.0, 0.5, 0.25, "for the step at L = 4")
+
+
+def rates_in_training(scale: Scale) -> Section:
+    """Coupled errors in depth and width during training, each limit against its own networks."""
+    stages = scale.pick((1, 5), (1, 5, 20))
+    for weights in WEIGHTS:
+        deep, wide = _training_errors("tanh", weights, stages, scale)
+        for step in stages:
+            for quantity in "hgf":
+                name = f"tanh, {weights}, k = {step}: error of {quantity}"
+                law = deep.depth_law(quantity, step, deep.reference[0])
+                yield exponent_of(f"{name} in depth", law, "depth", at_least, 1.0, 0.5)
+                law = wide.width_law(quantity, step, wide.reference[1])
+                yield exponent_of(f"{name} in width", law, "width", at_least, 1.0, 0.5)
+        yield Table(deep.table(f"total error, {weights}"))
+        yield Picture(
+            f"rates_{weights}",
+            f"Mean-square error of h and g after training steps, {weights} weights, tanh: in depth against L* = "
+            f"{deep.reference[1]} and in width against N = {wide.reference[0]}, with fitted exponents.",
+            draw_rates(deep, wide, stages),
+        )  # fmt: skip
+    yield from _relu_in_training(scale)
+
+
+def _training_errors(
+    activation: str, weights: str, stages: tuple[int, ...], scale: Scale
+) -> tuple[CoupledErrors, CoupledErrors]:
+    problem = large_steps(activation, steps=stages[-1], horizon=1.0)
+    depths, deepest, particles = scale.pick(((8, 16, 32), 128, 2048), ((8, 16, 32, 64), 256, 4096))
+    deep = coupled_errors(
+        problem, depths, (64, 256), (particles, deepest), steps=stages, backward_weights=weights,
+        replicates=scale.pick(6, 8),
+    )  # fmt: skip
+    wide = coupled_errors(
+        problem, (4,), (64, 128, 256, 512), (4096, 8), steps=stages, backward_weights=weights,
+        replicates=scale.pick(20, 60),
+    )  # fmt: skip
+    return deep, wide
+
+
+def _relu_in_training(scale: Scale) -> Section:
+    """For relu φ' jumps and nothing is proved: exponents are stated, and claimed only to be positive."""
+    if scale.name == "quick":
+        return
+    stages = (1, 5, 20)
+    for weights in WEIGHTS:
+        deep, wide = _training_errors("relu", weights, stages, scale)
+        for step in stages:
+            for quantity in "hg":
+                name = f"relu, {weights}, k = {step}: error of {quantity}"
+                law = deep.depth_law(quantity, step, deep.reference[0])
+                yield exponent_of(f"{name} in depth falls", law, "depth", above, 0.0)
+                law = wide.width_law(quantity, step, wide.reference[1])
+                yield exponent_of(f"{name} in width falls", law, "width", above, 0.0)
+
+
+def draw_rates(deep: CoupledErrors, wide: CoupledErrors, stages: tuple[int, ...]) -> Figure:
+    """Errors of h and g, in depth (left) and in width (right), one row for each quantity and step."""
+    from matplotlib.figure import Figure
+
+    rows = [(quantity, step) for step in stages for quantity in "hg"]
+    figure = Figure(figsize=(7.5, 2.6 * len(rows)), layout="constrained")
+    for (quantity, step), axes in zip(rows, figure.subplots(len(rows), 2, squeeze=False), strict=True):
+        deep.plot_depth(quantity, step, axes[0])
+        wide.plot_width(quantity, step, axes[1])
+        for ax in axes:
+            ax.set_title(f"{quantity}, k = {step}", fontsize="medium")
+    return figure
