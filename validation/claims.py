@@ -111,20 +111,22 @@ def equal(
     margin : float
         In standard errors.
     """
-    if not resolution > slack:
-        raise ValueError(f"resolution must exceed the slack of {slack:g}, got {resolution:g}")
+    if not resolution > 0:
+        raise ValueError(f"resolution must be above 0, got {resolution:g}")
     distance = abs(estimate - expected)
     if not math.isfinite(error):
         verdict = "undecided"
     elif not distance <= slack + margin * error:
         verdict = "refuted"
     else:
-        verdict = "confirmed" if distance + margin * error <= resolution else "undecided"
+        decided = slack < resolution and distance + margin * error <= resolution
+        verdict = "confirmed" if decided else "undecided"
     digits = _digits(error)
     z = (estimate - expected) / error if error > 0 else 0.0
     measured = f"{estimate:.{digits}f} ± {error:.{digits}f} (z = {z:+.1f})"
     expected_text = f"{expected:.{digits}f}" + (f", to {slack:.2g} {note}".rstrip() if slack else "")
-    needed = _needed(margin * error / (resolution - slack)) if verdict == "undecided" else ""
+    needed = _needed(margin * error / (resolution - slack) if slack < resolution else math.inf)
+    needed = needed if verdict == "undecided" else ""
     return Claim(name, measured, expected_text, verdict, source, float(estimate), float(error), needed)
 
 
@@ -186,7 +188,7 @@ def mean_and_error(samples: Array) -> tuple[float, float]:
 def _needed(ratio: float) -> str:
     """An error falls like the root of the number of replicates."""
     if not math.isfinite(ratio):
-        return "more replicates are needed to measure it at all"
+        return "it takes a more accurate measurement to decide it at all"
     return f"about {max(2, math.ceil(ratio**2))} times as many replicates would decide it"
 
 

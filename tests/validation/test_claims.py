@@ -38,6 +38,8 @@ def test_slack_is_allowed_and_shown():
     assert "to 0.062 for the coarsest step" in claim.expected
     assert equal("x", 1.07, 0.001, 1.0, resolution=0.1, slack=0.0625).verdict == "refuted"
     assert claim.source == "paper F"
+    # a slack as large as what has to be excluded leaves nothing to confirm
+    assert equal("x", 1.0, 0.001, 1.0, resolution=0.1, slack=0.1).verdict == "undecided"
 
 
 @pytest.mark.parametrize("error", [math.inf, math.nan])
@@ -83,7 +85,7 @@ def test_means_against_exact_answers():
     assert against("x", samples, 2.1).verdict == "refuted"
     assert against("x", samples[:4], 2.0, resolution=0.05).verdict == "undecided"
     assert against("x", np.ones(5), 1.0).verdict == "undecided"  # a seed that is ignored
-    with pytest.raises(ValueError, match="resolution must exceed the slack of 0, got 0"):
+    with pytest.raises(ValueError, match="resolution must be above 0, got 0"):
         against("x", samples, 0.0)
     mean, error = mean_and_error(samples)
     assert abs(mean - 2.0) < MARGIN * 0.1 / 20
