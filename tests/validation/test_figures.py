@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 
 import flds
 from flds.cli import app
+from tests.flds.test_datasets import write_cifar
 from validation import closed_forms, figures
 from validation.figures import feature_learning
 
@@ -64,6 +65,17 @@ def test_learning_rates(tiny, tmp_path):
     assert lines[-1].startswith("best rate by test accuracy: limit ")
     # at 1000 training blows up: the loss is missing or beyond that of a network that outputs zero
     assert not found.limit_loss[2] < np.log(10)
+
+
+def test_the_papers_own_data(tiny, tmp_path, monkeypatch):
+    for name, count, seed in (("data_batch_1.bin", 60, 0), ("test_batch.bin", 30, 1)):
+        write_cifar(tmp_path, name, count, seed)
+    monkeypatch.chdir(tmp_path)
+    command = ["reproduce", "feature-learning/fig1", "--data", f"cifar10:{tmp_path}", "--out", "new/figures"]
+    done = RUNNER.invoke(app, command)
+    assert done.exit_code == 0, done.stdout
+    assert done.stdout.splitlines()[-1] == "new/figures/feature-learning-fig1.nc"
+    assert flds.load("new/figures/feature-learning-fig1.nc").settings["scale"] == "quick"
 
 
 def test_figures_are_listed_and_unknown_ones_refused(tmp_path):
