@@ -54,7 +54,7 @@ def rates_at_initialisation(scale: Scale) -> Section:
             yield exponent_of(name, law, "depth", equal, expected, 0.4, 1 / depths[0], "for the coarsest step")
     for activation in scale.pick(("tanh",), ("tanh", "relu")):
         problem = large_steps(activation, steps=0, horizon=1.0)
-        grid = coupled_errors(problem, (4,), (64, 128, 256, 512), (4096, 16), replicates=scale.pick(48, 400))
+        grid = coupled_errors(problem, (4,), (64, 128, 256, 512), (4096, 16), replicates=scale.pick(48, 300))
         for quantity in "hgf":
             for depth in (4, 16):
                 law = grid.width_law(quantity, 0, depth)
@@ -115,11 +115,11 @@ def _training_errors(
     depths, deepest, particles = scale.pick(((8, 16, 32), 128, 2048), ((8, 16, 32, 64), 256, 4096))
     deep = coupled_errors(
         problem, depths, (64, 256), (particles, deepest), steps=stages, backward_weights=weights,
-        replicates=scale.pick(6, 8),
+        replicates=6,
     )  # fmt: skip
     wide = coupled_errors(
         problem, (4,), (64, 128, 256, 512), (4096, 8), steps=stages, backward_weights=weights,
-        replicates=scale.pick(20, 60),
+        replicates=scale.pick(20, 40),
     )  # fmt: skip
     return deep, wide
 
@@ -128,7 +128,7 @@ def _relu_in_training(scale: Scale) -> Section:
     """For relu φ' jumps and nothing is proved: exponents are stated, and claimed only to be positive."""
     if scale.name == "quick":
         return
-    stages = (1, 5, 20)
+    stages = (1, 5)
     for weights in WEIGHTS:
         deep, wide = _training_errors("relu", weights, stages, scale)
         for step in stages:
