@@ -149,8 +149,7 @@ def validate(
     with _extra():
         from validation import report
     if list_sections:
-        for name, section in report.SECTIONS.items():
-            print(f"{name:24} {' '.join((section.__doc__ or '').split())}")
+        _list(report.titles())
         return
     _check_folder(out)
     try:
@@ -179,8 +178,7 @@ def reproduce(
 
     with _extra():
         if list_figures:
-            for name, description in figures.descriptions().items():
-                print(f"{name:24} {description}")
+            _list(figures.descriptions())
             return
         _check_folder(out)
         written = figures.reproduce(
@@ -202,6 +200,11 @@ def _extra() -> Iterator[None]:
         raise ValueError(
             f"this command needs {error.name}: install the extra with pip install 'flds[validation]'"
         ) from None
+
+
+def _list(descriptions: dict[str, str]) -> None:
+    for name, description in descriptions.items():
+        print(f"{name:24} {description}")
 
 
 def _say(line: str) -> None:

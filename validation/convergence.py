@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flds
+from flds.settings import BACKWARD_WEIGHTS as WEIGHTS
 from validation import closed_forms
 from validation.claims import Claim, Picture, Scale, Section, Table, above, against, at_least, equal, margin_of
 from validation.problems import large_steps
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
-WEIGHTS = ("tied", "independent")
 
 
 def exponent_of(name: str, law: PowerLaw, side: str, claim: Callable[..., Claim], *expected: Any, **rest: Any) -> Claim:

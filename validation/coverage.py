@@ -21,8 +21,6 @@ Array = NDArray[np.float64]
 
 # Depths that the exact dynamics are extrapolated from.
 _DEPTHS = (4, 8, 16, 32, 64)
-
-
 # Starting the processes takes as long as a few runs.
 _WORTH_PROCESSES = 40
 

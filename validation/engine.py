@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import flds
 from flds.dynamics import Network
+from flds.settings import BACKWARD_WEIGHTS as WEIGHTS
 from flds.settings import resolve
 from flds.solve import train
 from solvers.random import Address, Stream
@@ -21,7 +22,6 @@ from validation.claims import MARGIN, Claim, Scale, Section, above, against, che
 from validation.problems import one_sample, three_samples
 
 Array = NDArray[np.float64]
-WEIGHTS = ("tied", "independent")
 
 
 def sizes(scale: Scale) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flds
+from flds.settings import BACKWARD_WEIGHTS as WEIGHTS
 from validation import closed_forms
 from validation.claims import (
     MARGIN,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
-WEIGHTS = ("tied", "independent")
 
 
 def backward_weights(scale: Scale) -> Section:

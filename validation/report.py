@@ -95,7 +95,7 @@ def validate(
                     line.figure.savefig(out / f"{line.name}.png", dpi=150)
         found += claims
         report[name] = {
-            "title": " ".join((SECTIONS[name].__doc__ or name).split()),
+            "title": titles()[name],
             "scale": scale.name,
             "seconds": round(time.perf_counter() - start),
             "versions": {"flds": flds.__version__} | library_versions(),
@@ -106,6 +106,11 @@ def validate(
         if out is not None:
             _write(out, report)
     return found
+
+
+def titles() -> dict[str, str]:
+    """Return what each section shows, by name."""
+    return {name: " ".join((section.__doc__ or name).split()) for name, section in SECTIONS.items()}
 
 
 def summary(claims: Iterable[Claim]) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import flds
 from flds.plotting import BACKWARD, FORWARD, TEST, TRAINING
+from flds.settings import BACKWARD_WEIGHTS as WEIGHTS
 from solvers.random import replicate_seed
 from solvers.solution import Field
 from validation import closed_forms, networks
@@ -19,7 +20,6 @@ from validation.figures import Drawing, Request
 from validation.rates import CoupledErrors, coupled_errors
 
 Array = NDArray[np.float64]
-WEIGHTS = ("tied", "independent")
 
 
 # Sizes of a first look, and sizes like the paper's.
