@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,9 +180,9 @@ def at_least(name: str, estimate: float, error: float, bound: float, excluded: f
     return Claim(name, measured, expected, verdict, LIBRARY, float(estimate), float(error), needed)
 
 
-def mean_and_error(samples: Array) -> tuple[float, float]:
-    """Return the mean of independent samples and its standard error."""
-    return float(np.mean(samples)), float(np.std(samples, ddof=1) / np.sqrt(len(samples)))
+def mean_and_error(samples: Array) -> tuple[Any, Any]:
+    """Return the mean of independent samples along the first axis, and its standard error."""
+    return np.mean(samples, axis=0), np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples))
 
 
 def _needed(ratio: float) -> str:

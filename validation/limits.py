@@ -207,7 +207,7 @@ def _draw_dense(errors: dict[tuple[str, str], Array], gaps: Array, stages: tuple
             ax = axes[row, column]
             for (w, limit), (colour, line, marker) in styles.items():
                 found = errors[w, limit][:, -1, :, column] if row == 0 else errors[w, limit][:, :, -1, column]
-                mean, error = found.mean(0), found.std(0, ddof=1) / np.sqrt(len(found))
+                mean, error = mean_and_error(found)
                 label = f"{w} networks to {'tied limit' if limit == 'tied' else 'Definition 1'}"
                 ax.errorbar(values, mean, 2 * error, color=colour, linestyle=line, marker=marker, markersize=4,
                             capsize=2, label=label)  # fmt: skip

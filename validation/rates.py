@@ -22,6 +22,7 @@ from flds.settings import Options, resolve
 from flds.solve import train
 from solvers import checks
 from solvers.random import replicate_seed
+from validation.claims import mean_and_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -191,7 +192,7 @@ class CoupledErrors:
         for index, step in enumerate(self.steps):
             for quantity in QUANTITIES:
                 errors = self.total[quantity][:, index].reshape(len(self.total[quantity]), -1)
-                mean, error = errors.mean(0), errors.std(0, ddof=1) / np.sqrt(len(errors))
+                mean, error = mean_and_error(errors)
                 cells = (f"{m:.2e} ± {e:.0e}" for m, e in zip(mean, error, strict=True))
                 law = self.joint_law(quantity, int(step))
                 lines.append(f"| {quantity}, k = {step} | {law} | " + " | ".join(cells) + " |")
@@ -225,7 +226,7 @@ class CoupledErrors:
 
         shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(labels)))
         for errors, label, (factor, exponent), colour in zip(curves, labels, laws, shades, strict=True):
-            mean, error = errors.mean(0), errors.std(0, ddof=1) / np.sqrt(len(errors))
+            mean, error = mean_and_error(errors)
             ax.errorbar(levels, mean, 2 * error, fmt="o", markersize=3, color=colour,
                         label=f"{label}, exponent {-exponent:.2f}")  # fmt: skip
             ax.plot(levels, factor * (1 / levels - 1 / most) ** exponent, color=colour, linewidth=1)

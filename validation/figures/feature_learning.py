@@ -16,6 +16,7 @@ from flds.settings import BACKWARD_WEIGHTS as WEIGHTS
 from solvers.random import replicate_seed
 from solvers.solution import Field
 from validation import closed_forms, networks
+from validation.claims import mean_and_error
 from validation.figures import Drawing, Request
 from validation.rates import CoupledErrors, coupled_errors
 
@@ -64,11 +65,10 @@ def _problem(request: Request, train: int, test: int = 0, **options: Any) -> fld
 
 def _mean_band(ax: Axes, x: Array, runs: Array, **style: Any) -> None:
     """Draw the mean of runs, (runs, …), and, of two and more, a band of ± 2 standard errors."""
-    mean = runs.mean(0)
-    ax.plot(x, mean, **style)
+    ax.plot(x, runs.mean(0), **style)
     if len(runs) < 2:
         return
-    error = runs.std(0, ddof=1) / np.sqrt(len(runs))
+    mean, error = mean_and_error(runs)
     low = np.maximum(mean - 2 * error, mean / 10)  # axes are logarithmic
     ax.fill_between(x, low, mean + 2 * error, color=style["color"], alpha=0.2, linewidth=0)
 
