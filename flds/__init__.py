@@ -15,6 +15,20 @@ if TYPE_CHECKING:
     from flds.first_pass import solve_backward as solve_backward
     from flds.first_pass import solve_forward as solve_forward
     from flds.limit import estimate_limit as estimate_limit
+    from flds.mean_ode.attention import Attention as Attention
+    from flds.mean_ode.blocks import Block as Block
+    from flds.mean_ode.blocks import GatedLinearUnit as GatedLinearUnit
+    from flds.mean_ode.blocks import MatrixAfterActivation as MatrixAfterActivation
+    from flds.mean_ode.blocks import MatrixBeforeActivation as MatrixBeforeActivation
+    from flds.mean_ode.blocks import TwoLayerPerceptron as TwoLayerPerceptron
+    from flds.mean_ode.draws import draw_units as draw_units
+    from flds.mean_ode.follow import follow_units as follow_units
+    from flds.mean_ode.problem import MeanFieldProblem as MeanFieldProblem
+    from flds.mean_ode.regimes import Regime as Regime
+    from flds.mean_ode.regimes import residual_regime as residual_regime
+    from flds.mean_ode.solution import MeanFieldSolution as MeanFieldSolution
+    from flds.mean_ode.solve import solve_mean_ode as solve_mean_ode
+    from flds.mean_ode.solve import solve_tangent_ode as solve_tangent_ode
     from flds.problem import TrainingProblem as TrainingProblem
     from flds.settings import Options as Options
     from flds.solution import LimitEstimate as LimitEstimate
@@ -29,22 +43,36 @@ __version__ = "0.1.0"
 # Names load when first used, because numba, xarray and matplotlib take a second or more to import.
 _HOMES = {
     "Activation": "flds.activations",
+    "Attention": "flds.mean_ode.attention",
+    "Block": "flds.mean_ode.blocks",
     "CostEstimate": "flds.cost",
     "Dataset": "flds.datasets",
+    "GatedLinearUnit": "flds.mean_ode.blocks",
     "LimitEstimate": "flds.solution",
+    "MatrixAfterActivation": "flds.mean_ode.blocks",
+    "MatrixBeforeActivation": "flds.mean_ode.blocks",
+    "MeanFieldProblem": "flds.mean_ode.problem",
+    "MeanFieldSolution": "flds.mean_ode.solution",
     "Options": "flds.settings",
+    "Regime": "flds.mean_ode.regimes",
     "Solution": "flds.solution",
     "TrainingProblem": "flds.problem",
+    "TwoLayerPerceptron": "flds.mean_ode.blocks",
+    "draw_units": "flds.mean_ode.draws",
     "estimate_cost": "flds.solve",
     "estimate_limit": "flds.limit",
+    "follow_units": "flds.mean_ode.follow",
     "load": "flds.solution",
     "load_cifar10": "flds.datasets",
     "load_digits": "flds.datasets",
     "load_npz": "flds.datasets",
+    "residual_regime": "flds.mean_ode.regimes",
     "simulate_resnet": "flds.solve",
     "solve_backward": "flds.first_pass",
     "solve_flds": "flds.solve",
     "solve_forward": "flds.first_pass",
+    "solve_mean_ode": "flds.mean_ode.solve",
+    "solve_tangent_ode": "flds.mean_ode.solve",
 }
 
 __all__ = sorted(_HOMES)

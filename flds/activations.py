@@ -28,32 +28,55 @@ class Activation:
         functions or functions compiled by Numba that take arrays. They may run on several threads.
     name : str
         How the activation is called in results.
+    second_derivative : callable, optional
+        φ'', which tangent ODEs need.
 
     Raises
     ------
     TypeError
         If one of them is not callable.
     ValueError
-        If one of them changes the shape or gives non-finite values on [-3, 3], or if `derivative`
-        differs from the central difference of `value` there.
+        If one of them changes the shape or gives non-finite values on [-3, 3], or if a derivative differs
+        there from the central difference of what it is the derivative of.
     """
 
     value: Elementwise
     derivative: Elementwise
     name: str = "custom"
+    second_derivative: Elementwise | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise TypeError(f"name must be a string, got {self.name!r}")
+        self._check_derivative("derivative", "value")
+        if self.second_derivative is not None:
+            self._check_derivative("second_derivative", "derivative")
+
+    def with_slope(self, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return φ(x) and φ'(x) in new arrays, from one evaluation where one gives both."""
+        if self.value is np.tanh:
+            value = np.tanh(x)
+            slope = value * value
+            return value, np.subtract(1.0, slope, out=slope)
+        return self.value(x), np.array(self.derivative(x))
+
+    def curvature(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return φ''(x); raises ValueError if it was not given."""
+        if self.second_derivative is None:
+            raise ValueError(f"the tangent ODE needs the second_derivative of the activation {self.name!r}")
+        return self.second_derivative(x)
+
+    def _check_derivative(self, label: str, of: str) -> None:
+        """Compare one function with the central difference of another."""
         x = np.linspace(-3.0, 3.0, 41) + 0.0123  # off the kinks that people place at round numbers
-        derivative = self._checked("derivative", x)
+        derivative = self._checked(label, x)
         # the step balances truncation step² against rounding eps/step in the precision of the values
-        step = float(np.finfo(self._checked("value", x).dtype).eps) ** (1 / 3)
-        slope = (self._checked("value", x + step) - self._checked("value", x - step)) / (2 * step)
+        step = float(np.finfo(self._checked(of, x).dtype).eps) ** (1 / 3)
+        slope = (self._checked(of, x + step) - self._checked(of, x - step)) / (2 * step)
         wrong = np.abs(slope - derivative) > 100 * step**2 * (1 + np.abs(slope))
         if np.any(wrong):
             at = x[np.argmax(wrong)]
-            raise ValueError(f"derivative must be the derivative of value, but differs from it at x = {at:.4g}")
+            raise ValueError(f"{label} must be the derivative of {of}, but differs from it at x = {at:.4g}")
 
     def _checked(self, label: str, x: NDArray[np.float64]) -> NDArray[Any]:
         function = getattr(self, label)
@@ -132,18 +155,47 @@ def _silu_derivative(x: NDArray[Any]) -> NDArray[Any]:
     return s * (1.0 + x * (1.0 - s))
 
 
-_DEFINITIONS: dict[str, tuple[Elementwise, Elementwise]] = {
-    "identity": (_identity, np.ones_like),
-    "tanh": (np.tanh, _tanh_derivative),
-    "relu": (_relu, _step),
-    "gelu": (_gelu, _gelu_derivative),
-    "erf": (_erf, _erf_derivative),
-    "softplus": (_softplus, _sigmoid),
-    "silu": (_silu, _silu_derivative),
-    "sin": (np.sin, np.cos),
+def _tanh_curvature(x: NDArray[Any]) -> NDArray[Any]:
+    t = np.tanh(x)
+    return -2.0 * t * (1.0 - t * t)
+
+
+def _gelu_curvature(x: NDArray[Any]) -> NDArray[Any]:
+    return (2.0 - x * x) * _gauss(x)
+
+
+def _erf_curvature(x: NDArray[Any]) -> NDArray[Any]:
+    return -2.0 * x * _erf_derivative(x)
+
+
+def _softplus_curvature(x: NDArray[Any]) -> NDArray[Any]:
+    s = _sigmoid(x)
+    return s * (1.0 - s)
+
+
+def _silu_curvature(x: NDArray[Any]) -> NDArray[Any]:
+    s = _sigmoid(x)
+    return s * (1.0 - s) * (2.0 + x * (1.0 - 2.0 * s))
+
+
+def _negative_sine(x: NDArray[Any]) -> NDArray[Any]:
+    return -np.sin(x)
+
+
+_DEFINITIONS: dict[str, tuple[Elementwise, Elementwise, Elementwise]] = {
+    "identity": (_identity, np.ones_like, np.zeros_like),
+    "tanh": (np.tanh, _tanh_derivative, _tanh_curvature),
+    "relu": (_relu, _step, np.zeros_like),
+    "gelu": (_gelu, _gelu_derivative, _gelu_curvature),
+    "erf": (_erf, _erf_derivative, _erf_curvature),
+    "softplus": (_softplus, _sigmoid, _softplus_curvature),
+    "silu": (_silu, _silu_derivative, _silu_curvature),
+    "sin": (np.sin, np.cos, _negative_sine),
 }
 
-ACTIVATIONS: dict[str, Activation] = {name: Activation(*pair, name) for name, pair in _DEFINITIONS.items()}
+ACTIVATIONS: dict[str, Activation] = {
+    name: Activation(value, derivative, name, second) for name, (value, derivative, second) in _DEFINITIONS.items()
+}
 
 
 def get_activation(activation: str | Activation) -> Activation:

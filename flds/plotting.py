@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from flds.mean_ode.solution import MeanFieldSolution
     from flds.solution import Solution
 
 # Okabe and Ito's palette, told apart with any colour vision.
@@ -131,6 +132,31 @@ def overview(solution: Solution) -> Figure:
     plot_rank(solution, axes[2])
     plot_variance(solution, "feature_variance", axes[3])
     plot_variance(solution, "gradient_variance", axes[4])
+    return figure
+
+
+def mean_field_overview(solution: MeanFieldSolution) -> Figure:
+    """Return a figure with the loss against the step and the travel of the units over depth."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
+    _text(axes[2], solution.summary().splitlines())
+    if not len(solution.steps):
+        for ax in axes[:2]:
+            ax.axis("off")
+        return figure
+    _curve(axes[0], solution.steps, solution, "loss", color=TRAINING, label="training")
+    if "test_loss" in solution.fields:
+        _curve(axes[0], solution.steps, solution, "test_loss", color=TEST, label="test")
+    axes[0].set(xlabel="training step", ylabel="loss", title="Loss", yscale="log")
+    axes[0].legend(frameon=False)
+    names = [name for name in solution.fields if name.startswith("travel_") and not name.endswith("_standard_error")]
+    for name in names:
+        axes[1].plot(solution.depth_grid, getattr(solution, name)[-1], label=name.removeprefix("travel_"))
+    axes[1].set(xlabel="depth s", ylabel="root mean square", title=f"Travel after {solution.steps[-1]} steps")
+    axes[1].set_ylim(bottom=0)
+    axes[1].legend(frameon=False)
     return figure
 
 

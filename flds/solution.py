@@ -137,6 +137,8 @@ def load(path: str | os.PathLike[str]) -> solvers.solution.Solution:
     ValueError
         If the file is not a results file of this library, or is damaged.
     """
+    import flds.mean_ode.solution  # noqa: F401  its files are to be known
+
     return solvers.solution.load(path)
 
 

@@ -164,8 +164,8 @@ def load(path: str | os.PathLike[str]) -> Solution:
     raise ValueError(f"{str(path)!r} is not a results file of flds: it names no known schema")
 
 
-def _kinds() -> list[type[Solution]]:
-    return [Solution, *Solution.__subclasses__()]
+def _kinds(base: type[Solution] = Solution) -> list[type[Solution]]:
+    return [base, *(kind for child in base.__subclasses__() for kind in _kinds(child))]
 
 
 def _umask() -> int:

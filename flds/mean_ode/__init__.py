@@ -1,0 +1,1 @@
+"""The Neural Mean ODE of paper H: blocks, problem, solvers and regimes."""

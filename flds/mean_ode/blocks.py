@@ -1,0 +1,277 @@
+"""Residual units φ(h, z) of paper H with their derivatives: perceptrons, gated linear units, single matrices.
+
+A block works on many units at once. States h and covectors b are (rows, D) arrays, one row for every sample (and
+token); parameters z are dictionaries of arrays (*shape, units), units last. Everything returned for states is a sum
+over units; everything returned for parameters is a sum over rows.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flds.activations import Activation, get_activation
+
+Array = NDArray[np.float64]
+Parameters = dict[str, Array]
+
+
+class Block(ABC):
+    """A residual unit φ(h, z) and its derivatives; subclass it to define one's own.
+
+    `D1` and `D2` are the derivatives in h and in z. `validation.check_block` compares a block's derivatives with
+    differences of its values.
+
+    Attributes
+    ----------
+    name : str
+        How the block is called in results.
+    flipped : tuple of str
+        Parameters whose common change of sign changes that of φ, for draws in antithetic pairs.
+    tokenwise : bool
+        Whether rows are independent of each other. If not, states are (samples, tokens, D).
+    """
+
+    name: str
+    flipped: tuple[str, ...] = ()
+    tokenwise: ClassVar[bool] = True
+
+    @abstractmethod
+    def shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each parameter of one unit, by name."""
+
+    @abstractmethod
+    def deviations(self, dimension: int) -> dict[str, float]:
+        """Return the default standard deviation of the entries of each parameter."""
+
+    @abstractmethod
+    def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
+        """Return the default learning rate of each parameter."""
+
+    @abstractmethod
+    def value(self, h: Array, z: Parameters) -> Array:
+        """Return Σ_j φ(h, z_j), in the shape of h."""
+
+    @abstractmethod
+    def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
+        """Return Σ_j D1φ(h, z_j)ᵀ b, in the shape of h, and D2φ(h, z_j)ᵀ b for every unit, in the shapes of z."""
+
+    def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
+        """Return Σ_j D2φ(h, z_j) change_j, in the shape of h; only the tangent ODE needs it."""
+        raise NotImplementedError(f"the block {self.name!r} has no method tangent, which the tangent ODE needs")
+
+    def pull_tangent(self, h: Array, b: Array, z: Parameters, change: Parameters) -> tuple[Array, Parameters]:
+        """Return Σ_j D1 ⟨b, D2φ(h, z_j) change_j⟩, in the shape of h, and D2φ(h, z_j)ᵀ b as `pull` does."""
+        raise NotImplementedError(f"the block {self.name!r} has no method pull_tangent, which the tangent ODE needs")
+
+
+class TwoLayerPerceptron(Block):
+    """φ(h, (u, v)) = v ρ(u·h/D), H-(2) and H-(24).
+
+    Parameters
+    ----------
+    activation : str or Activation
+        ρ; the tangent ODE needs its second derivative.
+    """
+
+    name = "two_layer_perceptron"
+    flipped = ("v",)
+
+    def __init__(self, activation: str | Activation = "tanh") -> None:
+        self.rho = get_activation(activation)
+
+    def shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
+        return {"u": (dimension,), "v": (dimension,)}
+
+    def deviations(self, dimension: int) -> dict[str, float]:
+        return {"u": math.sqrt(dimension), "v": math.sqrt(dimension)}
+
+    def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
+        """η_u = D min(1, D/σ_v²) and η_v = D: contributions of u and v are balanced (H Theorem 3)."""
+        spread = deviations["v"] ** 2
+        return {"u": dimension * min(1.0, dimension / spread if spread else 1.0), "v": float(dimension)}
+
+    def value(self, h: Array, z: Parameters) -> Array:
+        return self.rho.value(h @ z["u"] / h.shape[1]) @ z["v"].T
+
+    def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
+        rho, slope = self.rho.with_slope((h / h.shape[1]) @ z["u"])
+        slope *= (b / h.shape[1]) @ z["v"]
+        return slope @ z["u"].T, {"u": h.T @ slope, "v": b.T @ rho}
+
+    def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
+        rho, slope = self.rho.with_slope((h / h.shape[1]) @ z["u"])
+        slope *= (h / h.shape[1]) @ change["u"]
+        return rho @ change["v"].T + slope @ z["v"].T
+
+    def pull_tangent(self, h: Array, b: Array, z: Parameters, change: Parameters) -> tuple[Array, Parameters]:
+        scaled = h / h.shape[1]
+        inside = scaled @ z["u"]
+        rho, slope = self.rho.with_slope(inside)
+        readout = (b / h.shape[1]) @ z["v"]
+        bent = slope * ((b / h.shape[1]) @ change["v"])
+        bent += self.rho.curvature(inside) * (scaled @ change["u"]) * readout
+        slope *= readout
+        return bent @ z["u"].T + slope @ change["u"].T, {"u": h.T @ slope, "v": b.T @ rho}
+
+
+class GatedLinearUnit(Block):
+    """φ(h, (u, w, v)) = v ρ(w·h/D) (u·h/D).
+
+    Parameters
+    ----------
+    activation : str or Activation
+        ρ of the gate; the tangent ODE needs its second derivative.
+    """
+
+    name = "gated_linear_unit"
+    flipped = ("v",)
+
+    def __init__(self, activation: str | Activation = "silu") -> None:
+        self.rho = get_activation(activation)
+
+    def shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
+        return {"u": (dimension,), "w": (dimension,), "v": (dimension,)}
+
+    def deviations(self, dimension: int) -> dict[str, float]:
+        return dict.fromkeys(("u", "w", "v"), math.sqrt(dimension))
+
+    def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
+        inner = TwoLayerPerceptron.rates(self, dimension, deviations)["u"]  # type: ignore[arg-type]
+        return {"u": inner, "w": inner, "v": float(dimension)}
+
+    def value(self, h: Array, z: Parameters) -> Array:
+        scaled = h / h.shape[1]
+        return (self.rho.value(scaled @ z["w"]) * (scaled @ z["u"])) @ z["v"].T
+
+    def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
+        scaled = h / h.shape[1]
+        linear, (gate, slope) = scaled @ z["u"], self.rho.with_slope(scaled @ z["w"])
+        readout = (b / h.shape[1]) @ z["v"]
+        through, opening = readout * gate, readout * linear * slope
+        back = through @ z["u"].T + opening @ z["w"].T
+        return back, {"u": h.T @ through, "w": h.T @ opening, "v": b.T @ (linear * gate)}
+
+    def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
+        scaled = h / h.shape[1]
+        linear, (gate, slope) = scaled @ z["u"], self.rho.with_slope(scaled @ z["w"])
+        bent = (scaled @ change["u"]) * gate + linear * slope * (scaled @ change["w"])
+        return (linear * gate) @ change["v"].T + bent @ z["v"].T
+
+    def pull_tangent(self, h: Array, b: Array, z: Parameters, change: Parameters) -> tuple[Array, Parameters]:
+        scaled, inside = h / h.shape[1], h @ z["w"] / h.shape[1]
+        linear, (gate, slope) = scaled @ z["u"], self.rho.with_slope(inside)
+        readout, readout_change = (b / h.shape[1]) @ z["v"], (b / h.shape[1]) @ change["v"]
+        linear_change, inside_change = scaled @ change["u"], scaled @ change["w"]
+        through, opening = readout * gate, readout * linear * slope
+        through_change = readout_change * gate + readout * slope * inside_change
+        opening_change = (readout_change * linear + readout * linear_change) * slope
+        opening_change += readout * linear * self.rho.curvature(inside) * inside_change
+        back = through_change @ z["u"].T + through @ change["u"].T
+        back += opening_change @ z["w"].T + opening @ change["w"].T
+        return back, {"u": h.T @ through, "w": h.T @ opening, "v": b.T @ (linear * gate)}
+
+
+class MatrixAfterActivation(Block):
+    """φ(h, W) = W ρ(h): linear in W, so that the Mean ODE and the tangent ODE agree.
+
+    Parameters
+    ----------
+    activation : str or Activation
+        ρ.
+    """
+
+    name = "matrix_after_activation"
+    flipped = ("W",)
+
+    def __init__(self, activation: str | Activation = "tanh") -> None:
+        self.rho = get_activation(activation)
+
+    def shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
+        return {"W": (dimension, dimension)}
+
+    def deviations(self, dimension: int) -> dict[str, float]:
+        return {"W": 1 / math.sqrt(dimension)}
+
+    def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
+        return {"W": 1.0}
+
+    def value(self, h: Array, z: Parameters) -> Array:
+        return self.rho.value(h) @ z["W"].sum(axis=-1).T
+
+    def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
+        rho, slope = self.rho.with_slope(h)
+        gradient = np.broadcast_to((b.T @ rho)[..., None], z["W"].shape)
+        return slope * (b @ z["W"].sum(axis=-1)), {"W": gradient}
+
+    def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
+        return self.value(h, change)
+
+    def pull_tangent(self, h: Array, b: Array, z: Parameters, change: Parameters) -> tuple[Array, Parameters]:
+        return self.pull(h, b, change)
+
+
+class MatrixBeforeActivation(Block):
+    """φ(h, W) = ρ(W h), with W held as (input, output, units).
+
+    If ρ is not odd, E φ(h, W_0) is not zero and there is no tangent ODE (H § 2.1).
+
+    Parameters
+    ----------
+    activation : str or Activation
+        ρ; the tangent ODE needs its second derivative.
+    """
+
+    name = "matrix_before_activation"
+
+    def __init__(self, activation: str | Activation = "tanh") -> None:
+        self.rho = get_activation(activation)
+        points = np.linspace(0.1, 3, 7)
+        self.flipped = ("W",) if np.allclose(self.rho.value(points), -self.rho.value(-points), atol=1e-12) else ()
+
+    def shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
+        return {"W": (dimension, dimension)}
+
+    def deviations(self, dimension: int) -> dict[str, float]:
+        return {"W": 1 / math.sqrt(dimension)}
+
+    def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
+        return {"W": 1.0}
+
+    def value(self, h: Array, z: Parameters) -> Array:
+        return self.rho.value(_apply(h, z["W"])).sum(axis=-1)
+
+    def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
+        slope = self.rho.with_slope(_apply(h, z["W"]))[1]
+        slope *= b[..., None]
+        return _apply_transposed(slope, z["W"]), {"W": _outer(h, slope)}
+
+    def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
+        return (self.rho.with_slope(_apply(h, z["W"]))[1] * _apply(h, change["W"])).sum(axis=-1)
+
+    def pull_tangent(self, h: Array, b: Array, z: Parameters, change: Parameters) -> tuple[Array, Parameters]:
+        inside = _apply(h, z["W"])
+        bent = self.rho.curvature(inside) * _apply(h, change["W"])
+        bent *= b[..., None]
+        slope = self.rho.with_slope(inside)[1]
+        slope *= b[..., None]
+        return _apply_transposed(bent, z["W"]) + _apply_transposed(slope, change["W"]), {"W": _outer(h, slope)}
+
+
+def _apply(h: Array, matrices: Array) -> Array:
+    """Return h times every matrix: (rows, D) and (D, E, units) to (rows, E, units)."""
+    return (h @ matrices.reshape(len(matrices), -1)).reshape(len(h), *matrices.shape[1:])
+
+
+def _apply_transposed(values: Array, matrices: Array) -> Array:
+    """Return the sum over units of values times the transposed matrices, (rows, D)."""
+    return values.reshape(len(values), -1) @ matrices.reshape(len(matrices), -1).T
+
+
+def _outer(h: Array, values: Array) -> Array:
+    """Return Σ over rows of h ⊗ values, (D, E, units)."""
+    return (h.T @ values.reshape(len(h), -1)).reshape(h.shape[1], *values.shape[1:])

@@ -1,0 +1,83 @@
+"""Initial units of every depth node: independent, or spread evenly over the law by a scrambled Sobol sequence."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from flds.mean_ode.blocks import Array, Block, Parameters
+from flds.mean_ode.problem import MeanFieldProblem
+
+SAMPLINGS = ("sobol", "iid")
+# As many coordinates as scipy's direction numbers have.
+_MOST_COORDINATES = 21_201
+_BITS = 30
+
+
+def draw_units(problem: MeanFieldProblem, nodes: int, units: int, seed: int, sampling: str) -> list[Parameters]:
+    """Draw the initial parameters of `units` units at each of `nodes` depth nodes.
+
+    With "sobol", all nodes of a block share one scrambled sequence, a stretch of it each, so that the average over
+    depth is taken over one even set of points; units come in pairs of opposite φ where the law is symmetric.
+
+    Parameters
+    ----------
+    problem : MeanFieldProblem
+        Supplies blocks and laws.
+    nodes, units : int
+        Number of depth nodes, and of units at each.
+    seed : int
+        Seed of the draws.
+    sampling : str
+        "sobol" or "iid".
+
+    Returns
+    -------
+    list of dict
+        For each block, arrays (nodes, *shape, units) by name.
+
+    Raises
+    ------
+    ValueError
+        If a unit has more numbers than there are Sobol coordinates.
+    """
+    seeds = np.random.SeedSequence(seed).spawn(len(problem.blocks))
+    uniforms = []
+    for block, shapes, child in zip(problem.blocks, problem.shapes, seeds, strict=True):
+        numbers = sum(math.prod(shape) for shape in shapes.values())
+        generator = np.random.default_rng(child)
+        if sampling == "iid":
+            uniforms.append(generator.random((nodes, numbers, units)))
+            continue
+        paired = problem.symmetric(block)
+        drawn = -(-units // 2) if paired else units
+        points = _sobol(nodes * drawn, numbers, generator).reshape(nodes, drawn, numbers).swapaxes(1, 2)
+        if paired:
+            points = np.concatenate([points, _reflect(points, block, shapes)], axis=2)[..., :units]
+        uniforms.append(points)
+    return problem.initial(uniforms)
+
+
+def _sobol(count: int, coordinates: int, generator: np.random.Generator) -> Array:
+    """Return `count` points of (0, 1)^coordinates."""
+    from scipy.stats import qmc
+
+    if coordinates > _MOST_COORDINATES:
+        raise ValueError(
+            f'sampling must be "iid" for units of more than {_MOST_COORDINATES} numbers, got {coordinates}'
+        )
+    sequence = qmc.Sobol(coordinates, bits=_BITS, seed=generator)
+    points = sequence.random_base2(math.ceil(math.log2(max(count, 2))))[:count]
+    return np.asarray(points + 0.5**_BITS / 2)  # the middle of the cell, never 0
+
+
+def _reflect(points: Array, block: Block, shapes: dict[str, tuple[int, ...]]) -> Array:
+    """Change p to 1 − p for the numbers of the flipped parameters."""
+    reflected, first = points.copy(), 0
+    for name, shape in shapes.items():
+        count = math.prod(shape)
+        if name in block.flipped:
+            reflected[:, first : first + count] = 1 - points[:, first : first + count]
+        first += count
+    return reflected

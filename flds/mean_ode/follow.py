@@ -1,0 +1,68 @@
+"""Single units that follow the limit: the coupling between a finite network and the Mean ODE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from flds.mean_ode.blocks import Parameters
+from flds.mean_ode.problem import MeanFieldProblem
+from solvers import checks
+
+if TYPE_CHECKING:
+    from flds.mean_ode.solution import MeanFieldSolution
+
+
+def follow_units(
+    problem: MeanFieldProblem, solution: MeanFieldSolution, units: list[Parameters], depths: ArrayLike
+) -> list[Parameters]:
+    """Move units by the gradients of the limit, H-(14) or H-(20), which they do not influence.
+
+    Started from the initial units of a finite network at s = (ℓ−1)/L, they are the Z_k^{jℓ}(s) that Theorems 1 and 2
+    of paper H compare its units with.
+
+    Parameters
+    ----------
+    problem : MeanFieldProblem
+        What was trained.
+    solution : MeanFieldSolution
+        Its solution, with ``record_features=True`` and ``record_every=1``.
+    units : list of dict
+        For each block, initial parameters (depths, *shape, units) by name.
+    depths : (depths,) array
+        s of the units, in [0, 1].
+
+    Returns
+    -------
+    list of dict
+        Z_K, or ζ_K for the tangent ODE, in the shapes of `units`.
+
+    Raises
+    ------
+    ValueError
+        If the solution lacks features at every step, or a depth lies outside [0, 1].
+    """
+    from scipy.interpolate import CubicSpline
+
+    if "features" not in solution.fields or len(solution.steps) != solution.steps[-1] + 1:
+        raise ValueError("solution must have features at every step: solve with record_features=True, record_every=1")
+    places = np.asarray(checks.finite("depths", depths), np.float64)
+    if places.ndim != 1 or places.min() < 0 or places.max() > 1:
+        raise ValueError(f"depths must be a list of numbers in [0, 1], got {depths!r}")
+    tangent = solution.settings["solver"] == "solve_tangent_ode"
+    moved = [{name: np.zeros_like(a) if tangent else np.array(a) for name, a in z.items()} for z in units]
+    factor = 1.0 if tangent else 1 / problem.alpha
+    rows = problem.x.size // problem.dimension
+    for step in solution.steps[:-1]:
+        h = CubicSpline(solution.depth_grid, solution.features[step])(places)
+        b = CubicSpline(solution.depth_grid, solution.covectors[step])(places)
+        for block, start, z in zip(problem.blocks, units, moved, strict=True):
+            shape = (-1, problem.dimension) if block.tokenwise else problem.x.shape
+            for layer in range(len(places)):
+                at = {name: (start if tangent else z)[name][layer] for name in z}
+                gradient = block.pull(h[layer].reshape(shape), b[layer].reshape(shape), at)[1]
+                for name, change in gradient.items():
+                    z[name][layer] -= problem.rates[name] * factor / rows * change
+    return moved

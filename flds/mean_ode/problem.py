@@ -1,0 +1,320 @@
+"""What is trained in the Neural Mean ODE: data, blocks, initial laws, learning rates and loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flds.activations import Activation
+from flds.mean_ode.attention import Attention
+from flds.mean_ode.blocks import (
+    Block,
+    GatedLinearUnit,
+    MatrixAfterActivation,
+    MatrixBeforeActivation,
+    Parameters,
+    TwoLayerPerceptron,
+)
+from solvers import checks
+
+Array = NDArray[np.float64]
+Quantile = Callable[[Array], Array]
+
+_BLOCKS: dict[str, Callable[[str | Activation], tuple[Block, ...]]] = {
+    "two_layer_perceptron": lambda rho: (TwoLayerPerceptron(rho),),
+    "gated_linear_unit": lambda rho: (GatedLinearUnit(rho),),
+    "matrix_after_activation": lambda rho: (MatrixAfterActivation(rho),),
+    "matrix_before_activation": lambda rho: (MatrixBeforeActivation(rho),),
+    "attention": lambda rho: (Attention(),),
+    "transformer": lambda rho: (TwoLayerPerceptron(rho), Attention()),
+}
+BLOCKS = tuple(_BLOCKS)
+LOSSES = ("squared", "cross_entropy")
+
+
+@dataclass(frozen=True, eq=False)
+class MeanFieldProblem:
+    """A ResNet whose residual branches are averages of units, and the gradient descent that trains it (paper H).
+
+    h_ℓ = h_{ℓ-1} + α/(LM) Σ_j φ(h_{ℓ-1}, z^{jℓ}), H-(1); the limit L → ∞ is the Neural Mean ODE, whatever M.
+
+    Parameters
+    ----------
+    inputs : (samples, D) or (samples, tokens, D) array
+        h(0) = x. With `embedding`, (…, d) arrays or integer tokens (samples, tokens).
+    targets : (samples, outputs) or (samples, tokens, outputs) array
+        In the shape of the outputs for the loss "squared"; class indices, (samples,) or (samples, tokens), for
+        "cross_entropy".
+    block : str, Block or tuple of Block
+        two_layer_perceptron, gated_linear_unit, matrix_after_activation (W ρ(h)), matrix_before_activation (ρ(W h)),
+        attention, transformer (perceptron and attention), or blocks of one's own, whose fields are added.
+    activation : str or Activation
+        ρ of named blocks.
+    alpha : float
+        α, the branch multiplier of H-(10); learning rates are divided by α², H-(11).
+    sigma_u, sigma_v : float, optional
+        Standard deviations of the entries of the parameters "u" and "v"; default √D.
+    deviations : dict, optional
+        Standard deviations by parameter name, for other blocks.
+    learning_rates : float, dict or (η_u, η_v), optional
+        One for all parameters, or by name; default the block's own, for perceptrons η_u = D min(1, D/σ_v²), η_v = D.
+    steps : int
+        K, the number of updates.
+    loss : str
+        "squared" ‖f−y‖²/(2 outputs), or "cross_entropy"; the mean over samples and tokens.
+    embedding : (d, D) array, optional
+        W_E, fixed: h(0) = x W_E, or the rows named by integer tokens.
+    unembedding : (D, outputs) array, optional
+        W_U, fixed: f = h(1) W_U; without it f = h(1).
+    initial_laws : dict, optional
+        Quantile functions by parameter name, of mean 0 and variance 1, from (0, 1) to the line; default Gaussian.
+    test_inputs, test_targets : arrays, optional
+        Samples that are evaluated and not trained on.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument breaks the rules above; the message names it.
+
+    References
+    ----------
+    Paper H: Chizat, "The Hidden Width of Deep ResNets", eqs. (1), (5), (10)–(14), (24), (25).
+    """
+
+    inputs: ArrayLike
+    targets: ArrayLike
+    block: str | Block | tuple[Block, ...] = "two_layer_perceptron"
+    activation: str | Activation = "tanh"
+    alpha: float = 1.0
+    sigma_u: float | None = None
+    sigma_v: float | None = None
+    deviations: Mapping[str, float] | None = None
+    learning_rates: float | Mapping[str, float] | tuple[float, float] | None = None
+    steps: int = 100
+    loss: str = "squared"
+    embedding: ArrayLike | None = None
+    unembedding: ArrayLike | None = None
+    initial_laws: Mapping[str, Quantile] | None = None
+    test_inputs: ArrayLike | None = None
+    test_targets: ArrayLike | None = None
+    blocks: tuple[Block, ...] = field(init=False, repr=False)
+    x: Array = field(init=False, repr=False)
+    y: NDArray[Any] = field(init=False, repr=False)
+    test_x: Array = field(init=False, repr=False)
+    test_y: NDArray[Any] = field(init=False, repr=False)
+    laws: dict[str, Quantile] = field(init=False, repr=False)
+    scales: dict[str, float] = field(init=False, repr=False)
+    rates: dict[str, float] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        checks.choice("loss", self.loss, LOSSES)
+        self._set("alpha", checks.positive_number("alpha", self.alpha))
+        self._set("steps", checks.positive_integer("steps", self.steps, smallest=0))
+        self._set("blocks", self._checked_blocks())
+        for name in ("embedding", "unembedding"):
+            given = getattr(self, name)
+            if given is not None:
+                self._set(name, checks.matrix(name, given))
+        self._set("x", self._embedded("inputs", self.inputs))
+        if not all(block.tokenwise for block in self.blocks) and self.x.ndim != 3:
+            raise ValueError(f"inputs must have shape (samples, tokens, D) for attention, got {self.x.shape}")
+        unembedding = self.unembedding
+        if unembedding is not None and len(np.asarray(unembedding)) != self.dimension:
+            raise ValueError(f"unembedding must have D = {self.dimension} rows, got {np.shape(unembedding)}")
+        self._set("y", self._checked_targets("targets", self.targets, self.x))
+        if (self.test_inputs is None) != (self.test_targets is None):
+            raise ValueError("test_inputs and test_targets must be given together, got only one of them")
+        tested = self.test_inputs is not None
+        self._set("test_x", self._embedded("test_inputs", self.test_inputs) if tested else self.x[:0])
+        if self.test_x.shape[1:] != self.x.shape[1:]:
+            raise ValueError(f"test_inputs must have the shape of inputs past the first, {self.x.shape[1:]}, "
+                             f"got {self.test_x.shape[1:]}")  # fmt: skip
+        self._set(
+            "test_y", self._checked_targets("test_targets", self.test_targets, self.test_x) if tested else self.y[:0]
+        )
+        self._set("laws", self._named("initial_laws", self.initial_laws or {}, _checked_law))
+        self._set("scales", self._checked_scales())
+        self._set("rates", self._checked_rates())
+
+    @property
+    def samples(self) -> int:
+        """Number of training samples n."""
+        return len(self.x)
+
+    @property
+    def dimension(self) -> int:
+        """Embedding dimension D."""
+        return int(self.x.shape[-1])
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs for every sample (and token)."""
+        return self.dimension if self.unembedding is None else int(np.shape(self.unembedding)[1])
+
+    @property
+    def shapes(self) -> list[dict[str, tuple[int, ...]]]:
+        """Shapes of the parameters of a unit, by name, for each block."""
+        return [block.shapes(self.dimension) for block in self.blocks]
+
+    def read(self, h: Array) -> Array:
+        """Return the outputs f of states h(1)."""
+        return h if self.unembedding is None else np.asarray(h @ self.unembedding)
+
+    def losses(self, outputs: Array, targets: NDArray[Any]) -> Array:
+        """Return the loss of each sample (and token)."""
+        if self.loss == "squared":
+            return np.asarray(((outputs - targets) ** 2).sum(axis=-1) / (2 * self.outputs))
+        shifted = outputs - outputs.max(axis=-1, keepdims=True)
+        chosen = np.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
+        return np.asarray(np.log(np.exp(shifted).sum(axis=-1)) - chosen)
+
+    def loss_gradient(self, h: Array) -> Array:
+        """Return ∇loss with respect to h(1) of every training sample (and token), in the shape of h."""
+        outputs = self.read(h)
+        if self.loss == "squared":
+            slope = (outputs - self.y) / self.outputs
+        else:
+            powers = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+            slope = powers / powers.sum(axis=-1, keepdims=True)
+            np.put_along_axis(
+                slope, self.y[..., None], np.take_along_axis(slope, self.y[..., None], axis=-1) - 1.0, axis=-1
+            )
+        return slope if self.unembedding is None else np.asarray(slope @ np.asarray(self.unembedding).T)
+
+    def initial(self, uniforms: list[Array]) -> list[Parameters]:
+        """Turn uniform draws into initial parameters.
+
+        Parameters
+        ----------
+        uniforms : list of (..., numbers, units) arrays
+            One for each block, with as many numbers as a unit has.
+
+        Returns
+        -------
+        list of dict
+            For each block, arrays (..., *shape, units) by name.
+        """
+        drawn = []
+        for shapes, values in zip(self.shapes, uniforms, strict=True):
+            parameters, first = {}, 0
+            for name, shape in shapes.items():
+                count = math.prod(shape)
+                part = self.laws.get(name, _gaussian)(values[..., first : first + count, :])
+                parameters[name] = self.scales[name] * part.reshape(*values.shape[:-2], *shape, values.shape[-1])
+                first += count
+            drawn.append(parameters)
+        return drawn
+
+    def symmetric(self, block: Block) -> bool:
+        """Whether changing the sign of the block's `flipped` parameters changes that of φ and not the law."""
+        grid = np.linspace(0.05, 0.95, 19)
+        laws = [self.laws.get(name, _gaussian) for name in block.flipped]
+        return bool(laws) and all(np.allclose(law(grid), -law(1 - grid), atol=1e-9) for law in laws)
+
+    def _set(self, name: str, value: Any) -> None:
+        if isinstance(value, np.ndarray) and value.flags.writeable:
+            value = value.copy()
+            value.flags.writeable = False
+        object.__setattr__(self, name, value)
+
+    def _checked_blocks(self) -> tuple[Block, ...]:
+        if isinstance(self.block, str):
+            return _BLOCKS[checks.choice("block", self.block, BLOCKS)](self.activation)
+        blocks = self.block if isinstance(self.block, tuple) else (self.block,)
+        if not blocks or not all(isinstance(block, Block) for block in blocks):
+            raise TypeError(
+                f"block must be a name ({', '.join(BLOCKS)}), a Block or a tuple of them, got {self.block!r}"
+            )
+        return blocks
+
+    def _embedded(self, name: str, inputs: Any) -> Array:
+        values = checks.finite(name, inputs)
+        if self.embedding is None:
+            if values.ndim not in (2, 3):
+                raise ValueError(f"{name} must have shape (samples, D) or (samples, tokens, D), got {values.shape}")
+            return np.ascontiguousarray(values, np.float64)
+        embedding = np.asarray(self.embedding)
+        if values.dtype.kind in "iu" and values.ndim == 2:
+            if values.min() < 0 or values.max() >= len(embedding):
+                raise ValueError(f"{name} must be tokens from 0 to {len(embedding) - 1}, the rows of embedding, "
+                                 f"got {values.min()} to {values.max()}")  # fmt: skip
+            return np.asarray(embedding[values])
+        if values.ndim not in (2, 3) or values.shape[-1] != len(embedding):
+            raise ValueError(f"{name} must be integer tokens (samples, tokens) or end in the {len(embedding)} rows of "
+                             f"embedding, got shape {values.shape}")  # fmt: skip
+        return np.asarray(values @ embedding)
+
+    def _checked_targets(self, name: str, targets: Any, x: Array) -> NDArray[Any]:
+        values = checks.finite(name, targets)
+        expected = (*x.shape[:-1], self.outputs) if self.loss == "squared" else x.shape[:-1]
+        if values.shape != expected:
+            raise ValueError(f"{name} must have shape {expected} for the loss {self.loss!r}, got {values.shape}")
+        if self.loss == "squared":
+            return np.asarray(values, np.float64)
+        if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= self.outputs:
+            raise ValueError(f"{name} must be class indices from 0 to {self.outputs - 1}, got {values.dtype} from "
+                             f"{values.min()} to {values.max()}")  # fmt: skip
+        return np.asarray(values, np.int64)
+
+    def _named(self, label: str, given: Mapping[str, Any], check: Callable[[str, Any], Any]) -> dict[str, Any]:
+        """Check values by parameter name; unknown names are errors."""
+        known = [name for shapes in self.shapes for name in shapes]
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{label} must be a dictionary by parameter name ({', '.join(known)}), got {given!r}")
+        for name in given:
+            if name not in known:
+                raise ValueError(f"{label} must name parameters of the block ({', '.join(known)}), got {name!r}")
+        return {name: check(f"{label}[{name!r}]", value) for name, value in given.items()}
+
+    def _checked_scales(self) -> dict[str, float]:
+        given = dict(self.deviations or {})
+        for name, value in (("u", self.sigma_u), ("v", self.sigma_v)):
+            if value is not None:
+                if not any(name in shapes for shapes in self.shapes):
+                    raise ValueError(f"sigma_{name} needs a block with a parameter {name!r}; use deviations instead")
+                given[name] = value
+        checked = self._named("deviations", given, lambda label, v: checks.positive_number(label, v, zero=True))
+        return {
+            name: value for block in self.blocks for name, value in block.deviations(self.dimension).items()
+        } | checked
+
+    def _checked_rates(self) -> dict[str, float]:
+        rates = {
+            name: value for block in self.blocks for name, value in block.rates(self.dimension, self.scales).items()
+        }
+        given = self.learning_rates
+        if given is None:
+            return rates
+        if isinstance(given, (tuple, list)):
+            if len(given) != 2 or set(rates) != {"u", "v"}:
+                raise ValueError(f"learning_rates must be a pair (η_u, η_v) only for perceptrons, got {given!r}; "
+                                 "give a number or a dictionary by parameter name")  # fmt: skip
+            given = {"u": given[0], "v": given[1]}
+        elif not isinstance(given, Mapping):
+            given = dict.fromkeys(rates, given)
+        return rates | self._named("learning_rates", given, lambda name, v: checks.positive_number(name, v, zero=True))
+
+
+def _gaussian(uniforms: Array) -> Array:
+    from scipy.special import ndtri
+
+    return np.asarray(ndtri(uniforms))
+
+
+def _checked_law(name: str, law: Any) -> Quantile:
+    """Refuse what is not a quantile function of mean 0 and variance 1."""
+    if not callable(law):
+        raise TypeError(f"{name} must be a quantile function from (0, 1) to the line, got {law!r}")
+    grid = (np.arange(100_000) + 0.5) / 100_000
+    values = np.asarray(law(grid), np.float64)
+    if values.shape != grid.shape or not np.all(np.isfinite(values)) or np.any(np.diff(values) < 0):
+        raise ValueError(f"{name} must be an increasing, finite function of arrays on (0, 1)")
+    # the midpoint rule misses tails of order 1e-3 of the variance at this many points
+    if abs(values.mean()) > 1e-3 or abs(values.var() - 1) > 1e-2:
+        raise ValueError(f"{name} must have mean 0 and variance 1, got {values.mean():.3g} and {values.var():.3g}")
+    return law  # type: ignore[no-any-return]

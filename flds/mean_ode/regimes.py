@@ -1,0 +1,131 @@
+"""The phase diagram of paper H for ResNets of two-layer perceptrons: which regime a configuration lies in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from solvers import checks
+
+# Regimes meet where scales agree up to a factor that the theory leaves open; within this one they count as equal.
+_SAME_SCALE = 3.0
+# What paper H read off its experiments: Fig. 2a for the depth, Fig. 5a for the fluctuation, Fig. 5b for the travel.
+DEPTH_ERROR = 0.15
+FLUCTUATION = (0.3, 0.05, 0.4)
+TRAVEL = 3.0
+
+
+@dataclass(frozen=True)
+class Regime:
+    """Where a ResNet of two-layer perceptrons lies in the phase diagram of paper H, Fig. 4.
+
+    Attributes
+    ----------
+    name : str
+        "semi-complete" (σ_v ≪ √D), "complete" (σ_v ~ √D), "lazy ODE" (√D ≪ σ_v ≪ √(LM)) or "beyond the ODE"
+        (σ_v ≳ √(LM), where fluctuations do not vanish).
+    alpha : float
+        σ_v/√D.
+    depth_error : float
+        Predicted root mean square error of the outputs from finite depth, 0.15/L.
+    sampling_error : float
+        Predicted fluctuation of the outputs, (0.3 α √D + 0.05 √D + 0.4)/√(LM), H-(30) with the constants of Fig. 5a.
+    travel : float
+        Predicted root mean square travel of input weights after training, 3 min(1, 1/α), Fig. 5b.
+    first_travel : float
+        Its scale in the first step, min(α, 1/α), Theorem 3 (iii).
+    residual_scale, recommended_residual_scale : float
+        σ_v/(LM), and √D/(LM), the one scale of complete feature learning.
+    recommended_rates : (float, float)
+        (η_u, η_v) = (D min(1, D/σ_v²), D) for this σ_v; multiplied by LM they are the rates of the raw gradient, H-(25).
+    advice : tuple of str
+        What the theory says against this configuration, a sentence each.
+    """
+
+    name: str
+    alpha: float
+    depth_error: float
+    sampling_error: float
+    travel: float
+    first_travel: float
+    residual_scale: float
+    recommended_residual_scale: float
+    recommended_rates: tuple[float, float]
+    advice: tuple[str, ...]
+
+
+def residual_regime(
+    dimension: int, depth: int, hidden_width: int, *, sigma_u: float | None = None, sigma_v: float | None = None,
+    learning_rates: tuple[float, float] | None = None,
+) -> Regime:  # fmt: skip
+    """Locate h_ℓ = h_{ℓ-1} + 1/(LM) Σ_j v_j ρ(u_j·h_{ℓ-1}/D), H-(24), in the phase diagram.
+
+    Parameters
+    ----------
+    dimension, depth, hidden_width : int
+        D, L and M.
+    sigma_u, sigma_v : float, optional
+        Standard deviations of the entries of u and v; default √D.
+    learning_rates : (η_u, η_v), optional
+        Default the recommended ones.
+
+    Returns
+    -------
+    Regime
+        Name, predicted errors, recommended scale and rates, and advice.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a size is not a positive integer, or a scale or rate is not a number of at least zero.
+
+    References
+    ----------
+    Paper H, § 4, Theorems 3 and 4, Figs. 4 and 5.
+    """
+    dimension = checks.positive_integer("dimension", dimension)
+    effective = checks.positive_integer("depth", depth) * checks.positive_integer("hidden_width", hidden_width)
+    root = math.sqrt(dimension)
+    spread_u = root if sigma_u is None else checks.positive_number("sigma_u", sigma_u, zero=True)
+    spread_v = root if sigma_v is None else checks.positive_number("sigma_v", sigma_v, zero=True)
+    alpha = spread_v / root
+    if spread_v >= math.sqrt(effective):
+        name = "beyond the ODE"
+    elif alpha > _SAME_SCALE:
+        name = "lazy ODE"
+    else:
+        name = "complete" if alpha >= 1 / _SAME_SCALE else "semi-complete"
+    rates = (dimension * min(1.0, dimension / spread_v**2 if spread_v else 1.0), float(dimension))
+    a, b, c = FLUCTUATION
+    return Regime(
+        name=name, alpha=alpha, depth_error=DEPTH_ERROR / depth,
+        sampling_error=(a * alpha * root + b * root + c) / math.sqrt(effective),
+        travel=TRAVEL * min(1.0, 1 / alpha if alpha else 1.0), first_travel=min(alpha, 1 / alpha) if alpha else 0.0,
+        residual_scale=spread_v / effective, recommended_residual_scale=root / effective, recommended_rates=rates,
+        advice=tuple(_advice(name, dimension, effective, spread_u, learning_rates, rates)),
+    )  # fmt: skip
+
+
+def _advice(
+    name: str, dimension: int, effective: int, spread_u: float, given: tuple[float, float] | None,
+    rates: tuple[float, float],
+) -> list[str]:  # fmt: skip
+    root, lines = math.sqrt(dimension), []
+    if name in ("lazy ODE", "beyond the ODE"):
+        lines.append(f"features hardly move: lower σ_v to √D = {root:.3g}")
+    if name == "beyond the ODE":
+        lines.append("fluctuations of the initial pass do not vanish: raise L or M, or lower σ_v")
+    if name == "semi-complete":
+        lines.append(f"units end as a function of u alone: raise σ_v to √D = {root:.3g} for more diverse features")
+    if effective < _SAME_SCALE * dimension:
+        lines.append(f"LM = {effective} is not large against D = {dimension}: the limit is not a good description")
+    if not 1 / _SAME_SCALE <= spread_u / root <= _SAME_SCALE:
+        lines.append(
+            f"preactivations are of order {spread_u / root:.2g} and should be of order 1: σ_u = √D = {root:.3g}"
+        )
+    for label, rate, recommended in zip(("η_u", "η_v"), given or rates, rates, strict=True):
+        checks.positive_number(f"learning rate {label}", rate, zero=True)
+        if not recommended / _SAME_SCALE <= rate <= recommended * _SAME_SCALE:
+            side = "small" if rate < recommended else "large"
+            lines.append(f"{label} = {rate:.3g} is {side} against the balanced rate {recommended:.3g}")
+    return lines

@@ -1,0 +1,139 @@
+"""The solution of a Mean ODE problem, and how records become one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from flds.mean_ode.blocks import Array
+from flds.mean_ode.problem import MeanFieldProblem
+from flds.solution import Solution
+from solvers.solution import Field, average_replicates, library_versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from flds.mean_ode.solve import MeanSettings, Run
+
+
+@dataclass(repr=False, eq=False)
+class MeanFieldSolution(Solution):
+    """Solution of `solve_mean_ode` or `solve_tangent_ode`.
+
+    Fields (read as attributes; those that were not produced raise AttributeError):
+
+    steps : (records,) int
+        Recorded steps, from 0 to K.
+    depth_grid : (nodes,)
+        s at the nodes, from 0 to 1.
+    outputs : (records, samples[, tokens], outputs)
+        f before update k on the training samples; `test_outputs` likewise.
+    loss : (records,)
+        Mean over samples and tokens; `test_loss` likewise.
+    travel_<name> : (records, nodes)
+        √E‖Z_k(s) − Z_0‖² over √(numbers of Z), for each parameter; of ζ for the tangent ODE.
+    features, covectors : (records, nodes, samples[, tokens], D)
+        h and b at the nodes, with ``record_features=True``.
+    inputs, targets : arrays
+        Of the problem, embedded.
+    replicate_outputs : (replicates, records, samples[, tokens], outputs)
+        Outputs of each replicate, where there are several; other fields are then means, and
+        ``<field>_standard_error`` their standard errors.
+    outputs_depth_error : (records, samples[, tokens], outputs)
+        Estimated error of finite depth, with ``depth_error=True``.
+    """
+
+    schema: ClassVar[str] = "flds.MeanFieldSolution/1"
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the loss against the step and the travel over depth; save to `path` if given."""
+        from flds.plotting import mean_field_overview
+
+        figure = mean_field_overview(self)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
+
+    def summary(self) -> str:
+        """Return what was run and what came out, in a few lines."""
+        settings, problem = self.settings, self.extra["problem"]
+        lines = [
+            f"solver     {settings['solver']}, {' and '.join(problem['block'])}, alpha {problem['alpha']:g}",
+            f"method     {settings['units']} units at {settings['depth'] + 1} nodes, {settings['sampling']} draws, "
+            f"{settings['dtype']}, seed {self.seed}, replicates {settings['replicates_completed']}",
+        ]
+        if len(self.steps):
+            lines.append(f"step       {self.steps[-1]} of {problem['steps']}")
+            lines.append(f"training   {problem['loss']} loss {self.loss[-1]:.4g} on {self.outputs.shape[1]} samples")
+            if "test_loss" in self.fields:
+                lines.append(f"test       loss {self.test_loss[-1]:.4g} on {self.test_outputs.shape[1]} samples")
+            names = [name.removeprefix("travel_") for name in self.fields if name.startswith("travel_")]
+            names = [name for name in names if not name.endswith("_standard_error")]
+            travel = ", ".join(f"{name} {getattr(self, f'travel_{name}')[-1].mean():.3g}" for name in names)
+            lines.append(f"travel     {travel} (root mean square, mean over depth)")
+            if "outputs_depth_error" in self.fields:
+                lines.append(f"depth      error of outputs at most {self.outputs_depth_error.max():.2g}")
+        lines += [f"time       {self.timings['solve']:.1f} s", f"status     {self.status}"]
+        return "\n".join(lines + [f"note       {note}" for note in self.notes])
+
+
+def assemble(
+    problem: MeanFieldProblem, settings: MeanSettings, solver: str, runs: list[Run], depth_error: Array | None,
+    status: str, timings: dict[str, float],
+) -> MeanFieldSolution:  # fmt: skip
+    """Turn records into a Solution; replicates become means and standard errors."""
+    count = min(len(run.records) for run in runs)
+    parts = [_fields(problem, run, count) for run in runs]
+    averaged = tuple(name for name in parts[0] if name not in ("steps", "depth_grid", "inputs", "targets"))
+    fields = average_replicates(parts, averaged)
+    outputs = fields["outputs"]
+    if len(parts) > 1:
+        values = np.stack([part["outputs"].values for part in parts])
+        fields["replicate_outputs"] = Field(("replicate", *outputs.dims), values, "network outputs of each replicate")
+    if depth_error is not None:
+        fields["outputs_depth_error"] = Field(outputs.dims, depth_error, "estimated error of finite depth of outputs")
+    described = {
+        "block": [block.name for block in problem.blocks], "alpha": problem.alpha, "loss": problem.loss,
+        "deviations": problem.scales, "learning_rates": problem.rates, "steps": problem.steps,
+        "dimension": problem.dimension,
+    }  # fmt: skip
+    saved = {"solver": solver} | asdict(settings) | {"replicates_completed": len(parts)}
+    return MeanFieldSolution(
+        fields=fields, status=status, timings=timings, seed=settings.seed, settings=saved,
+        versions=library_versions(), extra={"problem": described},
+    )  # fmt: skip
+
+
+def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]:
+    records = run.records[:count]
+    tokens = ("token",) if problem.x.ndim == 3 else ()
+    nodes = np.linspace(0.0, 1.0, len(next(iter(records[0].travel.values()))) if records else 0)
+    fields = {
+        "steps": Field(("record",), np.array([record.step for record in records], np.int64), "training step"),
+        "depth_grid": Field(("node",), nodes, "depth s"),
+        "inputs": Field(("sample", *tokens, "dimension"), problem.x, "states at depth 0"),
+        "targets": Field(("sample", *tokens, "output")[: problem.y.ndim], problem.y, "training targets"),
+    }
+    groups = (("", "sample", problem.y, "training"), ("test_", "test_sample", problem.test_y, "test"))
+    for prefix, dim, targets, label in groups:
+        if not len(targets):
+            continue
+        values = [getattr(record, f"{prefix}outputs") for record in records]
+        shape = (0, *targets.shape[: 1 + len(tokens)], problem.outputs)
+        outputs = np.array(values, np.float64) if values else np.empty(shape)
+        dims = ("record", dim, *tokens, "output")
+        fields[f"{prefix}outputs"] = Field(dims, outputs, f"network outputs on {label} samples")
+        loss = np.array([problem.losses(one, targets).mean() for one in outputs])
+        fields[f"{prefix}loss"] = Field(("record",), loss, f"{label} loss")
+    for name in problem.rates:
+        travel = np.array([record.travel[name] for record in records]).reshape(len(records), len(nodes))
+        fields[f"travel_{name}"] = Field(("record", "node"), travel, f"root mean square displacement of {name}")
+    if records and records[0].states.size:
+        dims = ("record", "node", "sample", *tokens, "dimension")
+        fields["features"] = Field(dims, np.array([record.states for record in records], np.float64), "states h")
+        values = np.array([record.covectors for record in records], np.float64)
+        fields["covectors"] = Field(dims, values, "covectors b of the loss")
+    return fields

@@ -1,0 +1,280 @@
+"""The public solvers of paper H: the Neural Mean ODE and the tangent ODE, in training."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flds.mean_ode.blocks import Array, Parameters
+from flds.mean_ode.draws import SAMPLINGS, draw_units
+from flds.mean_ode.dynamics import Dynamics, MeanDynamics, TangentDynamics
+from flds.mean_ode.problem import MeanFieldProblem
+from flds.mean_ode.solution import MeanFieldSolution, assemble
+from flds.settings import DTYPES, record_steps
+from solvers import checks
+from solvers.blocks import available_threads
+from solvers.memory import require_memory
+from solvers.random import replicate_seed
+
+# Units on which E φ(x, Z_0) = 0 is tested, and the standard errors that a mean may be from zero.
+_TESTED_UNITS, _MARGIN = 4096, 6.0
+
+
+class Record(NamedTuple):
+    """What is kept of one step, before its update."""
+
+    step: int
+    outputs: Array
+    test_outputs: Array
+    travel: dict[str, Array]
+    states: Array  # (nodes, *inputs.shape), or empty
+    covectors: Array
+
+
+@dataclass
+class Run:
+    """The records of one seed, and how it ended."""
+
+    records: list[Record]
+    status: str = "completed"
+
+
+@dataclass(frozen=True)
+class MeanSettings:
+    """Checked settings of a Mean ODE solve; they are saved with the result."""
+
+    units: int
+    depth: int
+    sampling: str
+    seed: int
+    replicates: int
+    record_every: int
+    record_features: bool
+    dtype: str
+    threads: int
+
+
+def solve_mean_ode(
+    problem: MeanFieldProblem,
+    *,
+    units: int = 4096,
+    depth: int = 16,
+    sampling: str = "sobol",
+    seed: int = 0,
+    replicates: int = 1,
+    depth_error: bool = False,
+    record_every: int = 1,
+    record_features: bool = False,
+    dtype: str = "float64",
+    threads: int | None = None,
+) -> MeanFieldSolution:
+    """Train the Neural Mean ODE: the limit L → ∞ of ResNets of any hidden width M.
+
+    Units are held at depth + 1 nodes, each with draws of its own; the forward and the backward equation are integrated
+    by a predictor–corrector of order three with one evaluation a node.
+
+    Parameters
+    ----------
+    problem : MeanFieldProblem
+        What is trained.
+    units : int
+        Units at each node; errors fall like units^-½ with "iid" draws and faster with "sobol".
+    depth : int
+        Steps in depth; errors fall like depth^-3.
+    sampling : str
+        "sobol" spreads the initial draws evenly over their law, "iid" draws them independently.
+    seed : int
+        Seed of the draws.
+    replicates : int
+        Independent seeds; fields become means with standard errors.
+    depth_error : bool
+        Also estimate the error of finite depth, from two more runs with the same draws at every node and `depth` and
+        depth/2 steps: the field ``outputs_depth_error`` is their distance, an upper estimate.
+    record_every : int
+        Steps between records; the last step is always recorded.
+    record_features : bool
+        Record h and b at all nodes, as `follow_units` needs.
+    dtype : str
+        "float64" or "float32".
+    threads : int, optional
+        Number of threads; by default all CPUs. Results do not depend on it.
+
+    Returns
+    -------
+    MeanFieldSolution
+        steps (records,), outputs (records, samples[, tokens], outputs), loss (records,), likewise test_outputs and
+        test_loss, and travel_<name> (records, nodes): the root mean square of ‖Z_k(s) − Z_0‖ over √(numbers of Z).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not valid.
+    MemoryError
+        If the run would not fit in memory.
+
+    Warns
+    -----
+    RuntimeWarning
+        If training diverged or was interrupted; the solution keeps the steps up to there.
+
+    References
+    ----------
+    Paper H, eqs. (10)–(14).
+    """
+    return _solve(MeanDynamics, "solve_mean_ode", problem, units, depth, sampling, seed, replicates, depth_error,
+                  record_every, record_features, dtype, threads)  # fmt: skip
+
+
+def solve_tangent_ode(
+    problem: MeanFieldProblem,
+    *,
+    units: int = 4096,
+    depth: int = 16,
+    sampling: str = "sobol",
+    seed: int = 0,
+    replicates: int = 1,
+    depth_error: bool = False,
+    record_every: int = 1,
+    record_features: bool = False,
+    dtype: str = "float64",
+    threads: int | None = None,
+) -> MeanFieldSolution:
+    """Train the tangent ODE: the limit α → ∞ of the Neural Mean ODE, linear in the displacement ζ of its units.
+
+    Parameters and returns are those of `solve_mean_ode`; `problem.alpha` is not used, and travel_<name> is that of ζ,
+    the limit of α (Z_k − Z_0).
+
+    Raises
+    ------
+    ValueError
+        Also if E φ(x, Z_0) or E D1φ(x, Z_0) is not zero, which Assumption B of paper H asks for.
+
+    References
+    ----------
+    Paper H, eqs. (18)–(21).
+    """
+    checked = _checked_problem(problem)
+    _require_centred(checked)
+    return _solve(TangentDynamics, "solve_tangent_ode", checked, units, depth, sampling, seed, replicates, depth_error,
+                  record_every, record_features, dtype, threads)  # fmt: skip
+
+
+def _solve(
+    kind: type[Dynamics], name: str, problem: MeanFieldProblem, units: int, depth: int, sampling: str, seed: int,
+    replicates: int, depth_error: bool, record_every: int, record_features: bool, dtype: str, threads: int | None,
+) -> MeanFieldSolution:  # fmt: skip
+    problem = _checked_problem(problem)
+    settings = MeanSettings(
+        units=checks.positive_integer("units", units, smallest=2),
+        depth=checks.positive_integer("depth", depth),
+        sampling=checks.choice("sampling", sampling, SAMPLINGS),
+        seed=checks.seed_number("seed", seed),
+        replicates=checks.positive_integer("replicates", replicates),
+        record_every=checks.positive_integer("record_every", record_every),
+        record_features=checks.flag("record_features", record_features),
+        dtype=checks.choice("dtype", dtype, DTYPES),
+        threads=available_threads() if threads is None else checks.positive_integer("threads", threads),
+    )
+    if checks.flag("depth_error", depth_error) and depth % 2:
+        raise ValueError(f"depth must be even to estimate its error, got {depth}")
+    require_memory(_memory(problem, settings), "lower units or depth, raise record_every, or leave out record_features")
+    start = time.perf_counter()
+    runs = []
+    for replicate in range(settings.replicates):
+        initial = draw_units(problem, depth + 1, units, replicate_seed(seed, replicate), sampling)
+        runs.append(train(kind(problem, _cast(initial, dtype), settings.threads), settings))
+        if runs[-1].status != "completed":
+            break
+    difference = _depth_error(kind, problem, settings) if depth_error and runs[-1].status == "completed" else None
+    status = runs[-1].status
+    if status != "completed":
+        last = runs[-1].records[-1].step if runs[-1].records else None
+        reason = "training diverged: lower learning_rates" if status == "diverged" else "interrupted"
+        warnings.warn(f"{reason}; the last step recorded is {last}", RuntimeWarning, stacklevel=3)
+    timings = {"compile": 0.0, "solve": time.perf_counter() - start}
+    return assemble(problem, settings, name, runs, difference, status, timings)
+
+
+def train(dynamics: Dynamics, settings: MeanSettings) -> Run:
+    """K gradient steps; each step is recorded before its update."""
+    problem, run = dynamics.problem, Run([])
+    due = record_steps(problem.steps, settings.record_every)
+    inputs, tests = problem.x.astype(settings.dtype), problem.test_x.astype(settings.dtype)
+    try:
+        with dynamics.blocks.running():
+            for step in range(problem.steps + 1):
+                states: list[Array] = []
+                last = dynamics.forward(inputs, states)
+                if not np.all(np.isfinite(last)):
+                    run.status = "diverged"
+                    break
+                travel = {name: dynamics.travel(name) for name in problem.rates} if step in due else {}
+                tested = problem.read(dynamics.forward(tests)) if step in due and len(tests) else problem.read(tests)
+                covectors: list[Array] = []
+                if step < problem.steps or settings.record_features:
+                    covectors = dynamics.backward(states, problem.loss_gradient(last).astype(settings.dtype))
+                if step in due:
+                    kept = (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
+                    run.records.append(Record(step, problem.read(last), tested, travel, *kept))
+    except KeyboardInterrupt:
+        run.status = "interrupted"
+    return run
+
+
+def _depth_error(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings) -> Array:
+    """|f at depth − f at depth/2| for the same draws at every node, (records, samples[, tokens], outputs)."""
+    drawn = draw_units(problem, 1, settings.units, replicate_seed(settings.seed, 10**6), settings.sampling)
+
+    def outputs(depth: int) -> Array:
+        same = [{name: np.repeat(values, depth + 1, axis=0) for name, values in z.items()} for z in drawn]
+        run = train(kind(problem, _cast(same, settings.dtype), settings.threads), settings)
+        return np.array([record.outputs for record in run.records])
+
+    fine, coarse = outputs(settings.depth), outputs(settings.depth // 2)
+    return np.abs(fine - coarse) if fine.shape == coarse.shape else np.full(fine.shape, np.inf)
+
+
+def _require_centred(problem: MeanFieldProblem) -> None:
+    """Refuse blocks and laws for which E φ(x, Z_0) or E D1φ(x, Z_0) is not zero."""
+    for index, block in enumerate(problem.blocks):
+        drawn = draw_units(problem, 1, _TESTED_UNITS, 0, "iid")[index]
+        h = problem.x[:8].reshape(-1, problem.dimension) if block.tokenwise else problem.x[:8]
+        generator = np.random.default_rng(0)
+        b = generator.standard_normal(h.shape)
+        b /= np.linalg.norm(b, axis=-1, keepdims=True)
+        groups = np.split(np.arange(_TESTED_UNITS), 32)
+        parts = [{name: values[0][..., group] for name, values in drawn.items()} for group in groups]
+        for label, function in (
+            ("φ(x, Z_0)", lambda z: block.value(h, z)),
+            ("D1φ(x, Z_0)", lambda z: block.pull(h, b, z)[0]),
+        ):
+            values = np.array([function(z) for z in parts])
+            error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+            if np.any(np.abs(values.mean(axis=0)) > _MARGIN * error + 1e-12):
+                raise ValueError(
+                    f"the tangent ODE needs E {label} = 0 (Assumption B of paper H), which the block {block.name!r} "
+                    "with these initial laws breaks; use solve_mean_ode"
+                )
+
+
+def _checked_problem(problem: Any) -> MeanFieldProblem:
+    if not isinstance(problem, MeanFieldProblem):
+        raise TypeError(f"problem must be a flds.MeanFieldProblem, got {type(problem).__name__}")
+    return problem
+
+
+def _cast(parameters: list[Parameters], dtype: str) -> list[Parameters]:
+    return [{name: np.ascontiguousarray(values, dtype) for name, values in z.items()} for z in parameters]
+
+
+def _memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
+    """Bytes of the units (initial and moved, and while they are drawn) and of what is recorded."""
+    numbers = sum(int(np.prod(shape)) for shapes in problem.shapes for shape in shapes.values())
+    units = 4.0 * numbers * settings.units * (settings.depth + 1) * 8
+    records = len(record_steps(problem.steps, settings.record_every)) * settings.replicates
+    features = 2 * (settings.depth + 1) * problem.x.size if settings.record_features else 0
+    return units + 8.0 * records * (features + problem.x.size)
