@@ -1,4 +1,4 @@
-"""The command line: `flds solve`, `flds info`, `flds validate` and `flds reproduce`."""
+"""The command line: `flds solve`, `info`, `validate`, `reproduce` and `phase-diagram`."""
 
 from __future__ import annotations
 
@@ -187,6 +187,31 @@ def reproduce(
     if not quiet:
         for path in written:
             print(path)
+
+
+@app.command("phase-diagram")
+def phase_diagram(
+    dimension: Annotated[int, typer.Option(help="D, the embedding dimension.")],
+    depth: Annotated[int, typer.Option(help="L, the number of layers.")],
+    hidden_width: Annotated[int, typer.Option(help="M, the hidden units of a layer.")],
+    sigma_u: Annotated[float | None, typer.Option(help="Standard deviation of input weights u; default √D.")] = None,
+    sigma_v: Annotated[float | None, typer.Option(help="Standard deviation of output weights v; default √D.")] = None,
+    eta_u: Annotated[float | None, typer.Option(help="Learning rate of u; default the recommended one.")] = None,
+    eta_v: Annotated[float | None, typer.Option(help="Learning rate of v; default the recommended one.")] = None,
+) -> None:  # fmt: skip
+    """Say in which regime a ResNet of two-layer perceptrons trains, with what errors, and what the theory recommends.
+
+    The network is h_l = h_(l-1) + 1/(LM) sum over j of v_j rho(u_j . h_(l-1) / D), with learning rates that are multiplied
+    by LM.
+    """
+    from flds.mean_ode.regimes import residual_regime
+
+    recommended = residual_regime(dimension, depth, hidden_width, sigma_u=sigma_u, sigma_v=sigma_v).recommended_rates
+    rates = (recommended[0] if eta_u is None else eta_u, recommended[1] if eta_v is None else eta_v)
+    regime = residual_regime(
+        dimension, depth, hidden_width, sigma_u=sigma_u, sigma_v=sigma_v, learning_rates=rates
+    )  # fmt: skip
+    print("\n".join(regime.lines()))
 
 
 @contextmanager

@@ -59,9 +59,11 @@ def test_public_names_exist_and_are_documented():
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             _ = module.nothing
     assert importlib.import_module("flds").__all__ == [
-        "Activation", "CostEstimate", "Dataset", "LimitEstimate", "Options", "Solution", "TrainingProblem",
-        "estimate_cost", "estimate_limit", "load", "load_cifar10", "load_digits", "load_npz", "simulate_resnet",
-        "solve_backward", "solve_flds", "solve_forward",
+        "Activation", "Attention", "Block", "CostEstimate", "Dataset", "GatedLinearUnit", "LimitEstimate",
+        "MatrixAfterActivation", "MatrixBeforeActivation", "MeanFieldProblem", "MeanFieldSolution", "Options", "Regime",
+        "Solution", "TrainingProblem", "TwoLayerPerceptron", "draw_units", "estimate_cost", "estimate_limit",
+        "follow_units", "load", "load_cifar10", "load_digits", "load_npz", "residual_regime", "simulate_resnet",
+        "solve_backward", "solve_flds", "solve_forward", "solve_mean_ode", "solve_tangent_ode",
     ]  # fmt: skip
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["closed_forms", "coverage", "figures", "networks", "peers", "rates", "report", "tensor_program"]
+__all__ = [
+    "closed_forms", "coverage", "derivatives", "figures", "linear_units", "networks", "peers", "rates", "report",
+    "tensor_program", "unit_networks",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-def exponent_of(name: str, law: PowerLaw, side: str, claim: Callable[..., Claim], *expected: Any, **rest: Any) -> Claim:
-    """State a claim on the exponent of a law in "depth" or in "width", with the margin of its replicates."""
+def exponent_of(
+    name: str, law: PowerLaw, side: str, claim: Callable[..., Claim], *expected: Any, of: str = "", **rest: Any
+) -> Claim:  # fmt: skip
+    """State a claim on the exponent of a law in "depth" or in "width", or `of` what took their place."""
     exponent, error = getattr(law, f"{side}_exponent"), getattr(law, f"{side}_error")
     if claim is at_least:
         rest["interval"] = getattr(law, f"{side}_interval")
-    symbol = {"depth": "L", "width": "n"}[side]
-    return claim(
-        f"{name}, exponent of 1/{symbol}", exponent, error, *expected, margin=margin_of(law.replicates), **rest
-    )
+    base = of or {"depth": "1/L", "width": "1/n"}[side]
+    return claim(f"{name}, exponent of {base}", exponent, error, *expected, margin=margin_of(law.replicates), **rest)
 
 
 # Exponents of 1/L in the mean-square errors of h and g at initialisation; φ' is Lipschitz for tanh and jumps for relu.

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 # Networks of this width and more are trained on all of torch's threads.
 _MANY_THREADS = 512
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "identity": lambda x: x,
     "tanh": torch.tanh,
     "relu": torch.relu,
@@ -89,7 +89,7 @@ class ResNet(torch.nn.Module):
         self.backward_weights = torch.nn.ParameterList(
             [torch.nn.Parameter(copy, requires_grad=False) for copy in copies]
         )
-        self.phi, self.post = _ACTIVATIONS[activation], residual == "post"
+        self.phi, self.post = ACTIVATIONS[activation], residual == "post"
         self.root_tau, self.root_width = math.sqrt(horizon / depth), math.sqrt(width)
 
     def states(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -162,7 +162,7 @@ def train(
     ValueError, TypeError
         If the activation is not built in, the device does not exist, or another argument is not valid.
     """
-    checks.choice("activation", problem.phi.name, tuple(_ACTIVATIONS))
+    checks.choice("activation", problem.phi.name, tuple(ACTIVATIONS))
     checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     checks.choice("residual", residual, ("pre", "post"))
     checks.choice("dtype", dtype, DTYPES)

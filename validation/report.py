@@ -21,7 +21,7 @@ from typing import Any
 import flds
 from solvers import checks
 from solvers.solution import library_versions
-from validation import convergence, engine, general_solver, limits
+from validation import convergence, engine, general_solver, limits, mean_ode
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
 
 SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
@@ -43,6 +43,8 @@ SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "million": engine.million,
     "mean_field_equations": general_solver.mean_field_equations,
     "orders_of_convergence": general_solver.orders_of_convergence,
+    "mean_ode": mean_ode.mean_ode,
+    "mean_ode_theorems": mean_ode.mean_ode_theorems,
 }
 
 _SCHEMA = "flds.Report/1"

@@ -23,8 +23,8 @@ Parameters = dict[str, Array]
 class Block(ABC):
     """A residual unit φ(h, z) and its derivatives; subclass it to define one's own.
 
-    `D1` and `D2` are the derivatives in h and in z. `validation.check_block` compares a block's derivatives with
-    differences of its values.
+    `D1` and `D2` are the derivatives in h and in z. `validation.derivatives.check_block` compares them with differences
+    of values.
 
     Attributes
     ----------

@@ -37,7 +37,7 @@ def follow_units(
     Returns
     -------
     list of dict
-        Z_K, or ζ_K for the tangent ODE, in the shapes of `units`.
+        Z_k for k = 0 … K, or ζ_k for the tangent ODE, arrays (K + 1, depths, *shape, units) by name.
 
     Raises
     ------
@@ -52,7 +52,12 @@ def follow_units(
     if places.ndim != 1 or places.min() < 0 or places.max() > 1:
         raise ValueError(f"depths must be a list of numbers in [0, 1], got {depths!r}")
     tangent = solution.settings["solver"] == "solve_tangent_ode"
-    moved = [{name: np.zeros_like(a) if tangent else np.array(a) for name, a in z.items()} for z in units]
+    count = len(solution.steps)
+    moved = [{name: np.zeros((count, *a.shape)) for name, a in z.items()} for z in units]
+    if not tangent:
+        for start, z in zip(units, moved, strict=True):
+            for name, a in start.items():
+                z[name][0] = a
     factor = 1.0 if tangent else 1 / problem.alpha
     rows = problem.x.size // problem.dimension
     for step in solution.steps[:-1]:
@@ -61,8 +66,8 @@ def follow_units(
         for block, start, z in zip(problem.blocks, units, moved, strict=True):
             shape = (-1, problem.dimension) if block.tokenwise else problem.x.shape
             for layer in range(len(places)):
-                at = {name: (start if tangent else z)[name][layer] for name in z}
+                at = {name: start[name][layer] if tangent else z[name][step, layer] for name in z}
                 gradient = block.pull(h[layer].reshape(shape), b[layer].reshape(shape), at)[1]
                 for name, change in gradient.items():
-                    z[name][layer] -= problem.rates[name] * factor / rows * change
+                    z[name][step + 1, layer] = z[name][step, layer] - problem.rates[name] * factor / rows * change
     return moved

@@ -163,7 +163,7 @@ class MeanFieldProblem:
 
     def read(self, h: Array) -> Array:
         """Return the outputs f of states h(1)."""
-        return h if self.unembedding is None else np.asarray(h @ self.unembedding)
+        return h if self.unembedding is None else np.asarray(h @ np.asarray(self.unembedding))
 
     def losses(self, outputs: Array, targets: NDArray[Any]) -> Array:
         """Return the loss of each sample (and token)."""
@@ -317,4 +317,4 @@ def _checked_law(name: str, law: Any) -> Quantile:
     # the midpoint rule misses tails of order 1e-3 of the variance at this many points
     if abs(values.mean()) > 1e-3 or abs(values.var() - 1) > 1e-2:
         raise ValueError(f"{name} must have mean 0 and variance 1, got {values.mean():.3g} and {values.var():.3g}")
-    return law  # type: ignore[no-any-return]
+    return law

@@ -37,7 +37,7 @@ class Regime:
     residual_scale, recommended_residual_scale : float
         σ_v/(LM), and √D/(LM), the one scale of complete feature learning.
     recommended_rates : (float, float)
-        (η_u, η_v) = (D min(1, D/σ_v²), D) for this σ_v; multiplied by LM they are the rates of the raw gradient, H-(25).
+        (η_u, η_v) = (D min(1, D/σ_v²), D) for this σ_v; times LM they are the rates of the raw gradient, H-(25).
     advice : tuple of str
         What the theory says against this configuration, a sentence each.
     """
@@ -52,6 +52,20 @@ class Regime:
     recommended_residual_scale: float
     recommended_rates: tuple[float, float]
     advice: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return what was found as lines of plain text."""
+        u, v = self.recommended_rates
+        return [
+            f"regime          {self.name} (sigma_v / sqrt(D) = {self.alpha:.3g})",
+            f"depth error     {self.depth_error:.2g} of the outputs, root mean square",
+            f"sampling error  {self.sampling_error:.2g} of the outputs, root mean square",
+            f"travel          {self.travel:.2g} of input weights in all, {self.first_travel:.2g} in the first step",
+            f"residual scale  sigma_v/(LM) = {self.residual_scale:.3g}; complete feature learning at "
+            f"{self.recommended_residual_scale:.3g}, sigma_v = sqrt(D)",
+            f"learning rates  eta_u = {u:.3g}, eta_v = {v:.3g} recommended for this sigma_v",
+            *(f"advice          {line}" for line in self.advice),
+        ]
 
 
 def residual_regime(

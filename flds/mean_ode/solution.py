@@ -123,7 +123,7 @@ def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]
             continue
         values = [getattr(record, f"{prefix}outputs") for record in records]
         shape = (0, *targets.shape[: 1 + len(tokens)], problem.outputs)
-        outputs = np.array(values, np.float64) if values else np.empty(shape)
+        outputs: Array = np.array(values, np.float64) if values else np.empty(shape)
         dims = ("record", dim, *tokens, "output")
         fields[f"{prefix}outputs"] = Field(dims, outputs, f"network outputs on {label} samples")
         loss = np.array([problem.losses(one, targets).mean() for one in outputs])
@@ -134,6 +134,6 @@ def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]
     if records and records[0].states.size:
         dims = ("record", "node", "sample", *tokens, "dimension")
         fields["features"] = Field(dims, np.array([record.states for record in records], np.float64), "states h")
-        values = np.array([record.covectors for record in records], np.float64)
-        fields["covectors"] = Field(dims, values, "covectors b of the loss")
+        covectors = np.array([record.covectors for record in records], np.float64)
+        fields["covectors"] = Field(dims, covectors, "covectors b of the loss")
     return fields

@@ -16,11 +16,11 @@ torch = pytest.importorskip("torch")
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_equal_those_of_torch(name):
-    from validation.networks import _ACTIVATIONS
+    from validation.networks import ACTIVATIONS as TORCH
 
     x = np.linspace(-8, 8, 1001)
     tensor = torch.tensor(x, requires_grad=True)
-    value = _ACTIVATIONS[name](tensor)
+    value = TORCH[name](tensor)
     value.sum().backward()
     np.testing.assert_allclose(ACTIVATIONS[name].value(x), value.detach().numpy(), atol=1e-13)
     off_kink = x != 0

@@ -1,0 +1,136 @@
+"""Finite ResNets of paper H in torch, and the derivatives of blocks against autograd."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import flds
+from flds.mean_ode.draws import draw_units
+from validation.derivatives import check_block
+from validation.unit_networks import train_units, unit_field
+
+GENERATOR = np.random.default_rng(5)
+TOKENS, TARGETS = GENERATOR.normal(size=(3, 4, 5)), GENERATOR.normal(size=(3, 4, 5))
+BLOCKS = [
+    *(flds.TwoLayerPerceptron(name) for name in ("tanh", "gelu", "erf", "softplus", "silu", "sin", "identity", "relu")),
+    flds.GatedLinearUnit("silu"), flds.MatrixAfterActivation("softplus"), flds.MatrixBeforeActivation("erf"),
+    flds.Attention(1), flds.Attention(3, causal=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.name}")
+def test_every_derivative_agrees_with_autograd(block):
+    h = TOKENS.reshape(-1, 5) if block.tokenwise else TOKENS
+    b = GENERATOR.normal(size=h.shape)
+    z = {name: GENERATOR.normal(size=(*shape, 7)) for name, shape in block.shapes(5).items()}
+    change = {name: GENERATOR.normal(size=a.shape) for name, a in z.items()}
+    field = unit_field(block)
+
+    def tensor(a):
+        return torch.tensor(a)[None]
+
+    th, tz = tensor(h).requires_grad_(), {name: tensor(a).requires_grad_() for name, a in z.items()}
+    value = field(th, tz)
+    first = torch.autograd.grad((value * tensor(b)).sum(), [th, *tz.values()])
+    # the derivative along `change`, as the derivative of a product with the gradient
+    weight = torch.zeros_like(value).requires_grad_()
+    slopes = torch.autograd.grad(field(th, tz), list(tz.values()), weight, create_graph=True)
+    product = sum((slope * tensor(a)).sum() for slope, a in zip(slopes, change.values(), strict=True))
+    along = torch.autograd.grad(product, weight, create_graph=True)[0]
+    mixed = torch.autograd.grad((along * tensor(b)).sum(), th, allow_unused=True, materialize_grads=True)[0]
+    back, gradient = block.pull(h, b, z)
+    bent, again = block.pull_tangent(h, b, z, change)
+    pairs = [(value, block.value(h, z)), (first[0], back), (along, block.tangent(h, z, change)), (mixed, bent)]
+    pairs += [(expected, gradient[name]) for expected, name in zip(first[1:], z, strict=True)]
+    pairs += [(expected, again[name]) for expected, name in zip(first[1:], z, strict=True)]
+    for expected, found in pairs:
+        assert np.max(np.abs(expected.detach().numpy()[0] - found)) < 1e-10
+
+
+SMOOTH = [block for block in BLOCKS if getattr(getattr(block, "rho", None), "name", "") != "relu"]
+
+
+@pytest.mark.parametrize("block", SMOOTH, ids=lambda block: block.name)
+def test_differences_of_values_confirm_built_in_blocks(block):
+    assert max(check_block(block).values()) < 1e-7
+
+
+def test_a_wrong_derivative_is_found():
+    class Wrong(flds.TwoLayerPerceptron):
+        def pull(self, h, b, z):
+            back, gradient = super().pull(h, b, z)
+            return back, gradient | {"u": 1.01 * gradient["u"]}
+
+    with pytest.raises(ValueError, match="gradient of the block 'two_layer_perceptron' differs"):
+        check_block(Wrong())
+
+
+@pytest.mark.parametrize("kind", ["two_layer_perceptron", "matrix_before_activation", "transformer"])
+def test_networks_follow_the_equations_of_training(kind):
+    p = flds.MeanFieldProblem(TOKENS, TARGETS, block=kind, alpha=1.5, steps=2)
+    layers, width = 3, 4
+    initial = draw_units(p, layers, width, 1, "iid")
+    runs = train_units(p, hidden_width=width, depth=layers,
+                       initial=[{name: a[None] for name, a in z.items()} for z in initial])  # fmt: skip
+    units = [{name: a.copy() for name, a in z.items()} for z in initial]
+    outputs = []
+    for step in range(3):  # H-(1), (7) and (8), written out
+        states = [p.x]
+        for layer in range(layers):
+            states.append(states[-1] + p.alpha / (layers * width) * total(p, units, layer, states[-1]))
+        outputs.append(states[-1])
+        b = (states[-1] - p.y) / p.dimension
+        for layer in reversed(range(layers) if step < 2 else ()):
+            back = np.zeros_like(b)
+            for block, z in zip(p.blocks, units, strict=True):
+                shape = (-1, p.dimension) if block.tokenwise else b.shape
+                at = {name: a[layer] for name, a in z.items()}
+                pulled, gradient = block.pull(states[layer].reshape(shape), b.reshape(shape), at)
+                back += pulled.reshape(b.shape)
+                for name, change in gradient.items():
+                    z[name][layer] -= p.rates[name] / (p.alpha * b.size / p.dimension) * change
+            b = b + p.alpha / (layers * width) * back
+    assert np.max(np.abs(runs.outputs[0, -1] - outputs[-1])) < 1e-12
+    assert np.max(np.abs(runs.outputs[0, 0] - outputs[0])) < 1e-12
+
+
+def total(p, units, layer, h):
+    parts = []
+    for block, z in zip(p.blocks, units, strict=True):
+        flat = h.reshape(-1, p.dimension) if block.tokenwise else h
+        parts.append(block.value(flat, {name: a[layer] for name, a in z.items()}).reshape(h.shape))
+    return sum(parts)
+
+
+def test_seeds_in_one_call_are_those_of_several():
+    p = flds.MeanFieldProblem(TOKENS[:, 0], TARGETS[:, 0], steps=3)
+    together = train_units(p, hidden_width=2, depth=5, seeds=2, record_every=1)
+    assert together.outputs.shape == (2, 4, 3, 5)
+    assert not np.allclose(together.outputs[0, -1], together.outputs[1, -1])
+    alone = train_units(p, hidden_width=2, depth=5, record_every=1)
+    assert np.allclose(alone.outputs[0], together.outputs[0], rtol=0, atol=1e-12)
+    assert np.allclose(together.loss[0], [p.losses(f, p.y).mean() for f in together.outputs[0]])
+    assert np.all(together.travel("u") > 0)
+
+
+def test_networks_come_closer_to_the_limit_as_they_grow():
+    p = flds.MeanFieldProblem(TOKENS[:, 0], TARGETS[:, 0], steps=5)
+    limit = flds.solve_mean_ode(p, units=4096, depth=16).outputs[-1]
+    errors = []
+    for depth in (8, 128):
+        runs = train_units(p, hidden_width=1, depth=depth, seeds=40)
+        errors.append(np.mean((runs.outputs[:, -1] - limit) ** 2, axis=(1, 2)))
+    ratio = errors[0].mean() / errors[1].mean()
+    relative = np.sqrt(sum((e.std(ddof=1) / e.mean()) ** 2 / len(e) for e in errors))
+    assert abs(np.log(ratio / 16)) < 4 * relative + 0.5  # mean squares fall like 1/(LM); L = 8 is not yet large
+
+
+def test_blocks_without_a_counterpart_are_refused():
+    class Own(flds.TwoLayerPerceptron):
+        name = "own"
+
+    p = flds.MeanFieldProblem(TOKENS[:, 0], TARGETS[:, 0], block=Own())
+    with pytest.raises(ValueError, match="or have a method torch_field"):
+        train_units(p, hidden_width=1, depth=1)

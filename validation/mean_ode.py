@@ -1,0 +1,251 @@
+"""The Neural Mean ODE against exact answers, and the theorems of paper H measured on finite networks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import flds
+from flds.mean_ode.blocks import Parameters
+from flds.mean_ode.draws import draw_units
+from flds.mean_ode.dynamics import Dynamics, MeanDynamics, TangentDynamics
+from flds.mean_ode.solve import MeanSettings, train
+from validation.claims import Claim, Scale, Section, against, at_least, check, equal, margin_of
+from validation.convergence import exponent_of
+from validation.derivatives import check_block
+from validation.linear_units import linear_mean_ode
+from validation.rates import fit_power_laws
+from validation.unit_networks import UnitRuns, train_units
+
+Array = NDArray[np.float64]
+
+
+class SineShift(flds.Block):
+    """φ(h, z) = Q sin(h + z) with a fixed rotation Q: globally Lipschitz with all its derivatives (Assumption B).
+
+    With entries of z uniform on a circle, E φ(h, Z_0) = 0 and E D1φ(h, Z_0) = 0.
+    """
+
+    name = "sine_shift"
+
+    def __init__(self, dimension: int) -> None:
+        self.rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((dimension, dimension)))[0]
+
+    def shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
+        return {"shift": (dimension,)}
+
+    def deviations(self, dimension: int) -> dict[str, float]:
+        return {"shift": math.pi / math.sqrt(3)}
+
+    def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
+        return {"shift": float(dimension)}
+
+    def value(self, h: Array, z: Parameters) -> Array:
+        return np.sin(h[..., None] + z["shift"]).sum(-1) @ self.rotation.T
+
+    def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
+        slopes = np.cos(h[..., None] + z["shift"]) * (b @ self.rotation)[..., None]
+        return slopes.sum(-1), {"shift": slopes.sum(0)}
+
+    def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
+        return (np.cos(h[..., None] + z["shift"]) * change["shift"]).sum(-1) @ self.rotation.T
+
+    def pull_tangent(self, h: Array, b: Array, z: Parameters, change: Parameters) -> tuple[Array, Parameters]:
+        bent = -np.sin(h[..., None] + z["shift"]) * change["shift"] * (b @ self.rotation)[..., None]
+        return bent.sum(-1), self.pull(h, b, z)[1]
+
+    def torch_field(self, h: torch.Tensor, z: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Σ_j φ(h, z_j) for networks of several runs."""
+        return torch.sin(h[..., None] + z["shift"][:, None]).sum(-1) @ torch.tensor(self.rotation).T
+
+
+def _problem(kind: str, steps: int = 5, dimension: int = 4, samples: int = 4, **options: Any) -> flds.MeanFieldProblem:
+    """Random pairs, for perceptrons or for the Lipschitz block."""
+    pairs = np.random.default_rng(2).standard_normal((2, samples, dimension))
+    if kind == "Lipschitz":
+        options |= {"block": SineShift(dimension), "initial_laws": {"shift": lambda p: math.sqrt(12) * (p - 0.5)}}
+    return flds.MeanFieldProblem(pairs[0], pairs[1], steps=steps, **options)
+
+
+KINDS = ("Lipschitz", "perceptron")
+
+
+def mean_ode(scale: Scale) -> Section:
+    """The Neural Mean ODE and the tangent ODE against exact answers."""
+    blocks: tuple[flds.Block, ...] = (
+        flds.TwoLayerPerceptron(), flds.GatedLinearUnit(), flds.MatrixAfterActivation(), flds.MatrixBeforeActivation(),
+        flds.Attention(2), SineShift(4),
+    )  # fmt: skip
+    for block in blocks:
+        error = max(check_block(block).values())
+        name = f"{block.name}: derivatives against differences of values, largest relative error"
+        yield check(name, f"{error:.1e}", "at most 1e-7", error <= 1e-7)
+    for named in ("two_layer_perceptron", "gated_linear_unit", "matrix_before_activation"):
+        p = _problem("perceptron", steps=0, block=named)
+        error = float(np.max(np.abs(flds.solve_mean_ode(p, units=64, depth=4).outputs[0] - p.x)))
+        yield check(f"{named}: the untrained limit is the identity map", f"{error:.1e}", "rounding", error < 1e-13)
+    yield from _linear_perceptrons(scale)
+    for activation, symmetric in (("tanh", True), ("silu", False)):
+        yield from _large_alpha(activation, symmetric)
+
+
+def _linear_perceptrons(scale: Scale) -> Section:
+    """ρ = identity: the outputs after 20 steps against the exact dynamics of second moments."""
+    p = _problem("perceptron", steps=20, activation="identity", sigma_v=1.5)
+    exact = linear_mean_ode(p, depth=128)[-1]
+    for sampling, units in (("iid", scale.pick(4096, 16384)), ("sobol", scale.pick(1024, 4096))):
+        found = flds.solve_mean_ode(
+            p, units=units, depth=32, sampling=sampling, replicates=scale.pick(8, 16), record_every=20
+        ).replicate_outputs[:, -1]
+        name = f"linear perceptrons, 20 steps, {units} {sampling} units: mean of outputs times targets / exact"
+        yield against(name, np.mean(found * p.y, axis=(1, 2)) / np.mean(exact * p.y), 1.0, resolution=0.05)
+        error = float(np.sqrt(np.mean((found - exact) ** 2)))
+        name = f"linear perceptrons, 20 steps, {units} {sampling} units: root mean square error of the outputs"
+        yield check(name, f"{error:.1e}", "at most 5e-3", error < 5e-3)
+
+
+def _large_alpha(activation: str, symmetric: bool) -> Section:
+    """α(Z_k − Z_0) → ζ_k like 1/α, outputs like 1/α² for a symmetric law, else like 1/α; no chance involved."""
+    initial = draw_units(_problem("perceptron"), 5, 256, 0, "sobol")
+    if not symmetric:  # every u with every v, the v skewed and their mean exactly zero
+        u, v = (initial[0][name][..., :16] for name in "uv")
+        v = v**2 - np.mean(v**2, axis=-1, keepdims=True)
+        initial = [{"u": np.repeat(u, 16, axis=-1), "v": np.tile(v / 4, 16)}]
+    alphas = np.array([16.0, 32.0, 64.0])
+
+    def solved(kind: type[Dynamics], alpha: float) -> tuple[Array, Array]:
+        p = _problem("perceptron", steps=3, alpha=alpha, activation=activation, learning_rates=2.0)
+        dynamics = kind(p, initial)
+        run = train(dynamics, MeanSettings(256, 4, "sobol", 0, 1, 1, False, "float64", 1))
+        moved = dynamics.moved[0]["u"]
+        return moved if kind is TangentDynamics else alpha * (moved - initial[0]["u"]), run.records[-1].outputs
+
+    zeta, limit = solved(TangentDynamics, 1.0)
+    found = [solved(MeanDynamics, alpha) for alpha in alphas]
+    law = "symmetric law" if symmetric else "skewed law"
+    units = [np.sqrt(np.mean((z - zeta) ** 2)) for z, _ in found], 1
+    outputs = [np.sqrt(np.mean((f - limit) ** 2)) for _, f in found], 2 if symmetric else 1
+    for what, (errors, power) in {"α (Z_3 − Z_0) − ζ_3": units, "f^(3) − that of the tangent ODE": outputs}.items():
+        slope = float(np.polyfit(np.log(1 / alphas), np.log(errors), 1)[0])
+        name = f"{activation}, {law}: {what}, exponent of 1/α"
+        yield check(name, f"{slope:.3f}", f"{power} to 0.1 for the next order", abs(slope - power) < 0.1)
+
+
+def mean_ode_theorems(scale: Scale) -> Section:
+    """Finite networks of paper H against their limit: Theorems 1 to 4, for a Lipschitz block and for perceptrons.
+
+    The mean over seeds less the limit is the error of finite depth; the variance over seeds, that of sampling.
+    """
+    for kind in KINDS:
+        yield from _theorem_1(kind, scale)
+    for kind in KINDS:
+        yield from _theorem_2(kind, scale)
+    yield from _theorem_3(scale)
+    yield from _theorem_4(scale)
+
+
+def _runs(p: flds.MeanFieldProblem, depth: int, width: int, seeds: int) -> UnitRuns:
+    return train_units(p, hidden_width=width, depth=depth, seeds=seeds, seed=1000 * depth + width)
+
+
+def _variances(outputs: Array) -> Array:
+    """Squared distances from the mean over seeds, unbiased, (seeds,)."""
+    away = outputs - outputs.mean(axis=0)
+    return np.asarray(np.mean(away**2, axis=tuple(range(1, away.ndim))) * len(outputs) / (len(outputs) - 1))
+
+
+def _theorem_1(kind: str, scale: Scale) -> Section:
+    p = _problem(kind)
+    seeds = scale.pick(60, 400)
+    limit = flds.solve_mean_ode(p, units=scale.pick(4096, 16384), depth=32, replicates=4, record_features=True)
+    depths, wide = (4, 8, 16, 32), 64
+    outputs = np.array([_runs(p, depth, wide, seeds).outputs[:, -1] for depth in depths])  # (L, seeds, …)
+    slope, error = _bias_exponent(outputs - limit.outputs[-1], np.array(depths))
+    name = f"Theorem 1, {kind} block: bias of f after 5 steps, M = {wide}, L = 4 … 32, exponent of 1/L"
+    # the next order of the expansion moves the exponent by about the coarsest step
+    yield equal(name, slope, error, 1.0, 0.75, 0.25, "for the coarsest step", margin=margin_of(seeds))
+    products = [(16, 1), (32, 2), (64, 4), (64, 16)]
+    spread = np.array([_variances(_runs(p, depth, width, seeds).outputs[:, -1]) for depth, width in products]).T
+    gaps = np.array([1 / (depth * width) for depth, width in products])
+    law = fit_power_laws(spread[:, :, None], gaps, None)
+    name = f"Theorem 1, {kind} block: variance of f after 5 steps over seeds, L M = 16 … 1024"
+    yield exponent_of(name, law, "depth", equal, 1.0, 0.5, 0.1, "for small LM", of="1/(LM)")
+    yield _units_follow(kind, p, limit, scale)
+
+
+def _units_follow(kind: str, p: flds.MeanFieldProblem, limit: flds.MeanFieldSolution, scale: Scale) -> Claim:
+    """Theorem 1 (ii): units of networks against units of the limit that start where they do."""
+    depths, seeds = (16, 64, 256), scale.pick(8, 48)
+    errors = np.empty((seeds, len(depths)))
+    for column, depth in enumerate(depths):
+        runs = _runs(p, depth, 1, seeds)
+        for seed in range(seeds):
+            start = [{name: a[seed] for name, a in z.items()} for z in runs.initial]
+            ends = flds.follow_units(p, limit, start, np.arange(depth) / depth)
+            errors[seed, column] = sum(
+                np.mean((z[name][-1] - now[name][seed]) ** 2)
+                for z, now in zip(ends, runs.units, strict=True) for name in now
+            )  # fmt: skip
+    law = fit_power_laws(errors[:, :, None], 1 / np.array(depths), None)
+    name = f"Theorem 1 (ii), {kind} block: mean square of units of networks, M = 1, less units of the limit"
+    return exponent_of(name, law, "depth", at_least, 1.0, 0.5)
+
+
+def _bias_exponent(away: Array, depths: NDArray[np.int64]) -> tuple[float, float]:
+    """The power of 1/L in ‖E f_L − f‖, with its jackknife standard error; `away` is (L, seeds, …)."""
+
+    def slope(sample: Array) -> float:
+        flat = sample.reshape(*sample.shape[:2], -1)
+        squares = np.mean(flat.mean(1) ** 2 - flat.var(1, ddof=1) / flat.shape[1], axis=1)
+        if np.any(squares <= 0):
+            return math.nan
+        return float(np.polyfit(np.log(1 / depths), np.log(squares) / 2, 1)[0])
+
+    count = away.shape[1]
+    left_out = np.array([slope(np.delete(away, seed, axis=1)) for seed in range(count)])
+    error = float(np.std(left_out) * np.sqrt(count - 1))
+    return slope(away), error if math.isfinite(error) else math.inf
+
+
+def _theorem_2(kind: str, scale: Scale) -> Section:
+    """The sampling error grows like α/√(LM); for perceptrons nothing is claimed by the theorem."""
+    seeds, alphas = scale.pick(60, 300), np.array([2.0, 4.0, 8.0])
+    depth, width = 64, 16
+    spread = np.array([
+        _variances(_runs(_problem(kind, steps=3, alpha=alpha, learning_rates=2.0), depth, width, seeds).outputs[:, -1])
+        for alpha in alphas
+    ]).T  # fmt: skip
+    law = fit_power_laws(spread[:, :, None], alphas, None)
+    name = f"Theorem 2, {kind} block: variance of f after 3 steps over seeds, α = 2 … 8, L M = 1024"
+    # errors that do not grow with α are a share 1/α² of the variance at the smallest
+    yield exponent_of(name, law, "depth", equal, 2.0, 1.0, 0.25, "for the smallest α", of="α")
+
+
+def _theorem_3(scale: Scale) -> Section:
+    """Travel of the first step over four decades of σ_v and three values of D, over min(σ_v/√D, √D/σ_v)."""
+    alphas, ratios = np.logspace(-2, 2, scale.pick(5, 9)), []
+    for dimension in (10, 31, 100):
+        for alpha in alphas:
+            p = _problem("perceptron", 1, dimension, 10, sigma_v=alpha * math.sqrt(dimension))
+            solution = flds.solve_mean_ode(p, units=scale.pick(512, 4096), depth=2)
+            ratios.append(solution.travel_u[1] / min(alpha, 1 / alpha))
+    low, high = float(np.min(ratios)), float(np.max(ratios))
+    name = "Theorem 3: first travel of u / min(σ_v/√D, √D/σ_v), σ_v/√D = 0.01 … 100, D = 10, 31, 100"
+    yield check(name, f"{low:.3f} to {high:.3f}", "within a factor of 2", high < 2 * low)
+
+
+def _theorem_4(scale: Scale) -> Section:
+    """The fluctuation of f grows like √D where σ_u = σ_v = √D."""
+    dimensions, seeds = np.array([32, 64, 128]), scale.pick(24, 100)
+    spread = np.array([
+        _variances(_runs(_problem("perceptron", 5, int(dimension), 6), 16, 128, seeds).outputs[:, -1])
+        for dimension in dimensions
+    ]).T  # fmt: skip
+    law = fit_power_laws(spread[:, :, None], dimensions, None)
+    name = "Theorem 4: variance of f after 5 steps over seeds, D = 32 … 128, L M = 2048"
+    # the term of H-(30) without D is a share of about 1/√D of the standard deviation
+    yield exponent_of(name, law, "depth", equal, 1.0, 0.5, 0.2, "for the smallest D", of="D")

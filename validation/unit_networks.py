@@ -1,0 +1,219 @@
+"""Finite ResNets of paper H in torch, trained by autograd: any block, hidden width and depth, several seeds at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flds.mean_ode.attention import Attention
+from flds.mean_ode.blocks import (
+    Block,
+    GatedLinearUnit,
+    MatrixAfterActivation,
+    MatrixBeforeActivation,
+    Parameters,
+    TwoLayerPerceptron,
+)
+from flds.mean_ode.draws import draw_units
+from flds.mean_ode.problem import MeanFieldProblem
+from flds.settings import record_steps
+from solvers import checks
+from solvers.random import replicate_seed
+from validation.networks import ACTIVATIONS
+
+Array = NDArray[np.float64]
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class UnitRuns:
+    """Trained networks of several seeds.
+
+    Attributes
+    ----------
+    steps : (records,) int
+        Recorded steps.
+    outputs : (seeds, records, samples[, tokens], outputs)
+        f before update k; not finite where training diverged.
+    loss : (seeds, records)
+        Training loss.
+    states : (seeds, L + 1, samples[, tokens], D)
+        h_ℓ after the last update.
+    initial, units : list of dict
+        Z_0 and Z_K for each block, arrays (seeds, L, *shape, M) by name.
+    history : (seeds, records, …) array
+        The units that `track` picked at the recorded steps, or empty.
+    """
+
+    steps: NDArray[np.int64]
+    outputs: Array
+    loss: Array
+    states: Array
+    initial: list[Parameters]
+    units: list[Parameters]
+    history: Array
+
+    def travel(self, name: str) -> Array:
+        """Return the root mean square displacement of a parameter's entries, (seeds,)."""
+        moved = [z[name] - z0[name] for z, z0 in zip(self.units, self.initial, strict=True) if name in z]
+        return np.asarray(np.sqrt(np.mean([np.mean(d**2, axis=tuple(range(1, d.ndim))) for d in moved], axis=0)))
+
+
+def train_units(
+    problem: MeanFieldProblem, *, hidden_width: int, depth: int, seeds: int = 1, seed: int = 0,
+    record_every: int | None = None, initial: list[Parameters] | None = None,
+    track: Callable[[list[Parameters]], Array] | None = None,
+) -> UnitRuns:  # fmt: skip
+    """Train ResNets h_ℓ = h_{ℓ-1} + α/(LM) Σ_j φ(h_{ℓ-1}, z^{jℓ}) by gradient descent, H-(1), (5), (25), in float64.
+
+    Parameters
+    ----------
+    problem : MeanFieldProblem
+        With built-in activations, and blocks that are built in or have a method `torch_field`.
+    hidden_width, depth : int
+        M and L.
+    seeds, seed : int
+        Number of networks, and the seed of the first.
+    record_every : int, optional
+        Steps between records; by default first and last only.
+    initial : list of dict, optional
+        Initial units for each block, arrays (seeds, L, *shape, M) by name; by default independent draws.
+    track : callable, optional
+        Called with the units at the recorded steps; what it returns is kept.
+
+    Returns
+    -------
+    UnitRuns
+
+    Raises
+    ------
+    ValueError
+        If a block has no counterpart here.
+
+    References
+    ----------
+    Paper H, eqs. (1), (5), (8), (25).
+    """
+    width, depth = checks.positive_integer("hidden_width", hidden_width), checks.positive_integer("depth", depth)
+    fields = [unit_field(block) for block in problem.blocks]
+    if initial is None:
+        drawn = [draw_units(problem, depth, width, replicate_seed(seed, index), "iid") for index in range(seeds)]
+        initial = [{name: np.stack([one[i][name] for one in drawn]) for name in z} for i, z in enumerate(drawn[0])]
+    units = [{name: torch.tensor(a, requires_grad=True) for name, a in z.items()} for z in initial]
+    runs = len(next(iter(initial[0].values())))
+    x = torch.tensor(problem.x).expand(runs, *problem.x.shape)
+    due = record_steps(problem.steps, record_every or max(1, problem.steps))
+    outputs, losses, history = [], [], []
+    for step in range(problem.steps + 1):
+        states = _forward(problem, fields, units, x, depth, width)
+        f = _read(problem, states[-1])
+        loss = _loss(problem, f)
+        if step in due:
+            outputs.append(f.detach().numpy().copy())
+            losses.append(loss.detach().numpy().copy())
+            if track is not None:
+                history.append(track([{n: a.detach().numpy() for n, a in z.items()} for z in units]))
+        if step == problem.steps:
+            break
+        tensors = [(name, a) for z in units for name, a in z.items()]
+        gradients = torch.autograd.grad(loss.sum(), [a for _, a in tensors])
+        with torch.no_grad():
+            for (name, a), gradient in zip(tensors, gradients, strict=True):
+                a -= depth * width * problem.rates[name] / problem.alpha**2 * gradient
+    return UnitRuns(
+        steps=np.array(sorted(due)), outputs=np.stack(outputs, axis=1), loss=np.stack(losses, axis=1),
+        states=torch.stack(states, dim=1).detach().numpy(), initial=initial,
+        units=[{name: a.detach().numpy() for name, a in z.items()} for z in units],
+        history=np.stack(history, axis=1) if history else np.empty(0),
+    )  # fmt: skip
+
+
+def unit_field(block: Block) -> Callable[[torch.Tensor, Tensors], torch.Tensor]:
+    """Return Σ_j φ(h, z_j) in torch: h (runs, samples[, tokens], D), z (runs, *shape, units).
+
+    A block of one's own supplies it as a method `torch_field`.
+    """
+    own = getattr(block, "torch_field", None)
+    if own is not None:
+        return own
+    if type(block) not in _FIELDS:
+        known = ", ".join(kind.__name__ for kind in _FIELDS)
+        raise ValueError(
+            f"block must be one of {known}, or have a method torch_field, to be trained by torch; got {block.name!r}"
+        )
+    return lambda h, z: _FIELDS[type(block)](block, h, z)
+
+
+def _forward(
+    problem: MeanFieldProblem, fields: list[Callable[[torch.Tensor, Tensors], torch.Tensor]], units: list[Tensors],
+    x: torch.Tensor, depth: int, width: int,
+) -> list[torch.Tensor]:  # fmt: skip
+    layers = [{name: a.unbind(1) for name, a in z.items()} for z in units]
+    states = [x]
+    for layer in range(depth):
+        h = states[-1]
+        branch = sum(
+            field(h, {name: parts[layer] for name, parts in z.items()}) for field, z in zip(fields, layers, strict=True)
+        )
+        states.append(h + problem.alpha / (depth * width) * branch)
+    return states
+
+
+def _read(problem: MeanFieldProblem, h: torch.Tensor) -> torch.Tensor:
+    return h if problem.unembedding is None else h @ torch.tensor(np.asarray(problem.unembedding))
+
+
+def _loss(problem: MeanFieldProblem, f: torch.Tensor) -> torch.Tensor:
+    """Mean loss of every run, (runs,)."""
+    if problem.loss == "squared":
+        return ((f - torch.tensor(problem.y)) ** 2).flatten(1).mean(dim=1) / 2
+    y = torch.tensor(problem.y).expand(f.shape[:-1])
+    losses = torch.nn.functional.cross_entropy(f.flatten(0, -2), y.flatten(), reduction="none")
+    return losses.reshape(len(f), -1).mean(dim=1)
+
+
+def _rows(h: torch.Tensor) -> torch.Tensor:
+    return h.flatten(1, -2)
+
+
+def _perceptron(block: TwoLayerPerceptron, h: torch.Tensor, z: Tensors) -> torch.Tensor:
+    rows = _rows(h) / h.shape[-1]
+    return (ACTIVATIONS[block.rho.name](rows @ z["u"]) @ z["v"].mT).reshape(h.shape)
+
+
+def _gated(block: GatedLinearUnit, h: torch.Tensor, z: Tensors) -> torch.Tensor:
+    rows = _rows(h) / h.shape[-1]
+    return ((ACTIVATIONS[block.rho.name](rows @ z["w"]) * (rows @ z["u"])) @ z["v"].mT).reshape(h.shape)
+
+
+def _matrix_after(block: MatrixAfterActivation, h: torch.Tensor, z: Tensors) -> torch.Tensor:
+    return torch.einsum("redj,rnd->rne", z["W"], ACTIVATIONS[block.rho.name](_rows(h))).reshape(h.shape)
+
+
+def _matrix_before(block: MatrixBeforeActivation, h: torch.Tensor, z: Tensors) -> torch.Tensor:
+    return ACTIVATIONS[block.rho.name](torch.einsum("rdej,rnd->rnej", z["W"], _rows(h))).sum(-1).reshape(h.shape)
+
+
+def _attention(block: Attention, h: torch.Tensor, z: Tensors) -> torch.Tensor:
+    q, k, v = (torch.einsum("rdcj,rstd->rstcj", z[name], h) for name in ("W_Q", "W_K", "W_V"))
+    scores = torch.einsum("rstcj,rsicj->rstij", q, k) / math.sqrt(block.key_dimension)
+    if block.causal:
+        count = h.shape[2]
+        hidden = torch.triu(torch.ones(count, count, dtype=torch.bool), 1)
+        scores = scores.masked_fill(hidden[:, :, None], -torch.inf)
+    mixed = torch.einsum("rstij,rsicj->rstcj", torch.softmax(scores, dim=3), v)
+    return torch.einsum("rstcj,rcdj->rstd", mixed, z["W_O"])
+
+
+_FIELDS: dict[type[Block], Callable[..., torch.Tensor]] = {
+    TwoLayerPerceptron: _perceptron,
+    GatedLinearUnit: _gated,
+    MatrixAfterActivation: _matrix_after,
+    MatrixBeforeActivation: _matrix_before,
+    Attention: _attention,
+}
