@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 T = TypeVar("T")
 
 MARGIN = 4.0  # standard errors
-LIBRARY, PAPER = "flds", "paper F"
+LIBRARY, PAPER_F, PAPER_H = "flds", "paper F", "paper H"
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,15 @@ def equal(
     return Claim(name, measured, expected_text, verdict, source, float(estimate), float(error), needed)
 
 
-def against(name: str, samples: Array, exact: float, resolution: float | None = None) -> Claim:
+def against(
+    name: str, samples: Array, exact: float, resolution: float | None = None, source: str = LIBRARY
+) -> Claim:  # fmt: skip
     """The mean of independent replicates equals an exact answer; by default 5 % of it must be resolved."""
     resolution = 0.05 * abs(exact) if resolution is None else resolution
     mean, error = mean_and_error(samples)
     if not error > 0:  # replicates that do not differ are not independent
         error = math.inf
-    return equal(name, mean, error, exact, resolution, margin=margin_of(len(samples)))
+    return equal(name, mean, error, exact, resolution, source=source, margin=margin_of(len(samples)))
 
 
 def margin_of(replicates: int) -> float:

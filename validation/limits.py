@@ -13,7 +13,7 @@ from flds.settings import BACKWARD_WEIGHTS as WEIGHTS
 from validation import closed_forms
 from validation.claims import (
     MARGIN,
-    PAPER,
+    PAPER_F,
     Claim,
     Picture,
     Scale,
@@ -77,7 +77,7 @@ def _gap_over_depth(scale: Scale) -> Section:
         gaps = np.array([_gap(activation, depth, scale) for depth in depths]).T
         law = fit_power_laws(gaps[:, :, None], 1 / np.array(depths), None)
         name = f"{activation}: f^(1) tied − independent, L = 8 … {depths[-1]}"
-        yield exponent_of(name, law, "depth", equal, 1.0, 0.5, source=PAPER)
+        yield exponent_of(name, law, "depth", equal, 1.0, 0.5, source=PAPER_F)
         # the gap itself tends to its limit like 1/L, which moves the exponent by about the coarsest step
         yield exponent_of(name, law, "depth", equal, 0.0, 0.5, 1 / depths[0], "for the coarsest step")
 
@@ -159,7 +159,7 @@ def _towards(
         return
     error = float(np.hypot(error, 2 * np.sqrt(gap) * blur))
     if weights == "tied":  # what Theorem 1 of paper F says of ordinary backpropagation
-        yield equal(name, left, error, 0.0, gap / 2, source=PAPER)
+        yield equal(name, left, error, 0.0, gap / 2, source=PAPER_F)
     yield equal(name + ", that of the two limits", left, error, gap, gap / 2)
 
 

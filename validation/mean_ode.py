@@ -14,7 +14,7 @@ from flds.mean_ode.blocks import Parameters
 from flds.mean_ode.draws import draw_units
 from flds.mean_ode.dynamics import Dynamics, MeanDynamics, TangentDynamics
 from flds.mean_ode.solve import MeanSettings, train
-from validation.claims import Claim, Scale, Section, against, at_least, check, equal, margin_of
+from validation.claims import PAPER_H, Claim, Scale, Section, against, at_least, check, equal, margin_of
 from validation.convergence import exponent_of
 from validation.derivatives import check_block
 from validation.linear_units import linear_mean_ode
@@ -146,6 +146,7 @@ def mean_ode_theorems(scale: Scale) -> Section:
         yield from _theorem_2(kind, scale)
     yield from _theorem_3(scale)
     yield from _theorem_4(scale)
+    yield from _sampling_constant(scale)
 
 
 def _runs(p: flds.MeanFieldProblem, depth: int, width: int, seeds: int) -> UnitRuns:
@@ -249,3 +250,24 @@ def _theorem_4(scale: Scale) -> Section:
     name = "Theorem 4: variance of f after 5 steps over seeds, D = 32 … 128, L M = 2048"
     # the term of H-(30) without D is a share of about 1/√D of the standard deviation
     yield exponent_of(name, law, "depth", equal, 1.0, 0.5, 0.2, "for the smallest D", of="D")
+
+
+def _sampling_constant(scale: Scale) -> Section:
+    """b of Fig. 2's a/L + b/√(LM) after 100 steps, over random data: 0.22 in the paper, 0.22 √D in its notebook."""
+    if scale.name == "quick":
+        return
+    depth, width, sets, seeds = 64, 32, 24, 12
+    for dimension in (10, 31):
+        logs = []
+        for data in range(sets):
+            pairs = np.random.default_rng(data).standard_normal((2, 10, dimension))
+            p = flds.MeanFieldProblem(pairs[0], pairs[1], steps=100)
+            variances = _variances(_runs(p, depth, width, seeds).outputs[:, -1])
+            logs.append(math.log(depth * width * variances.mean()) / 2)
+        typical = math.exp(np.mean(logs))
+        name = f"Fig. 2, D = {dimension}: log b after 100 steps, mean over {sets} data sets (b = {typical:.2f})"
+        for stated, label in (
+            (0.22, "b = 0.22 as printed"),
+            (0.22 * math.sqrt(dimension), "b = 0.22 √D of the notebook"),
+        ):
+            yield against(f"{name}, {label}", np.array(logs), math.log(stated), resolution=0.4, source=PAPER_H)

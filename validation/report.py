@@ -172,8 +172,9 @@ def _markdown(sections: dict[str, Any]) -> str:
     lines = [
         "# Validation report", "", f"Verdicts on {summary(claims)}.", "",
         "Errors are standard errors and intervals are 95 %; an equality is confirmed within four standard errors, if "
-        "these are small enough to refute it. The source is who makes the claim: this library, or paper F (Yao, Wu "
-        'and Gao, "Understanding Scaling Laws via Neural Feature Learning Dynamics").', "",
+        "these are small enough to refute it. The source is who makes the claim: this library, paper F (Yao, Wu "
+        'and Gao, "Understanding Scaling Laws via Neural Feature Learning Dynamics") or paper H (Chizat, "The Hidden '
+        'Width of Deep ResNets").', "",
     ]  # fmt: skip
     for name, section in sections.items():
         lines += [f"## {name}", "", section["title"], ""]

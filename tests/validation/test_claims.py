@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from validation.claims import MARGIN, PAPER, Scale, above, against, at_least, check, equal, margin_of, mean_and_error
+from validation.claims import MARGIN, PAPER_F, Scale, above, against, at_least, check, equal, margin_of, mean_and_error
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_what_an_undecided_equality_needs():
 
 
 def test_slack_is_allowed_and_shown():
-    claim = equal("x", 1.06, 0.001, 1.0, resolution=0.1, slack=0.0625, note="for the coarsest step", source=PAPER)
+    claim = equal("x", 1.06, 0.001, 1.0, resolution=0.1, slack=0.0625, note="for the coarsest step", source=PAPER_F)
     assert claim.verdict == "confirmed"
     assert "to 0.062 for the coarsest step" in claim.expected
     assert equal("x", 1.07, 0.001, 1.0, resolution=0.1, slack=0.0625).verdict == "refuted"

@@ -17,7 +17,7 @@ from flds.dynamics import Network
 from solvers.equation import McKeanVlasov
 from solvers.weight_operator import LazyOperator
 from validation import report
-from validation.claims import PAPER, Picture, Table, check, equal
+from validation.claims import PAPER_F, Picture, Table, check, equal
 
 RUNNER = CliRunner()
 
@@ -34,7 +34,7 @@ def sections(monkeypatch):
 
     def second(scale):
         """The second section."""
-        yield check("a paper's claim", scale.name, "x", False, PAPER)
+        yield check("a paper's claim", scale.name, "x", False, PAPER_F)
         yield equal("three", 1.0, 0.1, 1.0, 0.1)
 
     monkeypatch.setattr(report, "SECTIONS", {"first": first, "second": second})
