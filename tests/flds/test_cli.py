@@ -238,3 +238,15 @@ def test_a_report_needs_a_folder(tmp_path):
     assert done.returncode == 2
     assert done.stderr == "flds: --out must be a folder, got the file 'taken'\n"
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_phase_diagram_names_the_regime_and_refuses_nonsense(tmp_path):
+    base = ["phase-diagram", "--dimension", 100, "--depth", 100, "--hidden-width", 100]
+    done = run(*base, "--sigma-v", 50, "--eta-u", 1000, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("regime          lazy ODE (sigma_v / sqrt(D) = 5)")
+    assert "η_u = 1e+03 is large against the balanced rate 4" in done.stdout
+    assert "advice" not in run(*base, cwd=tmp_path).stdout
+    wrong = run(*base, "--sigma-v", -1, cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert wrong.stderr.strip() == "flds: sigma_v must be a finite number of at least 0, got -1"

@@ -1,4 +1,4 @@
-"""The figures of paper F: at sizes of a few seconds, what is drawn is what is written."""
+"""The figures of the papers: at sizes of a few seconds, what is drawn is what is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import flds
 from flds.cli import app
 from tests.flds.test_datasets import write_cifar
 from validation import closed_forms, figures
-from validation.figures import feature_learning
+from validation.figures import feature_learning, hidden_width
 
 RUNNER = CliRunner()
 
@@ -24,16 +24,25 @@ TINY = {
     "learning_rates": {"rates": (0.2, 1.0, 1000.0), "seeds": 2, "steps": 10, "train": 60, "particles": 200},
 }  # fmt: skip
 
+TINY_UNITS = {
+    "trajectories": {"depths": (2, 32), "units": 64},
+    "errors": {"grid": (1, 4, 16), "seeds": 4, "units": 256, "steps": 3},
+    "weights": {"depths": 5, "units": 64},
+    "phases": {"dimensions": (4, 8), "points": 5, "units": 128, "steps": 2},
+    "fluctuations": {"dimensions": (4, 8), "points": 5, "depth": 10, "seeds": 4, "steps": 2, "long": 3},
+}  # fmt: skip
+
 
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setattr(feature_learning, "SIZES", {"quick": TINY, "full": TINY})
+    monkeypatch.setattr(hidden_width, "SIZES", {"quick": TINY_UNITS, "full": TINY_UNITS})
 
 
 def reproduce(name, out):
     lines: list[str] = []
     paths = figures.reproduce(name, dataset=flds.load_digits, out=out, seed=3, say=lines.append)
-    assert [path.name for path in paths] == [f"feature-learning-{name[-4:]}{end}" for end in (".png", ".nc")]
+    assert [path.name for path in paths] == [f"{name.replace('/', '-')}{end}" for end in (".png", ".nc")]
     assert paths[0].read_bytes()[:4] == b"\x89PNG"
     return flds.load(paths[1]), lines
 
@@ -67,6 +76,52 @@ def test_learning_rates(tiny, tmp_path):
     assert not found.limit_loss[2] < np.log(10)
 
 
+def test_trajectories_come_closer_to_the_limit(tiny, tmp_path):
+    found, lines = reproduce("hidden-width/fig1", tmp_path)
+    assert len(lines) == 2
+    assert found.states_32.shape == (3, 33)
+    away = [np.mean((getattr(found, f"states_{depth}")[:, -1] - found.limit[-1]) ** 2) for depth in (2, 32)]
+    assert away[1] < away[0]
+
+
+def test_error_law(tiny, tmp_path):
+    found, lines = reproduce("hidden-width/fig2", tmp_path)
+    assert found.squared_error.shape == (4, 3, 3)
+    assert found.squared_error.mean(0)[0, 0] > found.squared_error.mean(0)[-1, -1]
+    assert found.constants.shape == (2,)
+    assert "notebook" in lines[-1]
+    # constants that are there are found, with no noise to spread them
+    depths, widths = np.array([4, 16, 64]), np.array([4, 16])
+    exact = (0.3 / depths[:, None] + 0.5 / np.sqrt(depths[:, None] * widths)) ** 2
+    law = hidden_width.fit_error_law(np.repeat(exact[None], 3, axis=0), depths, widths)
+    np.testing.assert_allclose(law, (0.3, 0.5, 0, 0), atol=1e-7)
+
+
+def test_weights_travel(tiny, tmp_path):
+    found, _ = reproduce("hidden-width/fig3", tmp_path)
+    assert found.path.shape == (101, 5, 10)
+    assert np.all(found.path[0] == found.path[0, 0])
+    assert found.loss[-1] < 0.1 * found.loss[0]
+
+
+def test_phases(tiny, tmp_path):
+    found, _ = reproduce("hidden-width/fig4", tmp_path)
+    # first travel is proportional to min(α, 1/α), Theorem 3; 128 Sobol pairs leave a few per cent
+    scaled = found.travel_first / np.minimum(found.alpha, 1 / found.alpha)
+    np.testing.assert_allclose(scaled, np.broadcast_to(scaled.mean(1, keepdims=True), scaled.shape), rtol=0.02)
+
+
+def test_fluctuations(tiny, tmp_path):
+    found, lines = reproduce("hidden-width/fig5", tmp_path)
+    assert found.fluctuation.shape == (2, 5)
+    assert found.loss.shape == (2, 5, 4)
+    assert found.constants.shape == (3,)
+    assert "paper" in lines[-1]
+    alphas, dimensions = np.array([0.1, 1.0, 10.0]), np.array([10, 40])
+    exact = 0.3 * alphas * np.sqrt(dimensions)[:, None] + 0.05 * np.sqrt(dimensions)[:, None] + 0.4
+    np.testing.assert_allclose(hidden_width.fit_fluctuations(exact, alphas, dimensions), (0.3, 0.05, 0.4), atol=1e-7)
+
+
 def test_the_papers_own_data(tiny, tmp_path, monkeypatch):
     for name, count, seed in (("data_batch_1.bin", 60, 0), ("test_batch.bin", 30, 1)):
         write_cifar(tmp_path, name, count, seed)
@@ -80,7 +135,8 @@ def test_the_papers_own_data(tiny, tmp_path, monkeypatch):
 
 def test_figures_are_listed_and_unknown_ones_refused(tmp_path):
     listed = RUNNER.invoke(app, ["reproduce", "--list"]).stdout
-    assert [line.split()[0] for line in listed.splitlines()] == [f"feature-learning/fig{i}" for i in (1, 2, 3)]
+    expected = [f"feature-learning/fig{i}" for i in (1, 2, 3)] + [f"hidden-width/fig{i}" for i in (1, 2, 3, 4, 5)]
+    assert [line.split()[0] for line in listed.splitlines()] == expected
     with pytest.raises(ValueError, match="figure must be one of feature-learning/fig1"):
         figures.reproduce("fig9", dataset=flds.load_digits, out=tmp_path)
     plain = flds.Dataset("mine", np.ones((4, 2)), np.zeros(4))
