@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_example_runs_as_printed(tmp_path, monkeypatch, capsys):
-    code, general = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, mean_ode, general = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(code, names)
@@ -27,6 +27,11 @@ def test_the_example_runs_as_printed(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(names["network"].outputs[-1], names["limit"].outputs[-1], atol=0.1)
     assert flds.load("limit.nc").status == "completed"
     assert capsys.readouterr().out
+    exec(mean_ode, names)
+    loss, travel, error = map(float, capsys.readouterr().out.split())
+    assert loss < 0.02
+    assert 2 < travel < 4
+    assert 0 < error < 0.02
     exec(general, names)
     mean, variance = map(float, capsys.readouterr().out.split())
     # the printed exact values; 200 steps and 100,000 particles leave errors of 0.001 and 0.002
@@ -50,7 +55,7 @@ def test_options_it_shows_are_options():
 
     runner = CliRunner()
     commands = re.findall(r"^flds .*$", README, re.MULTILINE)
-    assert len(commands) >= 4
+    assert len(commands) >= 7
     for command in commands:
         _, name, *arguments = shlex.split(command, comments=True)
         text = runner.invoke(app, [name, "--help"]).stdout

@@ -81,7 +81,7 @@ def mean_ode(scale: Scale) -> Section:
         flds.Attention(2), SineShift(4),
     )  # fmt: skip
     for block in blocks:
-        error = max(check_block(block).values())
+        error = max(check_block(block, tolerance=math.inf).values())
         name = f"{block.name}: derivatives against differences of values, largest relative error"
         yield check(name, f"{error:.1e}", "at most 1e-7", error <= 1e-7)
     for named in ("two_layer_perceptron", "gated_linear_unit", "matrix_before_activation"):

@@ -146,8 +146,12 @@ def solve_tangent_ode(
 ) -> MeanFieldSolution:
     """Train the tangent ODE: the limit α → ∞ of the Neural Mean ODE, linear in the displacement ζ of its units.
 
-    Parameters and returns are those of `solve_mean_ode`; `problem.alpha` is not used, and travel_<name> is that of ζ,
-    the limit of α (Z_k − Z_0).
+    Parameters are those of `solve_mean_ode`; `problem.alpha` is not used.
+
+    Returns
+    -------
+    MeanFieldSolution
+        As for `solve_mean_ode`; travel_<name> is that of ζ, the limit of α (Z_k − Z_0).
 
     Raises
     ------

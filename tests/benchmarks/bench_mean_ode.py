@@ -1,0 +1,92 @@
+"""Work against precision: the Neural Mean ODE of paper H § 2.4 after 100 steps, ours against a very large ResNet.
+
+The ResNet has M = L = 1000, like the ground truth of the paper, in the faster of two forms: written out in NumPy, and
+torch with autograd. Errors are root mean squares over outputs and seeds, against a limit of much smaller error.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+import flds
+from flds.mean_ode.draws import draw_units
+
+PAIRS = np.random.default_rng(0).standard_normal((2, 10, 10))
+PROBLEM = flds.MeanFieldProblem(PAIRS[0], PAIRS[1], steps=100)
+SIZE, SEEDS = 1000, 3
+UNITS = (512, 1024, 2048, 4096, 8192)
+
+
+def limit():
+    """Eight times the units and twice the depth of the largest run, mean over four replicates."""
+    return flds.solve_mean_ode(PROBLEM, units=65_536, depth=32, replicates=4, record_every=100)
+
+
+def ours(units, seed):
+    return flds.solve_mean_ode(PROBLEM, units=units, depth=16, record_every=100, seed=seed).outputs[-1]
+
+
+def numpy_resnet(seed):
+    """H-(1), (7), (8) layer by layer, nothing stored but the states."""
+    p, dimension = PROBLEM, PROBLEM.dimension
+    z = draw_units(p, SIZE, SIZE, seed, "iid")[0]
+    u, v, branch = z["u"], z["v"], 1 / (SIZE * SIZE)
+    rate_u, rate_v = p.rates["u"] / p.samples, p.rates["v"] / p.samples
+    for step in range(p.steps + 1):
+        states, h = [], p.x
+        for layer in range(SIZE):
+            states.append(h)
+            h = h + branch * (np.tanh((h / dimension) @ u[layer]) @ v[layer].T)
+        if step == p.steps:
+            return h
+        b = (h - p.y) / dimension
+        for layer in reversed(range(SIZE)):
+            h = states[layer]
+            rho = np.tanh((h / dimension) @ u[layer])
+            slope = ((b / dimension) @ v[layer]) * (1 - rho * rho)
+            back = slope @ u[layer].T
+            u[layer] -= rate_u * (h.T @ slope)
+            v[layer] -= rate_v * (b.T @ rho)
+            b = b + branch * back
+
+
+def torch_resnet(seed):
+    from validation.unit_networks import train_units
+
+    return train_units(PROBLEM, hidden_width=SIZE, depth=SIZE, seed=seed).outputs[0, -1]
+
+
+def timed(run, *arguments):
+    start = time.perf_counter()
+    return run(*arguments), time.perf_counter() - start
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def test_work_and_precision(benchmark):
+    pytest.importorskip("torch")
+    exact = limit()
+    truth = exact.outputs[-1]
+    print(f"\nlimit: standard error {rms(exact.outputs_standard_error[-1]):.1e}")
+    forms = {form.__name__: timed(form, 0) for form in (numpy_resnet, torch_resnet)}
+    for name, (_, seconds) in forms.items():
+        print(f"{name:14} M = L = {SIZE}  {seconds:6.2f} s")
+    best = numpy_resnet if forms["numpy_resnet"][1] <= forms["torch_resnet"][1] else torch_resnet
+    runs = [forms[best.__name__], *(timed(best, seed) for seed in range(1, SEEDS))]
+    reference, work = rms([f - truth for f, _ in runs]), min(seconds for _, seconds in runs)
+    print(f"{best.__name__}, {SEEDS} seeds: error {reference:.1e} in {work:.2f} s")
+    ours(256, 0)  # first use
+    curve = []
+    for units in UNITS:
+        found = [timed(ours, units, seed) for seed in range(2 * SEEDS)]
+        curve.append((rms([f - truth for f, _ in found]), min(seconds for _, seconds in found)))
+        print(f"ours, {units:5} units at 17 nodes: error {curve[-1][0]:.1e} in {curve[-1][1]:.2f} s")
+    errors, seconds = np.log(np.array(curve)).T
+    needed = float(np.exp(np.interp(-np.log(reference), -errors, seconds)))
+    print(f"error {reference:.1e}: ours {needed:.2f} s, {work / needed:.1f} times as fast")
+    benchmark.pedantic(ours, args=(2048, 0), rounds=3)

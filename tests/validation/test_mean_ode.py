@@ -1,0 +1,78 @@
+"""The validation of paper H's solvers: it holds, and refutes solvers with a fault planted in them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import flds
+from flds.mean_ode import depth
+from flds.mean_ode.blocks import Block
+from flds.mean_ode.dynamics import MeanDynamics
+from validation import mean_ode
+from validation.claims import Scale
+
+
+def verdicts(section, scale="quick"):
+    return {claim.name: claim.verdict for claim in section(Scale(scale))}
+
+
+def test_exact_answers_hold():
+    found = verdicts(mean_ode.mean_ode)
+    assert len(found) >= 16
+    assert set(found.values()) == {"confirmed"}
+
+
+def test_theorems_are_not_refuted_at_small_sizes():
+    found = [*mean_ode._theorem_2("Lipschitz", Scale("quick")), *mean_ode._theorem_3(Scale("quick"))]
+    assert [claim.verdict for claim in found] == ["confirmed", "confirmed"]
+
+
+def backward_sign(monkeypatch):
+    pull = flds.TwoLayerPerceptron.pull
+
+    def wrong(self, h, b, z):
+        back, gradient = pull(self, h, b, z)
+        return -back, gradient
+
+    monkeypatch.setattr(flds.TwoLayerPerceptron, "pull", wrong)
+
+
+def missing_alpha(monkeypatch):
+    def wrong(self, block: Block, z0, z, h, b):
+        back, gradient = block.pull(h, b, z)
+        self._step(z, gradient, 1.0, h.size // h.shape[-1])
+        return self.problem.alpha * back
+
+    monkeypatch.setattr(MeanDynamics, "_pull", wrong)
+
+
+def one_layer_late(monkeypatch):
+    """The backward equation meets the units of the node before."""
+    total = MeanDynamics._total
+
+    def wrong(self, work, node, h, *rest):
+        return total(self, work, max(0, node - len(rest)), h, *rest)
+
+    monkeypatch.setattr(MeanDynamics, "_total", wrong)
+
+
+def wrong_weights(monkeypatch):
+    monkeypatch.setattr(depth, "_CORRECT", {2: (1 / 2, 1 / 2), 3: (5 / 12, 6 / 12, -1 / 12)})
+
+
+@pytest.mark.parametrize("plant", [backward_sign, missing_alpha, one_layer_late, wrong_weights])
+def test_planted_faults_are_refuted(monkeypatch, plant):
+    plant(monkeypatch)
+    assert "refuted" in verdicts(mean_ode.mean_ode).values()
+
+
+def test_the_power_of_a_known_bias_is_found():
+    generator, depths = np.random.default_rng(0), np.array([4, 8, 16, 32])
+    away = generator.normal(scale=0.05, size=(4, 200, 3)) + 0.5 / depths[:, None, None]
+    slope, error = mean_ode._bias_exponent(away, depths)
+    assert 0.005 < error < 0.2
+    assert abs(slope - 1) < 4 * error
+    assert mean_ode._bias_exponent(away * 0 + generator.normal(size=away.shape), depths)[1] > 0.3
