@@ -14,6 +14,7 @@ import flds
 from flds.mean_ode.regimes import DEPTH_ERROR, FLUCTUATION, TRAVEL
 from solvers.random import replicate_seed
 from solvers.solution import Field
+from validation.claims import mean_and_error
 from validation.figures import Drawing, Request
 from validation.unit_networks import train_units
 
@@ -272,7 +273,7 @@ def fluctuations(request: Request) -> Drawing:
     dimensions, alphas = np.array(sizes["dimensions"]), np.logspace(-2, 2, sizes["points"])
     depth, seeds = sizes["depth"], sizes["seeds"]
     outputs: list[list[Array]] = []
-    travel = np.empty((len(dimensions), len(alphas)))
+    travel = np.empty((seeds, len(dimensions), len(alphas)))
     losses = np.empty((len(dimensions), len(alphas), sizes["long"] + 1))
     for i, dimension in enumerate(dimensions):
         outputs.append([])
@@ -281,24 +282,30 @@ def fluctuations(request: Request) -> Drawing:
             runs = train_units(problem, hidden_width=width, depth=depth, seeds=seeds, record_every=1,
                                seed=replicate_seed(request.seed, 100 * int(dimension) + j))  # fmt: skip
             outputs[-1].append(runs.outputs[:, sizes["steps"]])
-            travel[i, j], losses[i, j] = runs.travel("u").mean(), runs.loss.mean(0)
+            travel[:, i, j], losses[i, j] = runs.travel("u"), runs.loss.mean(0)
         request.say(f"D = {dimension} done")
     inside = alphas < np.sqrt(depth * width / dimensions)[:, None] / 3
     spread, constants, error = _fluctuation_law(outputs, inside, alphas, dimensions, depth * width, request.seed)
-    slope = float(np.exp(np.mean(np.log((travel / np.minimum(1, 1 / alphas))[inside]))))
+    slopes = np.exp(np.mean(np.log((travel / np.minimum(1, 1 / alphas))[:, inside]), axis=1))
+    slope, slope_error = mean_and_error(slopes)
     shown = ", ".join(f"{v:.3f} ± {e:.3f} (paper {p})" for v, e, p in zip(constants, error, FLUCTUATION, strict=True))
     request.say(f"fluctuation · √(LM) = a α√D + b√D + c with a, b, c = {shown}")
-    request.say(f"travel = {slope:.2f} min(1, 1/α) (paper {TRAVEL:g})")
-    figure = _draw_fluctuations(spread, constants, travel, slope, losses, inside, alphas, dimensions, depth * width)
+    request.say(
+        f"travel = ({slope:.3f} ± {slope_error:.3f}) min(1, 1/α) after {sizes['long']} steps (paper {TRAVEL:g})"
+    )
+    figure = _draw_fluctuations(
+        spread, constants, travel.mean(0), slope, losses, inside, alphas, dimensions, depth * width
+    )
     fields = {
         "alpha": Field(("alpha",), alphas, "σ_v/√D"), "dimension": Field(("dimension",), dimensions, "D"),
         "fluctuation": Field(("dimension", "alpha"), spread, "standard deviation of the outputs over seeds"),
-        "travel": Field(("dimension", "alpha"), travel, "root mean square travel of u"),
+        "travel": Field(("seed", "dimension", "alpha"), travel, "root mean square travel of u"),
         "loss": Field(("dimension", "alpha", "step"), losses, "training loss, mean over seeds"),
         "constants": Field(("constant",), constants, "a, b, c of (a α√D + b√D + c)/√(LM)"),
         "constants_standard_error": Field(("constant",), error, "standard errors of a, b, c"),
         "paper_constants": Field(("constant",), np.array(FLUCTUATION), "a, b, c of paper H"),
         "travel_constant": Field((), np.array(slope), "c of c min(1, 1/α)"),
+        "travel_constant_standard_error": Field((), np.array(slope_error), "standard error of c"),
     }  # fmt: skip
     return Drawing(figure, fields, {**sizes, "hidden_width": width})
 
