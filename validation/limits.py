@@ -230,11 +230,11 @@ def intervals(scale: Scale) -> Section:
     one_round = {"budget_seconds": 1e-3, "depth": 8} | scale.pick(
         {"particles": 500, "replicates": 8}, {"particles": 1000, "replicates": 16}
     )
-    target = {"target_error": 0.02, "particles": 500, "depth": 4, "replicates": 8}
+    target = {"target_error": 0.01, "particles": 500, "depth": 8, "replicates": 8}
     three = three_samples("identity", steps=3)
     cases: tuple[tuple[str, flds.TrainingProblem, str, dict[str, Any]], ...] = (
         ("three samples, independent, one round", three, "independent", one_round),
-        ("three samples, tied, half width 0.02", three, "tied", target),
+        ("three samples, tied, half width 0.01", three, "tied", target),
     )
     for label, problem, weights, options in cases[: scale.pick(1, 2)]:
         found = coverage(runs, problem, weights, **options)
