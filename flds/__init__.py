@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from flds.solve import estimate_cost as estimate_cost
     from flds.solve import simulate_resnet as simulate_resnet
     from flds.solve import solve_flds as solve_flds
+    from flds.sweeps import sweep as sweep
 
 __version__ = "0.1.0"
 
@@ -73,6 +74,7 @@ _HOMES = {
     "solve_forward": "flds.first_pass",
     "solve_mean_ode": "flds.mean_ode.solve",
     "solve_tangent_ode": "flds.mean_ode.solve",
+    "sweep": "flds.sweeps",
 }
 
 __all__ = sorted(_HOMES)
