@@ -1,4 +1,4 @@
-"""The command line: `flds solve`, `info`, `validate`, `reproduce` and `phase-diagram`."""
+"""The command line: `flds solve`, `info`, `sweep`, `validate`, `reproduce` and `phase-diagram`."""
 
 from __future__ import annotations
 
@@ -6,26 +6,18 @@ import io
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from flds.datasets import Dataset
-    from flds.problem import TrainingProblem
-    from flds.solution import Solution
+from flds.runs import assignment, load_data, run, spread, training_problem
 
 REFUTED = 1
 EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4, "interrupted": 130}
 BAD_USAGE, OUT_OF_MEMORY = 2, 4
-
-# What the default run may take; the cost model chooses the number of particles within it.
-DEFAULT_SECONDS, DEFAULT_BYTES = 50.0, 3.5e9
-PARTICLE_CHOICES = (1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 12_000, 16_000, 20_000, 30_000, 50_000, 100_000)
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -91,8 +83,8 @@ def solve(
     if particles is not None and width is not None:
         raise ValueError("give --particles for the limit or --width for a finite network, not both")
     _check_out(out)
-    dataset = _load(data)
-    problem = _problem(
+    dataset = load_data(data)
+    problem = training_problem(
         dataset, activation, horizon, learning_rate, steps, loss, batch_size, batch_order, batch_seed, train_samples,
         test_samples,
     )  # fmt: skip
@@ -101,9 +93,9 @@ def solve(
         "rank_budget": rank_budget, "noise_depth": noise_depth, "record_kernels": record_kernels,
         "record_every": max(1, -(-steps // 4)) if record_every is None else record_every, "dtype": dtype, "threads": threads,
         "replicates": replicates, "seed": seed,
-        "recorded_samples": _spread(problem.samples, 64 if recorded_samples is None else recorded_samples),
+        "recorded_samples": spread(problem.samples, 64 if recorded_samples is None else recorded_samples),
     }  # fmt: skip
-    solution = _run(problem, particles, width, depth, sampling or "matched", options, quiet)
+    solution = run(problem, particles, width, depth, sampling or "matched", options, quiet)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was computed is written, come what may
     solution.save(out)
     solution.plot(out.with_suffix(".png"))
@@ -182,11 +174,49 @@ def reproduce(
             return
         _check_folder(out)
         written = figures.reproduce(
-            figure, full=full, dataset=lambda: _load(data), out=out, seed=seed, say=_silent if quiet else _say
+            figure, full=full, dataset=lambda: load_data(data), out=out, seed=seed, say=_silent if quiet else _say
         )
     if not quiet:
         for path in written:
             print(path)
+
+
+@app.command()
+def sweep(
+    grid: Annotated[list[str], typer.Option(help="NAME=A,B,… of a field of the problem, such as learning_rate, or an argument of the solver, such as depth or width; repeat for more.")],
+    fixed: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE that is the same in all runs; repeat for more.")] = None,
+    data: Annotated[str, typer.Option(help="As for solve.")] = "digits",
+    train_samples: Annotated[int | None, typer.Option(help="Use only the first so many training samples.")] = None,
+    test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs' files, and of sweep.nc with all results.")] = Path("sweep"),
+    workers: Annotated[int | None, typer.Option(help="Number of processes; default one for each CPU.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:  # fmt: skip
+    """Train at every point of a grid; called again, do only what is missing.
+
+    With width in the grid or among the fixed values, finite networks are trained, otherwise the limit.
+    """
+    from flds.sweeps import sweep as run_sweep
+
+    _check_folder(out)
+    settings = {name: values[0] for name, values in (assignment(text) for text in fixed or ())}
+    values = dict(assignment(text) for text in grid)
+    named = ("activation", "horizon", "learning_rate", "steps", "loss", "batch_size", "batch_order", "batch_seed")
+    fields: dict[str, Any] = {"activation": "tanh", "horizon": 1.0, "learning_rate": 1.0, "steps": 25, "loss": None, "batch_size": None,
+              "batch_order": "random", "batch_seed": 0}  # fmt: skip
+    fields |= {name: settings.pop(name) for name in named if name in settings}
+    problem = training_problem(load_data(data), **fields, train_samples=train_samples, test_samples=test_samples)
+    progress = not quiet and sys.stderr.isatty()
+    try:
+        found = run_sweep(problem, values, folder=out, workers=workers, progress=progress, **settings)
+    except KeyboardInterrupt:
+        _fail(KeyboardInterrupt(f"interrupted; the runs that had ended are in {out}"), EXIT_CODES["interrupted"])
+    found.to_netcdf(out / "sweep.nc", engine="h5netcdf")
+    counts = {name: int((found.status == name).sum()) for name in dict.fromkeys(found.status.values.ravel().tolist())}
+    if not quiet:
+        print(", ".join(f"{count} {name}" for name, count in counts.items()) + f"\nresults  {out / 'sweep.nc'}")
+    if counts.get("failed"):
+        raise ValueError(f"{counts['failed']} runs failed; their errors are in {out}/*.error.json")
 
 
 @app.command("phase-diagram")
@@ -262,95 +292,6 @@ def _check_out(out: Path) -> None:
         raise ValueError(f"--out: the picture {str(picture)!r} cannot be written there; choose another name")
     if out.exists() and not (out.is_file() and out.read_bytes()[:4] == b"\x89HDF"):
         raise ValueError(f"--out: {str(out)!r} exists and is not a results file; choose another name")
-
-
-def _load(data: str) -> Dataset:
-    from flds import datasets
-
-    if data == "digits":
-        return datasets.load_digits()
-    if data.startswith("cifar10:"):
-        return datasets.load_cifar10(data.removeprefix("cifar10:"))
-    if data.endswith(".npz"):
-        return datasets.load_npz(data)
-    raise ValueError(f"--data must be digits, cifar10:FOLDER or FILE.npz, got {data!r}")
-
-
-def _problem(
-    dataset: Dataset, activation: str, horizon: float, learning_rate: float, steps: int,
-    loss: str | None, batch_size: int | None, batch_order: str, batch_seed: int,
-    train_samples: int | None, test_samples: int | None,
-) -> TrainingProblem:  # fmt: skip
-    from flds.problem import TrainingProblem
-    from solvers.checks import positive_integer
-
-    train = len(dataset.inputs) if train_samples is None else positive_integer("train_samples", train_samples)
-    test = 1000 if test_samples is None else positive_integer("test_samples", test_samples)
-    tested = dataset.test_inputs is not None
-    default = "cross_entropy" if dataset.classes else "squared"
-    return TrainingProblem(
-        dataset.inputs[:train], dataset.targets[:train], activation=activation, horizon=horizon,
-        learning_rate=learning_rate, steps=steps, loss=loss or default,
-        batch_size=min(16, train, len(dataset.inputs)) if batch_size is None else batch_size,
-        batch_order=batch_order, batch_seed=batch_seed,
-        test_inputs=dataset.test_inputs[:test] if tested else None,  # type: ignore[index]
-        test_targets=dataset.test_targets[:test] if dataset.test_targets is not None else None,
-    )  # fmt: skip
-
-
-def _spread(samples: int, count: int) -> list[int]:
-    """Indices of `count` samples, spread evenly; all of them if there are fewer."""
-    import numpy as np
-
-    from solvers.checks import positive_integer
-
-    count = positive_integer("recorded_samples", count)
-    return [int(i) for i in np.unique(np.linspace(0, samples - 1, min(count, samples)).astype(int))]
-
-
-def _run(
-    problem: TrainingProblem, particles: int | None, width: int | None, depth: int, sampling: str,
-    options: dict[str, Any], quiet: bool,
-) -> Solution:  # fmt: skip
-    from flds.solve import estimate_cost, simulate_resnet, solve_flds
-
-    if width is not None:
-        sampling, particles = "law", width
-    if particles is None:
-        particles = _affordable_particles(problem, depth, sampling, options)
-    cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
-    if not quiet:
-        print(f"{particles} {'neurons' if width else 'particles'}, depth {depth}: {cost}", file=sys.stderr)
-    progress = not quiet and sys.stderr.isatty()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RuntimeWarning)
-        if width is not None:
-            solution = simulate_resnet(problem, width=width, depth=depth, progress=progress, **options)
-        else:
-            solution = solve_flds(
-                problem, particles=particles, depth=depth, sampling=sampling, progress=progress, **options
-            )
-    for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
-    return solution
-
-
-def _affordable_particles(problem: TrainingProblem, depth: int, sampling: str, options: dict[str, Any]) -> int:
-    """The largest number of particles that the cost model puts within the default time and memory.
-
-    Numbers that leave room to match noise come first: with it fewer particles go further.
-    """
-    from flds.solve import estimate_cost
-
-    affordable = {"lazy": PARTICLE_CHOICES[0], "dense": 0}
-    for particles in PARTICLE_CHOICES:
-        try:
-            cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
-        except MemoryError:
-            break
-        if cost.seconds <= DEFAULT_SECONDS and cost.memory <= DEFAULT_BYTES:
-            affordable[cost.operator] = particles
-    return affordable["lazy"] if affordable["lazy"] > PARTICLE_CHOICES[0] else max(affordable.values())
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import xarray
 
 import flds
 
@@ -176,7 +177,7 @@ def test_interrupt_keeps_what_was_computed(tmp_path):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ("import flds.cli; flds.cli._load = interrupt", ""),
+        ("import flds.cli; flds.cli.load_data = interrupt", ""),
         ("import flds.cli; flds.cli.app = interrupt", "flds: interrupted before anything was computed\n"),
         ("sys.meta_path.insert(0, Finder)", "flds: interrupted before anything was computed\n"),
     ],
@@ -250,3 +251,21 @@ def test_phase_diagram_names_the_regime_and_refuses_nonsense(tmp_path):
     wrong = run(*base, "--sigma-v", -1, cwd=tmp_path)
     assert wrong.returncode == 2
     assert wrong.stderr.strip() == "flds: sigma_v must be a finite number of at least 0, got -1"
+
+
+def test_sweep_trains_a_grid_and_names_mistakes(tmp_path):
+    few = ["--train-samples", 10, "--test-samples", 5, "--set", "steps=1", "--set", "particles=100", "--set", "depth=2"]
+    done = run("sweep", "--grid", "learning_rate=0.5,1", *few, "--workers", 1, "--out", "grid", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "2 completed\nresults  grid/sweep.nc\n"
+    with xarray.open_dataset(tmp_path / "grid" / "sweep.nc") as found:
+        assert found.test_accuracy.sizes["learning_rate"] == 2
+    for arguments, message in (
+        (["--grid", "depth"], "--grid and --set need NAME=VALUE, got 'depth'"),
+        (["--grid", "rate=1"], "grid must name fields of the problem or arguments of the solver, got 'rate'"),
+        (["--grid", "depth=2", "--data", "x.csv"], "--data must be digits, cifar10:FOLDER or FILE.npz"),
+    ):
+        wrong = run("sweep", *arguments, cwd=tmp_path)
+        assert wrong.returncode == 2
+        assert message in wrong.stderr
+        assert len(wrong.stderr.splitlines()) == 1

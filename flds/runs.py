@@ -1,0 +1,128 @@
+"""What the commands share: data by name, the problem trained on them, and the solver's run with its warnings."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flds.datasets import Dataset
+    from flds.problem import TrainingProblem
+    from flds.solution import Solution
+
+# What the default run may take; the cost model chooses the number of particles within it.
+DEFAULT_SECONDS, DEFAULT_BYTES = 50.0, 3.5e9
+PARTICLE_CHOICES = (1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 12_000, 16_000, 20_000, 30_000, 50_000, 100_000)
+
+
+def load_data(data: str) -> Dataset:
+    from flds import datasets
+
+    if data == "digits":
+        return datasets.load_digits()
+    if data.startswith("cifar10:"):
+        return datasets.load_cifar10(data.removeprefix("cifar10:"))
+    if data.endswith(".npz"):
+        return datasets.load_npz(data)
+    raise ValueError(f"--data must be digits, cifar10:FOLDER or FILE.npz, got {data!r}")
+
+
+def training_problem(
+    dataset: Dataset, activation: str, horizon: float, learning_rate: float, steps: int,
+    loss: str | None, batch_size: int | None, batch_order: str, batch_seed: int,
+    train_samples: int | None, test_samples: int | None,
+) -> TrainingProblem:  # fmt: skip
+    from flds.problem import TrainingProblem
+    from solvers.checks import positive_integer
+
+    train = len(dataset.inputs) if train_samples is None else positive_integer("train_samples", train_samples)
+    test = 1000 if test_samples is None else positive_integer("test_samples", test_samples)
+    tested = dataset.test_inputs is not None
+    default = "cross_entropy" if dataset.classes else "squared"
+    return TrainingProblem(
+        dataset.inputs[:train], dataset.targets[:train], activation=activation, horizon=horizon,
+        learning_rate=learning_rate, steps=steps, loss=loss or default,
+        batch_size=min(16, train, len(dataset.inputs)) if batch_size is None else batch_size,
+        batch_order=batch_order, batch_seed=batch_seed,
+        test_inputs=dataset.test_inputs[:test] if tested else None,  # type: ignore[index]
+        test_targets=dataset.test_targets[:test] if dataset.test_targets is not None else None,
+    )  # fmt: skip
+
+
+def spread(samples: int, count: int) -> list[int]:
+    """Indices of `count` samples, spread evenly; all of them if there are fewer."""
+    import numpy as np
+
+    from solvers.checks import positive_integer
+
+    count = positive_integer("recorded_samples", count)
+    return [int(i) for i in np.unique(np.linspace(0, samples - 1, min(count, samples)).astype(int))]
+
+
+def run(
+    problem: TrainingProblem, particles: int | None, width: int | None, depth: int, sampling: str,
+    options: dict[str, Any], quiet: bool,
+) -> Solution:  # fmt: skip
+    from flds.solve import estimate_cost, simulate_resnet, solve_flds
+
+    if width is not None:
+        sampling, particles = "law", width
+    if particles is None:
+        particles = affordable_particles(problem, depth, sampling, options)
+    cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
+    if not quiet:
+        print(f"{particles} {'neurons' if width else 'particles'}, depth {depth}: {cost}", file=sys.stderr)
+    progress = not quiet and sys.stderr.isatty()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        if width is not None:
+            solution = simulate_resnet(problem, width=width, depth=depth, progress=progress, **options)
+        else:
+            solution = solve_flds(
+                problem, particles=particles, depth=depth, sampling=sampling, progress=progress, **options
+            )
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    return solution
+
+
+def affordable_particles(problem: TrainingProblem, depth: int, sampling: str, options: dict[str, Any]) -> int:
+    """The largest number of particles that the cost model puts within the default time and memory.
+
+    Numbers that leave room to match noise come first: with it fewer particles go further.
+    """
+    from flds.solve import estimate_cost
+
+    affordable = {"lazy": PARTICLE_CHOICES[0], "dense": 0}
+    for particles in PARTICLE_CHOICES:
+        try:
+            cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
+        except MemoryError:
+            break
+        if cost.seconds <= DEFAULT_SECONDS and cost.memory <= DEFAULT_BYTES:
+            affordable[cost.operator] = particles
+    return affordable["lazy"] if affordable["lazy"] > PARTICLE_CHOICES[0] else max(affordable.values())
+
+
+def assignment(text: str) -> tuple[str, list[Any]]:
+    """Return name and values of NAME=A,B,…; values are numbers where they read as such.
+
+    Raises
+    ------
+    ValueError
+        If there is no name or no value.
+    """
+    name, equals, values = text.partition("=")
+    if not (name and equals and values):
+        raise ValueError(f"--grid and --set need NAME=VALUE, got {text!r}")
+    return name.strip().replace("-", "_"), [_number(part.strip()) for part in values.split(",")]
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
