@@ -8,7 +8,7 @@ from flds.mean_ode.blocks import Array, Block, Parameters
 
 
 def check_block(block: Block, dimension: int = 4, seed: int = 0, tolerance: float = 1e-6) -> dict[str, float]:
-    """Compare a block's derivatives with central differences at random states and units.
+    """Compare a block's derivatives with central differences, and test that it is what a block has to be.
 
     Parameters
     ----------
@@ -19,13 +19,15 @@ def check_block(block: Block, dimension: int = 4, seed: int = 0, tolerance: floa
     seed : int
         Of states, units and directions, which are standard normal.
     tolerance : float
-        Largest difference, relative to the size of what is compared; central differences leave about 1e-9.
+        Largest error, relative to the size of what is compared; central differences leave about 1e-9.
 
     Returns
     -------
     dict
-        Relative error of "pull" (D1φᵀ b), of "gradient" (D2φᵀ b) and, where the block has them, of "tangent" (D2φ ζ),
-        "pull_tangent" (D1 ⟨b, D2φ ζ⟩) and its gradient, "gradient again".
+        Relative errors: "pull" (D1φᵀ b) and "gradient" (D2φᵀ b) against differences; "sum", that value and pull are
+        sums over units; "rows", that rows are independent where the block is tokenwise; "flip", that φ changes its sign
+        with the `flipped` parameters; where the block has them "tangent" (D2φ ζ), "pull_tangent" (D1 ⟨b, D2φ ζ⟩) and
+        its gradient, "gradient again".
 
     Raises
     ------
@@ -38,13 +40,20 @@ def check_block(block: Block, dimension: int = 4, seed: int = 0, tolerance: floa
     b, along = generator.standard_normal(h.shape), generator.standard_normal(h.shape)
     z = {name: generator.standard_normal((*shape, 5)) for name, shape in block.shapes(dimension).items()}
     change = {name: generator.standard_normal(a.shape) for name, a in z.items()}
-    back, gradient = block.pull(h, b, z)
+    value, (back, gradient) = block.value(h, z), block.pull(h, b, z)
     slope = _difference(lambda e: np.sum(b * block.value(h + e * along, z)))
     units = _difference(lambda e: np.sum(b * block.value(h, _moved(z, change, e))))
-    errors = {
-        "pull": _relative(np.asarray(np.sum(back * along)), slope),
-        "gradient": _relative(_dot(gradient, change), units),
-    }
+    errors = {"pull": _relative(_dot({"h": back}, {"h": along}), slope)}
+    errors["gradient"] = _relative(_dot(gradient, change), units)
+    parts = [{name: a[..., part] for name, a in z.items()} for part in (slice(2), slice(2, None))]
+    pulled = sum(block.pull(h, b, part)[0] for part in parts)
+    errors["sum"] = max(_relative(np.asarray(sum(block.value(h, part) for part in parts)), value),
+                        _relative(np.asarray(pulled), back))  # fmt: skip
+    if block.tokenwise:
+        errors["rows"] = _relative(block.value(h[1:3], z), value[1:3])
+    if block.flipped:
+        turned = {name: -a if name in block.flipped else a for name, a in z.items()}
+        errors["flip"] = _relative(-block.value(h, turned), value)
     if type(block).tangent is not Block.tangent:
         moved = _difference(lambda e: block.value(h, _moved(z, change, e)))
         errors["tangent"] = _relative(block.tangent(h, z, change), moved)
@@ -54,7 +63,7 @@ def check_block(block: Block, dimension: int = 4, seed: int = 0, tolerance: floa
         errors["gradient again"] = max(_relative(again[name], gradient[name]) for name in gradient)
     for name, error in errors.items():
         if not error <= tolerance:
-            raise ValueError(f"{name} of the block {block.name!r} differs from differences of values by {error:.1e}")
+            raise ValueError(f"{name} of the block {block.name!r} is off by {error:.1e}")
     return errors
 
 

@@ -192,7 +192,7 @@ def _gated(block: GatedLinearUnit, h: torch.Tensor, z: Tensors) -> torch.Tensor:
 
 
 def _matrix_after(block: MatrixAfterActivation, h: torch.Tensor, z: Tensors) -> torch.Tensor:
-    return torch.einsum("redj,rnd->rne", z["W"], ACTIVATIONS[block.rho.name](_rows(h))).reshape(h.shape)
+    return torch.einsum("rdej,rnd->rne", z["W"], ACTIVATIONS[block.rho.name](_rows(h))).reshape(h.shape)
 
 
 def _matrix_before(block: MatrixBeforeActivation, h: torch.Tensor, z: Tensors) -> torch.Tensor:

@@ -48,8 +48,8 @@ class Attention(Block):
 
     def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
         # W_Q, W_K and W_V are u/D of a perceptron, whose rate is D: entries of W then move by Δu/D
-        spread = deviations["W_O"] ** 2
-        inner = min(1.0, dimension / spread if spread else 1.0) / dimension
+        alpha = max(deviations["W_O"] / math.sqrt(dimension), 1.0)
+        inner = 1 / dimension / alpha / alpha
         return {"W_Q": inner, "W_K": inner, "W_V": inner, "W_O": float(dimension)}
 
     def value(self, h: Array, z: Parameters) -> Array:

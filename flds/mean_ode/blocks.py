@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Block(ABC):
         Whether rows are independent of each other. If not, states are (samples, tokens, D).
     """
 
-    name: str
+    name: str = ""
     flipped: tuple[str, ...] = ()
     tokenwise: ClassVar[bool] = True
 
@@ -51,6 +51,12 @@ class Block(ABC):
     @abstractmethod
     def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
         """Return the default learning rate of each parameter."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the name and what the block was made with, as it is saved with a result."""
+        plain = {key: value for key, value in vars(self).items() if isinstance(value, (str, int, float, bool))}
+        rho = getattr(self, "rho", None)
+        return {"name": self.name, **plain} | ({"activation": rho.name} if isinstance(rho, Activation) else {})
 
     @abstractmethod
     def value(self, h: Array, z: Parameters) -> Array:
@@ -92,8 +98,8 @@ class TwoLayerPerceptron(Block):
 
     def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
         """η_u = D min(1, D/σ_v²) and η_v = D: contributions of u and v are balanced (H Theorem 3)."""
-        spread = deviations["v"] ** 2
-        return {"u": dimension * min(1.0, dimension / spread if spread else 1.0), "v": float(dimension)}
+        alpha = deviations["v"] / math.sqrt(dimension)
+        return {"u": dimension / max(alpha, 1.0) / max(alpha, 1.0), "v": float(dimension)}
 
     def value(self, h: Array, z: Parameters) -> Array:
         return self.rho.value(h @ z["u"] / h.shape[1]) @ z["v"].T
@@ -177,7 +183,7 @@ class GatedLinearUnit(Block):
 
 
 class MatrixAfterActivation(Block):
-    """φ(h, W) = W ρ(h): linear in W, so that the Mean ODE and the tangent ODE agree.
+    """φ(h, W) = W ρ(h), with W held as (input, output, units); the Mean ODE and the tangent ODE agree.
 
     Parameters
     ----------
@@ -201,12 +207,12 @@ class MatrixAfterActivation(Block):
         return {"W": 1.0}
 
     def value(self, h: Array, z: Parameters) -> Array:
-        return self.rho.value(h) @ z["W"].sum(axis=-1).T
+        return self.rho.value(h) @ z["W"].sum(axis=-1)
 
     def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
         rho, slope = self.rho.with_slope(h)
-        gradient = np.broadcast_to((b.T @ rho)[..., None], z["W"].shape)
-        return slope * (b @ z["W"].sum(axis=-1)), {"W": gradient}
+        gradient = np.broadcast_to((rho.T @ b)[..., None], z["W"].shape)
+        return slope * (b @ z["W"].sum(axis=-1).T), {"W": gradient}
 
     def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
         return self.value(h, change)

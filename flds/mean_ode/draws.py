@@ -8,6 +8,7 @@ import numpy as np
 
 from flds.mean_ode.blocks import Array, Block, Parameters
 from flds.mean_ode.problem import MeanFieldProblem
+from solvers import checks
 
 SAMPLINGS = ("sobol", "iid")
 # As many coordinates as scipy's direction numbers have.
@@ -15,7 +16,9 @@ _MOST_COORDINATES = 21_201
 _BITS = 30
 
 
-def draw_units(problem: MeanFieldProblem, nodes: int, units: int, seed: int, sampling: str) -> list[Parameters]:
+def draw_units(
+    problem: MeanFieldProblem, nodes: int, units: int, seed: int = 0, sampling: str = "sobol"
+) -> list[Parameters]:
     """Draw the initial parameters of `units` units at each of `nodes` depth nodes.
 
     With "sobol", all nodes of a block share one scrambled sequence, a stretch of it each, so that the average over
@@ -39,9 +42,12 @@ def draw_units(problem: MeanFieldProblem, nodes: int, units: int, seed: int, sam
 
     Raises
     ------
-    ValueError
-        If a unit has more numbers than there are Sobol coordinates.
+    ValueError, TypeError
+        If an argument is not valid, the number of units is odd where they are drawn in pairs, or a unit has more
+        numbers than there are Sobol coordinates.
     """
+    nodes, units = checks.positive_integer("nodes", nodes), checks.positive_integer("units", units)
+    seed, sampling = checks.seed_number("seed", seed), checks.choice("sampling", sampling, SAMPLINGS)
     seeds = np.random.SeedSequence(seed).spawn(len(problem.blocks))
     uniforms = []
     for block, shapes, child in zip(problem.blocks, problem.shapes, seeds, strict=True):
@@ -51,10 +57,12 @@ def draw_units(problem: MeanFieldProblem, nodes: int, units: int, seed: int, sam
             uniforms.append(generator.random((nodes, numbers, units)))
             continue
         paired = problem.symmetric(block)
-        drawn = -(-units // 2) if paired else units
+        if paired and units % 2:
+            raise ValueError(f"units must be even, since they are drawn in pairs of opposite φ, got {units}")
+        drawn = units // 2 if paired else units
         points = _sobol(nodes * drawn, numbers, generator).reshape(nodes, drawn, numbers).swapaxes(1, 2)
         if paired:
-            points = np.concatenate([points, _reflect(points, block, shapes)], axis=2)[..., :units]
+            points = np.concatenate([points, _reflect(points, block, shapes)], axis=2)
         uniforms.append(points)
     return problem.initial(uniforms)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -14,6 +15,10 @@ from solvers.blocks import Blocks, partition
 
 # Numbers that the temporaries of a stretch of units may hold, so that they stay in cache.
 _CACHED = 60_000
+# Units in the shortest stretch, however many samples there are.
+SHORTEST = 16
+# Partial sums that are held at once.
+MOST_GROUPS = 16
 
 
 class Dynamics(ABC):
@@ -75,23 +80,25 @@ class Dynamics(ABC):
         total = np.zeros_like(h)
         for block, z0, z in zip(self.problem.blocks, self.initial, self.moved, strict=True):
             flat = [a.reshape(-1, a.shape[-1]) if block.tokenwise else a for a in (h, *rest)]
-            stretches = self._stretches(block, z, len(h) * (1 if h.ndim == 2 else h.shape[1] ** (2 - block.tokenwise)))
-            sums = np.zeros((len(stretches), *flat[0].shape), self.dtype)
+            groups = self._groups(block, z, h)
+            sums = np.zeros((len(groups), *flat[0].shape), self.dtype)
 
-            def one(item: tuple[int, slice], block: Block = block, z0: Parameters = z0, z: Parameters = z,
+            def one(item: tuple[int, list[slice]], block: Block = block, z0: Parameters = z0, z: Parameters = z,
                     flat: list[Array] = flat, sums: Array = sums) -> None:  # fmt: skip
-                index, units = item
-                sums[index] = work(block, *(_part(p, node, units) for p in (z0, z)), *flat)
+                index, stretches = item
+                for units in stretches:
+                    sums[index] += work(block, *(_part(p, node, units) for p in (z0, z)), *flat)
 
-            self.blocks.each(one, list(enumerate(stretches)))  # type: ignore[arg-type]
+            self.blocks.each(one, list(enumerate(groups)))  # type: ignore[arg-type]
             total += self.blocks.total(sums).reshape(h.shape)
         return total / self.units
 
-    def _stretches(self, block: Block, z: Parameters, rows: int) -> list[slice]:
-        """Cut the units so that temporaries of one row-number for each stay in cache."""
-        dimension = self.problem.dimension
-        numbers = sum(int(np.prod(a.shape[1:-1])) for a in z.values()) // dimension
-        return partition(self.units, max(1, min(self.units, _CACHED // max(1, rows * numbers))))
+    def _groups(self, block: Block, z: Parameters, h: Array) -> list[list[slice]]:
+        """Cut the units into stretches whose temporaries stay in cache, and these into few groups for the threads."""
+        numbers = sum(math.prod(a.shape[1:-1]) for a in z.values()) // self.problem.dimension
+        size = max(SHORTEST, _CACHED // max(1, temporaries(block, h.shape) * numbers))
+        stretches = partition(self.units, min(self.units, size))
+        return [stretches[part] for part in partition(len(stretches), -(-len(stretches) // MOST_GROUPS))]
 
     @abstractmethod
     def _start(self, initial: Array) -> Array:
@@ -150,6 +157,12 @@ class TangentDynamics(Dynamics):
 
     def _displacement(self, z: Parameters, z0: Parameters, name: str) -> Array:
         return z[name]
+
+
+def temporaries(block: Block, shape: tuple[int, ...]) -> int:
+    """Numbers that a block holds for one unit and one number of its parameters, at states of this shape."""
+    rows = math.prod(shape[:-1])
+    return rows if block.tokenwise else rows * shape[1]  # a weight for every pair of tokens
 
 
 def _part(parameters: Parameters, node: int, units: slice) -> Parameters:

@@ -42,7 +42,12 @@ def follow_units(
     Raises
     ------
     ValueError
-        If the solution lacks features at every step, or a depth lies outside [0, 1].
+        If the solution lacks features at every step, is of another problem, the units do not fit, or a depth lies
+        outside [0, 1].
+
+    Notes
+    -----
+    With several replicates, units follow the mean of their states and covectors.
     """
     from scipy.interpolate import CubicSpline
 
@@ -51,6 +56,9 @@ def follow_units(
     places = np.asarray(checks.finite("depths", depths), np.float64)
     if places.ndim != 1 or places.min() < 0 or places.max() > 1:
         raise ValueError(f"depths must be a list of numbers in [0, 1], got {depths!r}")
+    _check_units(problem, units, len(places))
+    if solution.inputs.shape != problem.x.shape or not np.array_equal(solution.inputs, problem.x):
+        raise ValueError("problem must be the one that was solved, got other inputs than those of solution")
     tangent = solution.settings["solver"] == "solve_tangent_ode"
     count = len(solution.steps)
     moved = [{name: np.zeros((count, *a.shape)) for name, a in z.items()} for z in units]
@@ -71,3 +79,14 @@ def follow_units(
                 for name, change in gradient.items():
                     z[name][step + 1, layer] = z[name][step, layer] - problem.rates[name] * factor / rows * change
     return moved
+
+
+def _check_units(problem: MeanFieldProblem, units: list[Parameters], depths: int) -> None:
+    """Refuse units that do not have the blocks' parameters at these depths."""
+    if not isinstance(units, (list, tuple)) or len(units) != len(problem.blocks):
+        raise ValueError(f"units must be a list with a dictionary for each of {len(problem.blocks)} blocks")
+    for z, shapes in zip(units, problem.shapes, strict=True):
+        for name, shape in shapes.items():
+            found = np.shape(z[name]) if name in z else None
+            if found is None or found[:-1] != (depths, *shape):
+                raise ValueError(f"units: {name!r} must have shape {(depths, *shape)} and the units last, got {found}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,9 +50,10 @@ class MeanFieldProblem:
     targets : (samples, outputs) or (samples, tokens, outputs) array
         In the shape of the outputs for the loss "squared"; class indices, (samples,) or (samples, tokens), for
         "cross_entropy".
-    block : str, Block or tuple of Block
+    block : str, Block or sequence of Block
         two_layer_perceptron, gated_linear_unit, matrix_after_activation (W ρ(h)), matrix_before_activation (ρ(W h)),
-        attention, transformer (perceptron and attention), or blocks of one's own, whose fields are added.
+        attention, transformer (perceptron and attention), or blocks of one's own, whose fields are added. Parameters of
+        one name share deviations, laws and rates.
     activation : str or Activation
         ρ of named blocks.
     alpha : float
@@ -63,6 +64,7 @@ class MeanFieldProblem:
         Standard deviations by parameter name, for other blocks.
     learning_rates : float, dict or (η_u, η_v), optional
         One for all parameters, or by name; default the block's own, for perceptrons η_u = D min(1, D/σ_v²), η_v = D.
+        They suit the loss "squared" and inputs with entries of order 1; "cross_entropy" mostly needs smaller ones.
     steps : int
         K, the number of updates.
     loss : str
@@ -88,7 +90,7 @@ class MeanFieldProblem:
 
     inputs: ArrayLike
     targets: ArrayLike
-    block: str | Block | tuple[Block, ...] = "two_layer_perceptron"
+    block: str | Block | Sequence[Block] = "two_layer_perceptron"
     activation: str | Activation = "tanh"
     alpha: float = 1.0
     sigma_u: float | None = None
@@ -140,6 +142,9 @@ class MeanFieldProblem:
         self._set("laws", self._named("initial_laws", self.initial_laws or {}, _checked_law))
         self._set("scales", self._checked_scales())
         self._set("rates", self._checked_rates())
+        for block, z in zip(self.blocks, self.initial([np.full((self._numbers(b), 2), 0.3) for b in self.blocks]),
+                            strict=True):  # fmt: skip
+            self._try(block, z)
 
     @property
     def samples(self) -> int:
@@ -212,7 +217,7 @@ class MeanFieldProblem:
 
     def symmetric(self, block: Block) -> bool:
         """Whether changing the sign of the block's `flipped` parameters changes that of φ and not the law."""
-        grid = np.linspace(0.05, 0.95, 19)
+        grid = np.linspace(0.05, 0.95, 20)  # without ½, where a law may jump
         laws = [self.laws.get(name, _gaussian) for name in block.flipped]
         return bool(laws) and all(np.allclose(law(grid), -law(1 - grid), atol=1e-9) for law in laws)
 
@@ -225,11 +230,19 @@ class MeanFieldProblem:
     def _checked_blocks(self) -> tuple[Block, ...]:
         if isinstance(self.block, str):
             return _BLOCKS[checks.choice("block", self.block, BLOCKS)](self.activation)
-        blocks = self.block if isinstance(self.block, tuple) else (self.block,)
+        blocks = tuple(self.block) if isinstance(self.block, (tuple, list)) else (self.block,)
         if not blocks or not all(isinstance(block, Block) for block in blocks):
             raise TypeError(
                 f"block must be a name ({', '.join(BLOCKS)}), a Block or a tuple of them, got {self.block!r}"
             )
+        for block in blocks:
+            if not (isinstance(block.name, str) and block.name):
+                raise ValueError(f"a block must have a name, got {block.name!r} in {type(block).__name__}")
+            shapes = block.shapes(1)
+            if not shapes or not all(isinstance(shape, tuple) for shape in shapes.values()):
+                raise ValueError(f"shapes of the block {block.name!r} must be a dictionary of tuples, got {shapes!r}")
+            if not set(block.flipped) <= set(shapes):
+                raise ValueError(f"flipped of the block {block.name!r} must name its parameters, got {block.flipped!r}")
         return blocks
 
     def _embedded(self, name: str, inputs: Any) -> Array:
@@ -245,15 +258,20 @@ class MeanFieldProblem:
                                  f"got {values.min()} to {values.max()}")  # fmt: skip
             return np.asarray(embedding[values])
         if values.ndim not in (2, 3) or values.shape[-1] != len(embedding):
-            raise ValueError(f"{name} must be integer tokens (samples, tokens) or end in the {len(embedding)} rows of "
-                             f"embedding, got shape {values.shape}")  # fmt: skip
+            raise ValueError(
+                f"{name} must be tokens (samples, tokens) of integer dtype, or vectors as long as the {len(embedding)} "
+                f"rows of embedding, got {values.dtype} of shape {values.shape}"
+            )
         return np.asarray(values @ embedding)
 
     def _checked_targets(self, name: str, targets: Any, x: Array) -> NDArray[Any]:
         values = checks.finite(name, targets)
         expected = (*x.shape[:-1], self.outputs) if self.loss == "squared" else x.shape[:-1]
         if values.shape != expected:
-            raise ValueError(f"{name} must have shape {expected} for the loss {self.loss!r}, got {values.shape}")
+            raise ValueError(
+                f"{name} must have shape {expected} for the loss {self.loss!r} and inputs of shape {x.shape}, "
+                f"got {values.shape}"
+            )
         if self.loss == "squared":
             return np.asarray(values, np.float64)
         if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= self.outputs:
@@ -272,25 +290,54 @@ class MeanFieldProblem:
         return {name: check(f"{label}[{name!r}]", value) for name, value in given.items()}
 
     def _checked_scales(self) -> dict[str, float]:
-        given = dict(self.deviations or {})
+        given = dict(self._named("deviations", self.deviations or {}, lambda label, v: v))
         for name, value in (("u", self.sigma_u), ("v", self.sigma_v)):
             if value is not None:
                 if not any(name in shapes for shapes in self.shapes):
                     raise ValueError(f"sigma_{name} needs a block with a parameter {name!r}; use deviations instead")
-                given[name] = value
+                if name in given:
+                    raise ValueError(f"give sigma_{name} or deviations[{name!r}], not both")
+                given[name] = checks.positive_number(f"sigma_{name}", value, zero=True)
         checked = self._named("deviations", given, lambda label, v: checks.positive_number(label, v, zero=True))
-        return {
-            name: value for block in self.blocks for name, value in block.deviations(self.dimension).items()
-        } | checked
+        return self._defaults("deviations", lambda block: block.deviations(self.dimension)) | checked
+
+    def _defaults(self, label: str, of: Callable[[Block], Mapping[str, float]]) -> dict[str, float]:
+        """Collect the defaults of all blocks; a name that two blocks share must mean one thing."""
+        found: dict[str, float] = {}
+        for block, shapes in zip(self.blocks, self.shapes, strict=True):
+            given = of(block)
+            if set(given) != set(shapes):
+                raise ValueError(f"{label} of the block {block.name!r} must name its parameters {', '.join(shapes)}, "
+                                 f"got {', '.join(given)}")  # fmt: skip
+            for name, value in given.items():
+                number = checks.positive_number(f"{label}[{name!r}] of the block {block.name!r}", value, zero=True)
+                if found.setdefault(name, number) != number:
+                    raise ValueError(f"blocks that share the parameter {name!r} must agree on its default {label}, got "
+                                     f"{found[name]:g} and {number:g}; rename one")  # fmt: skip
+        return found
+
+    def _numbers(self, block: Block) -> int:
+        return sum(math.prod(shape) for shape in block.shapes(self.dimension).values())
+
+    def _try(self, block: Block, z: Parameters) -> None:
+        """Call a block on one sample, so that mistakes in one's own blocks come before work."""
+        h = self.x[:1].reshape(-1, self.dimension) if block.tokenwise else self.x[:1]
+        value, (back, gradient) = block.value(h, z), block.pull(h, h, z)
+        for label, found in (("value", value), ("pull", back)):
+            if np.shape(found) != h.shape:
+                raise ValueError(f"{label} of the block {block.name!r} must return the shape of h, {h.shape}, "
+                                 f"got {np.shape(found)}")  # fmt: skip
+        shapes = {name: a.shape for name, a in z.items()}
+        if {name: np.shape(a) for name, a in gradient.items()} != shapes:
+            raise ValueError(f"pull of the block {block.name!r} must return gradients of shapes {shapes}, got "
+                             f"{ {name: np.shape(a) for name, a in gradient.items()} }")  # fmt: skip
 
     def _checked_rates(self) -> dict[str, float]:
-        rates = {
-            name: value for block in self.blocks for name, value in block.rates(self.dimension, self.scales).items()
-        }
+        rates = self._defaults("rates", lambda block: block.rates(self.dimension, self.scales))
         given = self.learning_rates
         if given is None:
             return rates
-        if isinstance(given, (tuple, list)):
+        if isinstance(given, (tuple, list, np.ndarray)):
             if len(given) != 2 or set(rates) != {"u", "v"}:
                 raise ValueError(f"learning_rates must be a pair (η_u, η_v) only for perceptrons, got {given!r}; "
                                  "give a number or a dictionary by parameter name")  # fmt: skip

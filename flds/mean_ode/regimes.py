@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from solvers import checks
 
 # Regimes meet where scales agree up to a factor that the theory leaves open; within this one they count as equal.
@@ -103,29 +105,31 @@ def residual_regime(
     spread_u = root if sigma_u is None else checks.positive_number("sigma_u", sigma_u, zero=True)
     spread_v = root if sigma_v is None else checks.positive_number("sigma_v", sigma_v, zero=True)
     alpha = spread_v / root
+    if learning_rates is not None and len(np.atleast_1d(learning_rates)) != 2:
+        raise ValueError(f"learning_rates must be a pair (η_u, η_v), got {learning_rates!r}")
     if spread_v >= math.sqrt(effective):
         name = "beyond the ODE"
     elif alpha > _SAME_SCALE:
         name = "lazy ODE"
     else:
         name = "complete" if alpha >= 1 / _SAME_SCALE else "semi-complete"
-    rates = (dimension * min(1.0, dimension / spread_v**2 if spread_v else 1.0), float(dimension))
+    rates = (dimension / max(alpha, 1.0) / max(alpha, 1.0), float(dimension))
     a, b, c = FLUCTUATION
     return Regime(
         name=name, alpha=alpha, depth_error=DEPTH_ERROR / depth,
         sampling_error=(a * alpha * root + b * root + c) / math.sqrt(effective),
-        travel=TRAVEL * min(1.0, 1 / alpha if alpha else 1.0), first_travel=min(alpha, 1 / alpha) if alpha else 0.0,
+        travel=TRAVEL * min(1.0, 1 / max(alpha, 1.0)), first_travel=alpha if alpha <= 1 else 1 / alpha,
         residual_scale=spread_v / effective, recommended_residual_scale=root / effective, recommended_rates=rates,
-        advice=tuple(_advice(name, dimension, effective, spread_u, learning_rates, rates)),
+        advice=tuple(_advice(name, alpha, dimension, effective, spread_u, learning_rates, rates)),
     )  # fmt: skip
 
 
 def _advice(
-    name: str, dimension: int, effective: int, spread_u: float, given: tuple[float, float] | None,
+    name: str, alpha: float, dimension: int, effective: int, spread_u: float, given: tuple[float, float] | None,
     rates: tuple[float, float],
 ) -> list[str]:  # fmt: skip
     root, lines = math.sqrt(dimension), []
-    if name in ("lazy ODE", "beyond the ODE"):
+    if alpha > _SAME_SCALE:
         lines.append(f"features hardly move: lower σ_v to √D = {root:.3g}")
     if name == "beyond the ODE":
         lines.append("fluctuations of the initial pass do not vanish: raise L or M, or lower σ_v")
@@ -137,7 +141,7 @@ def _advice(
         lines.append(
             f"preactivations are of order {spread_u / root:.2g} and should be of order 1: σ_u = √D = {root:.3g}"
         )
-    for label, rate, recommended in zip(("η_u", "η_v"), given or rates, rates, strict=True):
+    for label, rate, recommended in zip(("η_u", "η_v"), rates if given is None else given, rates, strict=True):
         checks.positive_number(f"learning rate {label}", rate, zero=True)
         if not recommended / _SAME_SCALE <= rate <= recommended * _SAME_SCALE:
             side = "small" if rate < recommended else "large"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from flds.mean_ode.solve import MeanSettings, Run
 
+_OF_THE_PROBLEM = ("steps", "depth_grid", "inputs", "targets")
+
 
 @dataclass(repr=False, eq=False)
 class MeanFieldSolution(Solution):
@@ -31,8 +33,8 @@ class MeanFieldSolution(Solution):
         s at the nodes, from 0 to 1.
     outputs : (records, samples[, tokens], outputs)
         f before update k on the training samples; `test_outputs` likewise.
-    loss : (records,)
-        Mean over samples and tokens; `test_loss` likewise.
+    loss, accuracy : (records,)
+        Mean over samples and tokens; the accuracy for class targets; `test_loss`, `test_accuracy` likewise.
     travel_<name> : (records, nodes)
         √E‖Z_k(s) − Z_0‖² over √(numbers of Z), for each parameter; of ζ for the tangent ODE.
     features, covectors : (records, nodes, samples[, tokens], D)
@@ -75,19 +77,19 @@ class MeanFieldSolution(Solution):
             travel = ", ".join(f"{name} {getattr(self, f'travel_{name}')[-1].mean():.3g}" for name in names)
             lines.append(f"travel     {travel} (root mean square, mean over depth)")
             if "outputs_depth_error" in self.fields:
-                lines.append(f"depth      error of outputs at most {self.outputs_depth_error.max():.2g}")
+                lines.append(f"depth      error of outputs about {self.outputs_depth_error.max():.2g}")
         lines += [f"time       {self.timings['solve']:.1f} s", f"status     {self.status}"]
         return "\n".join(lines + [f"note       {note}" for note in self.notes])
 
 
 def assemble(
     problem: MeanFieldProblem, settings: MeanSettings, solver: str, runs: list[Run], depth_error: Array | None,
-    status: str, timings: dict[str, float],
+    status: str, timings: dict[str, float], notes: list[str],
 ) -> MeanFieldSolution:  # fmt: skip
-    """Turn records into a Solution; replicates become means and standard errors."""
+    """Turn the records of complete runs, or of one that is not, into a Solution; replicates become means and errors."""
     count = min(len(run.records) for run in runs)
     parts = [_fields(problem, run, count) for run in runs]
-    averaged = tuple(name for name in parts[0] if name not in ("steps", "depth_grid", "inputs", "targets"))
+    averaged = tuple(name for name in parts[0] if name not in _OF_THE_PROBLEM)
     fields = average_replicates(parts, averaged)
     outputs = fields["outputs"]
     if len(parts) > 1:
@@ -95,16 +97,34 @@ def assemble(
         fields["replicate_outputs"] = Field(("replicate", *outputs.dims), values, "network outputs of each replicate")
     if depth_error is not None:
         fields["outputs_depth_error"] = Field(outputs.dims, depth_error, "estimated error of finite depth of outputs")
+    fields |= _constants(problem)
     described = {
-        "block": [block.name for block in problem.blocks], "alpha": problem.alpha, "loss": problem.loss,
+        "block": [block.name for block in problem.blocks], "blocks": [block.settings() for block in problem.blocks],
+        "initial_laws": {name: getattr(law, "__qualname__", repr(law)) for name, law in problem.laws.items()},
+        "alpha": problem.alpha, "loss": problem.loss,
         "deviations": problem.scales, "learning_rates": problem.rates, "steps": problem.steps,
         "dimension": problem.dimension,
     }  # fmt: skip
     saved = {"solver": solver} | asdict(settings) | {"replicates_completed": len(parts)}
     return MeanFieldSolution(
         fields=fields, status=status, timings=timings, seed=settings.seed, settings=saved,
-        versions=library_versions(), extra={"problem": described},
+        notes=notes, versions=library_versions(), extra={"problem": described},
     )  # fmt: skip
+
+
+def _constants(problem: MeanFieldProblem) -> dict[str, Field]:
+    """Embedding, unembedding and test data, where the problem has them."""
+    tokens = ("token",) if problem.x.ndim == 3 else ()
+    fields = {}
+    if problem.embedding is not None:
+        fields["embedding"] = Field(("input", "dimension"), np.asarray(problem.embedding), "W_E")
+    if problem.unembedding is not None:
+        fields["unembedding"] = Field(("dimension", "output"), np.asarray(problem.unembedding), "W_U")
+    if len(problem.test_x):
+        fields["test_inputs"] = Field(("test_sample", *tokens, "dimension"), problem.test_x, "test states at depth 0")
+        dims = ("test_sample", *tokens, "output")[: problem.test_y.ndim]
+        fields["test_targets"] = Field(dims, problem.test_y, "test targets")
+    return fields
 
 
 def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]:
@@ -128,6 +148,9 @@ def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]
         fields[f"{prefix}outputs"] = Field(dims, outputs, f"network outputs on {label} samples")
         loss = np.array([problem.losses(one, targets).mean() for one in outputs])
         fields[f"{prefix}loss"] = Field(("record",), loss, f"{label} loss")
+        if problem.loss == "cross_entropy":
+            hits = np.array([np.mean(one.argmax(axis=-1) == targets) for one in outputs])
+            fields[f"{prefix}accuracy"] = Field(("record",), hits, f"{label} accuracy")
     for name in problem.rates:
         travel = np.array([record.travel[name] for record in records]).reshape(len(records), len(nodes))
         fields[f"travel_{name}"] = Field(("record", "node"), travel, f"root mean square displacement of {name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from flds.mean_ode.blocks import Array, Parameters
 from flds.mean_ode.draws import SAMPLINGS, draw_units
-from flds.mean_ode.dynamics import Dynamics, MeanDynamics, TangentDynamics
+from flds.mean_ode.dynamics import MOST_GROUPS, SHORTEST, Dynamics, MeanDynamics, TangentDynamics, temporaries
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.solution import MeanFieldSolution, assemble
 from flds.settings import DTYPES, record_steps
@@ -20,8 +21,15 @@ from solvers.blocks import available_threads
 from solvers.memory import require_memory
 from solvers.random import replicate_seed
 
-# Units on which E φ(x, Z_0) = 0 is tested, and the standard errors that a mean may be from zero.
-_TESTED_UNITS, _MARGIN = 4096, 6.0
+# Units on which E φ(x, Z_0) = 0 is tested, and how far a mean may be from zero in standard errors of eight draws, so
+# that numbers of order 100 are hardly ever beyond by chance (Student's law with seven degrees of freedom: 2e-5).
+_TESTED_UNITS, _MARGIN = 1024, 10.0
+# Where training works the loss falls; one that grew by this factor is worth a note.
+_GROWN = 10.0
+# Below this depth the error in depth does not yet fall as it should.
+_SMALL_DEPTH = 8
+# The replicate whose draws it is estimated with, beyond those of any run.
+_DEPTH_SEED = 10**6
 
 
 class Record(NamedTuple):
@@ -82,7 +90,8 @@ def solve_mean_ode(
     problem : MeanFieldProblem
         What is trained.
     units : int
-        Units at each node; errors fall like units^-½ with "iid" draws and faster with "sobol".
+        Units at each node, even where they are drawn in pairs; errors fall like units^-½ with "iid" draws and faster
+        with "sobol". Below about 1000 the bias of few units can exceed the standard error over replicates.
     depth : int
         Steps in depth; errors fall like depth^-3.
     sampling : str
@@ -94,7 +103,7 @@ def solve_mean_ode(
     depth_error : bool
         Also estimate the error of finite depth, from two more runs with the same draws at every node and `depth` and
         depth/2 steps: the field ``outputs_depth_error`` is a third of their distance, which a method of order two
-        would leave.
+        would leave, or the distance itself where depth is below 8.
     record_every : int
         Steps between records; the last step is always recorded.
     record_features : bool
@@ -120,7 +129,8 @@ def solve_mean_ode(
     Warns
     -----
     RuntimeWarning
-        If training diverged or was interrupted; the solution keeps the steps up to there.
+        If training diverged or was interrupted; the solution keeps the replicates that were complete, or else the steps
+        up to there.
 
     References
     ----------
@@ -188,20 +198,46 @@ def _solve(
         raise ValueError(f"depth must be even to estimate its error, got {depth}")
     require_memory(_memory(problem, settings), "lower units or depth, raise record_every, or leave out record_features")
     start = time.perf_counter()
-    runs = []
-    for replicate in range(settings.replicates):
-        initial = draw_units(problem, depth + 1, units, replicate_seed(seed, replicate), sampling)
-        runs.append(train(kind(problem, _cast(initial, dtype), settings.threads), settings))
-        if runs[-1].status != "completed":
-            break
-    difference = _depth_error(kind, problem, settings) if depth_error and runs[-1].status == "completed" else None
-    status = runs[-1].status
+    runs: list[Run] = []
+    while len(runs) < settings.replicates and all(run.status == "completed" for run in runs):
+        runs.append(_one_replicate(kind, problem, settings, replicate_seed(seed, len(runs))))
+    status, difference = runs[-1].status, None
+    if depth_error and status == "completed":
+        status, difference = _depth_error(kind, problem, settings)
+    complete = [run for run in runs if run.status == "completed"]
+    notes = _notes(problem, runs, complete, status)
     if status != "completed":
-        last = runs[-1].records[-1].step if runs[-1].records else None
-        reason = "training diverged: lower learning_rates" if status == "diverged" else "interrupted"
-        warnings.warn(f"{reason}; the last step recorded is {last}", RuntimeWarning, stacklevel=3)
+        warnings.warn("; ".join(notes), RuntimeWarning, stacklevel=3)
     timings = {"compile": 0.0, "solve": time.perf_counter() - start}
-    return assemble(problem, settings, name, runs, difference, status, timings)
+    return assemble(problem, settings, name, complete or runs, difference, status, timings, notes)
+
+
+def _one_replicate(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, seed: int) -> Run:
+    try:
+        initial = draw_units(problem, settings.depth + 1, settings.units, seed, settings.sampling)
+        dynamics = kind(problem, _cast(initial, settings.dtype), settings.threads)
+    except KeyboardInterrupt:
+        return Run([], "interrupted")
+    return train(dynamics, settings)
+
+
+def _notes(problem: MeanFieldProblem, runs: list[Run], complete: list[Run], status: str) -> list[str]:
+    """What the user has to know of how the runs ended."""
+    notes = []
+    if status == "diverged":
+        notes.append("training diverged: lower learning_rates")
+    elif status == "interrupted":
+        notes.append("interrupted")
+    if status != "completed":
+        records = (complete or runs)[-1].records
+        notes.append(f"the last step recorded is {records[-1].step if records else None}")
+        if complete and len(complete) < len(runs):
+            notes.append(f"fields are of the {len(complete)} replicates before")
+    if complete:
+        losses = [problem.losses(record.outputs, problem.y).mean() for record in complete[0].records]
+        if losses[-1] > _GROWN * losses[0]:
+            notes.append(f"the loss grew from {losses[0]:.3g} to {losses[-1]:.3g}: lower learning_rates or raise depth")
+    return notes
 
 
 def train(dynamics: Dynamics, settings: MeanSettings) -> Run:
@@ -214,7 +250,8 @@ def train(dynamics: Dynamics, settings: MeanSettings) -> Run:
             for step in range(problem.steps + 1):
                 states: list[Array] = []
                 last = dynamics.forward(inputs, states)
-                if not np.all(np.isfinite(last)):
+                loss = problem.losses(problem.read(last), problem.y).mean()
+                if not (np.all(np.isfinite(last)) and np.isfinite(loss)):
                     run.status = "diverged"
                     break
                 travel = {name: dynamics.travel(name) for name in problem.rates} if step in due else {}
@@ -230,35 +267,51 @@ def train(dynamics: Dynamics, settings: MeanSettings) -> Run:
     return run
 
 
-def _depth_error(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings) -> Array:
-    """⅓ |f at depth − f at depth/2| for the same draws at every node, (records, samples[, tokens], outputs)."""
-    drawn = draw_units(problem, 1, settings.units, replicate_seed(settings.seed, 10**6), settings.sampling)
+def _depth_error(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings) -> tuple[str, Array | None]:
+    """Estimate the error of finite depth with the same draws at every node; return how it ended, and the error."""
 
-    def outputs(depth: int) -> Array:
+    def solve(depth: int) -> Run:
+        seed = replicate_seed(settings.seed, _DEPTH_SEED)
+        drawn = draw_units(problem, 1, settings.units, seed, settings.sampling)
         same = [{name: np.repeat(values, depth + 1, axis=0) for name, values in z.items()} for z in drawn]
-        run = train(kind(problem, _cast(same, settings.dtype), settings.threads), settings)
-        return np.array([record.outputs for record in run.records])
+        return train(kind(problem, _cast(same, settings.dtype), settings.threads), settings)
 
-    fine, coarse = outputs(settings.depth), outputs(settings.depth // 2)
-    return np.abs(fine - coarse) / 3 if fine.shape == coarse.shape else np.full(fine.shape, np.inf)
+    fine = solve(settings.depth)
+    coarse = solve(settings.depth // 2) if fine.status == "completed" else fine
+    for run in (fine, coarse):
+        if run.status == "interrupted":
+            return "interrupted", None
+    outputs = np.full((2, len(fine.records), *problem.y.shape[: problem.x.ndim - 1], problem.outputs), np.inf)
+    for row, run in zip(outputs, (fine, coarse), strict=True):
+        for index, record in enumerate(run.records):
+            row[index] = record.outputs
+    with np.errstate(invalid="ignore"):
+        distance = np.nan_to_num(np.abs(outputs[0] - outputs[1]), nan=np.inf)
+    return "completed", distance / (3 if settings.depth >= _SMALL_DEPTH else 1)
 
 
 def _require_centred(problem: MeanFieldProblem) -> None:
-    """Refuse blocks and laws for which E φ(x, Z_0) or E D1φ(x, Z_0) is not zero."""
+    """Refuse blocks and laws for which E φ(x, Z_0) or E D1φ(x, Z_0) is not zero.
+
+    A symmetric law under which φ changes its sign needs no test; others are averaged over Sobol sequences, which find
+    small means.
+    """
     for index, block in enumerate(problem.blocks):
-        drawn = draw_units(problem, 1, _TESTED_UNITS, 0, "iid")[index]
-        h = problem.x[:8].reshape(-1, problem.dimension) if block.tokenwise else problem.x[:8]
+        if problem.symmetric(block):
+            continue
+        h = problem.x[:2].reshape(-1, problem.dimension) if block.tokenwise else problem.x[:1]
         b = np.random.default_rng(0).standard_normal(h.shape)
-        b /= np.linalg.norm(b, axis=-1, keepdims=True)
-        groups = np.split(np.arange(_TESTED_UNITS), 32)
-        parts = [{name: values[0][..., group] for name, values in drawn.items()} for group in groups]
+        parts = [
+            {name: values[0] for name, values in draw_units(problem, 1, _TESTED_UNITS, seed, "sobol")[index].items()}
+            for seed in range(8)
+        ]
         fields = {
             "φ(x, Z_0)": np.array([block.value(h, z) for z in parts]),
             "D1φ(x, Z_0)": np.array([block.pull(h, b, z)[0] for z in parts]),
         }
         for label, values in fields.items():
             error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
-            if np.any(np.abs(values.mean(axis=0)) > _MARGIN * error + 1e-12):
+            if np.any(np.abs(values.mean(axis=0)) > _MARGIN * error + 1e-12 * _TESTED_UNITS):
                 raise ValueError(
                     f"the tangent ODE needs E {label} = 0 (Assumption B of paper H), which the block {block.name!r} "
                     "with these initial laws breaks; use solve_mean_ode"
@@ -276,9 +329,16 @@ def _cast(parameters: list[Parameters], dtype: str) -> list[Parameters]:
 
 
 def _memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
-    """Bytes of the units (initial and moved, and while they are drawn) and of what is recorded."""
+    """Bytes of the units (initial and moved, and while they are drawn), of states and sums, and of records."""
     numbers = sum(int(np.prod(shape)) for shapes in problem.shapes for shape in shapes.values())
-    units = 4.0 * numbers * settings.units * (settings.depth + 1) * 8
+    nodes = settings.depth + 1
+    units = 4.0 * numbers * settings.units * nodes * 8
+    rows = max(problem.x.size, problem.test_x.size)
+    stretch = SHORTEST * settings.threads * max(
+        temporaries(block, problem.x.shape) * sum(math.prod(shape) for shape in shapes.values()) / problem.dimension
+        for block, shapes in zip(problem.blocks, problem.shapes, strict=True)
+    )  # fmt: skip
+    working = 8.0 * (rows * (2 * nodes + 2 * MOST_GROUPS) + 6 * stretch)
     records = len(record_steps(problem.steps, settings.record_every)) * settings.replicates
-    features = 2 * (settings.depth + 1) * problem.x.size if settings.record_features else 0
-    return units + 8.0 * records * (features + problem.x.size)
+    features = 2 * nodes * problem.x.size if settings.record_features else 0
+    return units + working + 8.0 * records * (features + problem.x.size + problem.test_x.size)

@@ -106,9 +106,9 @@ def test_weights_travel(tiny, tmp_path):
 
 def test_phases(tiny, tmp_path):
     found, _ = reproduce("hidden-width/fig4", tmp_path)
-    # first travel is proportional to min(α, 1/α), Theorem 3; 128 Sobol pairs leave a few per cent
+    # the first gradient of u is linear in v, so with the same draws travel is proportional to min(α, 1/α), Theorem 3
     scaled = found.travel_first / np.minimum(found.alpha, 1 / found.alpha)
-    np.testing.assert_allclose(scaled, np.broadcast_to(scaled.mean(1, keepdims=True), scaled.shape), rtol=0.02)
+    np.testing.assert_allclose(scaled, np.broadcast_to(scaled.mean(1, keepdims=True), scaled.shape), rtol=1e-10)
 
 
 def test_fluctuations(tiny, tmp_path):

@@ -63,8 +63,37 @@ def test_a_wrong_derivative_is_found():
             back, gradient = super().pull(h, b, z)
             return back, gradient | {"u": 1.01 * gradient["u"]}
 
-    with pytest.raises(ValueError, match="gradient of the block 'two_layer_perceptron' differs"):
+    with pytest.raises(ValueError, match="gradient of the block 'two_layer_perceptron' is off"):
         check_block(Wrong())
+
+
+def test_what_is_no_block_is_found():
+    class Mean(flds.TwoLayerPerceptron):
+        def value(self, h, z):
+            return super().value(h, z) / z["u"].shape[-1]
+
+        def pull(self, h, b, z):
+            back, gradient = super().pull(h, b / z["u"].shape[-1], z)
+            return back, gradient
+
+    class Mixing(flds.MatrixAfterActivation):
+        def value(self, h, z):
+            return super().value(h, z) + super().value(h.mean(0, keepdims=True), z)
+
+        def pull(self, h, b, z):
+            back, gradient = super().pull(h, b, z)
+            mean = h.mean(0, keepdims=True)
+            mixed, more = super().pull(mean, b.sum(0, keepdims=True), z)
+            return back + mixed / len(h), {"W": gradient["W"] + more["W"]}
+
+        tangent = flds.Block.tangent
+        pull_tangent = flds.Block.pull_tangent
+
+    unsigned = flds.TwoLayerPerceptron("silu")
+    unsigned.flipped = ("u",)
+    for block, fault in ((Mean(), "sum"), (Mixing(), "rows"), (unsigned, "flip")):
+        with pytest.raises(ValueError, match=f"{fault} of the block"):
+            check_block(block)
 
 
 @pytest.mark.parametrize("kind", ["two_layer_perceptron", "matrix_before_activation", "transformer"])

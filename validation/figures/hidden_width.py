@@ -126,7 +126,9 @@ def errors(request: Request) -> Drawing:
     """
     sizes, problem = _sizes(request, "errors"), setting(request.seed, steps=_sizes(request, "errors")["steps"])
     grid = np.array(sizes["grid"])
-    limit = flds.solve_mean_ode(problem, units=sizes["units"], depth=32, replicates=4, record_every=problem.steps)
+    limit = flds.solve_mean_ode(
+        problem, units=sizes["units"], depth=32, replicates=4, seed=request.seed, record_every=problem.steps
+    )
     squares = np.empty((sizes["seeds"], len(grid), len(grid)))
     for i, depth in enumerate(grid):
         for j, width in enumerate(grid):
@@ -267,7 +269,7 @@ def fit_fluctuations(scaled: Array, alphas: Array, dimensions: Array) -> Array:
 def fluctuations(request: Request) -> Drawing:
     """Paper H, Fig. 5: fluctuation of the output against α and D, travel of the input weights, and losses.
 
-    M = 10. Where α exceeds √(LM/D), marked by crosses, the theory does not apply and nothing is fitted.
+    M = 10. Where α exceeds √(LM/D)/3, marked by crosses, fluctuations are no longer small and nothing is fitted.
     """
     sizes, width = _sizes(request, "fluctuations"), 10
     dimensions, alphas = np.array(sizes["dimensions"]), np.logspace(-2, 2, sizes["points"])
@@ -316,7 +318,6 @@ def _fluctuation_law(
     """Fluctuations (D, α), the fitted constants and their standard errors by a bootstrap over seeds."""
 
     def spread(pick: NDArray[np.intp] | slice) -> Array:
-        # the n-th of its seeds varies least about its own mean, so n − 1 divides also in a bootstrap sample
         return np.array([[np.sqrt(np.mean(np.var(one[pick], axis=0, ddof=1))) for one in row] for row in outputs])
 
     def fit(values: Array) -> Array:
