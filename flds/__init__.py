@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flds.mean_ode.problem import MeanFieldProblem as MeanFieldProblem
     from flds.mean_ode.regimes import Regime as Regime
     from flds.mean_ode.regimes import residual_regime as residual_regime
+    from flds.mean_ode.settings import MeanOptions as MeanOptions
     from flds.mean_ode.solution import MeanFieldSolution as MeanFieldSolution
     from flds.mean_ode.solve import solve_mean_ode as solve_mean_ode
     from flds.mean_ode.solve import solve_tangent_ode as solve_tangent_ode
@@ -54,6 +55,7 @@ _HOMES = {
     "MatrixBeforeActivation": "flds.mean_ode.blocks",
     "MeanFieldProblem": "flds.mean_ode.problem",
     "MeanFieldSolution": "flds.mean_ode.solution",
+    "MeanOptions": "flds.mean_ode.settings",
     "Options": "flds.settings",
     "Regime": "flds.mean_ode.regimes",
     "Solution": "flds.solution",

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flds.mean_ode.problem import MeanFieldProblem
+from flds.mean_ode.settings import MeanOptions
 from flds.problem import TrainingProblem
 from flds.settings import Options
 from flds.solution import load
@@ -218,7 +219,7 @@ def _arguments(solver: str) -> set[str]:
     import flds
 
     named = set(inspect.signature(getattr(flds, solver)).parameters) - {"problem", "options", "progress"}
-    return named | (set(Options.__annotations__) if solver in _SOLVERS[TrainingProblem] else set())
+    return named | set((Options if solver in _SOLVERS[TrainingProblem] else MeanOptions).__annotations__)
 
 
 def _checked_values(name: str, values: Any, known: set[str]) -> list[Any]:

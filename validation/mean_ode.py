@@ -14,7 +14,8 @@ import flds
 from flds.mean_ode.blocks import Parameters
 from flds.mean_ode.draws import draw_units
 from flds.mean_ode.dynamics import Dynamics, MeanDynamics, TangentDynamics
-from flds.mean_ode.solve import MeanSettings, train
+from flds.mean_ode.settings import MeanSettings
+from flds.mean_ode.solve import train
 from validation.claims import PAPER_H, Claim, Scale, Section, above, against, at_least, check, equal, margin_of
 from validation.convergence import exponent_of
 from validation.derivatives import check_block
@@ -140,7 +141,7 @@ def _large_alpha(case: str, power: int, initial: list[Parameters], **options: An
     def solved(kind: type[Dynamics], alpha: float) -> tuple[Array, Array]:
         p = _problem(kind_of_block, steps=3, alpha=alpha, learning_rates=2.0, **options)
         dynamics = kind(p, initial)
-        run = train(dynamics, MeanSettings(256, nodes - 1, "sobol", 0, 1, 1, False, "float64", 1))
+        run = train(dynamics, MeanSettings(256, nodes - 1))
         moved = dynamics.moved[0][name]
         return moved if kind is TangentDynamics else alpha * (moved - initial[0][name]), run.records[-1].outputs
 

@@ -16,7 +16,8 @@ from solvers.solution import Field, average_replicates, library_versions
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from flds.mean_ode.solve import MeanSettings, Run
+    from flds.mean_ode.settings import MeanSettings
+    from flds.mean_ode.solve import Run
 
 _OF_THE_PROBLEM = ("steps", "depth_grid", "inputs", "targets")
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
 from flds.mean_ode.blocks import Array, Parameters
-from flds.mean_ode.draws import SAMPLINGS, draw_units
-from flds.mean_ode.dynamics import MOST_GROUPS, SHORTEST, Dynamics, MeanDynamics, TangentDynamics, temporaries
+from flds.mean_ode.draws import draw_units
+from flds.mean_ode.dynamics import Dynamics, MeanDynamics, TangentDynamics
 from flds.mean_ode.problem import MeanFieldProblem
+from flds.mean_ode.settings import MeanOptions, MeanSettings, resolve_mean
 from flds.mean_ode.solution import MeanFieldSolution, assemble
-from flds.settings import DTYPES, record_steps
-from solvers import checks
-from solvers.blocks import available_threads
-from solvers.memory import require_memory
+from flds.settings import record_steps
 from solvers.random import replicate_seed
 
 # Units on which E φ(x, Z_0) = 0 is tested, and how far a mean may be from zero in standard errors of eight draws, so
@@ -51,34 +48,8 @@ class Run:
     status: str = "completed"
 
 
-@dataclass(frozen=True)
-class MeanSettings:
-    """Checked settings of a Mean ODE solve; they are saved with the result."""
-
-    units: int
-    depth: int
-    sampling: str
-    seed: int
-    replicates: int
-    record_every: int
-    record_features: bool
-    dtype: str
-    threads: int
-
-
 def solve_mean_ode(
-    problem: MeanFieldProblem,
-    *,
-    units: int = 4096,
-    depth: int = 16,
-    sampling: str = "sobol",
-    seed: int = 0,
-    replicates: int = 1,
-    depth_error: bool = False,
-    record_every: int = 1,
-    record_features: bool = False,
-    dtype: str = "float64",
-    threads: int | None = None,
+    problem: MeanFieldProblem, *, units: int = 4096, depth: int = 16, **options: Unpack[MeanOptions]
 ) -> MeanFieldSolution:
     """Train the Neural Mean ODE: the limit L → ∞ of ResNets of any hidden width M.
 
@@ -94,24 +65,8 @@ def solve_mean_ode(
         with "sobol". Below about 1000 the bias of few units can exceed the standard error over replicates.
     depth : int
         Steps in depth; errors fall like depth^-3.
-    sampling : str
-        "sobol" spreads the initial draws evenly over their law, "iid" draws them independently.
-    seed : int
-        Seed of the draws.
-    replicates : int
-        Independent seeds; fields become means with standard errors.
-    depth_error : bool
-        Also estimate the error of finite depth, from two more runs with the same draws at every node and `depth` and
-        depth/2 steps: the field ``outputs_depth_error`` is a third of their distance, which a method of order two
-        would leave, or the distance itself where depth is below 8.
-    record_every : int
-        Steps between records; the last step is always recorded.
-    record_features : bool
-        Record h and b at all nodes, as `follow_units` needs.
-    dtype : str
-        "float64" or "float32".
-    threads : int, optional
-        Number of threads; by default all CPUs. Results do not depend on it.
+    **options : MeanOptions
+        sampling, seed, replicates, depth_error, record_every, record_features, dtype, threads; see `flds.MeanOptions`.
 
     Returns
     -------
@@ -136,23 +91,11 @@ def solve_mean_ode(
     ----------
     Paper H, eqs. (10)–(14).
     """
-    return _solve(MeanDynamics, "solve_mean_ode", problem, units, depth, sampling, seed, replicates, depth_error,
-                  record_every, record_features, dtype, threads)  # fmt: skip
+    return _solve(MeanDynamics, "solve_mean_ode", problem, resolve_mean(problem, units, depth, options))
 
 
 def solve_tangent_ode(
-    problem: MeanFieldProblem,
-    *,
-    units: int = 4096,
-    depth: int = 16,
-    sampling: str = "sobol",
-    seed: int = 0,
-    replicates: int = 1,
-    depth_error: bool = False,
-    record_every: int = 1,
-    record_features: bool = False,
-    dtype: str = "float64",
-    threads: int | None = None,
+    problem: MeanFieldProblem, *, units: int = 4096, depth: int = 16, **options: Unpack[MeanOptions]
 ) -> MeanFieldSolution:
     """Train the tangent ODE: the limit α → ∞ of the Neural Mean ODE, linear in the displacement ζ of its units.
 
@@ -172,37 +115,18 @@ def solve_tangent_ode(
     ----------
     Paper H, eqs. (18)–(21).
     """
-    checked = _checked_problem(problem)
-    _require_centred(checked)
-    return _solve(TangentDynamics, "solve_tangent_ode", checked, units, depth, sampling, seed, replicates, depth_error,
-                  record_every, record_features, dtype, threads)  # fmt: skip
+    settings = resolve_mean(problem, units, depth, options)
+    _require_centred(problem)
+    return _solve(TangentDynamics, "solve_tangent_ode", problem, settings)
 
 
-def _solve(
-    kind: type[Dynamics], name: str, problem: MeanFieldProblem, units: int, depth: int, sampling: str, seed: int,
-    replicates: int, depth_error: bool, record_every: int, record_features: bool, dtype: str, threads: int | None,
-) -> MeanFieldSolution:  # fmt: skip
-    problem = _checked_problem(problem)
-    settings = MeanSettings(
-        units=checks.positive_integer("units", units, smallest=2),
-        depth=checks.positive_integer("depth", depth),
-        sampling=checks.choice("sampling", sampling, SAMPLINGS),
-        seed=checks.seed_number("seed", seed),
-        replicates=checks.positive_integer("replicates", replicates),
-        record_every=checks.positive_integer("record_every", record_every),
-        record_features=checks.flag("record_features", record_features),
-        dtype=checks.choice("dtype", dtype, DTYPES),
-        threads=available_threads() if threads is None else checks.positive_integer("threads", threads),
-    )
-    if checks.flag("depth_error", depth_error) and depth % 2:
-        raise ValueError(f"depth must be even to estimate its error, got {depth}")
-    require_memory(_memory(problem, settings), "lower units or depth, raise record_every, or leave out record_features")
+def _solve(kind: type[Dynamics], name: str, problem: MeanFieldProblem, settings: MeanSettings) -> MeanFieldSolution:
     start = time.perf_counter()
     runs: list[Run] = []
     while len(runs) < settings.replicates and all(run.status == "completed" for run in runs):
-        runs.append(_one_replicate(kind, problem, settings, replicate_seed(seed, len(runs))))
+        runs.append(_one_replicate(kind, problem, settings, replicate_seed(settings.seed, len(runs))))
     status, difference = runs[-1].status, None
-    if depth_error and status == "completed":
+    if settings.depth_error and status == "completed":
         status, difference = _depth_error(kind, problem, settings)
     complete = [run for run in runs if run.status == "completed"]
     notes = _notes(problem, runs, complete, status)
@@ -318,27 +242,5 @@ def _require_centred(problem: MeanFieldProblem) -> None:
                 )
 
 
-def _checked_problem(problem: Any) -> MeanFieldProblem:
-    if not isinstance(problem, MeanFieldProblem):
-        raise TypeError(f"problem must be a flds.MeanFieldProblem, got {type(problem).__name__}")
-    return problem
-
-
 def _cast(parameters: list[Parameters], dtype: str) -> list[Parameters]:
     return [{name: np.ascontiguousarray(values, dtype) for name, values in z.items()} for z in parameters]
-
-
-def _memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
-    """Bytes of the units (initial and moved, and while they are drawn), of states and sums, and of records."""
-    numbers = sum(int(np.prod(shape)) for shapes in problem.shapes for shape in shapes.values())
-    nodes = settings.depth + 1
-    units = 4.0 * numbers * settings.units * nodes * 8
-    rows = max(problem.x.size, problem.test_x.size)
-    stretch = SHORTEST * settings.threads * max(
-        temporaries(block, problem.x.shape) * sum(math.prod(shape) for shape in shapes.values()) / problem.dimension
-        for block, shapes in zip(problem.blocks, problem.shapes, strict=True)
-    )  # fmt: skip
-    working = 8.0 * (rows * (2 * nodes + 2 * MOST_GROUPS) + 6 * stretch)
-    records = len(record_steps(problem.steps, settings.record_every)) * settings.replicates
-    features = 2 * nodes * problem.x.size if settings.record_features else 0
-    return units + working + 8.0 * records * (features + problem.x.size + problem.test_x.size)

@@ -12,7 +12,8 @@ import flds
 from flds.mean_ode.depth import integrate
 from flds.mean_ode.draws import draw_units
 from flds.mean_ode.dynamics import MeanDynamics, TangentDynamics
-from flds.mean_ode.solve import MeanSettings, train
+from flds.mean_ode.settings import MeanSettings
+from flds.mean_ode.solve import train
 from validation.linear_units import linear_mean_ode
 
 GENERATOR = np.random.default_rng(3)
@@ -75,7 +76,7 @@ def test_the_error_in_depth_is_of_order_three():
     errors = []
     for depth in (8, 16, 32):
         same = [{name: np.repeat(a, depth + 1, axis=0) for name, a in z.items()} for z in initial]
-        settings = MeanSettings(16, depth, "iid", 0, 1, 1, False, "float64", 1)
+        settings = MeanSettings(16, depth)
         errors.append(rms(train(MeanDynamics(p, same), settings).records[-1].outputs - exact))
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
     assert orders[-1] > 2.6  # three, up to the next order at these steps
@@ -92,7 +93,7 @@ def test_the_field_is_evaluated_once_at_each_node_in_order():
 def run(kind, p, initial, depth):
     dynamics = kind(p, initial)
     units = initial[0]["u"].shape[-1]
-    records = train(dynamics, MeanSettings(units, depth, "sobol", 0, 1, 1, False, "float64", 1)).records
+    records = train(dynamics, MeanSettings(units, depth)).records
     return dynamics, np.array([record.outputs for record in records])
 
 
@@ -273,29 +274,30 @@ def test_skewed_laws_of_mean_zero_are_centred():
     assert flds.solve_tangent_ode(p, units=64, depth=2).status == "completed"
 
 
+class Shift(flds.Block):
+    """φ(h, w) = w, whatever h."""
+
+    name = "shift"
+    flipped = ("w",)
+
+    def shapes(self, dimension):
+        return {"w": (dimension,)}
+
+    def deviations(self, dimension):
+        return {"w": 1.0}
+
+    def rates(self, dimension, deviations):
+        return {"w": 1.0}
+
+    def value(self, h, z):
+        return np.broadcast_to(z["w"].sum(-1), h.shape)
+
+    def pull(self, h, b, z):
+        return np.zeros_like(h), {"w": np.broadcast_to(b.sum(0)[:, None], z["w"].shape)}
+
+
 def test_a_block_of_ones_own_trains():
-    class Linear(flds.Block):
-        """φ(h, w) = w, whatever h."""
-
-        name = "shift"
-        flipped = ("w",)
-
-        def shapes(self, dimension):
-            return {"w": (dimension,)}
-
-        def deviations(self, dimension):
-            return {"w": 1.0}
-
-        def rates(self, dimension, deviations):
-            return {"w": 1.0}
-
-        def value(self, h, z):
-            return np.broadcast_to(z["w"].sum(-1), h.shape)
-
-        def pull(self, h, b, z):
-            return np.zeros_like(h), {"w": np.broadcast_to(b.sum(0)[:, None], z["w"].shape)}
-
-    p = problem(block=Linear(), steps=10)
+    p = problem(block=Shift(), steps=10)
     solution = flds.solve_mean_ode(p, units=8, depth=4)
     # the shift moves towards mean(y − x) by (1 − 1/D)^k
     expected = X + (1 - (1 - 1 / 4) ** 10) * (Y - X).mean(axis=0)
@@ -327,27 +329,6 @@ def test_regimes_of_the_phase_diagram():
         flds.residual_regime(10, 10, 10, learning_rates=(1.0,))
     with pytest.raises(ValueError, match="depth must be at least 1"):
         flds.residual_regime(10, 0, 10)
-
-
-class Shift(flds.Block):
-    """φ(h, w) = w, to be broken below."""
-
-    name = "shift"
-
-    def shapes(self, dimension):
-        return {"w": (dimension,)}
-
-    def deviations(self, dimension):
-        return {"w": 1.0}
-
-    def rates(self, dimension, deviations):
-        return {"w": 1.0}
-
-    def value(self, h, z):
-        return np.broadcast_to(z["w"].sum(-1), h.shape)
-
-    def pull(self, h, b, z):
-        return np.zeros_like(h), {"w": np.broadcast_to(b.sum(0)[:, None], z["w"].shape)}
 
 
 @pytest.mark.parametrize(
