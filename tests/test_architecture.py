@@ -61,8 +61,8 @@ def test_public_names_exist_and_are_documented():
     assert importlib.import_module("flds").__all__ == [
         "Activation", "Attention", "Block", "CostEstimate", "Dataset", "GatedLinearUnit", "LimitEstimate",
         "MatrixAfterActivation", "MatrixBeforeActivation", "MeanFieldProblem", "MeanFieldSolution", "MeanOptions",
-        "Options", "Regime", "Solution", "TrainingProblem", "TwoLayerPerceptron", "draw_units", "estimate_cost", "estimate_limit",
-        "follow_units", "load", "load_cifar10", "load_digits", "load_npz", "residual_regime", "simulate_resnet",
+        "Options", "Regime", "Solution", "TrainingProblem", "TwoLayerPerceptron", "draw_units", "estimate_cost",
+        "estimate_limit", "follow_units", "load", "load_cifar10", "load_digits", "load_npz", "residual_regime", "simulate_resnet",
         "solve_backward", "solve_flds", "solve_forward", "solve_mean_ode", "solve_tangent_ode", "sweep",
     ]  # fmt: skip
 
