@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flds.mean_ode.solve import solve_mean_ode as solve_mean_ode
     from flds.mean_ode.solve import solve_tangent_ode as solve_tangent_ode
     from flds.problem import TrainingProblem as TrainingProblem
+    from flds.reruns import rerun as rerun
     from flds.settings import Options as Options
     from flds.solution import LimitEstimate as LimitEstimate
     from flds.solution import Solution as Solution
@@ -69,6 +70,7 @@ _HOMES = {
     "load_cifar10": "flds.datasets",
     "load_digits": "flds.datasets",
     "load_npz": "flds.datasets",
+    "rerun": "flds.reruns",
     "residual_regime": "flds.mean_ode.regimes",
     "simulate_resnet": "flds.solve",
     "solve_backward": "flds.first_pass",

@@ -9,11 +9,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flds.runs import assignment, load_data, run, spread, training_problem
+
+if TYPE_CHECKING:
+    from flds.solution import Solution
 
 REFUTED = 1
 EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4, "interrupted": 130}
@@ -44,6 +47,7 @@ def main_options(
 
 @app.command()
 def solve(
+    context: typer.Context,
     data: Annotated[str, typer.Option(help="digits, cifar10:FOLDER (binary version), or FILE.npz with inputs, targets and optionally test_inputs, test_targets.")] = "digits",
     out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
     activation: Annotated[str, typer.Option(help="φ: identity, tanh, relu, gelu, erf, softplus, silu or sin.")] = "tanh",
@@ -72,12 +76,18 @@ def solve(
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
     replicates: Annotated[int, typer.Option(help="Independent repetitions, for standard errors.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    source: Annotated[Path | None, typer.Option("--from", help="Run again what is in this results file, with the same data, settings and seed.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
 ) -> None:  # fmt: skip
     """Train on data and write a results file and a picture.
 
     Without options this trains the infinite-width limit on handwritten digits.
     """
+    if source is not None:
+        _check_alone(context, {"source", "out", "quiet", "threads"})
+        _check_out(out)
+        _finish(_again(source, threads, quiet), out, quiet)
+        return
     if width is not None and sampling not in (None, "law"):
         raise ValueError(f"--sampling must be law for a finite network, got {sampling!r}; leave it out with --width")
     if particles is not None and width is not None:
@@ -95,15 +105,40 @@ def solve(
         "replicates": replicates, "seed": seed,
         "recorded_samples": spread(problem.samples, 64 if recorded_samples is None else recorded_samples),
     }  # fmt: skip
-    solution = run(problem, particles, width, depth, sampling or "matched", options, quiet)
+    _finish(run(problem, particles, width, depth, sampling or "matched", options, quiet), out, quiet)
+
+
+def _again(source: Path, threads: int | None, quiet: bool) -> Solution:
+    """Run a results file again, and say where the numbers need not be the same."""
+    from flds.reruns import rerun, version_changes
+    from flds.solution import load
+
+    stored = load(source)
+    solution = rerun(stored, progress=not quiet and sys.stderr.isatty(), threads=threads)
+    changed = version_changes(stored)
+    if changed:
+        print(f"warning: numbers may differ in the last digits: {', '.join(changed)}", file=sys.stderr)
+    return solution
+
+
+def _check_alone(context: typer.Context, allowed: set[str]) -> None:
+    """Refuse options that a rerun takes from its file."""
+    for name in context.params:
+        given = context.get_parameter_source(name)
+        if name not in allowed and given is not None and given.name == "COMMANDLINE":
+            raise ValueError(f"--from takes everything from the file; leave out --{name.replace('_', '-')}")
+
+
+def _finish(solution: Solution, out: Path, quiet: bool) -> None:
+    """Write results and picture, print what came out, and end with the status of the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was computed is written, come what may
     solution.save(out)
     solution.plot(out.with_suffix(".png"))
     if not quiet:
         print(solution.summary())
         if "test_accuracy" in solution.fields and len(solution.steps):
-            chance = 1 / max(2, problem.outputs)
-            print(f"\ntest accuracy {solution.test_accuracy[-1]:.1%} (chance {chance:.1%})")
+            outputs = solution.test_outputs.shape[2] if solution.test_outputs.ndim == 3 else 2
+            print(f"\ntest accuracy {solution.test_accuracy[-1]:.1%} (chance {1 / outputs:.1%})")
         print(f"results  {out}\npicture  {out.with_suffix('.png')}")
     code = EXIT_CODES[solution.status]
     if code:
@@ -119,6 +154,8 @@ def info(
 
     solution = load(file)
     print(solution.summary())
+    if solution.settings.get("solver") in ("solve_flds", "simulate_resnet"):
+        print(f"rerun      flds solve --from {file}")
     print("fields")
     for name, item in solution.fields.items():
         sizes = " × ".join(f"{dim} {size}" for dim, size in zip(item.dims, item.values.shape, strict=True))

@@ -269,3 +269,16 @@ def test_sweep_trains_a_grid_and_names_mistakes(tmp_path):
         assert wrong.returncode == 2
         assert message in wrong.stderr
         assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_a_file_is_run_again_from_the_command_line(tmp_path):
+    first = run("solve", *FAST, "--out", "first.nc", "--quiet", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "rerun      flds solve --from first.nc" in run("info", "first.nc", cwd=tmp_path).stdout
+    again = run("solve", "--from", "first.nc", "--out", "again.nc", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    one, two = flds.load(tmp_path / "first.nc"), flds.load(tmp_path / "again.nc")
+    assert np.array_equal(one.outputs, two.outputs)
+    wrong = run("solve", "--from", "first.nc", "--depth", 3, cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert wrong.stderr.strip() == "flds: --from takes everything from the file; leave out --depth"
