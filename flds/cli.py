@@ -148,8 +148,11 @@ def _finish(solution: Solution, out: Path, quiet: bool) -> None:
 @app.command()
 def info(
     file: Annotated[Path, typer.Argument(help="A results file.")],
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write what changes with the step as a table of this name.")
+    ] = None,
 ) -> None:
-    """Print what a results file holds."""
+    """Print what a results file holds, and how to run it again."""
     from flds.solution import load
 
     solution = load(file)
@@ -160,6 +163,8 @@ def info(
     for name, item in solution.fields.items():
         sizes = " × ".join(f"{dim} {size}" for dim, size in zip(item.dims, item.values.shape, strict=True))
         print(f"  {name:32} {sizes:44} {item.long_name}")
+    if csv is not None:
+        print(f"table    {solution.to_csv(csv)}")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import tempfile
@@ -115,6 +116,39 @@ class Solution:
         except BaseException:
             os.unlink(temporary)
             raise
+        return target
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write what changes with the step or the time as a table, a row for each, and return the path.
+
+        Columns are the fields over the first dimension, record or time, and those with one dimension more, which become
+        name[0], name[1], …
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder does not exist.
+        ValueError
+            If no field changes with the step or the time.
+        """
+        target = Path(path)
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
+        first = next((f.dims[0] for f in self.fields.values() if f.dims and f.dims[0] in ("record", "time")), None)
+        if first is None:
+            raise ValueError(f"there is nothing to write over steps or times; the fields are {', '.join(self.fields)}")
+        columns: dict[str, NDArray[Any]] = {}
+        for name, item in self.fields.items():
+            if item.dims[:1] != (first,) or len(item.dims) > 2:
+                continue
+            if len(item.dims) == 1:
+                columns[name] = item.values
+            else:
+                columns |= {f"{name}[{index}]": column for index, column in enumerate(item.values.T)}
+        with target.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
         return target
 
     def summary(self) -> str:

@@ -294,3 +294,18 @@ def test_plot_draws_what_it_should(classes, solution, tmp_path):
             assert axis.get_xlabel()
             assert axis.get_ylabel()
     np.testing.assert_array_equal(axes["Features over depth"].lines[0].get_xdata(), [0.0, 0.5, 1.0])
+
+
+def test_a_table_of_what_changes_with_the_step(tmp_path):
+    import csv
+
+    problem = flds.TrainingProblem(np.eye(3), [1.0, -1.0, 0.5], steps=2)
+    solution = flds.solve_flds(problem, particles=200, depth=2, replicates=2)
+    with solution.to_csv(tmp_path / "run.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["steps"] for row in rows] == ["0", "1", "2"]
+    assert [float(row["outputs[1]"]) for row in rows] == solution.outputs[:, 1].tolist()
+    assert [float(row["loss_standard_error"]) for row in rows] == solution.loss_standard_error.tolist()
+    assert "replicate_outputs[0]" not in rows[0]
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        solution.to_csv(tmp_path / "no" / "run.csv")
