@@ -217,7 +217,8 @@ def _draw_dense(errors: dict[tuple[str, str], Array], gaps: Array, stages: tuple
             ax.set_xscale("log", base=2)
             if column == 0:
                 ax.set_ylabel("mean-square distance of f")
-    axes[0, 0].legend(frameon=False, fontsize="x-small")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return figure
 
 
