@@ -1,6 +1,7 @@
 # make demo      install into .venv and train the infinite-width limit on handwritten digits
 # make test      install what the tests need and run them
 # make lint      ruff and mypy
+# make docs      build the documentation, notebooks included, into docs/_build
 # make evidence  the long comparisons with exact answers and dense networks; rewrites validation/reports (an hour)
 # make benchmark speed against what one would use otherwise
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 RESULTS := results
 CONSTRAINTS := tests/constraints.txt
 
-.PHONY: demo test lint evidence benchmark clean
+.PHONY: demo test lint docs evidence benchmark clean
 
 demo: $(VENV)/.installed
 	@mkdir -p $(RESULTS)
@@ -23,6 +24,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
 
 evidence: $(VENV)/.installed-dev
 	$(BIN)/flds validate --full --out validation/reports
@@ -39,8 +43,8 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed tests/constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[validation,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[validation,docs,dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(RESULTS)
+	rm -rf $(VENV) $(RESULTS) docs/_build docs/notebooks

@@ -53,7 +53,7 @@ def load_digits() -> Dataset:
 
 
 def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
-    """Return CIFAR-10 from the binary version's files data_batch_*.bin and test_batch.bin in a folder.
+    """Return CIFAR-10 from the binary version's files `data_batch_*.bin` and `test_batch.bin` in a folder.
 
     Pixels are centred on the training mean and each row is scaled to |x|²/d = 1.
 
