@@ -41,7 +41,7 @@ def rates_at_initialisation(scale: Scale) -> Section:
 
     Errors in depth are extrapolated to infinite width, where those of h are known exactly.
     """
-    depths, deepest = scale.pick(((16, 32, 64), 512), ((16, 32, 64, 128), 1024))
+    depths, deepest = scale.pick(((16, 32, 64), 256), ((16, 32, 64, 128), 1024))
     wide = scale.pick((1024, 8192), (2048, 16384))
     for activation in scale.pick(("tanh", "relu"), tuple(SHARP)):
         problem = large_steps(activation, steps=0, horizon=1.0)
@@ -54,7 +54,7 @@ def rates_at_initialisation(scale: Scale) -> Section:
             yield exponent_of(name, law, "depth", equal, expected, 0.4, 1 / depths[0], "for the coarsest step")
     for activation in scale.pick(("tanh",), ("tanh", "relu")):
         problem = large_steps(activation, steps=0, horizon=1.0)
-        grid = coupled_errors(problem, (4,), (64, 128, 256, 512), (4096, 16), replicates=scale.pick(48, 300))
+        grid = coupled_errors(problem, (4,), (64, 128, 256, 512), (4096, 16), replicates=scale.pick(32, 300))
         for quantity in "hgf":
             for depth in (4, 16):
                 law = grid.width_law(quantity, 0, depth)
@@ -124,7 +124,7 @@ def _training_errors(
     )  # fmt: skip
     wide = coupled_errors(
         problem, (4,), (64, 128, 256, 512), (4096, 8), steps=stages, backward_weights=weights,
-        replicates=scale.pick(20, 40),
+        replicates=scale.pick(12, 40),
     )  # fmt: skip
     return deep, wide
 

@@ -89,7 +89,7 @@ def dense_networks(scale: Scale) -> Section:
     that of the mean over seeds, less the variance of this mean.
     """
     stages = scale.pick((1, 5), (1, 5, 20))
-    depths, widths, seeds = scale.pick(((8, 16, 32), (64, 128, 256), 20), ((16, 32, 64), (128, 256, 512), 200))
+    depths, widths, seeds = scale.pick(((8, 16, 32), (64, 128, 256), 16), ((16, 32, 64), (128, 256, 512), 200))
     problem = large_steps("tanh", steps=stages[-1])
     depth = scale.pick(8, 16)
     with warnings.catch_warnings():
