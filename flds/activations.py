@@ -52,11 +52,14 @@ class Activation:
         if self.second_derivative is not None:
             self._check_derivative("second_derivative", "derivative")
 
-    def with_slope(self, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return φ(x) and φ'(x) in new arrays, from one evaluation where one gives both."""
+    def with_slope(
+        self, x: NDArray[Any], room: tuple[NDArray[Any], NDArray[Any]] | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return φ(x) and φ'(x), from one evaluation where one gives both; in new arrays, or in `room`."""
         if self.value is np.tanh:
-            value = np.tanh(x)
-            slope = value * value
+            value, slope = room or (np.empty_like(x), np.empty_like(x))
+            np.tanh(x, out=value)
+            np.multiply(value, value, out=slope)
             return value, np.subtract(1.0, slope, out=slope)
         return self.value(x), np.array(self.derivative(x))
 

@@ -66,6 +66,13 @@ class Block(ABC):
     def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
         """Return Σ_j D1φ(h, z_j)ᵀ b, in the shape of h, and D2φ(h, z_j)ᵀ b for every unit, in the shapes of z."""
 
+    def value_kept(self, h: Array, z: Parameters, room: Any = None) -> tuple[Array, Any]:
+        """Return Σ_j φ(h, z_j), and what `pull` at the same h and z may take as a fourth argument, or None.
+
+        `room` is what was kept at the step before, whose memory may be used again.
+        """
+        return self.value(h, z), None
+
     def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
         """Return Σ_j D2φ(h, z_j) change_j, in the shape of h; only the tangent ODE needs it."""
         raise NotImplementedError(f"the block {self.name!r} has no method tangent, which the tangent ODE needs")
@@ -104,8 +111,13 @@ class TwoLayerPerceptron(Block):
     def value(self, h: Array, z: Parameters) -> Array:
         return self.rho.value(h @ z["u"] / h.shape[1]) @ z["v"].T
 
-    def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
-        rho, slope = self.rho.with_slope((h / h.shape[1]) @ z["u"])
+    def value_kept(self, h: Array, z: Parameters, room: Any = None) -> tuple[Array, Any]:
+        inside = np.matmul(h / h.shape[1], z["u"], out=room[0] if room else None)
+        kept = self.rho.with_slope(inside, room)
+        return kept[0] @ z["v"].T, kept
+
+    def pull(self, h: Array, b: Array, z: Parameters, kept: Any = None) -> tuple[Array, Parameters]:
+        rho, slope = self.rho.with_slope((h / h.shape[1]) @ z["u"]) if kept is None else kept
         slope *= (b / h.shape[1]) @ z["v"]
         return slope @ z["u"].T, {"u": h.T @ slope, "v": b.T @ rho}
 

@@ -17,7 +17,7 @@ from flds.mean_ode.draws import draw_units
 PAIRS = np.random.default_rng(0).standard_normal((2, 10, 10))
 PROBLEM = flds.MeanFieldProblem(PAIRS[0], PAIRS[1], steps=100)
 SIZE, SEEDS = 1000, 3
-UNITS = (512, 1024, 2048, 4096, 8192)
+UNITS = (1024, 2048, 4096, 8192, 16384, 32768)
 
 
 def limit():
@@ -86,6 +86,7 @@ def test_work_and_precision(benchmark):
         found = [timed(ours, units, seed) for seed in range(2 * SEEDS)]
         curve.append((rms([f - truth for f, _ in found]), min(seconds for _, seconds in found)))
         print(f"ours, {units:5} units at 17 nodes: error {curve[-1][0]:.1e} in {curve[-1][1]:.2f} s")
+    assert curve[-1][0] < reference < curve[0][0], "the curve has to reach the reference's error"
     errors, seconds = np.log(np.array(curve)).T
     needed = float(np.exp(np.interp(-np.log(reference), -errors, seconds)))
     print(f"error {reference:.1e}: ours {needed:.2f} s, {work / needed:.1f} times as fast")

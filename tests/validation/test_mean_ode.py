@@ -33,15 +33,15 @@ def test_theorems_are_not_refuted_at_small_sizes():
 def backward_sign(monkeypatch):
     pull = flds.TwoLayerPerceptron.pull
 
-    def wrong(self, h, b, z):
-        back, gradient = pull(self, h, b, z)
+    def wrong(self, h, b, z, kept=None):
+        back, gradient = pull(self, h, b, z, kept)
         return -back, gradient
 
     monkeypatch.setattr(flds.TwoLayerPerceptron, "pull", wrong)
 
 
 def missing_alpha(monkeypatch):
-    def wrong(self, block: Block, z0, z, h, b):
+    def wrong(self, block: Block, key, z0, z, h, b):
         back, gradient = block.pull(h, b, z)
         self._step(z, gradient, 1.0, h.size // h.shape[-1])
         return self.problem.alpha * back

@@ -59,8 +59,8 @@ def test_differences_of_values_confirm_built_in_blocks(block):
 
 def test_a_wrong_derivative_is_found():
     class Wrong(flds.TwoLayerPerceptron):
-        def pull(self, h, b, z):
-            back, gradient = super().pull(h, b, z)
+        def pull(self, h, b, z, kept=None):
+            back, gradient = super().pull(h, b, z, kept)
             return back, gradient | {"u": 1.01 * gradient["u"]}
 
     with pytest.raises(ValueError, match="gradient of the block 'two_layer_perceptron' is off"):
