@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 
 import flds
 
 MARGIN = 4.0
+
+# A shell that runs the tests in the background makes them, and all they start, ignore Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def z_score(samples: np.ndarray, exact: float | np.ndarray) -> np.ndarray:
