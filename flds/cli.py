@@ -153,11 +153,12 @@ def info(
     ] = None,
 ) -> None:
     """Print what a results file holds, and how to run it again."""
+    from flds.reruns import SOLVERS
     from flds.solution import load
 
     solution = load(file)
     print(solution.summary())
-    if solution.settings.get("solver") in ("solve_flds", "simulate_resnet"):
+    if solution.settings.get("solver") in SOLVERS:
         print(f"rerun      flds solve --from {file}")
     print("fields")
     for name, item in solution.fields.items():
@@ -243,10 +244,9 @@ def sweep(
     _check_folder(out)
     settings = {name: values[0] for name, values in (assignment(text) for text in fixed or ())}
     values = dict(assignment(text) for text in grid)
-    named = ("activation", "horizon", "learning_rate", "steps", "loss", "batch_size", "batch_order", "batch_seed")
     fields: dict[str, Any] = {"activation": "tanh", "horizon": 1.0, "learning_rate": 1.0, "steps": 25, "loss": None, "batch_size": None,
               "batch_order": "random", "batch_seed": 0}  # fmt: skip
-    fields |= {name: settings.pop(name) for name in named if name in settings}
+    fields |= {name: settings.pop(name) for name in fields if name in settings}
     problem = training_problem(load_data(data), **fields, train_samples=train_samples, test_samples=test_samples)
     progress = not quiet and sys.stderr.isatty()
     try:

@@ -13,7 +13,7 @@ from flds.problem import TrainingProblem
 from flds.solution import Solution
 from solvers.solution import library_versions
 
-_SOLVERS = ("solve_flds", "simulate_resnet")
+SOLVERS = ("solve_flds", "simulate_resnet")
 # Decided by the solver, or without influence on the numbers.
 _NOT_OPTIONS = {"particles", "depth", "solver", "reason", "replicates_completed", "threads", "rank_budget", "sampling"}
 
@@ -36,8 +36,8 @@ def problem_of(solution: solvers.solution.Solution) -> TrainingProblem:
         If it is the solution of something else, its activation is not built in, or its data were too large to be kept.
     """
     solver = solution.settings.get("solver", type(solution).__name__)
-    if not isinstance(solution, Solution) or solver not in _SOLVERS:
-        raise ValueError(f"solution must be of {' or '.join(_SOLVERS)} to be run again, got {solver}")
+    if not isinstance(solution, Solution) or solver not in SOLVERS:
+        raise ValueError(f"solution must be of {' or '.join(SOLVERS)} to be run again, got {solver}")
     described = solution.extra["problem"]
     if described["activation"] not in ACTIVATIONS:
         raise ValueError(f"the activation {described['activation']!r} is not built in: solve again from Python")

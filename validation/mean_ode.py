@@ -117,9 +117,7 @@ def _linear_perceptrons(scale: Scale) -> Section:
     if len(errors) < 2:
         return
     ratio, error = _log_ratio(errors["iid"], errors["sobol"])
-    name = (
-        f"linear perceptrons: log of the mean square error of {units} sobol units over that of four times as many iid"
-    )
+    name = f"linear perceptrons: log of the mean square error of four times {units} iid units over that of sobol units"
     yield above(name, ratio, error, 0.0, margin_of(len(errors["iid"])))
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from flds.mean_ode.blocks import Array, Block, Parameters
+from flds.mean_ode.blocks import Array, Block, Parameters, apply, apply_transposed, outer
 from solvers import checks
 
 
@@ -58,7 +58,7 @@ class Attention(Block):
 
     def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
         heads = _project(h, z)
-        weights, readout = self._weights(heads), _apply(b, z["W_O"].swapaxes(0, 1))
+        weights, readout = self._weights(heads), apply(b, z["W_O"].swapaxes(0, 1))
         back, _ = self._softmax_pull(heads, weights, readout)
         return _project_back(back, z), self._gradients(h, b, back, _mix(weights, heads.v))
 
@@ -72,8 +72,8 @@ class Attention(Block):
         # D1⟨b, D2φ ζ⟩ is the change of D1φᵀb along ζ, by the symmetry of second derivatives
         heads, moved = _project(h, z), _project(h, change)
         weights = self._weights(heads)
-        readout = _apply(b, z["W_O"].swapaxes(0, 1))
-        readout_change = _apply(b, change["W_O"].swapaxes(0, 1))
+        readout = apply(b, z["W_O"].swapaxes(0, 1))
+        readout_change = apply(b, change["W_O"].swapaxes(0, 1))
         back, scores = self._softmax_pull(heads, weights, readout)
         weights_change = self._weights_change(weights, heads, moved)
         met = _meet(readout, heads.v)
@@ -114,38 +114,22 @@ class Attention(Block):
 
     def _gradients(self, h: Array, b: Array, back: _Heads, mixed: Array) -> Parameters:
         return {
-            "W_Q": _outer(h, back.q), "W_K": _outer(h, back.k), "W_V": _outer(h, back.v),
-            "W_O": _outer(b, mixed).swapaxes(0, 1),
+            "W_Q": outer(h, back.q), "W_K": outer(h, back.k), "W_V": outer(h, back.v),
+            "W_O": outer(b, mixed).swapaxes(0, 1),
         }  # fmt: skip
 
 
-def _apply(h: Array, matrices: Array) -> Array:
-    """h times every matrix: (samples, tokens, D) and (D, d_k, units) to (samples, tokens, d_k, units)."""
-    return (h @ matrices.reshape(len(matrices), -1)).reshape(*h.shape[:2], *matrices.shape[1:])
-
-
-def _apply_transposed(values: Array, matrices: Array) -> Array:
-    """Σ over units of values times the transposed matrices, (samples, tokens, D)."""
-    return values.reshape(*values.shape[:2], -1) @ matrices.reshape(len(matrices), -1).T
-
-
 def _read(mixed: Array, output: Array) -> Array:
-    return _apply_transposed(mixed, np.ascontiguousarray(output.swapaxes(0, 1)))
+    return apply_transposed(mixed, np.ascontiguousarray(output.swapaxes(0, 1)))
 
 
 def _project(h: Array, z: Parameters) -> _Heads:
-    return _Heads(*(_apply(h, z[name]) for name in ("W_Q", "W_K", "W_V")))
+    return _Heads(*(apply(h, z[name]) for name in ("W_Q", "W_K", "W_V")))
 
 
 def _project_back(back: _Heads, z: Parameters) -> Array:
-    first = _apply_transposed(back.q, z["W_Q"]) + _apply_transposed(back.k, z["W_K"])
-    return first + _apply_transposed(back.v, z["W_V"])
-
-
-def _outer(h: Array, values: Array) -> Array:
-    """Σ over samples and tokens of h ⊗ values, (D, d_k, units)."""
-    flat = h.reshape(-1, h.shape[-1]).T @ values.reshape(len(h) * h.shape[1], -1)
-    return flat.reshape(h.shape[-1], *values.shape[2:])
+    first = apply_transposed(back.q, z["W_Q"]) + apply_transposed(back.k, z["W_K"])
+    return first + apply_transposed(back.v, z["W_V"])
 
 
 def _meet(left: Array, right: Array) -> Array:

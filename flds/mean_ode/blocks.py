@@ -194,17 +194,8 @@ class GatedLinearUnit(Block):
         return back, {"u": h.T @ through, "w": h.T @ opening, "v": b.T @ (linear * gate)}
 
 
-class MatrixAfterActivation(Block):
-    """φ(h, W) = W ρ(h), with W held as (input, output, units); the Mean ODE and the tangent ODE agree.
-
-    Parameters
-    ----------
-    activation : str or Activation
-        ρ.
-    """
-
-    name = "matrix_after_activation"
-    flipped = ("W",)
+class _SingleMatrix(Block):
+    """A unit with one matrix, held as (input, output, units)."""
 
     def __init__(self, activation: str | Activation = "tanh") -> None:
         self.rho = get_activation(activation)
@@ -217,6 +208,19 @@ class MatrixAfterActivation(Block):
 
     def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
         return {"W": 1.0}
+
+
+class MatrixAfterActivation(_SingleMatrix):
+    """φ(h, W) = W ρ(h), with W held as (input, output, units); the Mean ODE and the tangent ODE agree.
+
+    Parameters
+    ----------
+    activation : str or Activation
+        ρ.
+    """
+
+    name = "matrix_after_activation"
+    flipped = ("W",)
 
     def value(self, h: Array, z: Parameters) -> Array:
         return self.rho.value(h) @ z["W"].sum(axis=-1)
@@ -233,7 +237,7 @@ class MatrixAfterActivation(Block):
         return self.pull(h, b, change)
 
 
-class MatrixBeforeActivation(Block):
+class MatrixBeforeActivation(_SingleMatrix):
     """φ(h, W) = ρ(W h), with W held as (input, output, units).
 
     If ρ is not odd, E φ(h, W_0) is not zero and there is no tangent ODE (H § 2.1).
@@ -247,49 +251,41 @@ class MatrixBeforeActivation(Block):
     name = "matrix_before_activation"
 
     def __init__(self, activation: str | Activation = "tanh") -> None:
-        self.rho = get_activation(activation)
+        super().__init__(activation)
         points = np.linspace(0.1, 3, 7)
         self.flipped = ("W",) if np.allclose(self.rho.value(points), -self.rho.value(-points), atol=1e-12) else ()
 
-    def shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
-        return {"W": (dimension, dimension)}
-
-    def deviations(self, dimension: int) -> dict[str, float]:
-        return {"W": 1 / math.sqrt(dimension)}
-
-    def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
-        return {"W": 1.0}
-
     def value(self, h: Array, z: Parameters) -> Array:
-        return self.rho.value(_apply(h, z["W"])).sum(axis=-1)
+        return self.rho.value(apply(h, z["W"])).sum(axis=-1)
 
     def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
-        slope = self.rho.with_slope(_apply(h, z["W"]))[1]
+        slope = self.rho.with_slope(apply(h, z["W"]))[1]
         slope *= b[..., None]
-        return _apply_transposed(slope, z["W"]), {"W": _outer(h, slope)}
+        return apply_transposed(slope, z["W"]), {"W": outer(h, slope)}
 
     def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
-        return (self.rho.with_slope(_apply(h, z["W"]))[1] * _apply(h, change["W"])).sum(axis=-1)
+        return (self.rho.with_slope(apply(h, z["W"]))[1] * apply(h, change["W"])).sum(axis=-1)
 
     def pull_tangent(self, h: Array, b: Array, z: Parameters, change: Parameters) -> tuple[Array, Parameters]:
-        inside = _apply(h, z["W"])
-        bent = self.rho.curvature(inside) * _apply(h, change["W"])
+        inside = apply(h, z["W"])
+        bent = self.rho.curvature(inside) * apply(h, change["W"])
         bent *= b[..., None]
         slope = self.rho.with_slope(inside)[1]
         slope *= b[..., None]
-        return _apply_transposed(bent, z["W"]) + _apply_transposed(slope, change["W"]), {"W": _outer(h, slope)}
+        return apply_transposed(bent, z["W"]) + apply_transposed(slope, change["W"]), {"W": outer(h, slope)}
 
 
-def _apply(h: Array, matrices: Array) -> Array:
-    """Return h times every matrix: (rows, D) and (D, E, units) to (rows, E, units)."""
-    return (h @ matrices.reshape(len(matrices), -1)).reshape(len(h), *matrices.shape[1:])
+def apply(h: Array, matrices: Array) -> Array:
+    """Return h times every matrix: (…, D) and (D, E, units) to (…, E, units)."""
+    return (h @ matrices.reshape(len(matrices), -1)).reshape(*h.shape[:-1], *matrices.shape[1:])
 
 
-def _apply_transposed(values: Array, matrices: Array) -> Array:
-    """Return the sum over units of values times the transposed matrices, (rows, D)."""
-    return values.reshape(len(values), -1) @ matrices.reshape(len(matrices), -1).T
+def apply_transposed(values: Array, matrices: Array) -> Array:
+    """Return the sum over units of values, (…, E, units), times the transposed matrices, (…, D)."""
+    return values.reshape(*values.shape[:-2], -1) @ matrices.reshape(len(matrices), -1).T
 
 
-def _outer(h: Array, values: Array) -> Array:
-    """Return Σ over rows of h ⊗ values, (D, E, units)."""
-    return (h.T @ values.reshape(len(h), -1)).reshape(h.shape[1], *values.shape[1:])
+def outer(h: Array, values: Array) -> Array:
+    """Return Σ over rows of h ⊗ values: (…, D) and (…, E, units) to (D, E, units)."""
+    rows = h.reshape(-1, h.shape[-1])
+    return (rows.T @ values.reshape(len(rows), -1)).reshape(h.shape[-1], *values.shape[-2:])
