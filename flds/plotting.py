@@ -151,9 +151,8 @@ def mean_field_overview(solution: MeanFieldSolution) -> Figure:
         _curve(axes[0], solution.steps, solution, "test_loss", color=TEST, label="test")
     axes[0].set(xlabel="training step", ylabel="loss", title="Loss", yscale="log")
     axes[0].legend(frameon=False)
-    names = [name for name in solution.fields if name.startswith("travel_") and not name.endswith("_standard_error")]
-    for name in names:
-        axes[1].plot(solution.depth_grid, getattr(solution, name)[-1], label=name.removeprefix("travel_"))
+    for name in solution.extra["problem"]["learning_rates"]:
+        axes[1].plot(solution.depth_grid, getattr(solution, f"travel_{name}")[-1], label=name)
     axes[1].set(xlabel="depth s", ylabel="root mean square", title=f"Travel after {solution.steps[-1]} steps")
     axes[1].set_ylim(bottom=0)
     axes[1].legend(frameon=False)

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from flds.mean_ode.blocks import Array, Block, Parameters, apply, apply_transposed, outer
+from flds.mean_ode.blocks import Array, Block, Parameters, apply, apply_transposed, balanced_rate, outer
 from solvers import checks
 
 
@@ -48,8 +48,7 @@ class Attention(Block):
 
     def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
         # W_Q, W_K and W_V are u/D of a perceptron, whose rate is D: entries of W then move by Δu/D
-        alpha = max(deviations["W_O"] / math.sqrt(dimension), 1.0)
-        inner = 1 / dimension / alpha / alpha
+        inner = balanced_rate(dimension, deviations["W_O"]) / dimension**2
         return {"W_Q": inner, "W_K": inner, "W_V": inner, "W_O": float(dimension)}
 
     def value(self, h: Array, z: Parameters) -> Array:

@@ -82,6 +82,12 @@ class Block(ABC):
         raise NotImplementedError(f"the block {self.name!r} has no method pull_tangent, which the tangent ODE needs")
 
 
+def balanced_rate(dimension: int, deviation: float) -> float:
+    """Return η_u = D min(1, D/σ_v²), with which u moves the output as much as v does (H Theorem 3)."""
+    alpha = max(deviation / math.sqrt(dimension), 1.0)
+    return dimension / alpha / alpha
+
+
 class TwoLayerPerceptron(Block):
     """φ(h, (u, v)) = v ρ(u·h/D), H-(2) and H-(24).
 
@@ -105,8 +111,7 @@ class TwoLayerPerceptron(Block):
 
     def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
         """η_u = D min(1, D/σ_v²) and η_v = D: contributions of u and v are balanced (H Theorem 3)."""
-        alpha = deviations["v"] / math.sqrt(dimension)
-        return {"u": dimension / max(alpha, 1.0) / max(alpha, 1.0), "v": float(dimension)}
+        return {"u": balanced_rate(dimension, deviations["v"]), "v": float(dimension)}
 
     def value(self, h: Array, z: Parameters) -> Array:
         return self.rho.value(h @ z["u"] / h.shape[1]) @ z["v"].T
@@ -159,7 +164,7 @@ class GatedLinearUnit(Block):
         return dict.fromkeys(("u", "w", "v"), math.sqrt(dimension))
 
     def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
-        inner = TwoLayerPerceptron.rates(self, dimension, deviations)["u"]  # type: ignore[arg-type]
+        inner = balanced_rate(dimension, deviations["v"])
         return {"u": inner, "w": inner, "v": float(dimension)}
 
     def value(self, h: Array, z: Parameters) -> Array:

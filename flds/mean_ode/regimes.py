@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flds.mean_ode.blocks import balanced_rate
 from solvers import checks
 
 # Regimes meet where scales agree up to a factor that the theory leaves open; within this one they count as equal.
@@ -113,7 +114,7 @@ def residual_regime(
         name = "lazy ODE"
     else:
         name = "complete" if alpha >= 1 / _SAME_SCALE else "semi-complete"
-    rates = (dimension / max(alpha, 1.0) / max(alpha, 1.0), float(dimension))
+    rates = (balanced_rate(dimension, spread_v), float(dimension))
     a, b, c = FLUCTUATION
     return Regime(
         name=name, alpha=alpha, depth_error=DEPTH_ERROR / depth,

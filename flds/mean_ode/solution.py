@@ -73,9 +73,8 @@ class MeanFieldSolution(Solution):
             lines.append(f"training   {problem['loss']} loss {self.loss[-1]:.4g} on {self.outputs.shape[1]} samples")
             if "test_loss" in self.fields:
                 lines.append(f"test       loss {self.test_loss[-1]:.4g} on {self.test_outputs.shape[1]} samples")
-            names = [name.removeprefix("travel_") for name in self.fields if name.startswith("travel_")]
-            names = [name for name in names if not name.endswith("_standard_error")]
-            travel = ", ".join(f"{name} {getattr(self, f'travel_{name}')[-1].mean():.3g}" for name in names)
+            moved = {name: getattr(self, f"travel_{name}")[-1].mean() for name in problem["learning_rates"]}
+            travel = ", ".join(f"{name} {distance:.3g}" for name, distance in moved.items())
             lines.append(f"travel     {travel} (root mean square, mean over depth)")
             if "outputs_depth_error" in self.fields:
                 lines.append(f"depth      error of outputs about {self.outputs_depth_error.max():.2g}")
