@@ -112,7 +112,7 @@ if __name__ == "__main__":
     g = np.random.default_rng(0)
     p = flds.TrainingProblem(g.normal(size=(3, 4)), g.normal(size=3), steps=int(sys.argv[2]))
     try:
-        flds.sweep(p, {"seed": range(6)}, folder=sys.argv[1], workers=2, particles=1000, depth=8)
+        flds.sweep(p, {"seed": range(16)}, folder=sys.argv[1], workers=2, particles=1000, depth=8)
     except KeyboardInterrupt:
         sys.exit(130)
 """
@@ -131,10 +131,10 @@ def test_a_sweep_interrupted_and_started_again_ends_as_one_that_was_not(tmp_path
     done = len(list(half.glob("*.nc")))
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
-    assert 1 <= done < 6
+    assert 1 <= done < 16  # the pool ends what it has begun and what it has fetched, five at most
     assert not list(half.glob("*.json"))
     subprocess.run(command, check=True)
     subprocess.run([*command[:2], str(tmp_path / "whole"), "40"], check=True)
     for path in (tmp_path / "whole").glob("*.nc"):
         assert np.array_equal(flds.load(path).outputs, flds.load(half / path.name).outputs)
-    assert len(list(half.glob("*.nc"))) == 6
+    assert len(list(half.glob("*.nc"))) == 16
