@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ from threadpoolctl import ThreadpoolController
 
 from solvers import products
 from solvers.random import NOISE_BLOCK, Address, Noise, Stream
+from solvers.workers import Workers
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
@@ -35,8 +35,6 @@ _MOST_GROUPS = 16
 SHARE = 16 * NOISE_BLOCK
 # Stretches of groups for each thread, who take turns: a thread that wakes late takes fewer.
 _STRETCHES = 2
-# Seconds to look out for the other threads before falling asleep, which costs about as much.
-_PATIENCE = 100e-6
 # Waking a thread takes about as long as this many multiply–adds.
 _SMALL_WORK = 300_000
 
@@ -82,7 +80,7 @@ class Blocks:
         self.groups = partition(particles, self.group_size)
         share = NOISE_BLOCK * -(-blocks // threads)
         self.shares = partition(particles, min(share, SHARE))
-        self._pool: ThreadPoolExecutor | None = None
+        self._workers: Workers | None = None
         self._interrupts = _Interrupts()
 
     @contextmanager
@@ -97,11 +95,12 @@ class Blocks:
             if self.threads == 1:
                 yield self
                 return
-            with ThreadPoolExecutor(self.threads - 1, initializer=lambda: np.seterr(**quiet)) as self._pool:  # type: ignore[arg-type]
-                try:
-                    yield self
-                finally:
-                    self._pool = None
+            self._workers = Workers(self.threads - 1, lambda: np.seterr(**quiet))  # type: ignore[arg-type]
+            try:
+                yield self
+            finally:
+                self._workers.close()
+                self._workers = None
 
     def each(self, work: Callable[[slice], None], slices: Sequence[slice] | None = None) -> None:
         """Call `work(particles)` for slices of the particles, or for each of `slices`, on all threads."""
@@ -165,12 +164,12 @@ class Blocks:
 
     def on_groups(self, work: Callable[[slice], None], size: float = np.inf) -> None:
         """Call `work` on consecutive groups, some stretches of them for each thread."""
-        stretches = 1 if self._pool is None or size < _SMALL_WORK else _STRETCHES * self.threads
+        stretches = 1 if self._workers is None or size < _SMALL_WORK else _STRETCHES * self.threads
         self._run(work, partition(len(self.groups), -(-len(self.groups) // stretches)), size)
 
     def _run(self, work: Callable[[T], None], items: Sequence[T], size: float = np.inf) -> None:
         """Call work(item) for every item: here if there is little to do, else on all threads, who take turns."""
-        if self._pool is None or len(items) <= 1 or size < _SMALL_WORK:
+        if self._workers is None or len(items) <= 1 or size < _SMALL_WORK:
             for item in items:
                 work(item)
             self._interrupts.check()
@@ -181,31 +180,8 @@ class Blocks:
             for item in turns:
                 work(item)
 
-        others: list[Future[None]] = []
-        try:
-            for _ in range(min(self.threads, len(items)) - 1):
-                others.append(self._pool.submit(take_turns))
-            take_turns()
-        finally:
-            _settle(others)
+        self._workers.share(take_turns)
         self._interrupts.check()
-
-
-def _settle(futures: list[Future[None]]) -> None:
-    """Wait until all have ended, since they write into the caller's arrays; raise the first error.
-
-    Those that have not begun are not needed any more. The others are about to end, sooner than this thread
-    would wake from sleep.
-    """
-    patience = time.perf_counter() + _PATIENCE
-    begun = [future for future in futures if not future.cancel()]
-    while not all(future.done() for future in begun):
-        if time.perf_counter() < patience:
-            time.sleep(0)
-        else:
-            wait(begun)
-    for future in begun:
-        future.result()
 
 
 class _Interrupts:

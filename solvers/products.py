@@ -18,7 +18,7 @@ from solvers.random import NOISE_BLOCK
 ensure_blas()
 # The matrix product behind numpy.dot inside compiled code; called directly, because numpy.dot there would
 # copy blocks, which are strided. Arguments: kind, transposes, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc.
-_gemm = types.ExternalFunction(
+gemm = types.ExternalFunction(
     "numba_xxgemm",
     types.intc(
         types.char, types.char, types.char, types.intp, types.intp, types.intp, types.voidptr, types.voidptr,
@@ -33,20 +33,20 @@ _gemv = types.ExternalFunction(
         types.voidptr, types.voidptr,
     ),
 )  # fmt: skip
-_NO, _YES = np.int8(ord("n")), np.int8(ord("t"))
+NO, YES = np.int8(ord("n")), np.int8(ord("t"))
 # Up to this many rows on the narrow side products with a vector beat the matrix product, which packs its
 # operands first: these are bound by memory.
 _NARROW = 2
 
 
-def _kind(array):
+def letter(array):
     """BLAS's letter for the precision of an array; a compile-time constant."""
 
 
-@overload(_kind)
-def _kind_of(array):
-    letter = np.int8(ord("d" if array.dtype == numba.float64 else "s"))
-    return lambda array: letter
+@overload(letter)
+def _letter_of(array):
+    code = np.int8(ord("d" if array.dtype == numba.float64 else "s"))
+    return lambda array: code
 
 
 @kernel
@@ -63,16 +63,16 @@ def inner(a, b, first_group, last_group, group_size, row, sums):
             # BLAS counts columns first, so (rows, N) arrays are N × rows matrices to it
             if rows <= _NARROW:
                 for i in range(rows):
-                    _gemv(_kind(a), _YES, size, columns, one.ctypes, b[:, first:].ctypes, particles,
+                    _gemv(letter(a), YES, size, columns, one.ctypes, b[:, first:].ctypes, particles,
                           a[i, first:].ctypes, zero.ctypes, part[i].ctypes)  # fmt: skip
             elif columns <= _NARROW:
                 for j in range(columns):
-                    _gemv(_kind(a), _YES, size, rows, one.ctypes, a[:, first:].ctypes, particles,
+                    _gemv(letter(a), YES, size, rows, one.ctypes, a[:, first:].ctypes, particles,
                           b[j, first:].ctypes, zero.ctypes, column.ctypes)  # fmt: skip
                     part[:, j] = column
             else:
-                _gemm(_kind(a), _YES, _NO, columns, rows, size, one.ctypes, b[:, first:].ctypes, particles,
-                      a[:, first:].ctypes, particles, zero.ctypes, part.ctypes, columns)  # fmt: skip
+                gemm(letter(a), YES, NO, columns, rows, size, one.ctypes, b[:, first:].ctypes, particles,
+                     a[:, first:].ctypes, particles, zero.ctypes, part.ctypes, columns)  # fmt: skip
             for i in range(rows):
                 for j in range(columns):
                     sums[group, row + i, j] += part[i, j]
@@ -103,9 +103,9 @@ def combine(coefficients, vectors, start, stop, keep, out):
         size = min(NOISE_BLOCK, stop - first)
         if rows <= _NARROW:
             for i in range(rows):
-                _gemv(_kind(out), _NO, size, count, one.ctypes, vectors[:, first:].ctypes, vectors.shape[1],
+                _gemv(letter(out), NO, size, count, one.ctypes, vectors[:, first:].ctypes, vectors.shape[1],
                       coefficients[i].ctypes, beta.ctypes, out[i, first:].ctypes)  # fmt: skip
         else:
-            _gemm(_kind(out), _NO, _NO, size, rows, count, one.ctypes, vectors[:, first:].ctypes,
-                  vectors.shape[1], coefficients.ctypes, count, beta.ctypes, out[:, first:].ctypes,
-                  out.shape[1])  # fmt: skip
+            gemm(letter(out), NO, NO, size, rows, count, one.ctypes, vectors[:, first:].ctypes,
+                 vectors.shape[1], coefficients.ctypes, count, beta.ctypes, out[:, first:].ctypes,
+                 out.shape[1])  # fmt: skip

@@ -66,12 +66,11 @@ class Block(ABC):
     def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
         """Return Σ_j D1φ(h, z_j)ᵀ b, in the shape of h, and D2φ(h, z_j)ᵀ b for every unit, in the shapes of z."""
 
-    def value_kept(self, h: Array, z: Parameters, room: Any = None) -> tuple[Array, Any]:
-        """Return Σ_j φ(h, z_j), and what `pull` at the same h and z may take as a fourth argument, or None.
-
-        `room` is what was kept at the step before, whose memory may be used again.
-        """
-        return self.value(h, z), None
+    def descend(self, h: Array, b: Array, z: Parameters, steps: dict[str, float]) -> Array:
+        """Return Σ_j D1φ(h, z_j)ᵀ b as `pull` does, and move z in place by −steps times D2φ(h, z_j)ᵀ b."""
+        back, gradient = self.pull(h, b, z)
+        move(z, gradient, steps)
+        return back
 
     def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
         """Return Σ_j D2φ(h, z_j) change_j, in the shape of h; only the tangent ODE needs it."""
@@ -80,6 +79,13 @@ class Block(ABC):
     def pull_tangent(self, h: Array, b: Array, z: Parameters, change: Parameters) -> tuple[Array, Parameters]:
         """Return Σ_j D1 ⟨b, D2φ(h, z_j) change_j⟩, in the shape of h, and D2φ(h, z_j)ᵀ b as `pull` does."""
         raise NotImplementedError(f"the block {self.name!r} has no method pull_tangent, which the tangent ODE needs")
+
+
+def move(z: Parameters, gradient: Parameters, steps: dict[str, float]) -> None:
+    """Subtract steps times gradient from z, in place."""
+    for name, change in gradient.items():
+        if steps[name]:
+            z[name] -= np.multiply(change, steps[name], out=change if change.flags.writeable else None)
 
 
 def balanced_rate(dimension: int, deviation: float) -> float:
@@ -114,17 +120,32 @@ class TwoLayerPerceptron(Block):
         return {"u": balanced_rate(dimension, deviations["v"]), "v": float(dimension)}
 
     def value(self, h: Array, z: Parameters) -> Array:
-        return self.rho.value(h @ z["u"] / h.shape[1]) @ z["v"].T
+        if not self._compiled(h, z):
+            return self.rho.value((h / h.shape[1]) @ z["u"]) @ z["v"].T
+        from flds.mean_ode import perceptron_kernels
 
-    def value_kept(self, h: Array, z: Parameters, room: Any = None) -> tuple[Array, Any]:
-        inside = np.matmul(h / h.shape[1], z["u"], out=room[0] if room else None)
-        kept = self.rho.with_slope(inside, room)
-        return kept[0] @ z["v"].T, kept
+        out = np.zeros(h.shape, h.dtype)
+        perceptron_kernels.value(h / h.shape[1], z["u"], z["v"], out)
+        return out
 
-    def pull(self, h: Array, b: Array, z: Parameters, kept: Any = None) -> tuple[Array, Parameters]:
-        rho, slope = self.rho.with_slope((h / h.shape[1]) @ z["u"]) if kept is None else kept
+    def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
+        rho, slope = self.rho.with_slope((h / h.shape[1]) @ z["u"])
         slope *= (b / h.shape[1]) @ z["v"]
         return slope @ z["u"].T, {"u": h.T @ slope, "v": b.T @ rho}
+
+    def descend(self, h: Array, b: Array, z: Parameters, steps: dict[str, float]) -> Array:
+        if not self._compiled(h, z):
+            return super().descend(h, b, z, steps)
+        from flds.mean_ode import perceptron_kernels
+
+        out, dimension = np.zeros(h.shape, h.dtype), h.shape[1]
+        perceptron_kernels.descend(h / dimension, b / dimension, z["u"], z["v"], steps["u"], steps["v"], out)
+        return out
+
+    def _compiled(self, h: Array, z: Parameters) -> bool:
+        """Whether the kernels apply: they know tanh only, and one precision for all."""
+        same = all(a.dtype == h.dtype and a.strides[-1] == a.itemsize for a in z.values())
+        return same and self.rho.value is np.tanh and h.dtype in (np.float64, np.float32)
 
     def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
         rho, slope = self.rho.with_slope((h / h.shape[1]) @ z["u"])

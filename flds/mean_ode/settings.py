@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from flds.mean_ode.draws import SAMPLINGS
-from flds.mean_ode.dynamics import MOST_GROUPS, MOST_KEPT, SHORTEST, kept_bytes, temporaries
+from flds.mean_ode.dynamics import MOST_GROUPS, SHORTEST, temporaries
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.settings import DTYPES, record_steps
 from solvers import checks
@@ -103,7 +103,6 @@ def _memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
         for block, shapes in zip(problem.blocks, problem.shapes, strict=True)
     )  # fmt: skip
     working = 8.0 * (rows * (2 * nodes + 2 * MOST_GROUPS) + 6 * stretch)
-    working += min(MOST_KEPT, kept_bytes(problem, nodes, settings.units))
     records = len(record_steps(problem.steps, settings.record_every)) * settings.replicates
     features = 2 * nodes * problem.x.size if settings.record_features else 0
     return units + working + 8.0 * records * (features + problem.x.size + problem.test_x.size)
