@@ -47,7 +47,8 @@ def test_others_take_part_and_have_ended_when_the_call_returns(workers):
 
     for _ in range(3):
         workers.share(work)
-    assert len(ended) == 9 and len(set(ended)) == 3
+    assert len(ended) == 9
+    assert len(set(ended)) == 3
 
 
 @pytest.mark.parametrize("here", [True, False])

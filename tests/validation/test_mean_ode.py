@@ -31,20 +31,17 @@ def test_theorems_are_not_refuted_at_small_sizes():
 
 
 def backward_sign(monkeypatch):
-    pull = flds.TwoLayerPerceptron.pull
+    descend = flds.TwoLayerPerceptron.descend
 
-    def wrong(self, h, b, z, kept=None):
-        back, gradient = pull(self, h, b, z, kept)
-        return -back, gradient
+    def wrong(self, h, b, z, steps):
+        return -descend(self, h, b, z, steps)
 
-    monkeypatch.setattr(flds.TwoLayerPerceptron, "pull", wrong)
+    monkeypatch.setattr(flds.TwoLayerPerceptron, "descend", wrong)
 
 
 def missing_alpha(monkeypatch):
-    def wrong(self, block: Block, key, z0, z, h, b):
-        back, gradient = block.pull(h, b, z)
-        self._step(z, gradient, 1.0, h.size // h.shape[-1])
-        return self.problem.alpha * back
+    def wrong(self, block: Block, z0, z, h, b):
+        return self.problem.alpha * block.descend(h, b, z, self._steps(h, 1.0))
 
     monkeypatch.setattr(MeanDynamics, "_pull", wrong)
 
