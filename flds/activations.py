@@ -52,14 +52,11 @@ class Activation:
         if self.second_derivative is not None:
             self._check_derivative("second_derivative", "derivative")
 
-    def with_slope(
-        self, x: NDArray[Any], room: tuple[NDArray[Any], NDArray[Any]] | None = None
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return φ(x) and φ'(x), from one evaluation where one gives both; in new arrays, or in `room`."""
+    def with_slope(self, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return φ(x) and φ'(x) in new arrays, from one evaluation where one gives both."""
         if self.value is np.tanh:
-            value, slope = room or (np.empty_like(x), np.empty_like(x))
-            np.tanh(x, out=value)
-            np.multiply(value, value, out=slope)
+            value = np.tanh(x)
+            slope = np.multiply(value, value)
             return value, np.subtract(1.0, slope, out=slope)
         return self.value(x), np.array(self.derivative(x))
 

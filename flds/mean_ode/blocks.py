@@ -143,7 +143,9 @@ class TwoLayerPerceptron(Block):
         return out
 
     def _compiled(self, h: Array, z: Parameters) -> bool:
-        """Whether the kernels apply: they know tanh only, and one precision for all."""
+        """Whether the kernels apply: they know this very φ with tanh, and one precision for all."""
+        if type(self) is not TwoLayerPerceptron:
+            return False
         same = all(a.dtype == h.dtype and a.strides[-1] == a.itemsize for a in z.values())
         return same and self.rho.value is np.tanh and h.dtype in (np.float64, np.float32)
 

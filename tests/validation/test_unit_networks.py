@@ -59,12 +59,32 @@ def test_differences_of_values_confirm_built_in_blocks(block):
 
 def test_a_wrong_derivative_is_found():
     class Wrong(flds.TwoLayerPerceptron):
-        def pull(self, h, b, z, kept=None):
-            back, gradient = super().pull(h, b, z, kept)
+        def pull(self, h, b, z):
+            back, gradient = super().pull(h, b, z)
             return back, gradient | {"u": 1.01 * gradient["u"]}
 
     with pytest.raises(ValueError, match="gradient of the block 'two_layer_perceptron' is off"):
         check_block(Wrong())
+
+
+def test_a_wrong_descent_is_found():
+    class Wrong(flds.TwoLayerPerceptron):
+        def descend(self, h, b, z, steps):
+            return super().descend(h, b, z, steps | {"v": 0.99 * steps["v"]})
+
+    with pytest.raises(ValueError, match="descend of the block 'two_layer_perceptron' is off"):
+        check_block(Wrong())
+
+
+def test_a_changed_perceptron_trains_with_its_own_derivatives():
+    class Still(flds.TwoLayerPerceptron):
+        def pull(self, h, b, z):
+            back, gradient = super().pull(h, b, z)
+            return back, {name: 0 * a for name, a in gradient.items()}
+
+    x, y = np.random.default_rng(0).normal(size=(2, 3, 4))
+    still = flds.solve_mean_ode(flds.MeanFieldProblem(x, y, block=Still(), steps=3), units=64, depth=4)
+    assert np.array_equal(still.outputs[-1], still.outputs[0])
 
 
 def test_what_is_no_block_is_found():
