@@ -22,18 +22,18 @@ _SHORTEST, _LONGEST = 16, 1024
 def value(scaled, u, v, out):
     """Add Σ_j v_j tanh(u_j·h/D) to `out`, (rows, D), where `scaled` is h/D."""
     rows, dimension = scaled.shape
-    step_u, step_v = u.strides[0] // u.itemsize, v.strides[0] // v.itemsize
+    row_u, row_v = u.strides[0] // u.itemsize, v.strides[0] // v.itemsize
     size = min(_LONGEST, max(_SHORTEST, _CACHED // (2 * dimension + rows)))
     rho = np.empty((rows, size), u.dtype)
     one, zero = np.ones(1, u.dtype), np.zeros(1, u.dtype)
     for first in range(0, u.shape[1], size):
         units = min(size, u.shape[1] - first)
-        gemm(letter(u), NO, NO, units, rows, dimension, one.ctypes, u[:, first:].ctypes, step_u, scaled.ctypes,
+        gemm(letter(u), NO, NO, units, rows, dimension, one.ctypes, u[:, first:].ctypes, row_u, scaled.ctypes,
              dimension, zero.ctypes, rho.ctypes, size)  # fmt: skip
         for i in range(rows):
             for j in range(units):
                 rho[i, j] = tanh(rho[i, j])
-        gemm(letter(u), YES, NO, dimension, rows, units, one.ctypes, v[:, first:].ctypes, step_v, rho.ctypes, size,
+        gemm(letter(u), YES, NO, dimension, rows, units, one.ctypes, v[:, first:].ctypes, row_v, rho.ctypes, size,
              one.ctypes, out.ctypes, dimension)  # fmt: skip
 
 
