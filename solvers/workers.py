@@ -101,10 +101,9 @@ class Workers:
         prepare()
         seen = 0
         while True:
-            awake = _watch(self._calls, seen, _LOOKS)
+            _watch(self._calls, seen, _LOOKS)
             with self._changed:
-                if not awake:
-                    self._changed.wait_for(lambda seen=seen: self._calls[0] != seen)  # type: ignore[misc]
+                self._changed.wait_for(lambda seen=seen: self._calls[0] != seen)  # type: ignore[misc]
                 seen, work = int(self._calls[0]), self._work
                 if self._closed:
                     return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -120,12 +121,11 @@ class TwoLayerPerceptron(Block):
         return {"u": balanced_rate(dimension, deviations["v"]), "v": float(dimension)}
 
     def value(self, h: Array, z: Parameters) -> Array:
-        if not self._compiled(h, z):
+        kernels = self._kernels(h, z)
+        if kernels is None:
             return self.rho.value((h / h.shape[1]) @ z["u"]) @ z["v"].T
-        from flds.mean_ode import perceptron_kernels
-
         out = np.zeros(h.shape, h.dtype)
-        perceptron_kernels.value(h / h.shape[1], z["u"], z["v"], out)
+        kernels.value(h / h.shape[1], z["u"], z["v"], out)
         return out
 
     def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
@@ -134,20 +134,23 @@ class TwoLayerPerceptron(Block):
         return slope @ z["u"].T, {"u": h.T @ slope, "v": b.T @ rho}
 
     def descend(self, h: Array, b: Array, z: Parameters, steps: dict[str, float]) -> Array:
-        if not self._compiled(h, z):
+        kernels = self._kernels(h, z)
+        if kernels is None:
             return super().descend(h, b, z, steps)
-        from flds.mean_ode import perceptron_kernels
-
         out, dimension = np.zeros(h.shape, h.dtype), h.shape[1]
-        perceptron_kernels.descend(h / dimension, b / dimension, z["u"], z["v"], steps["u"], steps["v"], out)
+        kernels.descend(h / dimension, b / dimension, z["u"], z["v"], steps["u"], steps["v"], out)
         return out
 
-    def _compiled(self, h: Array, z: Parameters) -> bool:
-        """Whether the kernels apply: they know this very φ with tanh, and one precision for all."""
-        if type(self) is not TwoLayerPerceptron:
-            return False
+    def _kernels(self, h: Array, z: Parameters) -> ModuleType | None:
+        """Return the compiled passes where they apply: they know this very φ with tanh, and one precision for all."""
+        if type(self) is not TwoLayerPerceptron or self.rho.value is not np.tanh:
+            return None
         same = all(a.dtype == h.dtype and a.strides[-1] == a.itemsize for a in z.values())
-        return same and self.rho.value is np.tanh and h.dtype in (np.float64, np.float32)
+        if not same or h.dtype not in (np.float64, np.float32):
+            return None
+        from flds.mean_ode import perceptron_kernels  # Numba takes a second to import
+
+        return perceptron_kernels
 
     def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
         rho, slope = self.rho.with_slope((h / h.shape[1]) @ z["u"])
