@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from flds.mean_ode.solve import solve_tangent_ode as solve_tangent_ode
     from flds.problem import TrainingProblem as TrainingProblem
     from flds.reruns import rerun as rerun
+    from flds.reruns import resume as resume
     from flds.settings import Options as Options
     from flds.solution import LimitEstimate as LimitEstimate
     from flds.solution import Solution as Solution
@@ -72,6 +73,7 @@ _HOMES = {
     "load_npz": "flds.datasets",
     "rerun": "flds.reruns",
     "residual_regime": "flds.mean_ode.regimes",
+    "resume": "flds.reruns",
     "simulate_resnet": "flds.solve",
     "solve_backward": "flds.first_pass",
     "solve_flds": "flds.solve",

@@ -1,4 +1,4 @@
-"""The command line: `flds solve`, `info`, `sweep`, `validate`, `reproduce` and `phase-diagram`."""
+"""The command line: `flds solve`, `resume`, `info`, `sweep`, `validate`, `reproduce` and `phase-diagram`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flds.runs import assignment, load_data, run, spread, training_problem
+from flds.runs import assignment, load_data, run, show_warnings, spread, training_problem
 
 if TYPE_CHECKING:
     from flds.solution import Solution
@@ -72,6 +72,7 @@ def solve(
     record_every: Annotated[int | None, typer.Option(help="Steps between records; default a quarter of the run.")] = None,
     recorded_samples: Annotated[int | None, typer.Option(help="How many training samples are recorded; default 64.")] = None,
     record_kernels: Annotated[bool, typer.Option("--record-kernels", help="Record the kernels Σ and Θ.")] = False,
+    keep_state: Annotated[bool, typer.Option("--keep-state", help="Keep the trained network in the file, for resume and predictions.")] = False,
     dtype: Annotated[str, typer.Option(help="Storage precision: float64 or float32.")] = "float64",
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
     replicates: Annotated[int, typer.Option(help="Independent repetitions, for standard errors.")] = 1,
@@ -86,7 +87,9 @@ def solve(
     if source is not None:
         _check_alone(context, {"source", "out", "quiet", "threads"})
         _check_out(out)
-        _finish(_again(source, threads, quiet), out, quiet)
+        from flds.reruns import rerun
+
+        _finish(_from_file(source, threads, quiet, rerun), out, quiet)
         return
     if width is not None and sampling not in (None, "law"):
         raise ValueError(f"--sampling must be law for a finite network, got {sampling!r}; leave it out with --width")
@@ -101,6 +104,7 @@ def solve(
     options = {
         "backward_weights": backward_weights, "operator": operator, "tolerance": tolerance,
         "rank_budget": rank_budget, "noise_depth": noise_depth, "record_kernels": record_kernels,
+        "keep_state": keep_state,
         "record_every": max(1, -(-steps // 4)) if record_every is None else record_every, "dtype": dtype, "threads": threads,
         "replicates": replicates, "seed": seed,
         "recorded_samples": spread(problem.samples, 64 if recorded_samples is None else recorded_samples),
@@ -108,13 +112,30 @@ def solve(
     _finish(run(problem, particles, width, depth, sampling or "matched", options, quiet), out, quiet)
 
 
-def _again(source: Path, threads: int | None, quiet: bool) -> Solution:
-    """Run a results file again, and say where the numbers need not be the same."""
-    from flds.reruns import rerun, version_changes
+@app.command()
+def resume(
+    file: Annotated[Path, typer.Argument(help="A results file that was written with --keep-state.")],
+    steps: Annotated[int, typer.Option(help="Further training steps.")],
+    learning_rate: Annotated[float | None, typer.Option(help="Their learning rate; default the last one.")] = None,
+    out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
+    threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:  # fmt: skip
+    """Go on training for more steps from a results file, and write all of it to a new one."""
+    from flds.reruns import resume as go_on
+
+    _check_out(out)
+    _finish(_from_file(file, threads, quiet, go_on, steps=steps, learning_rate=learning_rate), out, quiet)
+
+
+def _from_file(file: Path, threads: int | None, quiet: bool, work: Callable[..., Solution], **rest: Any) -> Solution:
+    """Rerun or resume what a results file holds, and say where the numbers need not be the same."""
+    from flds.reruns import version_changes
     from flds.solution import load
 
-    stored = load(source)
-    solution = rerun(stored, progress=not quiet and sys.stderr.isatty(), threads=threads)
+    stored = load(file)
+    with show_warnings():
+        solution = work(stored, progress=not quiet and sys.stderr.isatty(), threads=threads, **rest)
     changed = version_changes(stored)
     if changed:
         print(f"warning: numbers may differ in the last digits: {', '.join(changed)}", file=sys.stderr)
@@ -153,12 +174,12 @@ def info(
     ] = None,
 ) -> None:
     """Print what a results file holds, and how to run it again."""
-    from flds.reruns import SOLVERS
+    from flds.reruns import can_rerun
     from flds.solution import load
 
     solution = load(file)
     print(solution.summary())
-    if solution.settings.get("solver") in SOLVERS:
+    if can_rerun(solution):
         print(f"rerun      flds solve --from {file}")
     print("fields")
     for name, item in solution.fields.items():

@@ -77,18 +77,20 @@ class Workload:
     threads: int
     refinement: int
     kernels: int
+    networks: int
 
     @staticmethod
     def of(problem: TrainingProblem, particles: int, depth: int, *, probes: int, tied: bool, sampling: str = "law",
-           itemsize: int = 8, threads: int = 1, refinement: int = 1, kernels: int = 0) -> Workload:  # fmt: skip
-        """Read the sizes off a problem; `kernels` counts the records whose kernels are kept."""
+           itemsize: int = 8, threads: int = 1, refinement: int = 1, kernels: int = 0,
+           networks: int = 1) -> Workload:  # fmt: skip
+        """Read the sizes off a problem; `kernels` counts the records whose kernels are kept, `networks` those held."""
         visited = np.unique(problem.batches)
         if len(visited) <= _COMPARED:  # repeated rows add no direction
             visited = np.unique(problem.x[visited], axis=0)
         distinct = len(visited)
         return Workload(
             particles, depth, problem.steps, problem.batch, distinct, problem.x.shape[1], problem.outputs, probes,
-            tied, sampling, itemsize, threads, refinement, kernels,
+            tied, sampling, itemsize, threads, refinement, kernels, networks,
         )  # fmt: skip
 
     @property
@@ -139,13 +141,14 @@ class Workload:
         small = (
             8 * (forward * backward * 2 + (2 * (forward + backward)) ** 2 * (self.sampling == "matched")) * self.depth
         )
-        return INTERPRETER_BYTES + vectors * self.particles * self.itemsize + small
+        return INTERPRETER_BYTES + self.networks * (vectors * self.particles * self.itemsize + small)
 
     def dense_memory(self) -> float:
         """Peak bytes with weights held as matrices; coordinates are then whole vectors."""
         matrices = self.particles**2 * self.depth * (1 if self.tied else 2)
         coordinates = 2 * self.depth * self.batch * (1 + self.kernels)
-        return INTERPRETER_BYTES + (matrices + (coordinates + self._vectors()) * self.particles) * self.itemsize
+        numbers = matrices + (coordinates + self._vectors()) * self.particles
+        return INTERPRETER_BYTES + self.networks * numbers * self.itemsize
 
     def _vectors(self) -> float:
         """Vectors held besides the bases: constants, states at all depths, temporaries of one pass."""

@@ -8,8 +8,9 @@ F-(7)–(9). The passes do not know which of these, or whether the weights are h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,6 +164,25 @@ class Network:
             address = Address(Stream.PROBE, 0, tuple(positions[chunk]))
             outputs.append(self.forward(inputs[chunk], address, probe=True).outputs)
         return np.concatenate(outputs)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what training has made of the network, as arrays by name: its own memory, not copies."""
+        state: dict[str, NDArray[Any]] = {"input_weights": self.input_weights, "readout": self.readout}
+        for layer, operator in enumerate(self.layers):
+            state |= {f"layer_{layer}_{name}": array for name, array in operator.state().items()}
+        return state
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state of a network of the same problem, settings and seed; the arrays are left as they are."""
+        self.initialise()
+        self.input_weights[...], self.readout[...] = state["input_weights"], state["readout"]
+        layers: list[dict[str, NDArray[Any]]] = [{} for _ in self.layers]
+        for name, array in state.items():
+            if name.startswith("layer_"):
+                _, layer, part = name.split("_", 2)
+                layers[int(layer)][part] = array
+        for operator, arrays in zip(self.layers, layers, strict=True):
+            operator.restore(arrays)
 
     def unmatched(self) -> bool:
         """Whether some noise that was to be matched was drawn by law, for lack of room."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,11 @@ from flds.problem import TrainingProblem
 from flds.settings import Settings, record_steps
 from solvers.weight_operator import Coordinates
 
+if TYPE_CHECKING:
+    from solvers.solution import Field
+
 Array = NDArray[np.float64]
+_ARRAYS = ("outputs", "test_outputs", "feature_variance", "gradient_variance", "rank")
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Recorder:
         self.batch_loss: list[float] = []
         self.rank = np.zeros((settings.depth, 2), np.int64)
         self.truncation = np.zeros((settings.depth, 2))
+        self.state: dict[str, Field] = {}  # of the trained network, where it is kept
 
     def record(self, step: int, forward: ForwardPass, backward: BackwardPass) -> None:
         """Record step `step` before its update."""
@@ -80,6 +87,27 @@ class Recorder:
         self.unmatched = bool(layers) and self.network.unmatched()
         del self.network
 
+    def stored(self) -> dict[str, NDArray[Any]]:
+        """Return all records, as arrays by name."""
+        arrays: dict[str, NDArray[Any]] = {"batch_loss": np.array(self.batch_loss)}
+        for name in ("step", *_ARRAYS):
+            arrays[f"recorded_{name}"] = np.array([getattr(record, name) for record in self.records])
+        if self.settings.record_kernels:
+            for side in ("features", "gradients"):
+                for layer, rows in enumerate(zip(*(getattr(record, side) for record in self.records), strict=True)):
+                    arrays[f"layer_{layer}_recorded_{side}"] = _padded(rows)
+        return arrays
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over records."""
+        self.batch_loss = arrays["batch_loss"].tolist()
+        kernels, layers = self.settings.record_kernels, range(self.settings.depth)
+        for index, step in enumerate(arrays["recorded_step"].tolist()):
+            one = {name: arrays[f"recorded_{name}"][index] for name in _ARRAYS}
+            for side in ("features", "gradients"):
+                one[side] = [arrays[f"layer_{layer}_recorded_{side}"][index] for layer in layers] if kernels else []
+            self.records.append(Record(step=step, **one))
+
     def _with_gaps(self, backward: BackwardPass) -> list[Coordinates]:
         """Coordinates of the gradients, NaN for samples with L' = 0, whose gradient was not needed."""
         rows = []
@@ -99,10 +127,16 @@ def kernels(coordinates: list[list[Coordinates]]) -> Array:
     """
     result = []
     for rows in zip(*coordinates, strict=True):
-        width = max(row.shape[1] for row in rows)
-        stacked = np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]))) for row in rows])
+        padded = _padded(rows)
+        stacked = padded.reshape(-1, padded.shape[2])
         missing = np.isnan(stacked).any(axis=1)
         kernel = np.nan_to_num(stacked) @ np.nan_to_num(stacked).T
         kernel[missing] = kernel[:, missing] = np.nan
         result.append(kernel)
     return np.array(result)
+
+
+def _padded(rows: Sequence[Coordinates]) -> Coordinates:
+    """Coordinates of one layer, (records, batch, rank), with zeros on directions that came later."""
+    width = max(row.shape[1] for row in rows)
+    return np.array([np.pad(row, ((0, 0), (0, width - row.shape[1]))) for row in rows])

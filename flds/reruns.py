@@ -1,72 +1,43 @@
-"""A run again from its file: the same numbers bit for bit on the same machine with the same versions."""
+"""A run again from its file, its trained network on new inputs, and its training for more steps."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 import solvers.solution
-from flds.activations import ACTIVATIONS
-from flds.problem import TrainingProblem
-from flds.solution import Solution
+from solvers import checks
 from solvers.solution import library_versions
 
-SOLVERS = ("solve_flds", "simulate_resnet")
-# Decided by the solver, or without influence on the numbers.
-_NOT_OPTIONS = {"particles", "depth", "solver", "reason", "replicates_completed", "threads", "rank_budget", "sampling"}
+if TYPE_CHECKING:
+    from flds.mean_ode.problem import MeanFieldProblem
+    from flds.problem import TrainingProblem
+    from flds.solution import Solution
 
 
-def problem_of(solution: solvers.solution.Solution) -> TrainingProblem:
-    """Return the training problem that a solution was computed for.
-
-    Parameters
-    ----------
-    solution : Solution
-        Of `solve_flds` or `simulate_resnet`, fresh or from a file.
-
-    Returns
-    -------
-    TrainingProblem
-
-    Raises
-    ------
-    ValueError
-        If it is the solution of something else, its activation is not built in, or its data were too large to be kept.
-    """
-    solver = solution.settings.get("solver", type(solution).__name__)
-    if not isinstance(solution, Solution) or solver not in SOLVERS:
-        raise ValueError(f"solution must be of {' or '.join(SOLVERS)} to be run again, got {solver}")
-    described = solution.extra["problem"]
-    if described["activation"] not in ACTIVATIONS:
-        raise ValueError(f"the activation {described['activation']!r} is not built in: solve again from Python")
-    given: dict[str, Any] = {}
-    for item in fields(TrainingProblem):
-        if not item.init or item.name not in described:
-            continue
-        value = described[item.name]
-        if isinstance(value, dict):
-            name = f"problem_{item.name}"
-            if name not in solution.fields:
-                raise ValueError(
-                    f"the file has only the hash of {item.name}, which were too large to be kept: solve again from "
-                    f"Python with data of shape {tuple(value['shape'])} and SHA-256 {value['sha256']}"
-                )
-            value = np.asarray(solution.fields[name].values, value["dtype"])
-        given[item.name] = value
-    return TrainingProblem(**given)
-
-
-def rerun(solution: solvers.solution.Solution, **changes: Any) -> Solution:
+def rerun(
+    solution: solvers.solution.Solution,
+    *,
+    problem: TrainingProblem | MeanFieldProblem | None = None,
+    progress: bool = False,
+    **changes: Any,
+) -> Solution:
     """Solve again what a solution was computed for.
 
     Parameters
     ----------
     solution : Solution
-        Of `solve_flds` or `simulate_resnet`, fresh or from a file.
+        Of `solve_flds`, `simulate_resnet`, `solve_mean_ode` or `solve_tangent_ode`, fresh or from a file.
+    problem : TrainingProblem or MeanFieldProblem, optional
+        The problem itself, where it cannot be read back: with an activation, a block or an initial law of one's own, or
+        with data too large to be kept. It is compared with what the solution says of it.
+    progress : bool
+        Show a progress bar on standard error, where the solver has one.
     **changes
-        Arguments of the solver that are to differ, such as ``threads`` or ``progress``.
+        Arguments of the solver that are to differ, such as ``threads``.
 
     Returns
     -------
@@ -75,21 +46,70 @@ def rerun(solution: solvers.solution.Solution, **changes: Any) -> Solution:
 
     Raises
     ------
-    ValueError, TypeError, MemoryError
-        As `problem_of` and the solver.
+    ValueError
+        If it is the solution of something else, the problem cannot be read back, or another problem was given.
+    TypeError, MemoryError
+        As the solver.
     """
-    from flds.solve import simulate_resnet, solve_flds
+    family = _family(solution)
+    return cast("Solution", family.again(solution, _problem(family, solution, problem), progress, changes))
 
-    problem, settings = problem_of(solution), solution.settings
-    options = {name: value for name, value in settings.items() if name not in _NOT_OPTIONS}
-    if solution.status == "rank_budget":
-        options["rank_budget"] = settings["rank_budget"]
-    if settings["solver"] == "simulate_resnet":
-        return simulate_resnet(
-            problem, **{"width": settings["particles"], "depth": settings["depth"]} | options | changes
-        )
-    base = {name: settings[name] for name in ("particles", "depth", "sampling")}
-    return solve_flds(problem, **base | options | changes)
+
+def resume(
+    solution: solvers.solution.Solution,
+    steps: int,
+    *,
+    learning_rate: float | ArrayLike | None = None,
+    problem: TrainingProblem | MeanFieldProblem | None = None,
+    progress: bool = False,
+    **changes: Any,
+) -> Solution:
+    """Go on training for more steps, from a solution with ``keep_state=True``.
+
+    Parameters
+    ----------
+    solution : Solution
+        As for `rerun`, and completed. It is left as it is.
+    steps : int
+        Further updates.
+    learning_rate : float or (steps,) array, optional
+        η_c of these updates; by default the last one. For a `TrainingProblem`.
+    problem, progress
+        As for `rerun`.
+    **changes
+        threads or record_every, where they are to differ; rank_budget for a `TrainingProblem`.
+
+    Returns
+    -------
+    Solution
+        All records from step 0 to the last, and the state again: bit for bit what one run of all steps gives with the
+        same operator, sampling, tolerance and records.
+
+    Raises
+    ------
+    ValueError
+        If there is no state, an argument is not valid, or the problem lists its batches, whose order ends; also as
+        `rerun`.
+    TypeError, MemoryError
+        As the solver.
+    """
+    family = _family(solution)
+    unknown = sorted(set(changes) - set(family.CHANGES))
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}; only {', '.join(family.CHANGES)} can differ")
+    _require_state(solution)
+    steps = checks.positive_integer("steps", steps)
+    trained = _problem(family, solution, problem)
+    return cast("Solution", family.go_on(solution, trained, steps, learning_rate, progress, changes))
+
+
+def predict(
+    solution: solvers.solution.Solution, inputs: ArrayLike, problem: TrainingProblem | MeanFieldProblem | None
+) -> NDArray[np.float64]:
+    """Return the outputs of each replicate of the trained network on new inputs; see `Solution.predict`."""
+    family = _family(solution)
+    _require_state(solution)
+    return np.asarray(family.outputs(solution, _problem(family, solution, problem), inputs))
 
 
 def version_changes(solution: solvers.solution.Solution) -> list[str]:
@@ -97,3 +117,39 @@ def version_changes(solution: solvers.solution.Solution) -> list[str]:
     now = library_versions()
     return [f"{name} {then} then, {now.get(name, 'none')} now" for name, then in solution.versions.items()
             if now.get(name) != then]  # fmt: skip
+
+
+def can_rerun(solution: solvers.solution.Solution) -> bool:
+    """Whether a solution is of a solver that `rerun` knows."""
+    try:
+        return bool(_family(solution))
+    except ValueError:
+        return False
+
+
+def _family(solution: solvers.solution.Solution) -> ModuleType:
+    """Return the module that knows how solutions of this solver came about."""
+    from flds import stored
+    from flds.mean_ode import stored as mean_stored
+
+    solver = solution.settings.get("solver", type(solution).__name__)
+    for family in (stored, mean_stored):
+        if solver in family.SOLVERS:
+            return family
+    known = ", ".join((*stored.SOLVERS, *mean_stored.SOLVERS))
+    raise ValueError(f"solution must be of one of {known}, got {solver}")
+
+
+def _problem(family: ModuleType, solution: solvers.solution.Solution, given: Any) -> Any:
+    """Return the problem given, if it is that of the solution, or read it back."""
+    if given is None:
+        return family.problem_of(solution)
+    difference = family.differs(solution, given)
+    if difference is not None:
+        raise ValueError(f"problem must be that of the solution, but its {difference} differs")
+    return given
+
+
+def _require_state(solution: solvers.solution.Solution) -> None:
+    if not solution.groups:
+        raise ValueError("the solution has no state of the trained network: solve with keep_state=True, to the end")

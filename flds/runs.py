@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,17 +76,24 @@ def run(
     if not quiet:
         print(f"{particles} {'neurons' if width else 'particles'}, depth {depth}: {cost}", file=sys.stderr)
     progress = not quiet and sys.stderr.isatty()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RuntimeWarning)
+    with show_warnings():
         if width is not None:
             solution = simulate_resnet(problem, width=width, depth=depth, progress=progress, **options)
         else:
             solution = solve_flds(
                 problem, particles=particles, depth=depth, sampling=sampling, progress=progress, **options
             )
+    return solution
+
+
+@contextmanager
+def show_warnings() -> Iterator[None]:
+    """Print warnings as lines on standard error once the work is done."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        yield
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
-    return solution
 
 
 def affordable_particles(problem: TrainingProblem, depth: int, sampling: str, options: dict[str, Any]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
 import numpy as np
@@ -41,6 +41,7 @@ class Settings:
     record_every: int
     recorded_samples: tuple[int, ...]
     record_kernels: bool
+    keep_state: bool
     dtype: str
     threads: int
     replicates: int
@@ -48,6 +49,13 @@ class Settings:
     @property
     def numpy_dtype(self) -> np.dtype:
         return np.dtype(self.dtype)
+
+
+def stored_settings(saved: dict[str, Any]) -> Settings:
+    """Return the settings that a solution was computed with."""
+    values = {item.name: saved[item.name] for item in fields(Settings)}
+    pairs = {name: tuple(values[name]) for name in ("rank_budget", "recorded_samples")}
+    return Settings(**values | pairs)
 
 
 def record_steps(steps: int, every: int) -> set[int]:
@@ -100,6 +108,9 @@ class Options(TypedDict, total=False):
         Training samples whose outputs are recorded; by default at most 256.
     record_kernels : bool
         Record Σ and Θ across recorded steps and batch samples.
+    keep_state : bool
+        Keep the trained network, for `Solution.predict` and `resume`. A saved solution then takes about the memory of
+        the run. Not with ``sampling="matched_all"``.
     dtype : str
         Storage, "float64" or "float32". With float32, inner products are summed in float32 within blocks
         of 2,048 particles and in float64 across them; norms and pivots are float64 throughout.
@@ -118,6 +129,7 @@ class Options(TypedDict, total=False):
     record_every: int | None
     recorded_samples: Sequence[int] | None
     record_kernels: bool
+    keep_state: bool
     dtype: str
     threads: int | None
     replicates: int
@@ -152,19 +164,22 @@ def resolve(
         raise ValueError(f"tolerance must be below 1, or everything is dropped, got {tolerance:g}")
     noise_depth = checks.noise_grid(options.get("noise_depth"), depth)
     kernels = checks.flag("record_kernels", options.get("record_kernels", False))
+    keep = checks.flag("keep_state", options.get("keep_state", False))
     every, samples = recording(problem, options.get("record_every"), options.get("recorded_samples"))
     records = len(record_steps(problem.steps, every))
     probed = len(problem.test_x) + (0 if problem.full_batch else len(samples))
     load = Workload.of(
         problem, particles, depth, probes=records * probed, tied=weights == "tied", sampling=sampling,
         itemsize=np.dtype(dtype).itemsize, threads=threads, refinement=noise_depth // depth,
-        kernels=records if kernels else 0,
+        kernels=records if kernels else 0, networks=replicates if keep else 1,
     )  # fmt: skip
     operator, sampling, reason, notes = _method(operator, sampling, load, options)
+    if keep and sampling == "matched_all":
+        raise ValueError('keep_state needs sampling "matched" or "law", got "matched_all"')
     budget = _rank_budget(options.get("rank_budget"), operator, load)
     settings = Settings(
         particles, depth, weights, seed, operator, sampling, tolerance, budget, noise_depth, every, samples,
-        kernels, dtype, threads, replicates,
+        kernels, keep, dtype, threads, replicates,
     )  # fmt: skip
     rank = (min(load.expected_rank, budget[0]), min(load.expected_rank, budget[1]))
     memory = load.lazy_memory(rank) if operator == "lazy" else load.dense_memory()

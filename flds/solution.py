@@ -9,7 +9,7 @@ from dataclasses import fields as dataclass_fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 import solvers.solution
 from flds.problem import TrainingProblem
@@ -19,6 +19,8 @@ from solvers.solution import Field, average_replicates, library_versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from flds.mean_ode.problem import MeanFieldProblem
 
 # Data up to this size travel with the result; larger data are named by their hash.
 EMBEDDED_BYTES = 64 * 2**20
@@ -69,6 +71,55 @@ class Solution(solvers.solution.Solution):
         if path is not None:
             figure.savefig(path, dpi=150)
         return figure
+
+    @property
+    def states(self) -> list[dict[str, Field]]:
+        """What was kept of the trained network of each replicate; empty without ``keep_state=True``."""
+        return [self.groups[f"state_{index}"] for index in range(len(self.groups))]
+
+    def predict(
+        self, inputs: ArrayLike, *, problem: TrainingProblem | MeanFieldProblem | None = None,
+        return_error: bool = False,
+    ) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+        """Return the outputs of the trained network on new inputs, from a solution with ``keep_state=True``.
+
+        They are those at the last recorded step: on the test inputs, the last row of `test_outputs`.
+
+        Parameters
+        ----------
+        inputs : (samples, ...) array
+            In the form of the problem's own inputs.
+        problem : TrainingProblem or MeanFieldProblem, optional
+            The problem itself, where it cannot be read back, as for `rerun`.
+        return_error : bool
+            Also return the standard error over the replicates.
+
+        Returns
+        -------
+        outputs : (samples, ...) float64
+            Mean over the replicates, in the form of `test_outputs`.
+        error : (samples, ...) float64
+            Only with ``return_error=True``.
+
+        Raises
+        ------
+        ValueError
+            If there is no state, `inputs` do not have the form of the problem's, there is one replicate only to take an
+            error from, or the problem cannot be read back.
+
+        Notes
+        -----
+        Lazily sampled weights draw the images of what is new in these inputs, the same ones for the same place among
+        `inputs`. At another place an output differs by order 1/√N, as with another seed.
+        """
+        from flds.reruns import predict
+
+        parts = predict(self, inputs, problem)
+        if not return_error:
+            return parts.mean(axis=0)
+        if len(parts) < 2:
+            raise ValueError("return_error needs at least two replicates, got 1")
+        return parts.mean(axis=0), parts.std(axis=0, ddof=1) / len(parts) ** 0.5
 
     def summary(self) -> str:
         """Return what was run and what came out, in a few lines."""
@@ -162,6 +213,7 @@ def assemble(
     return Solution(
         fields=fields | arrays, status=status, timings=timings, seed=settings.seed, settings=saved, notes=notes,
         versions=library_versions(), extra={"problem": description},
+        groups={f"state_{index}": recorder.state for index, recorder in enumerate(recorders) if recorder.state},
     )  # fmt: skip
 
 

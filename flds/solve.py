@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Unpack
 
@@ -16,8 +17,10 @@ from flds.problem import TrainingProblem
 from flds.recording import Recorder
 from flds.settings import Options, Settings, resolve
 from flds.solution import Solution, assemble
+from flds.state import go_on, snapshot
 from solvers.blocks import compile_kernels
 from solvers.random import Address, Stream, replicate_seed
+from solvers.solution import Field
 from solvers.weight_operator import RankBudgetExceeded
 
 _EXPLANATIONS = {
@@ -53,7 +56,7 @@ def solve_flds(
         Show a progress bar on standard error.
     **options : Options
         backward_weights, seed, operator, tolerance, rank_budget, noise_depth, record_every,
-        recorded_samples, record_kernels, dtype, threads, replicates; see `flds.Options`.
+        recorded_samples, record_kernels, keep_state, dtype, threads, replicates; see `flds.Options`.
 
     Returns
     -------
@@ -144,18 +147,22 @@ def estimate_cost(
 
 def run(
     problem: TrainingProblem, particles: int, depth: int, sampling: str, progress: bool, options: Options, solver: str,
-    kind: type[Network] = Network,
+    kind: type[Network] = Network, states: Sequence[dict[str, Field]] = (),
 ) -> Solution:  # fmt: skip
-    """Check the options, train every replicate of a network of this kind, and return the solution."""
+    """Check the options, train every replicate of a network of this kind, and return the solution.
+
+    With stored states, one for each replicate, training goes on from there.
+    """
     settings, cost, notes = resolve(problem, particles, depth, sampling, options)
     timings = {"compile": compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
     recorders: list[Recorder] = []
-    total = settings.replicates * (problem.steps + 1)
+    done = states[0]["batch_loss"].values.size if states else 0
+    total = settings.replicates * (problem.steps + 1 - done)
     with progress_bar(total, progress) as bar:
         for replicate in range(settings.replicates):
             network = kind(problem, settings, replicate_seed(settings.seed, replicate))
-            recorder = train(network, bar)
+            recorder = train(network, bar, states[replicate] if states else None)
             # a replicate cut short by the user would bias the mean of the others
             if recorder.status != "interrupted" or not recorders:
                 recorders.append(recorder)
@@ -171,14 +178,18 @@ def run(
         return assemble(problem, settings, recorders, recorder.status, timings, notes, saved)
 
 
-def train(network: Network, bar=None) -> Recorder:  # type: ignore[no-untyped-def]
+def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> Recorder:  # type: ignore[no-untyped-def]
     """Forward through depth, loss, backward through depth, update; for every step."""
     problem = network.problem
     recorder = Recorder(problem, network.settings, network)
     try:
         with network.blocks.running():
-            network.initialise()
-            for step, batch in enumerate(problem.batches):
+            first = 0
+            if state is None:
+                network.initialise()
+            else:
+                first = go_on(network, recorder, state)
+            for step, batch in enumerate(problem.batches[first:], first):
                 inputs, targets = problem.x[batch], problem.y[batch]
                 forward = network.forward(inputs, Address(Stream.FORWARD, step, tuple(range(len(batch)))))
                 if not np.all(np.isfinite(forward.outputs)):
@@ -189,6 +200,8 @@ def train(network: Network, bar=None) -> Recorder:  # type: ignore[no-untyped-de
                 recorder.record(step, forward, backward)
                 if step < problem.steps:
                     network.update(inputs, slopes, forward, backward, problem.rates[step])
+                elif network.settings.keep_state:
+                    recorder.state = snapshot(network, recorder, forward, backward)
                 if bar is not None:
                     bar.update()
     except (RankBudgetExceeded, MemoryError):

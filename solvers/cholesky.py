@@ -75,6 +75,15 @@ class IncrementalCholesky:
         self.rank = 0
         self._inverse = np.zeros((16, 16))
 
+    @property
+    def inverse(self) -> Matrix:
+        """The inverse of the factor, (rank, rank)."""
+        return self._inverse[: self.rank, : self.rank]
+
+    def restore(self, inverse: Matrix) -> None:
+        """Take over the inverse of another factor, which is left as it is."""
+        self.rank, self._inverse = len(inverse), inverse
+
     def append(self, cross: Matrix, gram: Matrix) -> NDArray[np.intp]:
         """Take in m new vectors and return the indices of those that were kept.
 

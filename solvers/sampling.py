@@ -8,8 +8,9 @@ particles at hand, which removes most of the Monte-Carlo error without bias as N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,13 @@ class Sampling:
 
     def condition(self, z: Array, context: Context) -> None:
         """Condition the fresh vectors z, (m, N), in place."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what later draws depend on, as arrays by name."""
+        return {}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `state` returned."""
 
 
 class MatchedSampling(Sampling):
@@ -131,6 +139,20 @@ class MatchedSampling(Sampling):
             ]
             self.seen[joined] += len(context.directions)
         orthonormalise(self.blocks, z)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {
+            "matching_factor": self.factor.inverse,
+            "matching_members": np.array(self.members, np.int64).reshape(-1, 2),
+            "matching_seen": np.array(self.seen, np.int64),
+            "matching_room": np.array([self.exhausted, self.unmatched], np.int8),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.factor.restore(state["matching_factor"])
+        self.members = [(int(family), int(row)) for family, row in state["matching_members"]]
+        self.seen = [int(count) for count in state["matching_seen"]]
+        self.exhausted, self.unmatched = (bool(flag) for flag in state["matching_room"])
 
     @staticmethod
     def _flat(starts: NDArray[np.intp], members: Sequence[tuple[int, int]]) -> NDArray[np.intp]:

@@ -45,7 +45,9 @@ class Solution:
     settings : dict
         Solver settings, JSON-serialisable.
     data : xarray.Dataset
-        All arrays with named dimensions, long names and units.
+        All fields with named dimensions, long names and units.
+    groups : dict
+        Further arrays by name, each dictionary saved as a group of the file.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class Solution:
     notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, dict[str, Field]] = field(default_factory=dict)
 
     schema: ClassVar[str] = "solvers.Solution/1"
 
@@ -80,16 +83,11 @@ class Solution:
 
     @property
     def data(self) -> xarray.Dataset:
-        import xarray
-
-        variables = {
-            name: (f.dims, f.values, {"long_name": f.long_name, "units": f.units}) for name, f in self.fields.items()
-        }
         attributes = {"schema": self.schema, "status": self.status, "seed": self.seed}
         records = {"settings": self.settings, "timings": self.timings, "notes": self.notes}
         records |= {"versions": self.versions, "extra": self.extra}
         attributes |= {name: json.dumps(record) for name, record in records.items()}
-        return xarray.Dataset(variables, attrs=attributes)
+        return _dataset(self.fields).assign_attrs(attributes)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the solution as NetCDF4 and return the path.
@@ -111,6 +109,8 @@ class Solution:
         os.close(handle)
         try:
             self.data.to_netcdf(temporary, engine="h5netcdf")
+            for name, group in self.groups.items():
+                _dataset(group).to_netcdf(temporary, engine="h5netcdf", group=name, mode="a")
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, target)
         except BaseException:
@@ -157,16 +157,15 @@ class Solution:
         return "\n".join([*lines, f"{'seed':18} {self.seed}", f"{'status':18} {self.status}", *self.notes])
 
     @classmethod
-    def _from_dataset(cls, dataset: xarray.Dataset) -> Solution:
-        fields = {
-            str(name): Field(tuple(map(str, v.dims)), v.values, v.attrs["long_name"], v.attrs["units"])
-            for name, v in dataset.variables.items()
-        }
+    def _from_datasets(cls, dataset: xarray.Dataset, groups: dict[str, xarray.Dataset]) -> Solution:
         attributes = dataset.attrs
         records: Mapping[str, Any] = {
             name: json.loads(attributes[name]) for name in ("settings", "timings", "notes", "versions", "extra")
         }
-        return cls(fields=fields, status=attributes["status"], seed=int(attributes["seed"]), **records)
+        return cls(
+            fields=_fields(dataset), status=attributes["status"], seed=int(attributes["seed"]),
+            groups={name: _fields(group) for name, group in groups.items()}, **records,
+        )  # fmt: skip
 
 
 def load(path: str | os.PathLike[str]) -> Solution:
@@ -185,17 +184,34 @@ def load(path: str | os.PathLike[str]) -> Solution:
     import xarray
 
     try:
-        h5py.File(path, "r").close()  # fails cleanly where the layers above it leave open handles
+        with h5py.File(path, "r") as file:  # fails cleanly where the layers above it leave open handles
+            names = [name for name, item in file.items() if isinstance(item, h5py.Group)]
         with xarray.open_dataset(path, engine="h5netcdf", phony_dims="sort") as stored:
             dataset = stored.load()
         classes: dict[str, type[Solution]] = {kind.schema: kind for kind in _kinds()}
         kind = classes.get(str(dataset.attrs.get("schema")))
         if kind is not None:
-            return kind._from_dataset(dataset)
+            groups = {name: xarray.load_dataset(path, engine="h5netcdf", group=name) for name in names}
+            return kind._from_datasets(dataset, groups)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{str(path)!r} is not a readable results file: {reason}") from None
     raise ValueError(f"{str(path)!r} is not a results file of flds: it names no known schema")
+
+
+def _dataset(fields: dict[str, Field]) -> xarray.Dataset:
+    import xarray
+
+    return xarray.Dataset(
+        {name: (f.dims, f.values, {"long_name": f.long_name, "units": f.units}) for name, f in fields.items()}
+    )
+
+
+def _fields(dataset: xarray.Dataset) -> dict[str, Field]:
+    return {
+        str(name): Field(tuple(map(str, v.dims)), v.values, v.attrs["long_name"], v.attrs["units"])
+        for name, v in dataset.variables.items()
+    }
 
 
 def _kinds(base: type[Solution] = Solution) -> list[type[Solution]]:

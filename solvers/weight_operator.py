@@ -10,7 +10,9 @@ conditionally on what has been revealed. Coordinates on the basis are rows of th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +61,14 @@ class WeightOperator(ABC):
     def update(self, gradients: Coordinates, features: Coordinates) -> None:
         """Add Σ_s g_s φ_sᵀ / N to 𝒲 (and to 𝒲̃), given coordinates that carry the rates."""
 
+    @abstractmethod
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what has been revealed and learned, as arrays by name: the operator's own memory, not copies."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state of an operator made with the same arguments; the arrays are left as they are."""
+
     @property
     @abstractmethod
     def rank(self) -> tuple[int, int]:
@@ -103,6 +113,11 @@ class Basis:
             self._directions = self._grown(self._directions, capacity)
             self._images = self._grown(self._images, capacity)
         return self._directions[self.rank : total], self._images[self.rank : total]
+
+    def restore(self, directions: Array, images: Array, mass: float, dropped: float) -> None:
+        """Take over directions and images; what joins them later goes into new memory."""
+        self.rank, self.mass, self.dropped = len(directions), float(mass), float(dropped)
+        self._directions, self._images = directions, images
 
     def _grown(self, old: Array, capacity: int) -> Array:
         new = np.empty((capacity, old.shape[1]), old.dtype)
@@ -178,6 +193,20 @@ class LazyOperator(WeightOperator):
         grown[: self.learned.shape[0], : self.learned.shape[1]] = self.learned
         grown[: gradients.shape[1], : features.shape[1]] += gradients.T @ features
         self.learned = grown
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        sides = (self.features, self.gradients)
+        return {
+            "feature_directions": self.features.directions, "feature_images": self.features.images,
+            "gradient_directions": self.gradients.directions, "gradient_images": self.gradients.images,
+            "learned": self.learned, "mass": np.array([[side.mass, side.dropped] for side in sides]),
+        } | self.sampling.state()  # fmt: skip
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        for side, name, mass in ((self.features, "feature", 0), (self.gradients, "gradient", 1)):
+            side.restore(state[f"{name}_directions"], state[f"{name}_images"], *state["mass"][mass])
+        self.learned = state["learned"]
+        self.sampling.restore(state)
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -326,6 +355,15 @@ class DenseOperator(WeightOperator):
                 self.backward_weights[rows] += change
 
         self.blocks.each(work, self.rows)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        tied = self.backward_weights is self.weights
+        return {"weights": self.weights} | ({} if tied else {"backward_weights": self.backward_weights})
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.weights[...] = state["weights"]
+        if self.backward_weights is not self.weights:
+            self.backward_weights[...] = state["backward_weights"]
 
     @property
     def rank(self) -> tuple[int, int]:

@@ -63,8 +63,8 @@ def test_public_names_exist_and_are_documented():
         "MatrixAfterActivation", "MatrixBeforeActivation", "MeanFieldProblem", "MeanFieldSolution", "MeanOptions",
         "Options", "Regime", "Solution", "TrainingProblem", "TwoLayerPerceptron", "draw_units", "estimate_cost",
         "estimate_limit", "follow_units", "load", "load_cifar10", "load_digits", "load_npz", "rerun", "residual_regime",
-        "simulate_resnet", "solve_backward", "solve_flds", "solve_forward", "solve_mean_ode", "solve_tangent_ode",
-        "sweep",
+        "resume", "simulate_resnet", "solve_backward", "solve_flds", "solve_forward", "solve_mean_ode",
+        "solve_tangent_ode", "sweep",
     ]  # fmt: skip
 
 

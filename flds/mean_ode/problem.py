@@ -34,6 +34,10 @@ _BLOCKS: dict[str, Callable[[str | Activation], tuple[Block, ...]]] = {
     "transformer": lambda rho: (TwoLayerPerceptron(rho), Attention()),
 }
 BLOCKS = tuple(_BLOCKS)
+BLOCK_TYPES: dict[str, type[Block]] = {
+    kind.__name__: kind
+    for kind in (TwoLayerPerceptron, GatedLinearUnit, MatrixAfterActivation, MatrixBeforeActivation, Attention)
+}
 LOSSES = ("squared", "cross_entropy")
 
 
@@ -122,7 +126,7 @@ class MeanFieldProblem:
             given = getattr(self, name)
             if given is not None:
                 self._set(name, checks.matrix(name, given))
-        self._set("x", self._embedded("inputs", self.inputs))
+        self._set("x", self.embed("inputs", self.inputs))
         if not all(block.tokenwise for block in self.blocks) and self.x.ndim != 3:
             raise ValueError(f"inputs must have shape (samples, tokens, D) for attention, got {self.x.shape}")
         unembedding = self.unembedding
@@ -132,7 +136,7 @@ class MeanFieldProblem:
         if (self.test_inputs is None) != (self.test_targets is None):
             raise ValueError("test_inputs and test_targets must be given together, got only one of them")
         tested = self.test_inputs is not None
-        self._set("test_x", self._embedded("test_inputs", self.test_inputs) if tested else self.x[:0])
+        self._set("test_x", self.embed("test_inputs", self.test_inputs) if tested else self.x[:0])
         if self.test_x.shape[1:] != self.x.shape[1:]:
             raise ValueError(f"test_inputs must have the shape of inputs past the first, {self.x.shape[1:]}, "
                              f"got {self.test_x.shape[1:]}")  # fmt: skip
@@ -165,6 +169,26 @@ class MeanFieldProblem:
     def shapes(self) -> list[dict[str, tuple[int, ...]]]:
         """Shapes of the parameters of a unit, by name, for each block."""
         return [block.shapes(self.dimension) for block in self.blocks]
+
+    def embed(self, name: str, inputs: Any) -> Array:
+        """Return inputs as states h(0), (samples[, tokens], D); errors call them `name`."""
+        values = checks.finite(name, inputs)
+        if self.embedding is None:
+            if values.ndim not in (2, 3):
+                raise ValueError(f"{name} must have shape (samples, D) or (samples, tokens, D), got {values.shape}")
+            return np.ascontiguousarray(values, np.float64)
+        embedding = np.asarray(self.embedding)
+        if values.dtype.kind in "iu" and values.ndim == 2:
+            if values.min() < 0 or values.max() >= len(embedding):
+                raise ValueError(f"{name} must be tokens from 0 to {len(embedding) - 1}, the rows of embedding, "
+                                 f"got {values.min()} to {values.max()}")  # fmt: skip
+            return np.asarray(embedding[values])
+        if values.ndim not in (2, 3) or values.shape[-1] != len(embedding):
+            raise ValueError(
+                f"{name} must be tokens (samples, tokens) of integer dtype, or vectors as long as the {len(embedding)} "
+                f"rows of embedding, got {values.dtype} of shape {values.shape}"
+            )
+        return np.asarray(values @ embedding)
 
     def read(self, h: Array) -> Array:
         """Return the outputs f of states h(1)."""
@@ -244,25 +268,6 @@ class MeanFieldProblem:
             if not set(block.flipped) <= set(shapes):
                 raise ValueError(f"flipped of the block {block.name!r} must name its parameters, got {block.flipped!r}")
         return blocks
-
-    def _embedded(self, name: str, inputs: Any) -> Array:
-        values = checks.finite(name, inputs)
-        if self.embedding is None:
-            if values.ndim not in (2, 3):
-                raise ValueError(f"{name} must have shape (samples, D) or (samples, tokens, D), got {values.shape}")
-            return np.ascontiguousarray(values, np.float64)
-        embedding = np.asarray(self.embedding)
-        if values.dtype.kind in "iu" and values.ndim == 2:
-            if values.min() < 0 or values.max() >= len(embedding):
-                raise ValueError(f"{name} must be tokens from 0 to {len(embedding) - 1}, the rows of embedding, "
-                                 f"got {values.min()} to {values.max()}")  # fmt: skip
-            return np.asarray(embedding[values])
-        if values.ndim not in (2, 3) or values.shape[-1] != len(embedding):
-            raise ValueError(
-                f"{name} must be tokens (samples, tokens) of integer dtype, or vectors as long as the {len(embedding)} "
-                f"rows of embedding, got {values.dtype} of shape {values.shape}"
-            )
-        return np.asarray(values @ embedding)
 
     def _checked_targets(self, name: str, targets: Any, x: Array) -> NDArray[Any]:
         values = checks.finite(name, targets)

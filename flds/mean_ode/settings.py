@@ -34,6 +34,8 @@ class MeanOptions(TypedDict, total=False):
         Steps between records; the last step is always recorded.
     record_features : bool
         Record h and b at all nodes, as `follow_units` needs.
+    keep_state : bool
+        Keep the trained units, for `MeanFieldSolution.predict` and `resume`.
     dtype : str
         "float64" or "float32".
     threads : int
@@ -46,6 +48,7 @@ class MeanOptions(TypedDict, total=False):
     depth_error: bool
     record_every: int
     record_features: bool
+    keep_state: bool
     dtype: str
     threads: int | None
 
@@ -62,6 +65,7 @@ class MeanSettings:
     depth_error: bool = False
     record_every: int = 1
     record_features: bool = False
+    keep_state: bool = False
     dtype: str = "float64"
     threads: int = 1
 
@@ -83,6 +87,7 @@ def resolve_mean(problem: Any, units: int, depth: int, options: MeanOptions) -> 
         depth_error=checks.flag("depth_error", given.get("depth_error", False)),
         record_every=checks.positive_integer("record_every", given.get("record_every", 1)),
         record_features=checks.flag("record_features", given.get("record_features", False)),
+        keep_state=checks.flag("keep_state", given.get("keep_state", False)),
         dtype=checks.choice("dtype", given.get("dtype", "float64"), DTYPES),
         threads=checks.positive_integer("threads", given.get("threads", available_threads())),
     )
@@ -96,7 +101,8 @@ def _memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
     """Bytes of the units (initial and moved, and while they are drawn), of states and sums, and of records."""
     numbers = sum(int(np.prod(shape)) for shapes in problem.shapes for shape in shapes.values())
     nodes = settings.depth + 1
-    units = 4.0 * numbers * settings.units * nodes * 8
+    kept = settings.replicates if settings.keep_state else 0
+    units = (4.0 + kept) * numbers * settings.units * nodes * 8
     rows = max(problem.x.size, problem.test_x.size)
     stretch = SHORTEST * settings.threads * max(
         temporaries(block, problem.x.shape) * sum(math.prod(shape) for shape in shapes.values()) / problem.dimension

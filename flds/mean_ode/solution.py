@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from flds.mean_ode.blocks import Array
+from flds.mean_ode.blocks import Array, Block
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.solution import Solution
 from solvers.solution import Field, average_replicates, library_versions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flds.mean_ode.settings import MeanSettings
     from flds.mean_ode.solve import Run
 
-_OF_THE_PROBLEM = ("steps", "depth_grid", "inputs", "targets")
+_NOT_AVERAGED = ("steps", "depth_grid")
 
 
 @dataclass(repr=False, eq=False)
@@ -41,7 +41,7 @@ class MeanFieldSolution(Solution):
     features, covectors : (records, nodes, samples[, tokens], D)
         h and b at the nodes, with ``record_features=True``.
     inputs, targets : arrays
-        Of the problem, embedded.
+        Of the problem, embedded; `raw_inputs` before the embedding, where there is one.
     replicate_outputs : (replicates, records, samples[, tokens], outputs)
         Outputs of each replicate, where there are several; other fields are then means, and
         ``<field>_standard_error`` their standard errors.
@@ -89,37 +89,57 @@ def assemble(
     """Turn the records of complete runs, or of one that is not, into a Solution; replicates become means and errors."""
     count = min(len(run.records) for run in runs)
     parts = [_fields(problem, run, count) for run in runs]
-    averaged = tuple(name for name in parts[0] if name not in _OF_THE_PROBLEM)
+    averaged = tuple(name for name in parts[0] if name not in _NOT_AVERAGED)
     fields = average_replicates(parts, averaged)
+    fields |= constants(problem)
     outputs = fields["outputs"]
     if len(parts) > 1:
         values = np.stack([part["outputs"].values for part in parts])
         fields["replicate_outputs"] = Field(("replicate", *outputs.dims), values, "network outputs of each replicate")
     if depth_error is not None:
         fields["outputs_depth_error"] = Field(outputs.dims, depth_error, "estimated error of finite depth of outputs")
-    fields |= _constants(problem)
-    described = {
+    saved = {"solver": solver} | asdict(settings) | {"replicates_completed": len(parts)}
+    return MeanFieldSolution(
+        fields=fields, status=status, timings=timings, seed=settings.seed, settings=saved,
+        notes=notes, versions=library_versions(), extra={"problem": describe(problem)},
+        groups={f"state_{index}": run.state for index, run in enumerate(runs) if run.state},
+    )  # fmt: skip
+
+
+def describe(problem: MeanFieldProblem) -> dict[str, Any]:
+    """Return the problem, without its arrays, as JSON."""
+    return {
         "block": [block.name for block in problem.blocks], "blocks": [block.settings() for block in problem.blocks],
+        "types": [_type_name(block) for block in problem.blocks],
         "initial_laws": {name: getattr(law, "__qualname__", repr(law)) for name, law in problem.laws.items()},
         "alpha": problem.alpha, "loss": problem.loss,
         "deviations": problem.scales, "learning_rates": problem.rates, "steps": problem.steps,
         "dimension": problem.dimension,
     }  # fmt: skip
-    saved = {"solver": solver} | asdict(settings) | {"replicates_completed": len(parts)}
-    return MeanFieldSolution(
-        fields=fields, status=status, timings=timings, seed=settings.seed, settings=saved,
-        notes=notes, versions=library_versions(), extra={"problem": described},
-    )  # fmt: skip
 
 
-def _constants(problem: MeanFieldProblem) -> dict[str, Field]:
-    """Embedding, unembedding and test data, where the problem has them."""
+def _type_name(block: Block) -> str:
+    """Return the name of a block's class, with its module where it is not one of ours."""
+    kind = type(block)
+    return kind.__name__ if kind.__module__.startswith("flds.mean_ode.") else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def constants(problem: MeanFieldProblem) -> dict[str, Field]:
+    """Return the arrays of the problem that it has: data, embedding and unembedding."""
     tokens = ("token",) if problem.x.ndim == 3 else ()
-    fields = {}
+    fields = {
+        "inputs": Field(("sample", *tokens, "dimension"), problem.x, "states at depth 0"),
+        "targets": Field(("sample", *tokens, "output")[: problem.y.ndim], problem.y, "training targets"),
+    }
     if problem.embedding is not None:
-        fields["embedding"] = Field(("input", "dimension"), np.asarray(problem.embedding), "W_E")
+        fields["embedding"] = Field(("input", "dimension"), np.asarray(problem.embedding), "embedding W_E")
+        for prefix, label, given in (("", "", problem.inputs), ("test_", "test ", problem.test_inputs)):
+            if given is not None:
+                raw = np.asarray(given)
+                dims = (f"{prefix}sample", *tokens, "input")[: raw.ndim]
+                fields[f"raw_{prefix}inputs"] = Field(dims, raw, f"{label}inputs before the embedding")
     if problem.unembedding is not None:
-        fields["unembedding"] = Field(("dimension", "output"), np.asarray(problem.unembedding), "W_U")
+        fields["unembedding"] = Field(("dimension", "output"), np.asarray(problem.unembedding), "unembedding W_U")
     if len(problem.test_x):
         fields["test_inputs"] = Field(("test_sample", *tokens, "dimension"), problem.test_x, "test states at depth 0")
         dims = ("test_sample", *tokens, "output")[: problem.test_y.ndim]
@@ -134,8 +154,6 @@ def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]
     fields = {
         "steps": Field(("record",), np.array([record.step for record in records], np.int64), "training step"),
         "depth_grid": Field(("node",), nodes, "depth s"),
-        "inputs": Field(("sample", *tokens, "dimension"), problem.x, "states at depth 0"),
-        "targets": Field(("sample", *tokens, "output")[: problem.y.ndim], problem.y, "training targets"),
     }
     groups = (("", "sample", problem.y, "training"), ("test_", "test_sample", problem.test_y, "test"))
     for prefix, dim, targets, label in groups:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
-from typing import NamedTuple, Unpack
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Unpack
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from flds.mean_ode.dynamics import Dynamics, MeanDynamics, TangentDynamics
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.settings import MeanOptions, MeanSettings, resolve_mean
 from flds.mean_ode.solution import MeanFieldSolution, assemble
+from flds.mean_ode.state import Record, restore, snapshot
 from flds.settings import record_steps
 from solvers.random import replicate_seed
+from solvers.solution import Field
 
 # Units on which E φ(x, Z_0) = 0 is tested, and how far a mean may be from zero in standard errors of eight draws, so
 # that numbers of order 100 are hardly ever beyond by chance (Student's law with seven degrees of freedom: 2e-5).
@@ -29,23 +32,16 @@ _SMALL_DEPTH = 8
 _DEPTH_SEED = 10**6
 
 
-class Record(NamedTuple):
-    """What is kept of one step, before its update."""
-
-    step: int
-    outputs: Array
-    test_outputs: Array
-    travel: dict[str, Array]
-    states: Array  # (nodes, *inputs.shape), or empty
-    covectors: Array
-
-
 @dataclass
 class Run:
     """The records of one seed, and how it ended."""
 
     records: list[Record]
     status: str = "completed"
+    state: dict[str, Field] = field(default_factory=dict)  # of the trained units, where it is kept
+
+
+KINDS: dict[str, type[Dynamics]] = {"solve_mean_ode": MeanDynamics, "solve_tangent_ode": TangentDynamics}
 
 
 def solve_mean_ode(
@@ -66,7 +62,8 @@ def solve_mean_ode(
     depth : int
         Steps in depth; errors fall like depth^-3.
     **options : MeanOptions
-        sampling, seed, replicates, depth_error, record_every, record_features, dtype, threads; see `flds.MeanOptions`.
+        sampling, seed, replicates, depth_error, record_every, record_features, keep_state, dtype, threads;
+        see `flds.MeanOptions`.
 
     Returns
     -------
@@ -91,7 +88,7 @@ def solve_mean_ode(
     ----------
     Paper H, eqs. (10)–(14).
     """
-    return _solve(MeanDynamics, "solve_mean_ode", problem, resolve_mean(problem, units, depth, options))
+    return run("solve_mean_ode", problem, resolve_mean(problem, units, depth, options))
 
 
 def solve_tangent_ode(
@@ -117,14 +114,18 @@ def solve_tangent_ode(
     """
     settings = resolve_mean(problem, units, depth, options)
     _require_centred(problem)
-    return _solve(TangentDynamics, "solve_tangent_ode", problem, settings)
+    return run("solve_tangent_ode", problem, settings)
 
 
-def _solve(kind: type[Dynamics], name: str, problem: MeanFieldProblem, settings: MeanSettings) -> MeanFieldSolution:
+def run(
+    name: str, problem: MeanFieldProblem, settings: MeanSettings, states: Sequence[dict[str, Field]] = ()
+) -> MeanFieldSolution:
+    """Train every replicate with the solver of this name, from stored states where there are any."""
+    kind = KINDS[name]
     start = time.perf_counter()
     runs: list[Run] = []
     while len(runs) < settings.replicates and all(run.status == "completed" for run in runs):
-        runs.append(_one_replicate(kind, problem, settings, replicate_seed(settings.seed, len(runs))))
+        runs.append(_one_replicate(kind, problem, settings, len(runs), states[len(runs)] if states else None))
     status, difference = runs[-1].status, None
     if settings.depth_error and status == "completed":
         status, difference = _depth_error(kind, problem, settings)
@@ -136,13 +137,21 @@ def _solve(kind: type[Dynamics], name: str, problem: MeanFieldProblem, settings:
     return assemble(problem, settings, name, complete or runs, difference, status, timings, notes)
 
 
-def _one_replicate(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, seed: int) -> Run:
+def _one_replicate(
+    kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, index: int, state: dict[str, Field] | None
+) -> Run:
     try:
-        initial = draw_units(problem, settings.depth + 1, settings.units, seed, settings.sampling)
-        dynamics = kind(problem, _cast(initial, settings.dtype), settings.threads)
+        dynamics = prepare(kind, problem, settings, index)
     except KeyboardInterrupt:
         return Run([], "interrupted")
-    return train(dynamics, settings)
+    return train(dynamics, settings, state)
+
+
+def prepare(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, replicate: int) -> Dynamics:
+    """Draw the units of a replicate."""
+    seed = replicate_seed(settings.seed, replicate)
+    initial = draw_units(problem, settings.depth + 1, settings.units, seed, settings.sampling)
+    return kind(problem, _cast(initial, settings.dtype), settings.threads)
 
 
 def _notes(problem: MeanFieldProblem, runs: list[Run], complete: list[Run], status: str) -> list[str]:
@@ -164,14 +173,17 @@ def _notes(problem: MeanFieldProblem, runs: list[Run], complete: list[Run], stat
     return notes
 
 
-def train(dynamics: Dynamics, settings: MeanSettings) -> Run:
-    """K gradient steps; each step is recorded before its update."""
-    problem, run = dynamics.problem, Run([])
+def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | None = None) -> Run:
+    """K gradient steps, or those after a stored state; each step is recorded before its update."""
+    problem, run, first = dynamics.problem, Run([]), 0
+    if state is not None:
+        *run.records, last_record = restore(dynamics, state)
+        first = last_record.step  # its update is still to come
     due = record_steps(problem.steps, settings.record_every)
     inputs, tests = problem.x.astype(settings.dtype), problem.test_x.astype(settings.dtype)
     try:
         with dynamics.blocks.running():
-            for step in range(problem.steps + 1):
+            for step in range(first, problem.steps + 1):
                 states: list[Array] = []
                 last = dynamics.forward(inputs, states)
                 loss = problem.losses(problem.read(last), problem.y).mean()
@@ -181,11 +193,15 @@ def train(dynamics: Dynamics, settings: MeanSettings) -> Run:
                 travel = {name: dynamics.travel(name) for name in problem.rates} if step in due else {}
                 tested = problem.read(dynamics.forward(tests)) if step in due and len(tests) else problem.read(tests)
                 covectors: list[Array] = []
+                kept_units = settings.keep_state and step == problem.steps
+                units = [{name: values.copy() for name, values in z.items()} for z in dynamics.moved if kept_units]
                 if step < problem.steps or settings.record_features:
                     covectors = dynamics.backward(states, problem.loss_gradient(last).astype(settings.dtype))
                 if step in due:
                     kept = (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
                     run.records.append(Record(step, problem.read(last), tested, travel, *kept))
+                if kept_units:
+                    run.state = snapshot(problem, units, run.records)
     except KeyboardInterrupt:
         run.status = "interrupted"
     return run

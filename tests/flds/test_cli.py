@@ -271,6 +271,20 @@ def test_sweep_trains_a_grid_and_names_mistakes(tmp_path):
         assert len(wrong.stderr.splitlines()) == 1
 
 
+def test_training_goes_on_from_a_file(tmp_path):
+    whole = run("solve", *FAST, "--steps", 6, "--out", "whole.nc", "--tolerance", 0.01, cwd=tmp_path)
+    part = run("solve", *FAST, "--out", "part.nc", "--tolerance", 0.01, "--keep-state", cwd=tmp_path)
+    longer = run("resume", "part.nc", "--steps", 2, "--out", "longer.nc", cwd=tmp_path)
+    assert (whole.returncode, part.returncode, longer.returncode) == (0, 0, 0), longer.stderr
+    assert "step       6 of 6" in longer.stdout
+    solution, expected = (flds.load(tmp_path / name) for name in ("longer.nc", "whole.nc"))
+    np.testing.assert_array_equal(solution.batch_loss, expected.batch_loss)
+    assert solution.predict(np.zeros((2, 64))).shape == (2, 10)
+    wrong = run("resume", "whole.nc", "--steps", 2, cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert wrong.stderr.strip().startswith("flds: the solution has no state of the trained network")
+
+
 def test_a_file_is_run_again_from_the_command_line(tmp_path):
     first = run("solve", *FAST, "--out", "first.nc", "--quiet", cwd=tmp_path)
     assert first.returncode == 0, first.stderr

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import flds
-from flds.reruns import problem_of, version_changes
+from flds.reruns import version_changes
 
 GENERATOR = np.random.default_rng(0)
 X, Y = GENERATOR.normal(size=(6, 4)), GENERATOR.normal(size=6)
@@ -43,8 +43,8 @@ def test_what_cannot_be_run_again_says_why(tmp_path, monkeypatch):
     one = flds.simulate_resnet(flds.TrainingProblem(X, Y, steps=1, activation=square), width=50, depth=1)
     with pytest.raises(ValueError, match="the activation 'square' is not built in"):
         flds.rerun(flds.load(one.save(tmp_path / "one.nc")))
-    with pytest.raises(ValueError, match="solution must be of solve_flds or simulate_resnet"):
-        problem_of(flds.solve_forward(particles=100, depth=2))
+    with pytest.raises(ValueError, match="solution must be of one of solve_flds, simulate_resnet, solve_mean_ode"):
+        flds.rerun(flds.solve_forward(particles=100, depth=2))
     monkeypatch.setattr("flds.solution.EMBEDDED_BYTES", 10)
     large = flds.simulate_resnet(flds.TrainingProblem(X, Y, steps=1), width=50, depth=1)
     with pytest.raises(ValueError, match="only the hash of inputs, which were too large to be kept"):

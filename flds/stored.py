@@ -1,0 +1,121 @@
+"""What a solution of a training problem was computed for, and what can be done with it again."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flds import state
+from flds.activations import ACTIVATIONS
+from flds.problem import TrainingProblem
+from flds.settings import Options, stored_settings
+from flds.solution import Solution, describe
+from solvers import checks
+from solvers.random import replicate_seed
+
+SOLVERS = ("solve_flds", "simulate_resnet")
+CHANGES = ("threads", "record_every", "rank_budget")
+# Decided by the solver, or without influence on the numbers.
+_NOT_OPTIONS = {"particles", "depth", "solver", "reason", "replicates_completed", "threads", "rank_budget", "sampling"}
+
+
+def problem_of(solution: Solution) -> TrainingProblem:
+    """Read the problem back from a solution.
+
+    Raises
+    ------
+    ValueError
+        If its activation is not built in, or its data were too large to be kept.
+    """
+    described = solution.extra["problem"]
+    if described["activation"] not in ACTIVATIONS:
+        raise ValueError(f"the activation {described['activation']!r} is not built in: give the problem= itself")
+    given: dict[str, Any] = {}
+    for item in fields(TrainingProblem):
+        if not item.init or item.name not in described:
+            continue
+        value = described[item.name]
+        if isinstance(value, dict):
+            name = f"problem_{item.name}"
+            if name not in solution.fields:
+                raise ValueError(
+                    f"the file has only the hash of {item.name}, which were too large to be kept: give the problem= "
+                    f"itself, with data of shape {tuple(value['shape'])} and SHA-256 {value['sha256']}"
+                )
+            value = np.asarray(solution.fields[name].values, value["dtype"])
+        given[item.name] = value
+    return TrainingProblem(**given)
+
+
+def differs(solution: Solution, problem: Any) -> str | None:
+    """Return the first thing in which a problem differs from that of the solution, or None."""
+    if not isinstance(problem, TrainingProblem):
+        return "type"
+    then, now = solution.extra["problem"], describe(problem)[0]
+    return next((name for name in {**then, **now} if then.get(name) != now.get(name)), None)
+
+
+def again(solution: Solution, problem: TrainingProblem, progress: bool, changes: dict[str, Any]) -> Solution:
+    """Run the solver again."""
+    from flds.solve import simulate_resnet, solve_flds
+
+    options = {"progress": progress} | _options(solution) | changes
+    sizes = {name: solution.settings[name] for name in ("particles", "depth", "sampling")}
+    if solution.settings["solver"] == "simulate_resnet":
+        return simulate_resnet(problem, **{"width": sizes["particles"], "depth": sizes["depth"]} | options)
+    return solve_flds(problem, **sizes | options)
+
+
+def go_on(
+    solution: Solution, problem: TrainingProblem, steps: int, learning_rate: float | ArrayLike | None,
+    progress: bool, changes: dict[str, Any],
+) -> Solution:  # fmt: skip
+    """Run the solver from the state of a solution, for more steps."""
+    from flds.solve import run
+
+    if not isinstance(problem.batch_order, str):
+        raise ValueError('batch_order must be "sequential" or "random" to go on, but the problem lists its batches')
+    rates = _longer_rates(problem, steps, learning_rate)
+    longer = replace(problem, steps=problem.steps + steps, learning_rate=rates)
+    settings = solution.settings
+    return run(
+        longer, settings["particles"], settings["depth"], settings["sampling"], progress,
+        Options(**_options(solution) | changes),  # type: ignore[typeddict-item]
+        settings["solver"], states=solution.states,
+    )  # fmt: skip
+
+
+def outputs(solution: Solution, problem: TrainingProblem, inputs: ArrayLike) -> NDArray[np.float64]:
+    """Return the outputs of every replicate on new inputs, (replicates, samples[, outputs])."""
+    x, columns = checks.matrix("inputs", inputs), problem.x.shape[1]
+    if x.shape[1] != columns:
+        raise ValueError(f"inputs must have as many columns as the training inputs ({columns}), got {x.shape[1]}")
+    settings = stored_settings(solution.settings)
+    parts = np.array([
+        state.predict(problem, settings, replicate_seed(solution.seed, index), one, x)
+        for index, one in enumerate(solution.states)
+    ])  # fmt: skip
+    return parts[..., 0] if problem.outputs == 1 else parts
+
+
+def _options(solution: Solution) -> dict[str, Any]:
+    options = {name: value for name, value in solution.settings.items() if name not in _NOT_OPTIONS}
+    if solution.status == "rank_budget":
+        options["rank_budget"] = solution.settings["rank_budget"]
+    return options
+
+
+def _longer_rates(problem: TrainingProblem, steps: int, given: float | ArrayLike | None) -> float | ArrayLike:
+    if given is None:
+        if np.ndim(problem.learning_rate) == 0:
+            return problem.learning_rate
+        if not problem.steps:
+            raise ValueError("learning_rate must be given, since the solution has none to go on with")
+        given = problem.rates[-1]
+    rates = np.asarray(checks.finite("learning_rate", given), np.float64)
+    if rates.ndim > 1 or (rates.ndim == 1 and len(rates) != steps):
+        raise ValueError(f"learning_rate must be a number or one per further step ({steps}), got shape {rates.shape}")
+    return np.concatenate([problem.rates, np.broadcast_to(rates, (steps,))])

@@ -1,0 +1,197 @@
+"""A trained network can be asked for new outputs, and trained on as if it had never stopped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import flds
+from flds.cost import INTERPRETER_BYTES
+from tests.conftest import three_samples
+
+GENERATOR = np.random.default_rng(0)
+X, Y, TESTS = GENERATOR.normal(size=(6, 4)), GENERATOR.normal(size=6), GENERATOR.normal(size=(3, 4))
+TOKENS = GENERATOR.integers(0, 5, (6, 4))
+TRANSFORMER = {
+    "inputs": TOKENS, "targets": TOKENS, "test_inputs": TOKENS[:2], "test_targets": TOKENS[:2],
+    "loss": "cross_entropy", "learning_rates": 0.1,
+    "block": (flds.TwoLayerPerceptron(), flds.Attention(2, causal=True)),
+    "embedding": GENERATOR.normal(size=(5, 4)), "unembedding": GENERATOR.normal(size=(4, 5)),
+}  # fmt: skip
+
+
+def training_problem(steps, **rest):
+    tests = {"test_inputs": TESTS, "test_targets": rest.pop("test_targets", Y[:3])}
+    return flds.TrainingProblem(**{"inputs": X, "targets": Y, "activation": "gelu"} | tests | rest, steps=steps)
+
+
+def mean_problem(steps, **rest):
+    data = {"inputs": X, "targets": X[::-1], "test_inputs": TESTS, "test_targets": -TESTS}
+    return flds.MeanFieldProblem(**data | rest, steps=steps)
+
+
+# Tolerance, operator and sampling are given where their defaults depend on the number of steps.
+FIXED = {"tolerance": 0.005, "operator": "lazy", "depth": 3, "seed": 5}
+RUNS = {
+    "matched": (flds.solve_flds, training_problem, FIXED | {"particles": 1200, "replicates": 2}, {}),
+    "matched without room": (flds.solve_flds, training_problem, FIXED | {"particles": 150}, {"batch_size": 2}),
+    "kernels": (flds.solve_flds, training_problem, FIXED | {"particles": 900, "record_kernels": True},
+                {"batch_size": 2, "batch_order": "random"}),
+    "dense": (flds.simulate_resnet, training_problem,
+              FIXED | {"width": 60, "operator": "dense", "dtype": "float32", "backward_weights": "independent",
+                       "record_kernels": True, "record_every": 3}, {"batch_size": 2}),
+    "classes": (flds.simulate_resnet, training_problem, FIXED | {"width": 300},
+                {"loss": "cross_entropy", "targets": [0, 1, 2, 0, 1, 2], "test_targets": [0, 1, 2]}),
+    "nothing to learn": (flds.simulate_resnet, training_problem, FIXED | {"width": 90}, {"targets": np.zeros(6)}),
+    "perceptrons": (flds.solve_mean_ode, mean_problem, {"units": 64, "depth": 4, "replicates": 2}, {}),
+    "tangent": (flds.solve_tangent_ode, mean_problem,
+                {"units": 64, "depth": 4, "record_features": True, "depth_error": True, "dtype": "float32"}, {}),
+    "transformer": (flds.solve_mean_ode, mean_problem, {"units": 16, "depth": 4}, TRANSFORMER),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:the bases left too little room")
+@pytest.mark.parametrize("done", [0, 3])
+@pytest.mark.parametrize("name", RUNS)
+def test_training_goes_on_as_if_it_had_never_stopped(name, done, tmp_path):
+    solve, problem, options, rest = RUNS[name]
+    whole = solve(problem(done + 4, **rest), **options)
+    part = solve(problem(done, **rest), keep_state=True, **options)
+    stored = flds.load(part.save(tmp_path / "part.nc"))
+    twice = flds.resume(flds.resume(stored, 1), 3)
+    for solution in (flds.resume(part, 4), flds.resume(stored, 4, threads=1), twice):
+        if "record_every" in options:  # the step where training stopped is recorded as well
+            assert solution.steps[-1] == done + 4
+            np.testing.assert_array_equal(solution.batch_loss, whole.batch_loss)
+            continue
+        assert list(solution.fields) == list(whole.fields)
+        for field, item in whole.fields.items():
+            np.testing.assert_array_equal(solution.fields[field].values, item.values, err_msg=field)
+
+
+@pytest.mark.filterwarnings("ignore:the bases left too little room")
+@pytest.mark.parametrize("name", RUNS)
+def test_predictions_on_test_inputs_are_their_outputs(name, tmp_path):
+    solve, problem, options, rest = RUNS[name]
+    trained = problem(2, **rest)
+    solution = solve(trained, keep_state=True, **options)
+    expected = solution.test_outputs[-1]
+    raw = trained.test_inputs
+    for one in (solution, flds.load(solution.save(tmp_path / "run.nc"))):
+        np.testing.assert_array_equal(one.predict(raw), expected)
+        np.testing.assert_array_equal(one.predict(raw, problem=trained), expected)
+    if options.get("replicates", 1) > 1:
+        mean, error = solution.predict(raw, return_error=True)
+        np.testing.assert_array_equal(error, solution.test_outputs_standard_error[-1])
+        np.testing.assert_array_equal(mean, expected)
+
+
+def test_lazy_weights_remember_what_they_were_trained_on():
+    solution = flds.solve_flds(training_problem(4), keep_state=True, **FIXED | {"particles": 1200, "tolerance": 0.0})
+    # nothing is dropped above 1e-7 of a vector's norm, and states are combinations of a few tens of vectors
+    np.testing.assert_allclose(solution.predict(X), solution.outputs[-1], rtol=0, atol=1e-5)
+
+
+def test_predictions_are_the_network_of_the_stored_weights():
+    problem = training_problem(3, activation="tanh")
+    solution = flds.simulate_resnet(problem, width=50, depth=4, operator="dense", keep_state=True)
+    stored = {name: item.values for name, item in solution.states[0].items()}
+    h = TESTS @ stored["input_weights"] / 2
+    for layer in range(4):
+        h = h + 0.5 * np.tanh(h) @ stored[f"layer_{layer}_weights"].T
+    np.testing.assert_allclose(solution.predict(TESTS), (h * stored["readout"][0]).mean(axis=1), rtol=1e-12)
+
+
+def test_a_state_is_left_as_it_is():
+    solution = flds.simulate_resnet(three_samples(), width=200, depth=2, keep_state=True)
+    before = {name: item.values.copy() for name, item in solution.states[0].items()}
+    flds.resume(solution, 2)
+    solution.predict(np.eye(5))
+    for name, values in before.items():
+        np.testing.assert_array_equal(solution.states[0][name].values, values, err_msg=name)
+
+
+def test_rates_of_further_steps():
+    rates = [0.5, 0.3, 0.2, 0.1]
+    whole = flds.simulate_resnet(training_problem(4, learning_rate=rates), width=200, **FIXED)
+    part = flds.simulate_resnet(training_problem(2, learning_rate=rates[:2]), width=200, keep_state=True, **FIXED)
+    np.testing.assert_array_equal(flds.resume(part, 2, learning_rate=rates[2:]).outputs, whole.outputs)
+    constant = flds.simulate_resnet(training_problem(4, learning_rate=[0.5, 0.3, 0.3, 0.3]), width=200, **FIXED)
+    np.testing.assert_array_equal(flds.resume(part, 2).outputs, constant.outputs)
+
+
+def test_many_replicates_keep_their_order(tmp_path):
+    solution = flds.simulate_resnet(three_samples(steps=1), width=20, depth=1, replicates=11, keep_state=True)
+    stored = flds.load(solution.save(tmp_path / "run.nc"))
+    for one, other in zip(solution.states, stored.states, strict=True):
+        np.testing.assert_array_equal(one["readout"].values, other["readout"].values)
+
+
+def test_problems_that_cannot_be_read_back_are_given(tmp_path):
+    square = flds.Activation(lambda x: x**2, lambda x: 2 * x, "square")
+    problem = training_problem(1, activation=square)
+    one = flds.load(flds.simulate_resnet(problem, width=50, depth=1, keep_state=True).save(tmp_path / "one.nc"))
+    with pytest.raises(ValueError, match="the activation 'square' is not built in: give the problem= itself"):
+        one.predict(X)
+    assert one.predict(X, problem=problem).shape == (6,)
+    assert flds.resume(one, 1, problem=problem).steps[-1] == 2
+    np.testing.assert_array_equal(flds.rerun(one, problem=problem).outputs, one.outputs)
+    with pytest.raises(ValueError, match="problem must be that of the solution, but its activation differs"):
+        one.predict(X, problem=training_problem(1))
+    with pytest.raises(ValueError, match="problem must be that of the solution, but its type differs"):
+        one.predict(X, problem=mean_problem(1))
+    skewed = mean_problem(1, initial_laws={"u": lambda p: -1 - np.log1p(-p)})
+    two = flds.load(flds.solve_mean_ode(skewed, units=16, depth=2, keep_state=True).save(tmp_path / "two.nc"))
+    with pytest.raises(ValueError, match="the initial law of u is not built in: give the problem= itself"):
+        flds.rerun(two)
+    assert two.predict(TESTS, problem=skewed).shape == (3, 4)
+    with pytest.raises(ValueError, match="but its targets differs"):
+        two.predict(X, problem=mean_problem(1, initial_laws=skewed.initial_laws, targets=X))
+
+
+def test_mistakes_are_one_line():
+    plain = flds.simulate_resnet(three_samples(), width=20, depth=1)
+    kept = flds.simulate_resnet(
+        three_samples(batch_order=np.array([[0], [1], [2]])), width=20, depth=1, keep_state=True
+    )
+    mean = flds.solve_mean_ode(mean_problem(1), units=16, depth=2, keep_state=True)
+    untrained = flds.simulate_resnet(three_samples(steps=0), width=20, depth=1, keep_state=True)
+    calls = {
+        r"no state of the trained network: solve with keep_state=True": lambda: plain.predict(np.eye(5)),
+        r"the solution has no state": lambda: flds.resume(plain, 3),
+        r"inputs must have as many columns as the training inputs \(5\), got 4": lambda: kept.predict(np.ones((2, 4))),
+        r"inputs must be a matrix|inputs must have shape": lambda: kept.predict(np.ones(5)),
+        r"inputs must have the shape of the training inputs past the first, \(4,\), got \(5,\)":
+            lambda: mean.predict(np.ones((2, 5))),
+        r"return_error needs at least two replicates, got 1": lambda: kept.predict(np.eye(5), return_error=True),
+        r"steps must be at least 1, got 0": lambda: flds.resume(kept, 0),
+        r'batch_order must be "sequential" or "random" to go on': lambda: flds.resume(kept, 2),
+        r"learning_rate must be a number or one per further step \(2\), got shape \(3,\)":
+            lambda: flds.resume(untrained, 2, learning_rate=[1, 2, 3]),
+        r"unknown option 'depth'; only threads, record_every, rank_budget can differ":
+            lambda: flds.resume(kept, 1, depth=4),
+        r"learning_rate is for a TrainingProblem": lambda: flds.resume(mean, 1, learning_rate=0.1),
+        r'keep_state needs sampling "matched" or "law", got "matched_all"':
+            lambda: flds.solve_flds(three_samples(), particles=500, depth=1, sampling="matched_all", keep_state=True),
+        r"solution must be of one of solve_flds, simulate_resnet, solve_mean_ode, solve_tangent_ode, got Solution":
+            lambda: flds.resume(flds.solve_forward(particles=100, depth=2), 1),
+    }  # fmt: skip
+    for message, call in calls.items():
+        with pytest.raises((ValueError, TypeError), match=message) as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+def test_a_run_that_ended_early_has_no_state():
+    steep = flds.TrainingProblem(np.eye(2), [1.0, 1.0], activation="relu", learning_rate=1e200, steps=5)
+    with pytest.warns(RuntimeWarning, match="training diverged"):
+        solution = flds.solve_flds(steep, particles=300, depth=2, keep_state=True)
+    with pytest.raises(ValueError, match="no state of the trained network"):
+        solution.predict(np.eye(2))
+
+
+def test_states_count_in_the_memory_that_is_asked_for():
+    options = {"particles": 100_000, "depth": 8, "replicates": 20}
+    plain = flds.estimate_cost(three_samples(), **options)
+    kept = flds.estimate_cost(three_samples(), keep_state=True, **options)
+    np.testing.assert_allclose(kept.memory - INTERPRETER_BYTES, 20 * (plain.memory - INTERPRETER_BYTES))
