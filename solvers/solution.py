@@ -35,6 +35,8 @@ class Solution:
 
     Attributes
     ----------
+    fields : dict of Field
+        Arrays by name, each with the names of its axes, a long name and units; they are read as attributes.
     status : str
         "completed", or why the solve ended early: "diverged", "rank_budget", "interrupted". Everything
         computed up to that point is kept.
@@ -44,8 +46,12 @@ class Solution:
         Seed of the noise.
     settings : dict
         Solver settings, JSON-serialisable.
-    data : xarray.Dataset
-        All arrays with named dimensions, long names and units.
+    notes : list of str
+        What a user should know of how the solve went.
+    versions : dict
+        Versions of Python and of the libraries that decide the numbers.
+    extra : dict
+        What else the solver says of its problem, JSON-serialisable.
 
     Raises
     ------
@@ -80,6 +86,7 @@ class Solution:
 
     @property
     def data(self) -> xarray.Dataset:
+        """All arrays with named dimensions, long names and units, and the rest as attributes."""
         import xarray
 
         variables = {
@@ -92,7 +99,7 @@ class Solution:
         return xarray.Dataset(variables, attrs=attributes)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the solution as NetCDF4 and return the path.
+        """Write the solution as NetCDF4 to `path` and return it.
 
         The file is written beside its destination and renamed, so a file of that name is either the old
         one or complete.
@@ -170,7 +177,17 @@ class Solution:
 
 
 def load(path: str | os.PathLike[str]) -> Solution:
-    """Return the solution that `Solution.save` wrote, as the class that wrote it.
+    """Return the solution that `Solution.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    Solution
+        Of the class that wrote it, with all arrays in memory.
 
     Raises
     ------
