@@ -53,7 +53,7 @@ class Activation:
             self._check_derivative("second_derivative", "derivative")
 
     def with_slope(self, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return φ(x) and φ'(x) in new arrays, from one evaluation where one gives both."""
+        """Return φ(x) and φ'(x) in new arrays, in the shape of x, from one evaluation where one gives both."""
         if self.value is np.tanh:
             value = np.tanh(x)
             slope = np.multiply(value, value)
@@ -61,7 +61,7 @@ class Activation:
         return self.value(x), np.array(self.derivative(x))
 
     def curvature(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Return φ''(x); raises ValueError if it was not given."""
+        """Return φ''(x), in the shape of x; raises ValueError if it was not given."""
         if self.second_derivative is None:
             raise ValueError(f"the tangent ODE needs the second_derivative of the activation {self.name!r}")
         return self.second_derivative(x)

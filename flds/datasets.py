@@ -23,9 +23,9 @@ class Dataset:
     ----------
     name : str
         Where the data come from.
-    inputs, test_inputs : (samples, d) float64
-        Rows; `test_inputs` is None where there is no test set.
-    targets, test_targets : arrays
+    inputs, test_inputs : (samples, d) array
+        Rows, in float64 where they were scaled; `test_inputs` is None where there is no test set.
+    targets, test_targets : (samples,) or (samples, outputs) array
         Class indices or numbers.
     classes : int or None
         Number of classes, where the targets are class indices.
@@ -40,9 +40,18 @@ class Dataset:
 
 
 def load_digits() -> Dataset:
-    """Return 8×8 handwritten digits: 1,400 for training and 397 for testing, split by class.
+    """Return 8×8 handwritten digits, split by class into training and test samples.
 
     Pixels are centred on the training mean and each row is scaled to |x|²/d = 1.
+
+    Returns
+    -------
+    Dataset
+        Inputs (1400, 64) and test inputs (397, 64) in float64, and their digits as targets.
+
+    References
+    ----------
+    E. Alpaydin, C. Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository, 1998.
     """
     from sklearn.datasets import load_digits as load
     from sklearn.model_selection import train_test_split
@@ -53,9 +62,19 @@ def load_digits() -> Dataset:
 
 
 def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
-    """Return CIFAR-10 from the binary version's files `data_batch_*.bin` and `test_batch.bin` in a folder.
+    """Return CIFAR-10 from the files of its binary version.
 
     Pixels are centred on the training mean and each row is scaled to |x|²/d = 1.
+
+    Parameters
+    ----------
+    folder : path
+        Where `data_batch_*.bin` and `test_batch.bin` are, or the folder cifar-10-batches-bin that has them.
+
+    Returns
+    -------
+    Dataset
+        Inputs (samples, 3072) and test inputs (10000, 3072) in float64, and their classes, 0 to 9, as targets.
 
     Raises
     ------
@@ -63,6 +82,10 @@ def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
         If the folder or one of its files is missing.
     ValueError
         If a file is truncated or holds a label above 9.
+
+    References
+    ----------
+    A. Krizhevsky, "Learning multiple layers of features from tiny images", University of Toronto, 2009.
     """
     place = Path(folder)
     if not place.is_dir():
@@ -98,16 +121,24 @@ def _read_cifar(path: Path) -> tuple[Array, NDArray[np.int64]]:
 
 
 def load_npz(path: str | os.PathLike[str]) -> Dataset:
-    """Return the arrays `inputs`, `targets` and, if there, `test_inputs`, `test_targets` of an npz file, as they are.
+    """Return the data in an npz file.
 
-    Whole-number targets from 0 on are taken as classes.
+    Parameters
+    ----------
+    path : path
+        A file with the arrays `inputs`, `targets` and, optionally, `test_inputs`, `test_targets`.
+
+    Returns
+    -------
+    Dataset
+        These arrays as they are; one axis of whole numbers from 0 on is taken as classes.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not a readable npz file or lacks `inputs` or `targets`.
+        If it is not a readable npz file, lacks `inputs` or `targets`, or holds a single value instead of an array.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")

@@ -50,6 +50,10 @@ class BackwardPass:
 class Network:
     """N particles at depth L, with the trainable U, W_1 … W_L and v.
 
+    In its methods `layer` is ℓ − 1, `step` is k and `rate` η_c; `inputs` are (b, d), `slopes` L', (b, outputs), h and g
+    (b, N), and `slope` is φ'(h), (b, N). `address` says where fresh noise is found; `forward` and `backward` are
+    the passes of the batch.
+
     Parameters
     ----------
     problem : TrainingProblem
@@ -132,12 +136,12 @@ class Network:
         return BackwardPass(active, weights, g, coordinates[::-1], np.array(variance[::-1]))
 
     def forward_image(self, layer: int, h: Array, address: Address, probe: bool) -> tuple[Array, Coordinates]:
-        """𝒲_ℓ φ(h) and its coordinates, for ℓ = layer + 1."""
+        """𝒲_ℓ φ(h), (b, N), and the coordinates of φ(h), for ℓ = layer + 1; a probe is not remembered."""
         features = self._apply(self.problem.phi.value, h)
         return self.layers[layer].forward(features, address, h, remember=not probe)
 
     def backward_image(self, layer: int, g: Array, slope: Array, address: Address) -> tuple[Array, Coordinates]:
-        """𝒲_ℓᵀ g and its coordinates, for ℓ = layer + 1."""
+        """𝒲_ℓᵀ g, (b, N), and the coordinates of g, for ℓ = layer + 1."""
         # E g² meets fresh noise z̃ through ⟨φ'(h) g, z̃⟩, which matched noise sets to zero
         return self.layers[layer].backward(g, address, slope * g)
 
@@ -153,9 +157,9 @@ class Network:
             operator.update(-rate * self.root_tau * backward.weights[:, None] * d, c[active])
 
     def probe(self, inputs: Array, positions: Sequence[int]) -> NDArray[np.float64]:
-        """Return the outputs of inputs that are not trained on.
+        """Return the outputs of inputs that are not trained on, (inputs, outputs).
 
-        Each input keeps the noise at its own position throughout a run, so that its output changes with
+        Each input keeps the noise at its own one of `positions` throughout a run, so that its output changes with
         the network and not with the draw.
         """
         outputs = [np.empty((0, self.problem.outputs))]

@@ -44,7 +44,7 @@ class TrainingProblem:
     batch_seed : int
         Seed of "random"; it belongs to the problem, so that every solver sees the same batches.
     test_inputs, test_targets : arrays, optional
-        Samples that are evaluated and not trained on.
+        Samples that are evaluated and not trained on, any number, shaped like `inputs` and `targets`.
 
     Raises
     ------

@@ -89,6 +89,8 @@ def recording(problem: TrainingProblem, record_every: int | None, recorded_sampl
 class Options(TypedDict, total=False):
     """Options that every training solver takes.
 
+    Parameters
+    ----------
     backward_weights : str
         "tied" uses W_ℓᵀ as backpropagation does; "independent" uses a copy, as Definition 1 of paper F.
     seed : int

@@ -35,10 +35,10 @@ _RECORDED = (
 
 @dataclass(repr=False, eq=False)
 class Solution(solvers.solution.Solution):
-    """Solution of a training problem.
+    """Solution of a training problem; fields that were not produced raise AttributeError.
 
-    Fields (read as attributes; those that were not produced raise AttributeError):
-
+    Attributes
+    ----------
     steps : (records,) int
         Recorded steps, from 0 to K.
     outputs : (records, samples[, outputs])
@@ -132,8 +132,11 @@ class Solution(solvers.solution.Solution):
 class LimitEstimate(solvers.solution.Solution):
     """Outputs of the limit N → ∞, L → ∞ with 95 % confidence intervals, as `estimate_limit` returns them.
 
-    Fields (read as attributes):
+    Those of test data are `test_outputs`, `test_outputs_half_width`, and so on. `settings` has the sizes and
+    seeds of the round that is reported and, as ``rounds``, the sizes, half width and seconds of every round.
 
+    Attributes
+    ----------
     steps : (records,) int
         Recorded steps, from 0 to K.
     recorded_samples : (samples,) int
@@ -147,9 +150,6 @@ class LimitEstimate(solvers.solution.Solution):
         What the intervals allow for the error of finite depth and of finitely many particles.
     loss, accuracy : (records,) float64
         Of these outputs.
-
-    Those of test data are `test_outputs`, `test_outputs_half_width`, and so on. `settings` has the sizes and
-    seeds of the round that is reported and, as ``rounds``, the sizes, half width and seconds of every round.
     """
 
     schema: ClassVar[str] = "flds.LimitEstimate/1"
@@ -179,7 +179,17 @@ class LimitEstimate(solvers.solution.Solution):
 
 
 def load(path: str | os.PathLike[str]) -> solvers.solution.Solution:
-    """Return the solution in a file that `save` wrote: a `flds.Solution`, or that of another solver.
+    """Return the solution in a file that `save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    Solution
+        A `flds.Solution`, or that of another solver, with all arrays in memory.
 
     Raises
     ------

@@ -139,8 +139,18 @@ def estimate_cost(
 ) -> CostEstimate:
     """Return operator, rank, memory and time that `solve_flds` would need, without running it.
 
-    Takes the arguments of `solve_flds` and raises the same errors; use ``sampling="law"`` for
-    `simulate_resnet`. The time is for this machine, whose speed is measured first.
+    Parameters are those of `solve_flds`; use ``sampling="law"`` for `simulate_resnet`. The time is for this machine,
+    whose speed is measured first.
+
+    Returns
+    -------
+    CostEstimate
+        Ranks, bytes and seconds, and which operator the run would take.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As for `solve_flds`.
     """
     return resolve(problem, particles, depth, sampling, options)[1]
 

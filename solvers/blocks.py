@@ -107,11 +107,11 @@ class Blocks:
         self._run(work, self.shares if slices is None else slices)
 
     def fill(self, out: Array, noise: Noise, address: Address, layer: int = 0) -> None:
-        """Fill `out`, (positions, N), with the noise of an address."""
+        """Fill `out`, (positions, N), with the noise of an address at a layer."""
         self._run(lambda share: noise.fill(out, share, address, layer), self.shares, 8 * out.size)
 
     def inner(self, left: Array | Sequence[Array], right: Array) -> Matrix:
-        """Return ⟨left_i, right_j⟩; `left` may be several arrays, whose rows are stacked."""
+        """Return ⟨left_i, right_j⟩, (rows, rows) float64; `left` may be several arrays, whose rows are stacked."""
         parts = [left] if isinstance(left, np.ndarray) else list(left)
         rows = sum(map(len, parts))
         sums = np.zeros((len(self.groups), rows, len(right)))
@@ -128,12 +128,15 @@ class Blocks:
         return self.total(sums) / self.particles
 
     def gram(self, vectors: Array) -> Matrix:
-        """Return ⟨v_i, v_j⟩ computed in float64, because pivots may lie below float32 rounding."""
+        """Return ⟨v_i, v_j⟩ of the rows of `vectors`, (rows, rows) float64.
+
+        All of it is computed in float64, because pivots may lie below float32 rounding.
+        """
         exact = vectors.astype(np.float64, copy=False)
         return self.inner(exact, exact)
 
     def mean_squares(self, vectors: Array) -> Matrix:
-        """Return ⟨v_i, v_i⟩, (rows,)."""
+        """Return ⟨v_i, v_i⟩ of the rows of `vectors`, (rows,) float64."""
         sums = np.zeros((len(self.groups), len(vectors), 1))
         self.on_groups(
             lambda groups: products.squares(vectors, groups.start, groups.stop, self.group_size, sums), vectors.size
@@ -141,7 +144,10 @@ class Blocks:
         return self.total(sums)[:, 0] / self.particles
 
     def combine(self, out: Array, terms: Sequence[tuple[Array, Array]], add: bool = False) -> None:
-        """Set out = Σ coefficients @ vectors over the terms, or add it to `out` with `add=True`."""
+        """Set `out`, (rows, N), to Σ coefficients @ vectors over the terms, or add it to `out` with `add=True`.
+
+        A term is a pair of arrays, (rows, k) and (k, N).
+        """
         terms = [(np.ascontiguousarray(c, out.dtype), v) for c, v in terms if c.size]
         if not terms or not out.size:
             if not add:
@@ -156,14 +162,17 @@ class Blocks:
         self.on_groups(work, self.particles * sum(c.size for c, _ in terms))
 
     def total(self, sums: Sequence[NDArray[np.floating]] | Matrix) -> Matrix:
-        """Return the sum of one array for each group, added in their order."""
+        """Return the sum of `sums`, one array for each group, in the shape of one, in float64 and in their order."""
         total = sums[0].astype(np.float64)
         for part in sums[1:]:
             total += part
         return total
 
     def on_groups(self, work: Callable[[slice], None], size: float = np.inf) -> None:
-        """Call `work` on consecutive groups, some stretches of them for each thread."""
+        """Call `work` on consecutive groups, some stretches of them for each thread.
+
+        Where `size`, the number of multiply–adds, is small, this thread does it all.
+        """
         stretches = 1 if self._workers is None or size < _SMALL_WORK else _STRETCHES * self.threads
         self._run(work, partition(len(self.groups), -(-len(self.groups) // stretches)), size)
 

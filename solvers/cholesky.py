@@ -44,6 +44,11 @@ def rank_revealing_cholesky(
         Coordinates of the b vectors on the m directions that were kept.
     kept : (m,) int
         The rows that started a direction, in ascending order; factor[kept] is lower triangular.
+
+    References
+    ----------
+    N. J. Higham, "Analysis of the Cholesky decomposition of a semi-definite matrix", in Reliable Numerical Computation,
+    Oxford 1990.
     """
     size = len(gram)
     factor = np.zeros((size, size))
@@ -68,6 +73,13 @@ class IncrementalCholesky:
 
     Vectors that depend on the earlier ones, up to `tolerance` relative to their norm, are refused. The
     inverse of the factor is held, which makes solving a product; the tolerance bounds its condition.
+
+    Parameters
+    ----------
+    tolerance : float
+        Smallest residual of a vector that is kept, relative to its norm.
+    blocks : Blocks
+        Whose threads share the products.
     """
 
     def __init__(self, tolerance: float, blocks: Blocks) -> None:
@@ -85,7 +97,7 @@ class IncrementalCholesky:
         self.rank, self._inverse = len(inverse), inverse
 
     def append(self, cross: Matrix, gram: Matrix) -> NDArray[np.intp]:
-        """Take in m new vectors and return the indices of those that were kept.
+        """Take in m new vectors.
 
         Parameters
         ----------
@@ -93,6 +105,11 @@ class IncrementalCholesky:
             Inner products of the members with the new vectors.
         gram : (m, m) float64
             Inner products of the new vectors.
+
+        Returns
+        -------
+        kept : (k,) int
+            Indices of those that were kept, in ascending order.
         """
         rows = self._lower(cross).T
         smallest = self.tolerance**2 * np.diagonal(gram)
@@ -113,7 +130,7 @@ class IncrementalCholesky:
         self.rank = rank
 
     def solve(self, right: Matrix) -> Matrix:
-        """Solve (F Fᵀ) a = right; `right` is (rank, m)."""
+        """Return a of (F Fᵀ) a = right; both are (rank, m) float64."""
         return self._upper(self._lower(right))
 
     def _lower(self, right: Matrix) -> Matrix:

@@ -73,7 +73,10 @@ class ConvergenceStudy:
     def plot(
         self, ax: Axes | None = None, label: str = "measured", color: str = "#0072b2"
     ) -> tuple[Axes, ErrorbarContainer]:
-        """Draw errors with 95 % bars and the fitted line on logarithmic axes; return the axes and the bars."""
+        """Draw errors with 95 % bars and the fitted line on logarithmic axes; return the axes and the bars.
+
+        Without `ax` there is a new figure. `label` and `color` are those of the bars.
+        """
         if ax is None:
             import matplotlib.pyplot as plt
 
@@ -119,17 +122,23 @@ def strong_order(
     replicates : int
         Independent runs, at least 3, for standard errors and the confidence interval.
     seed : int
+        The seeds of the runs follow from it.
     **options
         `scheme`, `particles`, `field`, `threads` of `solve`.
 
     Returns
     -------
     ConvergenceStudy
+        Errors by level, (levels,) each, and the order fitted to them.
 
     Raises
     ------
     ValueError, TypeError
         If an argument is not valid, or a run diverges.
+
+    References
+    ----------
+    P. E. Kloeden, E. Platen, "Numerical Solution of Stochastic Differential Equations", 1992, chapters 9 and 10.
     """
 
     found = _refine(equation, x0, t0, t1, steps, exact, replicates, seed, options, _mean_square)
@@ -162,11 +171,17 @@ def weak_order(
     Returns
     -------
     ConvergenceStudy
+        Errors by level, (levels,) each, and the order fitted to them.
 
     Raises
     ------
     ValueError, TypeError
         As for `strong_order`, or if f does not return one number for each particle.
+
+    References
+    ----------
+    D. Talay, L. Tubaro, "Expansion of the global error for numerical schemes solving stochastic differential
+    equations", Stoch. Anal. Appl. 8 (1990).
     """
 
     def difference(x: Array, y: Array) -> float:
@@ -207,6 +222,7 @@ def particle_order(
     replicates : int
         Independent runs, at least 3.
     seed : int
+        The seeds of the runs follow from it.
     **options
         `scheme`, `field`, `noise_steps`, `threads` of `solve`; a field of each particle's own has twice as many
         particles as the largest number here.
@@ -214,6 +230,7 @@ def particle_order(
     Returns
     -------
     ConvergenceStudy
+        Errors by level, (levels,) each, and the order fitted to them.
 
     Raises
     ------

@@ -127,7 +127,7 @@ class McKeanVlasov:
         return (self.covariance or self.moments) if self.noise == "mean_field" else None
 
     def takes_field(self, name: str) -> bool:
-        """Whether a coefficient has the external field among its arguments."""
+        """Whether the coefficient called `name` has the external field among its arguments."""
         return _arity(getattr(self, name)) > len(_ARGUMENTS[name])
 
     def _check_function(self, name: str) -> None:
@@ -156,6 +156,7 @@ class McKeanVlasov:
         Parameters
         ----------
         t : float
+            Time.
         x : (D, N) float64
             The particles.
         scalar : bool
@@ -166,6 +167,11 @@ class McKeanVlasov:
             "none", "number" or "vector".
         per_particle : bool
             Whether each particle has its own field.
+
+        Returns
+        -------
+        Form
+            Sizes of positions, means and noise.
 
         Raises
         ------

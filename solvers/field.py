@@ -17,7 +17,7 @@ class ExternalField:
 
     Parameters
     ----------
-    values : array of float
+    values : float or ([T,] [N,] [F]) array
         The axes are time (with `times`), particle (with ``per_particle=True``), and, if the field has F
         components instead of being a number, (F,). An array of float64 is not copied, so leave it as it is.
     times : (T,) array, optional
@@ -61,7 +61,7 @@ class ExternalField:
         object.__setattr__(self, "values", values)
 
     def check(self, t0: float, t1: float, particles: int) -> None:
-        """Raise ValueError unless the field covers an interval of time and so many particles."""
+        """Raise ValueError unless the field covers the time from t0 to t1 and so many particles."""
         if self.per_particle and self.values.shape[self.times is not None] != particles:
             count = self.values.shape[self.times is not None]
             raise ValueError(f"field has values for {count} particles, but there are {particles}")

@@ -17,13 +17,23 @@ _ROUND = 6755399441055744.0
 
 @kernel
 def tanh(x):
-    """Hyperbolic tangent of a float64, for use inside functions compiled with Numba.
+    """Hyperbolic tangent, for use inside functions compiled with Numba.
 
     Free of branches and of calls, so loops around it vectorise: about ten times as fast as math.tanh there.
     The relative error stays below 4e-16, two to three units in the last place; NaN stays NaN.
 
     With e = exp(2|x|) − 1, tanh |x| = e / (e + 2), and e = 2^k (exp(r) − 1) + 2^k − 1 where 2|x| = k ln 2 + r;
     exp(r) − 1 is the Taylor polynomial of degree 14, |r| ≤ ½ ln 2.
+
+    Parameters
+    ----------
+    x : float64
+        One number; not an array.
+
+    Returns
+    -------
+    float64
+        tanh x.
     """
     y = abs(x)
     y = 40.0 if y > 20.0 else 2.0 * y

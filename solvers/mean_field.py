@@ -107,6 +107,11 @@ def solve(
     RuntimeWarning
         If the solve ended early; the solution keeps all that was saved, and `final_time` says when.
 
+    References
+    ----------
+    P. E. Kloeden, E. Platen, "Numerical Solution of Stochastic Differential Equations", 1992, for the schemes.
+    A.-S. Sznitman, "Topics in propagation of chaos", 1991, for the limit N → ∞.
+
     Examples
     --------
     A mean-field Ornstein–Uhlenbeck process, dX = −(X − ½ E X) dt + dW:

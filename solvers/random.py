@@ -5,11 +5,6 @@ before it. An address without its particle, and the number of the block of `NOIS
 the start and the increment of a SplitMix64 sequence, whose words are functions of their index alone; so loops over
 particles vectorise, and a run with n particles sees the first n values of a run with more. Two words give two
 normals by the transform of Box and Muller, free of branches.
-
-References
-----------
-G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-G. E. P. Box, M. E. Muller, "A note on the generation of random normal deviates", Ann. Math. Stat. 29 (1958).
 """
 
 from __future__ import annotations
@@ -38,7 +33,21 @@ _ROOT_HALF = np.float64(math.sqrt(0.5)).view(np.int64)
 
 
 class Stream(IntEnum):
-    """What a noise vector is for; streams are independent of each other."""
+    """What a noise vector is for; streams are independent of each other.
+
+    Attributes
+    ----------
+    INPUT, READOUT
+        The first and the last weights, or the initial values of a forward and a backward equation.
+    FORWARD, BACKWARD
+        Fresh noise of the images 𝒲φ and 𝒲ᵀg, or the paths of a forward and a backward equation.
+    PROBE
+        Fresh noise of vectors that are not remembered.
+    WEIGHTS, BACKWARD_WEIGHTS
+        Entries of weight matrices that are held.
+    PATH, COMMON
+        Brownian motions of each particle, and those that all share.
+    """
 
     INPUT = 0
     READOUT = 1
@@ -156,7 +165,17 @@ def fill_normals(out, start, stop, offset, seed, stream, step, positions, layer,
 
 @dataclass(frozen=True)
 class Address:
-    """Where the noise of a batch of vectors is found: a stream, a training step, one position a vector."""
+    """Where the noise of a batch of vectors is found.
+
+    Parameters
+    ----------
+    stream : Stream
+        What it is for.
+    step : int
+        Training step, at least 0.
+    positions : tuple of int
+        One number of at least 0 for each vector.
+    """
 
     stream: Stream
     step: int = 0
@@ -177,15 +196,21 @@ class Noise:
         Any integer from 0 to 2**63 - 1.
     refinement : int
         Steps of the finest grid in one layer; a layer's noise is their sum over sqrt(refinement).
+
+    References
+    ----------
+    G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    G. E. P. Box, M. E. Muller, "A note on the generation of random normal deviates", Ann. Math. Stat. 29 (1958).
     """
 
     seed: int
     refinement: int = 1
 
     def fill(self, out: NDArray[np.floating], block: slice, address: Address, layer: int = 0, offset: int = 0) -> None:
-        """Fill out[i, block] with the noise of position i.
+        """Fill out[i, block] with the noise of position i of an `address`, at a `layer`.
 
-        `out` is (positions, N), C-contiguous, or holds only the particles from `offset` on.
+        `out` is (positions, N), C-contiguous, or holds only the particles from `offset` on. `block` starts at a
+        multiple of 2,048.
         """
         fill_normals(
             out, block.start, block.stop, offset, self.seed, int(address.stream), address.step,

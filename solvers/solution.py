@@ -35,6 +35,8 @@ class Solution:
 
     Attributes
     ----------
+    fields : dict of Field
+        Arrays by name, each with the names of its axes, a long name and units; they are read as attributes.
     status : str
         "completed", or why the solve ended early: "diverged", "rank_budget", "interrupted". Everything
         computed up to that point is kept.
@@ -44,10 +46,14 @@ class Solution:
         Seed of the noise.
     settings : dict
         Solver settings, JSON-serialisable.
-    data : xarray.Dataset
-        All fields with named dimensions, long names and units.
+    notes : list of str
+        What a user should know of how the solve went.
+    versions : dict
+        Versions of Python and of the libraries that decide the numbers.
+    extra : dict
+        What else the solver says of its problem, JSON-serialisable.
     groups : dict
-        Further arrays by name, each dictionary saved as a group of the file.
+        Further fields by name, each dictionary saved as a group of the file.
 
     Raises
     ------
@@ -83,6 +89,7 @@ class Solution:
 
     @property
     def data(self) -> xarray.Dataset:
+        """All fields with named dimensions, long names and units, and the rest as attributes."""
         attributes = {"schema": self.schema, "status": self.status, "seed": self.seed}
         records = {"settings": self.settings, "timings": self.timings, "notes": self.notes}
         records |= {"versions": self.versions, "extra": self.extra}
@@ -90,7 +97,7 @@ class Solution:
         return _dataset(self.fields).assign_attrs(attributes)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the solution as NetCDF4 and return the path.
+        """Write the solution as NetCDF4 to `path` and return it.
 
         The file is written beside its destination and renamed, so a file of that name is either the old
         one or complete.
@@ -169,7 +176,17 @@ class Solution:
 
 
 def load(path: str | os.PathLike[str]) -> Solution:
-    """Return the solution that `Solution.save` wrote, as the class that wrote it.
+    """Return the solution that `Solution.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    Solution
+        Of the class that wrote it, with all arrays in memory.
 
     Raises
     ------

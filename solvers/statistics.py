@@ -29,9 +29,10 @@ class Statistic:
     function : callable
         (t, x) → array of fixed shape.
     long_name : str
+        What the saved field is said to be.
     axes : tuple of str
         Names of the leading axes of the value; a last axis of length D is called "component".
-    labels : array, optional
+    labels : (length of the first axis,) array, optional
         Values along the first axis, saved as the field named after it.
 
     Raises
@@ -51,12 +52,22 @@ class Statistic:
 
 
 def quantiles(levels: Sequence[float] = _LEVELS) -> Statistic:
-    """Return what saves the quantiles of every component, (levels,) or (levels, D).
+    """Return what saves the quantiles of every component.
+
+    Parameters
+    ----------
+    levels : sequence of float
+        Probabilities from 0 to 1.
+
+    Returns
+    -------
+    Statistic
+        Its value is (levels,) or (levels, D).
 
     Raises
     ------
-    ValueError
-        If a level is not between 0 and 1.
+    ValueError, TypeError
+        If a level is not a number from 0 to 1.
     """
     wanted = np.atleast_1d(np.asarray(checks.finite("levels", levels), np.float64))
     if wanted.ndim > 1 or wanted.min() < 0 or wanted.max() > 1:
@@ -65,12 +76,22 @@ def quantiles(levels: Sequence[float] = _LEVELS) -> Statistic:
 
 
 def particles(indices: int | Sequence[int] | None = None) -> Statistic:
-    """Return what saves the positions of the particles `indices`, or of the first so many, or of all.
+    """Return what saves the positions of particles.
+
+    Parameters
+    ----------
+    indices : int or sequence of int, optional
+        These particles, or the first so many; all of them by default.
+
+    Returns
+    -------
+    Statistic
+        Its value is (particles,) or (particles, D).
 
     Raises
     ------
     ValueError, TypeError
-        If an index is not an integer of at least 0.
+        If an index is not an integer of at least 0, or the number of particles not at least 1.
     """
     if indices is None:
         return Statistic(lambda t, x: x.copy(), "particles", ("particle",))

@@ -47,19 +47,25 @@ class WeightOperator(ABC):
     ) -> tuple[Array, Coordinates]:
         """Return the images 𝒲φ, (b, N), and the coordinates of the features φ, (b, rank).
 
-        `states`, (any number, N), are vectors of this depth that matched noise must not correlate with.
-        With `remember=False` the operator is left as it was.
+        Fresh noise is that of `address`. `states`, (any number, N), are vectors of this depth that matched noise must
+        not correlate with. With `remember=False` the operator is left as it was.
         """
 
     @abstractmethod
     def backward(
         self, gradients: Array, address: Address, states: Array, remember: bool = True
     ) -> tuple[Array, Coordinates]:
-        """Return the images 𝒲ᵀg (or 𝒲̃ᵀg), (b, N), and the coordinates of the gradients g."""
+        """Return the images 𝒲ᵀg (or 𝒲̃ᵀg), (b, N), and the coordinates of the gradients g, (b, rank).
+
+        `address`, `states` and `remember` are as for `forward`.
+        """
 
     @abstractmethod
     def update(self, gradients: Coordinates, features: Coordinates) -> None:
-        """Add Σ_s g_s φ_sᵀ / N to 𝒲 (and to 𝒲̃), given coordinates that carry the rates."""
+        """Add Σ_s g_s φ_sᵀ / N to 𝒲 (and to 𝒲̃).
+
+        `gradients` and `features` are coordinates, (b, rank) each, of which one carries the rates.
+        """
 
     @abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:
@@ -149,7 +155,9 @@ class LazyOperator(WeightOperator):
     blocks : Blocks
         The partition of the particles.
     noise : Noise
-        Source of fresh vectors, read at layer `layer`.
+        Source of fresh vectors.
+    layer : int
+        Where it is read.
     tied : bool
         Whether the backward images use 𝒲ᵀ or an independent copy 𝒲̃ᵀ.
     tolerance : float
@@ -165,6 +173,12 @@ class LazyOperator(WeightOperator):
     ------
     RankBudgetExceeded
         From `forward` and `backward`, when a basis would outgrow its budget.
+
+    References
+    ----------
+    Paper F, eq. (9), whose covariance rates are ⟨φ,φ⟩ and ⟨g,g⟩, and Definition 1. E. Bolthausen, "An iterative
+    construction of solutions of the TAP equations for the Sherrington–Kirkpatrick model", Comm. Math. Phys. 325 (2014),
+    for the law of a Gaussian matrix given some of its products.
     """
 
     def __init__(
@@ -304,6 +318,8 @@ def _inverse(lower: Array) -> Coordinates:
 class DenseOperator(WeightOperator):
     """𝒲 held as a matrix: O(N²) memory, cheaper than the bases once their ranks approach N.
 
+    Parameters are those of `LazyOperator`, without tolerance, budget and sampling; the noise is read once, for the
+    entries, and `dtype` is theirs.
     In the basis √N e_i the coordinates of φ are φ/√N, so the update reads as for the lazy operator.
     """
 

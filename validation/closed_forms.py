@@ -25,14 +25,36 @@ _SPARSE = slice(_EVERY // 2, None, _EVERY)
 
 
 def gaussian_square(function: object, variance: float) -> float:
-    """Return E f(√variance Z)² for standard normal Z."""
+    """Return E f(√variance Z)² for standard normal Z, where `function` is f of float64 arrays of any shape."""
     return float(np.sum(_WEIGHTS * function(np.sqrt(variance) * _NODES) ** 2))  # type: ignore[operator]
 
 
 def feature_variance(activation: str | Activation, initial: float, horizon: float, depth: int) -> Array:
-    """Return q_ℓ = E h_ℓ² of the untrained network at depth L and infinite width, (depth + 1,).
+    """Return q_ℓ = E h_ℓ² of the untrained network at depth L and infinite width.
 
-    The Euler recursion q_{ℓ+1} = q_ℓ + τ E φ(√q_ℓ Z)² of Proposition 2 of paper F.
+    The Euler recursion q_{ℓ+1} = q_ℓ + τ E φ(√q_ℓ Z)².
+
+    Parameters
+    ----------
+    activation : str or Activation
+        φ.
+    initial, horizon : float
+        q_0 = |x|²/d, and T.
+    depth : int
+        L.
+
+    Returns
+    -------
+    (depth + 1,) float64
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no such activation.
+
+    References
+    ----------
+    Paper F, Proposition 2.
     """
     phi, tau = get_activation(activation), horizon / depth
     q = [float(initial)]
@@ -45,6 +67,7 @@ def feature_error(activation: str | Activation, initial: float, horizon: float, 
     """Return E|h^L_T − h^L*_T|² of two untrained networks of infinite width on the same Brownian path.
 
     h^L is h_0 plus the integral of a step function σ^L, which does not depend on chance, so this is ∫ (σ^L − σ^L*)² dt.
+    Parameters and errors are those of `feature_variance`; L* is `deeper`, a multiple of L.
     """
     fine = horizon / deeper
     rates = []
@@ -55,7 +78,10 @@ def feature_error(activation: str | Activation, initial: float, horizon: float, 
 
 
 def gradient_variance(activation: str | Activation, initial: float, horizon: float, depth: int) -> Array:
-    """Return p_ℓ = E g_ℓ² likewise, (depth + 1,): p_{ℓ-1} = p_ℓ (1 + τ E φ'(√q_{ℓ-1} Z)²), p_L = 1 (Proposition 3)."""
+    """Return p_ℓ = E g_ℓ² likewise, (depth + 1,): p_{ℓ-1} = p_ℓ (1 + τ E φ'(√q_{ℓ-1} Z)²), p_L = 1.
+
+    Parameters and errors are those of `feature_variance`; the recursion is that of Proposition 3 of paper F.
+    """
     phi, tau = get_activation(activation), horizon / depth
     p = [1.0]
     for q in feature_variance(activation, initial, horizon, depth)[-2::-1]:
@@ -69,6 +95,7 @@ def tangent_kernel(
     """Return K in f^(1) − f^(0) = −η_c L' K + o(η_c), one sample, at depth L and infinite width.
 
     Tied: q_L + q_0 p_0 + τ Σ_ℓ E[φ(h_{ℓ-1})²] p_ℓ, the shares of v, U and the W_ℓ. Independent: 2 q_L.
+    Parameters and errors are those of `feature_variance`; `backward_weights` is "tied" or "independent".
     """
     checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     q = feature_variance(activation, initial, horizon, depth)
@@ -104,7 +131,8 @@ def feature_kernels(activation: str | Activation, inputs: Array, horizon: float,
 
     For several inputs, (m, d), at depth L and infinite width, by quadrature in two variables: the increments are
     jointly Gaussian over inputs with covariance rate E[φ(h_a) φ(h_b)] (Proposition 2 of paper F). Errors are at
-    rounding level for smooth φ, below 1e-5 with a kink and 1e-3 with a jump, where a ≠ b.
+    rounding level for smooth φ, below 1e-5 with a kink and 1e-3 with a jump, where a ≠ b. Other parameters
+    and errors are those of `feature_variance`.
     """
     phi, tau = get_activation(activation), horizon / depth
     h = [inputs @ inputs.T / inputs.shape[1]]
@@ -116,7 +144,10 @@ def feature_kernels(activation: str | Activation, inputs: Array, horizon: float,
 
 
 def gradient_kernels(activation: str | Activation, inputs: Array, horizon: float, depth: int) -> Array:
-    """Return E[g_ℓ,a g_ℓ,b] of the untrained network likewise, (depth + 1, m, m) (Proposition 3 of paper F)."""
+    """Return E[g_ℓ,a g_ℓ,b] of the untrained network likewise, (depth + 1, m, m) (Proposition 3 of paper F).
+
+    Parameters and errors are those of `feature_kernels`.
+    """
     phi, tau = get_activation(activation), horizon / depth
     h, _ = feature_kernels(activation, inputs, horizon, depth)
     g = [np.ones((len(inputs), len(inputs)))]
@@ -131,6 +162,7 @@ def tangent_kernels(
     """Return K in f^(1)_a − f^(0)_a = −(η_c / m) Σ_b K_ab L'_b + o(η_c), full batch of m inputs, (m, m).
 
     Tied: E[h_L h_L] + (x_a·x_b/d) E[g_0 g_0] + τ Σ_ℓ E[φ(h_{ℓ-1}) φ(h_{ℓ-1})] E[g_ℓ g_ℓ]. Independent: 2 E[h_L h_L].
+    Parameters and errors are those of `feature_kernels`; `backward_weights` is "tied" or "independent".
     """
     checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     h, rates = feature_kernels(activation, inputs, horizon, depth)
@@ -144,7 +176,7 @@ def post_activation(activation: str | Activation, initial: float, horizon: float
     """Return E h_ℓ and E h_ℓ² of the untrained post-activation network at infinite width, (depth + 1,) each.
 
     h_0 = φ(u_0), h_ℓ = h_{ℓ-1} + √τ φ(u_ℓ) with u_ℓ ~ N(0, E h_{ℓ-1}²) independent of h_{ℓ-1}, since every W_ℓ is
-    fresh (the network of Proposition 1 of paper F).
+    fresh (the network of Proposition 1 of paper F). Parameters and errors are those of `feature_variance`.
     """
     phi, root = get_activation(activation), np.sqrt(horizon / depth)
 
@@ -163,7 +195,26 @@ def post_activation(activation: str | Activation, initial: float, horizon: float
 
 def identity_first_output(rate: float, target: float, horizon: float, depth: int, backward_weights: str,
                           initial: float = 1.0) -> float:  # fmt: skip
-    """Return f^(1) for φ = identity, one sample with |x|²/d = `initial`, exact in η_c."""
+    """Return f^(1) for φ = identity, one sample with |x|²/d = `initial`, exact in η_c at depth L and infinite width.
+
+    Parameters
+    ----------
+    rate, target, horizon, initial : float
+        η_c, y, T and |x|²/d.
+    depth : int
+        L.
+    backward_weights : str
+        "tied": η_c y q_0 [2 (1 + τ)^L + T (1 + τ)^{L-1}]. "independent": 2 η_c y q_0 (1 + τ)^L.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the backward weights are neither.
+    """
     checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     growth = 1 + horizon / depth
     kernel = 2 * growth**depth
@@ -176,16 +227,20 @@ def printed_first_output(rate: float, target: float, horizon: float, depth: int,
     """Return f^(1) for φ = identity by Proposition 4 of paper F as printed, one sample with |x|²/d = `initial`.
 
     The drift of layer ℓ is a (1 + τ) τ q_{ℓ-1} g_ℓ with a = η_c y, since E[φ'φ'] = 1; with E[v g_ℓ] = 1 and
-    q_ℓ = q_0 (1 + τ)^ℓ this gives a q_0 [(2 + τ)(1 + τ)^L − τ].
+    q_ℓ = q_0 (1 + τ)^ℓ this gives a q_0 [(2 + τ)(1 + τ)^L − τ]. Parameters are those of `identity_first_output`.
     """
     tau = horizon / depth
     return rate * target * initial * ((2 + tau) * (1 + tau) ** depth - tau)
 
 
 def kuramoto_order_parameter(coupling: float) -> float:
-    """Return r of infinitely many Kuramoto oscillators with frequencies N(0, 1), above threshold.
+    """Return r of infinitely many Kuramoto oscillators with frequencies N(0, 1).
 
-    The root of 1 = K ∫ cos² φ g(K r sin φ) dφ over (−π/2, π/2), by bisection; 0 below K = √(8/π).
+    The root of 1 = K ∫ cos² φ g(K r sin φ) dφ over (−π/2, π/2), by bisection; 0 below K = √(8/π). K is `coupling`.
+
+    References
+    ----------
+    S. H. Strogatz, "From Kuramoto to Crawford", Physica D 143 (2000).
     """
     phi = np.linspace(-np.pi / 2, np.pi / 2, 4001)
     low, high = 0.0, 1.0
@@ -224,6 +279,15 @@ class IdentityDynamics:
         L.
     backward_weights : str
         "tied" or "independent".
+
+    Raises
+    ------
+    ValueError
+        If the problem has another activation or loss, or the backward weights are neither.
+
+    References
+    ----------
+    Paper F, eqs. (1) and (4).
     """
 
     def __init__(self, problem: TrainingProblem, depth: int, backward_weights: str = "tied") -> None:

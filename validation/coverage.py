@@ -54,10 +54,26 @@ class Coverage:
 
 
 def exact_limit(problem: flds.TrainingProblem, backward_weights: str = "tied") -> tuple[Array, Array]:
-    """Return f^(k) of the limit N → ∞, L → ∞ for φ = identity, and its error, (steps + 1, samples) each.
+    """Return f^(k) of the limit N → ∞, L → ∞ for φ = identity, and its error.
 
     The exact dynamics at five depths are extrapolated in powers of 1/L, as Romberg does; the error is how much the
     last level changed.
+
+    Parameters
+    ----------
+    problem : TrainingProblem
+        Full batch, one output, the activation "identity" and the loss "squared".
+    backward_weights : str
+        "tied" or "independent".
+
+    Returns
+    -------
+    limit, error : (steps + 1, samples) float64
+
+    Raises
+    ------
+    ValueError
+        If the problem has another activation or loss, or the backward weights are neither.
     """
     level = [IdentityDynamics(problem, depth, backward_weights).outputs()[:, :, 0] for depth in _DEPTHS]
     for order in range(1, len(_DEPTHS)):
@@ -83,6 +99,11 @@ def coverage(
         The seeds of the runs are independent and follow from it.
     **options
         `target_error`, `budget_seconds` and the rest of `flds.estimate_limit`.
+
+    Returns
+    -------
+    Coverage
+        Which intervals contained the answer.
 
     Raises
     ------

@@ -53,7 +53,7 @@ class _IndependentLinear(torch.autograd.Function):
 class ResNet(torch.nn.Module):
     """A depth-scaled ResNet of paper F, all entries of U, W_ℓ and v drawn from N(0, 1).
 
-    With ``residual="pre"``, F-(1): h_0 = U x/√d, h_ℓ = h_{ℓ-1} + √(T/(Ln)) W_ℓ φ(h_{ℓ-1}). With "post", the network
+    With ``residual="pre"`` h_0 = U x/√d, h_ℓ = h_{ℓ-1} + √(T/(Ln)) W_ℓ φ(h_{ℓ-1}). With "post", the network
     of Proposition 1: h_0 = φ(U x/√d), h_ℓ = h_{ℓ-1} + √(T/L) φ(W_ℓ h_{ℓ-1}/√n), the weights scaled here instead of
     where they are drawn, so that one learning rate serves both. f = vᵀ h_L / n.
 
@@ -73,6 +73,10 @@ class ResNet(torch.nn.Module):
         Source of the initial weights.
     dtype : torch.dtype
         Of weights and states.
+
+    References
+    ----------
+    Paper F, eq. (1), and Proposition 1 for "post".
     """
 
     def __init__(self, inputs: int, outputs: int, width: int, depth: int, activation: str, horizon: float,
@@ -93,7 +97,7 @@ class ResNet(torch.nn.Module):
         self.root_tau, self.root_width = math.sqrt(horizon / depth), math.sqrt(width)
 
     def states(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Return h_0 … h_L, (samples, n) each."""
+        """Return h_0 … h_L, (samples, n) each, for inputs x, (samples, d)."""
         h = x @ self.input_weights.T / math.sqrt(x.shape[1])
         states = [self.phi(h) if self.post else h]
         for layer in range(len(self.weights)):
@@ -103,10 +107,11 @@ class ResNet(torch.nn.Module):
         return states
 
     def read(self, h: torch.Tensor) -> torch.Tensor:
-        """Return f = vᵀ h / n, (samples, outputs)."""
+        """Return f = vᵀ h / n, (samples, outputs), of states h_L, (samples, n)."""
         return h @ self.readout.T / self.readout.shape[1]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return f, (samples, outputs), for inputs x, (samples, d)."""
         return self.read(self.states(x)[-1])
 
     def _image(self, layer: int, features: torch.Tensor) -> torch.Tensor:
@@ -141,7 +146,7 @@ def train(
     backward_weights : str
         "tied" for ordinary backpropagation, "independent" for copies W̃_ℓ that receive the same updates.
     residual : str
-        "pre" for F-(1), "post" for the network of Proposition 1 of paper F.
+        "pre" or "post", as for `ResNet`.
     seed : int
         Seed of the initial weights, which are the same on every device.
     record_every : int
@@ -161,6 +166,10 @@ def train(
     ------
     ValueError, TypeError
         If the activation is not built in, the device does not exist, or another argument is not valid.
+
+    References
+    ----------
+    Paper F, eq. (1), and Proposition 1 for "post".
     """
     checks.choice("activation", problem.phi.name, tuple(ACTIVATIONS))
     checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)

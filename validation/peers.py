@@ -31,6 +31,13 @@ class ReplayedBrownian(torchsde.BaseBrownian):  # type: ignore[misc]
 
     torchsde knows only increasing times, so where t1 < t0 its clock is t0 + t1 − t and the intervals come in
     reverse.
+
+    Parameters
+    ----------
+    brownian : BrownianMotion
+        The grid and the increments.
+    particles : int
+        N.
     """
 
     def __init__(self, brownian: BrownianMotion, particles: int) -> None:
@@ -54,18 +61,22 @@ class ReplayedBrownian(torchsde.BaseBrownian):  # type: ignore[misc]
 
     @property
     def shape(self) -> torch.Size:
+        """Shape of one increment, (N, K)."""
         return self.path.shape[1:]
 
     @property
     def dtype(self) -> torch.dtype:
+        """Precision of the increments, float64."""
         return self.path.dtype
 
     @property
     def device(self) -> torch.device:
+        """Where the increments are."""
         return self.path.device
 
     @property
     def levy_area_approximation(self) -> str:
+        """What torchsde gets of the Lévy area, "none"."""
         return "none"
 
 
@@ -101,6 +112,16 @@ def solve_torchsde(
     Returns
     -------
     particles : (N, D) float64
+
+    Raises
+    ------
+    KeyError
+        If there is no such scheme.
+
+    References
+    ----------
+    X. Li, T.-K. L. Wong, R. T. Q. Chen, D. Duvenaud, "Scalable gradients for stochastic differential equations",
+    AISTATS 2020.
     """
     method, calculus = _METHODS[scheme]
     with torch.no_grad():
@@ -114,7 +135,7 @@ def solve_torchsde(
 
 
 def frozen_moments(run: Solution) -> Callable[[Any], torch.Tensor]:
-    """Return t → m_t, (M,), from a run that saved the moments at every step."""
+    """Return t → m_t, (M,), from a `run` of `solvers.solve` that saved the moments at every step."""
     times, moments = run.times, torch.from_numpy(run.moments)
 
     def at(t: Any) -> torch.Tensor:
@@ -130,6 +151,26 @@ def first_pass(
 
     All particles are one batch, so that means can be taken inside the diffusion. Noise and initial values are
     those of `flds.solve_forward` and `flds.solve_backward` with the same numbers.
+
+    Parameters
+    ----------
+    activation : str
+        φ.
+    initial_variance, horizon : float
+        |x|²/d and T.
+    particles, depth : int
+        N and the number of steps.
+    seed : int
+        Seed of the noise.
+
+    Returns
+    -------
+    h, g : (N,) float64
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not valid.
 
     References
     ----------

@@ -47,7 +47,7 @@ class Observation(NamedTuple):
 
 
 class ObservedNetwork(Network):
-    """A network that keeps h, g and f at chosen steps and evenly spaced depths."""
+    """A network that keeps h, g and f at chosen steps and evenly spaced depths; methods are those of `Network`."""
 
     steps: frozenset[int] = frozenset()
     points = 1  # intervals between the depths that are kept
@@ -59,7 +59,7 @@ class ObservedNetwork(Network):
         self.gradients: list[Array] = []
 
     def backward_image(self, layer, g, slope, address):  # type: ignore[no-untyped-def]
-        """𝒲_ℓᵀ g; g_ℓ is kept."""
+        """𝒲_ℓᵀ g, (b, N), and the coordinates of g; g_ℓ is kept."""
         self.gradients.append(g)
         return super().backward_image(layer, g, slope, address)
 
@@ -80,7 +80,11 @@ class ObservedNetwork(Network):
 def observe(
     problem: TrainingProblem, width: int, depth: int, steps: Sequence[int], points: int, seed: int, options: Options
 ) -> dict[int, Observation]:
-    """Train a network of this width and depth, exactly in law, and return what was seen at these steps."""
+    """Train a network of this width and depth, exactly in law, and return what was seen at these steps.
+
+    It is seen at points + 1 depths. `problem`, `options` and `seed` are as for `flds.simulate_resnet`; raises its
+    errors, and ValueError if training ends early.
+    """
     settings = resolve(problem, width, depth, "law", options)[0]
     network = ObservedNetwork(problem, settings, seed)
     network.steps, network.points = frozenset(steps), points
@@ -132,6 +136,8 @@ class PowerLaw:
 class CoupledErrors:
     """Mean-square errors of networks against wider and deeper ones on the same noise.
 
+    In its methods `quantity` is "h", "g" or "f", and `step` is one of `steps`.
+
     Attributes
     ----------
     depths, widths : (L,), (n,) int
@@ -170,7 +176,7 @@ class CoupledErrors:
         return np.asarray((most * errors[:, :, -1] - n * errors[:, :, -2]) / (most - n))
 
     def depth_law(self, quantity: str, step: int, width: int | None = None) -> PowerLaw:
-        """Fit a (1/L − 1/L*)^p to these errors."""
+        """Fit a (1/L − 1/L*)^p to these errors, likewise with or without a width."""
         errors = self.depth_errors(quantity, step, width)
         return fit_power_laws(errors[:, :, None], 1 / self.depths - 1 / self.reference[1], None)
 
@@ -185,7 +191,7 @@ class CoupledErrors:
         return fit_power_laws(errors, 1 / self.depths - 1 / self.reference[1], 1 / self.widths - 1 / self.reference[0])
 
     def table(self, title: str) -> list[str]:
-        """Return total errors, mean ± standard error over replicates, and their joint fits, as lines of Markdown."""
+        """Return total errors, mean ± standard error over replicates, and joint fits, in Markdown with a title."""
         networks = [f"n = {n}, L = {depth}" for depth in self.depths for n in self.widths]
         lines = [f"| {title} | fit, L^-p + n^-q | " + " | ".join(networks) + " |"]
         lines += ["|---" * (2 + len(networks)) + "|"]
@@ -199,7 +205,7 @@ class CoupledErrors:
         return lines
 
     def plot_depth(self, quantity: str, step: int, ax: Axes) -> None:
-        """Draw the error in depth at every width, with the fits."""
+        """Draw the error in depth at every width, with the fits, into `ax`."""
         widths = [*self.widths, self.reference[0]]
         laws = [self.depth_law(quantity, step, int(width)) for width in widths]
         self._plot(
@@ -210,7 +216,7 @@ class CoupledErrors:
         ax.set(xlabel="depth L", ylabel=_LABELS[quantity])
 
     def plot_width(self, quantity: str, step: int, ax: Axes) -> None:
-        """Draw the error in width at every depth, with the fits."""
+        """Draw the error in width at every depth, with the fits, into `ax`."""
         depths = [*self.depths, self.reference[1]]
         laws = [self.width_law(quantity, step, int(depth)) for depth in depths]
         self._plot(
@@ -266,6 +272,7 @@ def coupled_errors(
     replicates : int
         Independent seeds, at least 3.
     seed : int
+        The seeds of the runs follow from it.
 
     Returns
     -------
@@ -277,6 +284,10 @@ def coupled_errors(
         If an argument is not valid or training diverges.
     MemoryError
         If the reference does not fit in memory.
+
+    References
+    ----------
+    Paper F, Propositions 2 and 3.
     """
     checks.positive_integer("replicates", replicates, smallest=3)
     most_width, most_depth = reference

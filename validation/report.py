@@ -116,7 +116,7 @@ def titles() -> dict[str, str]:
 
 
 def summary(claims: Iterable[Claim]) -> str:
-    """Count the verdicts on what this library claims, and on what papers claim."""
+    """Return the numbers of verdicts on the claims of this library, and on those of papers, as a line of text."""
     parts = []
     counts: dict[str, Counter[str]] = {}
     for claim in claims:
@@ -128,7 +128,7 @@ def summary(claims: Iterable[Claim]) -> str:
 
 
 def holds(claims: Iterable[Claim]) -> bool:
-    """Whether no claim of this library was refuted; the claims of papers are results either way."""
+    """Return whether none of the claims of this library was refuted; those of papers are results either way."""
     return not any(claim.verdict == "refuted" and claim.source == LIBRARY for claim in claims)
 
 

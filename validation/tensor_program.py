@@ -39,7 +39,12 @@ class _Past(NamedTuple):
 
 
 class PrintedNetwork(Network):
-    """Independent weights, and in the forward pass the term F-(6) of Proposition 4 as printed."""
+    """Independent weights, and in the forward pass the term F-(6) as printed; methods are those of `Network`.
+
+    References
+    ----------
+    Paper F, Proposition 4, eqs. (5) and (6).
+    """
 
     def initialise(self) -> None:
         """Draw the network; nothing has been trained."""
@@ -48,7 +53,7 @@ class PrintedNetwork(Network):
         self.gradients: list[Array] = [np.empty((0, 0))] * len(self.layers)
 
     def forward_image(self, layer: int, h: Array, address: Address, probe: bool) -> tuple[Array, Coordinates]:
-        """𝒲_ℓ φ(h) and τ^3/2 times the sum of F-(6), which the step multiplies by √τ."""
+        """𝒲_ℓ φ(h) plus τ^3/2 times the sum of F-(6), (b, N), which the step multiplies by √τ; and coordinates."""
         image, coordinates = super().forward_image(layer, h, address, probe)
         features = self._apply(self.problem.phi.value, h)
         slopes = self._apply(self.problem.phi.derivative, h)
@@ -59,7 +64,7 @@ class PrintedNetwork(Network):
         return image, coordinates
 
     def backward_image(self, layer: int, g: Array, slope: Array, address: Address) -> tuple[Array, Coordinates]:
-        """𝒲̃_ℓᵀ g; g is kept for later forward passes."""
+        """𝒲̃_ℓᵀ g, (b, N), and the coordinates of g; g is kept for later forward passes."""
         self.gradients[layer] = g.copy()
         return super().backward_image(layer, g, slope, address)
 

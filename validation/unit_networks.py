@@ -59,7 +59,7 @@ class UnitRuns:
     history: Array
 
     def travel(self, name: str) -> Array:
-        """Return the root mean square displacement of a parameter's entries, (seeds,)."""
+        """Return the root mean square displacement of the entries of the parameter `name`, (seeds,)."""
         moved = [z[name] - z0[name] for z, z0 in zip(self.units, self.initial, strict=True) if name in z]
         return np.asarray(np.sqrt(np.mean([np.mean(d**2, axis=tuple(range(1, d.ndim))) for d in moved], axis=0)))
 
@@ -69,7 +69,7 @@ def train_units(
     record_every: int | None = None, initial: list[Parameters] | None = None,
     track: Callable[[list[Parameters]], Array] | None = None,
 ) -> UnitRuns:  # fmt: skip
-    """Train ResNets h_ℓ = h_{ℓ-1} + α/(LM) Σ_j φ(h_{ℓ-1}, z^{jℓ}) by gradient descent, H-(1), (5), (25), in float64.
+    """Train ResNets h_ℓ = h_{ℓ-1} + α/(LM) Σ_j φ(h_{ℓ-1}, z^{jℓ}) by gradient descent, in float64.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def train_units(
     initial : list of dict, optional
         Initial units for each block, arrays (seeds, L, *shape, M) by name; by default independent draws.
     track : callable, optional
-        Called with the units at the recorded steps; what it returns is kept.
+        Called with the units at the recorded steps; the (seeds, …) array that it returns is kept.
 
     Returns
     -------
@@ -92,8 +92,8 @@ def train_units(
 
     Raises
     ------
-    ValueError
-        If a block has no counterpart here.
+    ValueError, TypeError
+        If a size is not valid, or a block has no counterpart here.
 
     References
     ----------
@@ -136,7 +136,7 @@ def train_units(
 def unit_field(block: Block) -> Callable[[torch.Tensor, Tensors], torch.Tensor]:
     """Return Σ_j φ(h, z_j) in torch: h (runs, samples[, tokens], D), z (runs, *shape, units).
 
-    A block of one's own supplies it as a method `torch_field`.
+    A block of one's own supplies it as a method `torch_field`; raises ValueError where there is none.
     """
     own = getattr(block, "torch_field", None)
     if own is not None:

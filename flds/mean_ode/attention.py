@@ -20,7 +20,7 @@ class _Heads(NamedTuple):
 
 
 class Attention(Block):
-    """φ(h, z)_t = W_Oᵀ Σ_i a_ti W_V h_i with a_ti = softmax_i(W_Q h_t · W_K h_i / √d_k), H-(3); a unit is a head.
+    """φ(h, z)_t = W_Oᵀ Σ_i a_ti W_V h_i with a_ti = softmax_i(W_Q h_t · W_K h_i / √d_k); a unit is a head.
 
     Parameters
     ----------
@@ -28,6 +28,15 @@ class Attention(Block):
         d_k, the rows of the four matrices. W_Q, W_K and W_V are held as (D, d_k, units), W_O as (d_k, D, units).
     causal : bool
         Whether a token sees only itself and those before it, as predicting the next token requires.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `key_dimension` is not a positive integer, or `causal` neither True nor False.
+
+    References
+    ----------
+    Paper H, eq. (3), and § 4.2 for the default deviations.
     """
 
     name = "attention"

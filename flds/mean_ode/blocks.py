@@ -24,8 +24,9 @@ Parameters = dict[str, Array]
 class Block(ABC):
     """A residual unit φ(h, z) and its derivatives; subclass it to define one's own.
 
-    `D1` and `D2` are the derivatives in h and in z. `validation.derivatives.check_block` compares them with differences
-    of values.
+    States h and covectors b are (rows, D) float64 or float32, a row for every sample (and token); parameters z, and
+    their changes, are dictionaries of arrays (*shape, units). D1 and D2 are the derivatives in h and in z;
+    `validation.derivatives.check_block` compares them with differences of values.
 
     Attributes
     ----------
@@ -35,6 +36,10 @@ class Block(ABC):
         Parameters whose common change of sign changes that of φ, for draws in antithetic pairs.
     tokenwise : bool
         Whether rows are independent of each other. If not, states are (samples, tokens, D).
+
+    References
+    ----------
+    Paper H, eqs. (1), (7) and (9), and for the tangent ODE (18), (19) and (21).
     """
 
     name: str = ""
@@ -43,15 +48,15 @@ class Block(ABC):
 
     @abstractmethod
     def shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each parameter of one unit, by name."""
+        """Return the shape of each parameter of one unit, by name, for D = `dimension`."""
 
     @abstractmethod
     def deviations(self, dimension: int) -> dict[str, float]:
-        """Return the default standard deviation of the entries of each parameter."""
+        """Return the default standard deviation of the entries of each parameter, by name, for D = `dimension`."""
 
     @abstractmethod
     def rates(self, dimension: int, deviations: dict[str, float]) -> dict[str, float]:
-        """Return the default learning rate of each parameter."""
+        """Return the default learning rate of each parameter, by name, for D = `dimension` and these `deviations`."""
 
     def settings(self) -> dict[str, Any]:
         """Return the name and what the block was made with, as it is saved with a result."""
@@ -68,17 +73,23 @@ class Block(ABC):
         """Return Σ_j D1φ(h, z_j)ᵀ b, in the shape of h, and D2φ(h, z_j)ᵀ b for every unit, in the shapes of z."""
 
     def descend(self, h: Array, b: Array, z: Parameters, steps: dict[str, float]) -> Array:
-        """Return Σ_j D1φ(h, z_j)ᵀ b as `pull` does, and move z in place by −steps times D2φ(h, z_j)ᵀ b."""
+        """Return Σ_j D1φ(h, z_j)ᵀ b as `pull` does, and move z in place by −`steps`, by name, times D2φ(h, z_j)ᵀ b."""
         back, gradient = self.pull(h, b, z)
         move(z, gradient, steps)
         return back
 
     def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
-        """Return Σ_j D2φ(h, z_j) change_j, in the shape of h; only the tangent ODE needs it."""
+        """Return Σ_j D2φ(h, z_j) change_j, in the shape of h.
+
+        Only the tangent ODE needs it; raises NotImplementedError where a block has none.
+        """
         raise NotImplementedError(f"the block {self.name!r} has no method tangent, which the tangent ODE needs")
 
     def pull_tangent(self, h: Array, b: Array, z: Parameters, change: Parameters) -> tuple[Array, Parameters]:
-        """Return Σ_j D1 ⟨b, D2φ(h, z_j) change_j⟩, in the shape of h, and D2φ(h, z_j)ᵀ b as `pull` does."""
+        """Return Σ_j D1 ⟨b, D2φ(h, z_j) change_j⟩, in the shape of h, and D2φ(h, z_j)ᵀ b as `pull` does.
+
+        Only the tangent ODE needs it; raises NotImplementedError where a block has none.
+        """
         raise NotImplementedError(f"the block {self.name!r} has no method pull_tangent, which the tangent ODE needs")
 
 
@@ -96,12 +107,21 @@ def balanced_rate(dimension: int, deviation: float) -> float:
 
 
 class TwoLayerPerceptron(Block):
-    """φ(h, (u, v)) = v ρ(u·h/D), H-(2) and H-(24).
+    """φ(h, (u, v)) = v ρ(u·h/D), with u and v held as (D, units).
 
     Parameters
     ----------
     activation : str or Activation
         ρ; the tangent ODE needs its second derivative.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no such activation.
+
+    References
+    ----------
+    Paper H, eqs. (2) and (24), and Theorem 3 for the learning rates.
     """
 
     name = "two_layer_perceptron"
@@ -169,12 +189,21 @@ class TwoLayerPerceptron(Block):
 
 
 class GatedLinearUnit(Block):
-    """φ(h, (u, w, v)) = v ρ(w·h/D) (u·h/D).
+    """φ(h, (u, w, v)) = v ρ(w·h/D) (u·h/D), with u, w and v held as (D, units).
 
     Parameters
     ----------
     activation : str or Activation
         ρ of the gate; the tangent ODE needs its second derivative.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no such activation.
+
+    References
+    ----------
+    N. Shazeer, "GLU variants improve transformer", arXiv:2002.05202, 2020; its scaling is that of H-(2).
     """
 
     name = "gated_linear_unit"
@@ -248,6 +277,15 @@ class MatrixAfterActivation(_SingleMatrix):
     ----------
     activation : str or Activation
         ρ.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no such activation.
+
+    References
+    ----------
+    Paper H, § 2.1.
     """
 
     name = "matrix_after_activation"
@@ -271,12 +309,21 @@ class MatrixAfterActivation(_SingleMatrix):
 class MatrixBeforeActivation(_SingleMatrix):
     """φ(h, W) = ρ(W h), with W held as (input, output, units).
 
-    If ρ is not odd, E φ(h, W_0) is not zero and there is no tangent ODE (H § 2.1).
+    If ρ is not odd, E φ(h, W_0) is not zero and there is no tangent ODE.
 
     Parameters
     ----------
     activation : str or Activation
         ρ; the tangent ODE needs its second derivative.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no such activation.
+
+    References
+    ----------
+    Paper H, § 2.1.
     """
 
     name = "matrix_before_activation"

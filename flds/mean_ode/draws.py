@@ -45,6 +45,12 @@ def draw_units(
     ValueError, TypeError
         If an argument is not valid, the number of units is odd where they are drawn in pairs, or a unit has more
         numbers than there are Sobol coordinates.
+
+    References
+    ----------
+    I. M. Sobol', "The distribution of points in a cube and the accurate evaluation of integrals", Zh. Vychisl. Mat.
+    i Mat. Phys. 7 (1967); scrambled as in J. Matoušek, "On the L2-discrepancy for anchored boxes", J. Complexity 14
+    (1998).
     """
     nodes, units = checks.positive_integer("nodes", nodes), checks.positive_integer("units", units)
     seed, sampling = checks.seed_number("seed", seed), checks.choice("sampling", sampling, SAMPLINGS)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def follow_units(
     problem: MeanFieldProblem, solution: MeanFieldSolution, units: list[Parameters], depths: ArrayLike
 ) -> list[Parameters]:
-    """Move units by the gradients of the limit, H-(14) or H-(20), which they do not influence.
+    """Move units by the gradients of the limit, which they do not influence.
 
     Started from the initial units of a finite network at s = (ℓ−1)/L, they are the Z_k^{jℓ}(s) that Theorems 1 and 2
     of paper H compare its units with.
@@ -41,13 +41,17 @@ def follow_units(
 
     Raises
     ------
-    ValueError
-        If the solution lacks features at every step, is of another problem, the units do not fit, or a depth lies
-        outside [0, 1].
+    ValueError, TypeError
+        If the solution lacks features at every step, is of another problem, the units do not fit, or depths are not
+        numbers in [0, 1].
 
     Notes
     -----
     With several replicates, units follow the mean of their states and covectors.
+
+    References
+    ----------
+    Paper H, eqs. (14) and (20), Theorems 1 and 2.
     """
     from scipy.interpolate import CubicSpline
 

@@ -80,7 +80,7 @@ class MeanFieldProblem:
     initial_laws : dict, optional
         Quantile functions by parameter name, of mean 0 and variance 1, from (0, 1) to the line; default Gaussian.
     test_inputs, test_targets : arrays, optional
-        Samples that are evaluated and not trained on.
+        Samples that are evaluated and not trained on, any number, shaped like `inputs` and `targets`.
 
     Raises
     ------
@@ -191,11 +191,11 @@ class MeanFieldProblem:
         return np.asarray(values @ embedding)
 
     def read(self, h: Array) -> Array:
-        """Return the outputs f of states h(1)."""
+        """Return the outputs f, (…, outputs), of states h(1), (…, D)."""
         return h if self.unembedding is None else np.asarray(h @ np.asarray(self.unembedding))
 
     def losses(self, outputs: Array, targets: NDArray[Any]) -> Array:
-        """Return the loss of each sample (and token)."""
+        """Return the loss of each sample (and token), from outputs (…, outputs) and their targets."""
         if self.loss == "squared":
             return np.asarray(((outputs - targets) ** 2).sum(axis=-1) / (2 * self.outputs))
         shifted = outputs - outputs.max(axis=-1, keepdims=True)

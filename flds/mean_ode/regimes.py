@@ -43,6 +43,10 @@ class Regime:
         (η_u, η_v) = (D min(1, D/σ_v²), D) for this σ_v; times LM they are the rates of the raw gradient, H-(25).
     advice : tuple of str
         What the theory says against this configuration, a sentence each.
+
+    References
+    ----------
+    Paper H, Theorem 3, eqs. (25) and (30), Figs. 2, 4 and 5.
     """
 
     name: str

@@ -20,6 +20,8 @@ from solvers.memory import require_memory
 class MeanOptions(TypedDict, total=False):
     """Options of `solve_mean_ode` and `solve_tangent_ode`.
 
+    Parameters
+    ----------
     sampling : str
         "sobol" (default) spreads the initial draws evenly over their law, "iid" draws them independently.
     seed : int

@@ -24,28 +24,28 @@ _NOT_AVERAGED = ("steps", "depth_grid")
 
 @dataclass(repr=False, eq=False)
 class MeanFieldSolution(Solution):
-    """Solution of `solve_mean_ode` or `solve_tangent_ode`.
+    """Solution of `solve_mean_ode` or `solve_tangent_ode`; fields that were not produced raise AttributeError.
 
-    Fields (read as attributes; those that were not produced raise AttributeError):
-
+    Attributes
+    ----------
     steps : (records,) int
         Recorded steps, from 0 to K.
-    depth_grid : (nodes,)
+    depth_grid : (nodes,) float64
         s at the nodes, from 0 to 1.
-    outputs : (records, samples[, tokens], outputs)
+    outputs : (records, samples[, tokens], outputs) float64
         f before update k on the training samples; `test_outputs` likewise.
-    loss, accuracy : (records,)
+    loss, accuracy : (records,) float64
         Mean over samples and tokens; the accuracy for class targets; `test_loss`, `test_accuracy` likewise.
-    travel_<name> : (records, nodes)
+    travel_<name> : (records, nodes) float64
         √E‖Z_k(s) − Z_0‖² over √(numbers of Z), for each parameter; of ζ for the tangent ODE.
-    features, covectors : (records, nodes, samples[, tokens], D)
+    features, covectors : (records, nodes, samples[, tokens], D) float64
         h and b at the nodes, with ``record_features=True``.
-    inputs, targets : arrays
+    inputs, targets : (samples[, tokens], D) and (samples[, tokens][, outputs]) arrays
         Of the problem, embedded; `raw_inputs` before the embedding, where there is one.
-    replicate_outputs : (replicates, records, samples[, tokens], outputs)
+    replicate_outputs : (replicates, records, samples[, tokens], outputs) float64
         Outputs of each replicate, where there are several; other fields are then means, and
         ``<field>_standard_error`` their standard errors.
-    outputs_depth_error : (records, samples[, tokens], outputs)
+    outputs_depth_error : (records, samples[, tokens], outputs) float64
         Estimated error of finite depth, with ``depth_error=True``.
     """
 

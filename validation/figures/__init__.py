@@ -31,7 +31,19 @@ _HOMES = {
 
 @dataclass(frozen=True)
 class Request:
-    """How a figure is wanted: sizes, data, seed, and where to say how far it is."""
+    """How a figure is wanted.
+
+    Attributes
+    ----------
+    full : bool
+        Sizes like the paper's instead of a first look.
+    dataset : callable
+        Returns the data of figures that train on data.
+    seed : int
+        Seed of all noise.
+    say : callable
+        Called with a line now and then.
+    """
 
     full: bool
     dataset: Callable[[], Dataset]
@@ -41,7 +53,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture, the arrays it shows, and the numbers they were computed with."""
+    """A picture and what it shows.
+
+    Attributes
+    ----------
+    figure : matplotlib.figure.Figure
+        The picture.
+    fields : dict of Field
+        The arrays it shows, by name.
+    settings : dict
+        Numbers they were computed with, JSON-serialisable.
+    """
 
     figure: Figure
     fields: dict[str, Field]
@@ -57,22 +79,16 @@ def reproduce(
     name: str, *, full: bool = False, dataset: Callable[[], Dataset], out: Path, seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> list[Path]:  # fmt: skip
-    """Compute a figure, write picture and data into a folder, and return both paths.
+    """Compute a figure, and write picture and data into a folder.
+
+    Other parameters are those of `Request`.
 
     Parameters
     ----------
     name : str
         As listed by `descriptions`.
-    full : bool
-        Sizes like the paper's instead of a first look.
-    dataset : callable
-        Returns the data of figures that train on data.
     out : Path
         A folder; it is created if needed.
-    seed : int
-        Seed of all noise.
-    say : callable
-        Called with a line now and then.
 
     Returns
     -------
