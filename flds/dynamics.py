@@ -170,7 +170,7 @@ class Network:
         return np.concatenate(outputs)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return what training has made of the network, as arrays by name: its own memory, not copies."""
+        """Return U, (d, N), v, (outputs, N), and the state of every layer, by name: own memory, not copies."""
         state: dict[str, NDArray[Any]] = {"input_weights": self.input_weights, "readout": self.readout}
         for layer, operator in enumerate(self.layers):
             state |= {f"layer_{layer}_{name}": array for name, array in operator.state().items()}

@@ -123,7 +123,7 @@ class Solution(solvers.solution.Solution):
 
     def summary(self) -> str:
         """Return what was run and what came out, in a few lines."""
-        from flds.plotting import summary_lines
+        from flds.plotting.overview import summary_lines
 
         return "\n".join(summary_lines(self))
 

@@ -69,7 +69,10 @@ class WeightOperator(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return what has been revealed and learned, as arrays by name: the operator's own memory, not copies."""
+        """Return what has been revealed, (rank, N), and learned, or the matrices, (N, N), by name.
+
+        The arrays are the operator's own memory, not copies.
+        """
 
     @abstractmethod
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:

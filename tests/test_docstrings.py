@@ -26,7 +26,8 @@ ELSEWHERE = re.compile(r"[Pp]arameters\s+(?:and errors )?are\s+those\s+of\s+`(\w
 UNSOURCED = {
     # results, settings, files and data of one's own: nothing that was published is implemented
     "flds.CostEstimate", "flds.Dataset", "flds.LimitEstimate", "flds.MeanFieldSolution", "flds.MeanOptions",
-    "flds.Options", "flds.Solution", "flds.estimate_cost", "flds.load", "flds.load_npz", "flds.rerun", "flds.sweep",
+    "flds.Options", "flds.Solution", "flds.estimate_cost", "flds.load", "flds.load_npz", "flds.rerun", "flds.resume",
+    "flds.sweep",
     "solvers.Solution", "solvers.Statistic", "solvers.load", "solvers.particles", "solvers.quantiles",
     # functions and numbers that a user supplies
     "flds.Activation", "solvers.ExternalField",

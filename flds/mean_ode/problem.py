@@ -171,7 +171,10 @@ class MeanFieldProblem:
         return [block.shapes(self.dimension) for block in self.blocks]
 
     def embed(self, name: str, inputs: Any) -> Array:
-        """Return inputs as states h(0), (samples[, tokens], D); errors call them `name`."""
+        """Return inputs as states h(0), (samples[, tokens], D), called `name` in errors.
+
+        Raises ValueError if they do not have the form of the problem's inputs.
+        """
         values = checks.finite(name, inputs)
         if self.embedding is None:
             if values.ndim not in (2, 3):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import flds
-from flds.plotting import BACKWARD, FORWARD, TEST, TRAINING
+from flds.plotting.curves import BACKWARD, FORWARD, TEST, TRAINING
 from flds.settings import BACKWARD_WEIGHTS as WEIGHTS
 from solvers.random import replicate_seed
 from solvers.solution import Field

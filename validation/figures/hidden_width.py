@@ -12,6 +12,7 @@ from scipy.optimize import lsq_linear
 
 import flds
 from flds.mean_ode.regimes import DEPTH_ERROR, FLUCTUATION, TRAVEL
+from flds.plotting.curves import PALETTE
 from solvers.random import replicate_seed
 from solvers.solution import Field
 from validation.claims import mean_and_error
@@ -37,7 +38,6 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "fluctuations": {"dimensions": (10, 31, 100), "points": 9, "depth": 1000, "seeds": 10, "steps": 10, "long": 50},
     },
 }  # fmt: skip
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def _sizes(request: Request, name: str) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def errors(request: Request) -> Drawing:
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     for side, ax in enumerate(figure.subplots(1, 2, sharey=True)):
         chosen = np.unique(np.linspace(0, len(grid) - 1, 4).round().astype(int))
-        for colour, other in zip(_COLOURS, chosen, strict=False):
+        for colour, other in zip(PALETTE, chosen, strict=False):
             found = squares[:, :, other] if side == 0 else squares[:, other, :]
             mean, error = np.sqrt(found.mean(0)), found.std(0, ddof=1) / np.sqrt(len(found))
             label = f"{'M' if side == 0 else 'L'} = {grid[other]}"
@@ -181,7 +181,7 @@ def weights(request: Request) -> Drawing:
     path = flds.follow_units(problem, limit, start, depths)[0]["u"][..., 0]  # (steps + 1, depths, D)
     figure = Figure(figsize=(9, 3.3), layout="constrained")
     axes = figure.subplots(1, 3)
-    axes[0].plot(limit.steps, limit.loss, color=_COLOURS[0])
+    axes[0].plot(limit.steps, limit.loss, color=PALETTE[0])
     axes[0].set(xlabel="training step k", ylabel="loss", yscale="log", title="Mean ODE")
     import matplotlib as mpl
 
@@ -227,7 +227,7 @@ def phases(request: Request) -> Drawing:
     panels = ((travel["first"], f"travel of u {names['first']}"), (travel["last"], f"travel of u {names['last']}"),
               (change, "change of the output in one step"))  # fmt: skip
     for ax, (values, title) in zip(axes, panels, strict=True):
-        for colour, dimension, curve in zip(_COLOURS, sizes["dimensions"], values, strict=False):
+        for colour, dimension, curve in zip(PALETTE, sizes["dimensions"], values, strict=False):
             ax.plot(alphas, curve, "o-", color=colour, markersize=3.5, label=f"D = {dimension}")
         ax.set(xscale="log", yscale="log", xlabel="$\\sigma_v/\\sqrt{D}$", title=title)
         for first, last, shade, name in ((1e-2, 1 / 3, "#eaf3fb", "semi-complete"), (1 / 3, 3, "#e9f7ef", "complete"),
@@ -337,7 +337,7 @@ def _draw_fluctuations(
     figure = Figure(figsize=(11, 3.5), layout="constrained")
     axes = figure.subplots(1, 3)
     a, b, c = constants
-    for colour, dimension, i in zip(_COLOURS, dimensions, range(len(dimensions)), strict=False):
+    for colour, dimension, i in zip(PALETTE, dimensions, range(len(dimensions)), strict=False):
         root = np.sqrt(dimension)
         for ax, values in zip(axes[:2], (spread[i], travel[i]), strict=True):
             ax.plot(alphas[inside[i]], values[inside[i]], "o", color=colour, markersize=4, label=f"D = {dimension}")

@@ -1,0 +1,22 @@
+"""Pictures of solutions. Functions draw into the axes they are given, or into new ones, and return the artists."""
+
+from __future__ import annotations
+
+from flds.plotting.curves import (
+    plot_accuracy,
+    plot_against_limit,
+    plot_loss,
+    plot_outputs,
+    plot_rank,
+    plot_replicates,
+    plot_travel,
+    plot_variance,
+)
+from flds.plotting.kernels import plot_kernel, plot_kernel_movement, plot_particles, plot_spectrum
+from flds.plotting.overview import mean_field_overview, overview
+
+__all__ = [
+    "mean_field_overview", "overview", "plot_accuracy", "plot_against_limit", "plot_kernel", "plot_kernel_movement",
+    "plot_loss", "plot_outputs", "plot_particles", "plot_rank", "plot_replicates", "plot_spectrum", "plot_travel",
+    "plot_variance",
+]  # fmt: skip
