@@ -277,7 +277,8 @@ def _collect(tasks: list[Task], grid: Mapping[str, Sequence[Any]]) -> xarray.Dat
     found = [load(task.path) if task.path.exists() else None for task in tasks]
     status = [_status(task, solution) for task, solution in zip(tasks, found, strict=True)]
     dims = tuple(grid)
-    variables: dict[str, Any] = {"status": (dims, np.array(status).reshape(shape), {"long_name": "how the run ended"})}
+    described = {"long_name": "how the run ended", "units": "1"}
+    variables: dict[str, Any] = {"status": (dims, np.array(status).reshape(shape), described)}
     done = [solution for solution in found if solution is not None]
     for name in dict.fromkeys(name for solution in done for name in solution.fields):
         stacked = _stack(found, name, shape)
@@ -287,11 +288,11 @@ def _collect(tasks: list[Task], grid: Mapping[str, Sequence[Any]]) -> xarray.Dat
         renamed = [f"{dim}_axis" if dim in dims else dim for dim in item.dims]
         attributes = {"long_name": item.long_name, "units": item.units}
         variables[f"{name}_values" if name in dims else name] = ((*dims, *renamed), stacked, attributes)
-    coordinates = {
-        name: [value if isinstance(value, (int, float, str)) else index for index, value in enumerate(values)]
-        for name, values in grid.items()
-    }
-    return xarray.Dataset(variables, coords=coordinates)
+    coordinates = {}
+    for name, values in grid.items():
+        plain = [value if isinstance(value, (int, float, str)) else index for index, value in enumerate(values)]
+        coordinates[name] = (name, plain, {"long_name": name.replace("_", " "), "units": "1"})
+    return xarray.Dataset(variables, coords=coordinates, attrs={"schema": "flds.sweep/1"})
 
 
 def _status(task: Task, solution: Solution | None) -> str:

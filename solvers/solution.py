@@ -213,7 +213,9 @@ def load(path: str | os.PathLike[str]) -> Solution:
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{str(path)!r} is not a readable results file: {reason}") from None
-    raise ValueError(f"{str(path)!r} is not a results file of flds: it names no known schema")
+    named = dataset.attrs.get("schema")
+    reason = "it names no schema" if named is None else f"its schema {named!r} is not one of this version"
+    raise ValueError(f"{str(path)!r} is not a results file of flds: {reason}")
 
 
 def _dataset(fields: dict[str, Field]) -> xarray.Dataset:

@@ -1,0 +1,76 @@
+"""Files last: each names its schema, says what every array is, and opens with plain xarray."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import xarray
+
+import flds
+import solvers
+from tests.conftest import three_samples
+
+X = np.eye(4)
+
+
+def swept(path):
+    grid = {"learning_rate": [0.1, 0.2], "backward_weights": ["tied", "independent"]}
+    found = flds.sweep(three_samples(steps=1), grid, folder=path.parent / "runs", workers=1, particles=50, depth=1)
+    found.to_netcdf(path, engine="h5netcdf")
+    return path
+
+
+FILES = {
+    "limit": lambda path: flds.solve_flds(
+        three_samples(test_inputs=np.eye(5), test_targets=np.ones(5)), particles=300, depth=3, replicates=2,
+        record_kernels=True, keep_state=True,
+    ).save(path),
+    "network": lambda path: flds.simulate_resnet(
+        flds.TrainingProblem(X, [0, 1, 2, 0], loss="cross_entropy", steps=1), width=20, depth=2, operator="dense",
+        backward_weights="independent", keep_state=True,
+    ).save(path),
+    "untrained": lambda path: flds.solve_backward(particles=50, depth=3).save(path),
+    "estimate": lambda path: flds.estimate_limit(three_samples(steps=1), target_error=0.5, particles=300).save(path),
+    "mean ODE": lambda path: flds.solve_mean_ode(
+        flds.MeanFieldProblem(X, X, steps=2, test_inputs=X, test_targets=X), units=16, depth=2, replicates=2,
+        depth_error=True, record_features=True, keep_state=True,
+    ).save(path),
+    "transformer": lambda path: flds.solve_mean_ode(
+        flds.MeanFieldProblem(np.array([[0, 1], [1, 2]]), np.array([[1, 2], [2, 0]]), loss="cross_entropy", steps=1,
+                              block="transformer", embedding=np.eye(3), unembedding=np.eye(3), learning_rates=0.1),
+        units=16, depth=2,
+    ).save(path),
+    "equation": lambda path: solvers.solve(
+        solvers.equations.ornstein_uhlenbeck(), np.ones((10, 1)), 0.0, 1.0, steps=4
+    ).save(path),
+    "sweep": swept,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_every_variable_of_a_file_is_described(kind, tmp_path):
+    path = FILES[kind](tmp_path / "run.nc")
+    with h5py.File(path) as file:
+        groups = [None, *(name for name, item in file.items() if isinstance(item, h5py.Group))]
+    assert (len(groups) > 1) == (kind in ("limit", "network", "mean ODE"))
+    for group in groups:
+        with xarray.open_dataset(path, group=group) as dataset:
+            assert group or dataset.attrs["schema"].endswith("/1")
+            assert dataset.variables
+            for name, variable in dataset.variables.items():
+                assert variable.attrs["long_name"].strip(), name
+                assert variable.attrs["units"], name
+    if kind != "sweep":
+        stored = flds.load(path)
+        assert type(stored).schema == stored.data.attrs["schema"]
+        with xarray.open_dataset(path) as dataset:
+            xarray.testing.assert_identical(dataset.load(), stored.data)
+
+
+def test_a_later_schema_is_refused(tmp_path):
+    path = FILES["untrained"](tmp_path / "run.nc")
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema"] = "solvers.Solution/99"
+    with pytest.raises(ValueError, match=r"its schema 'solvers.Solution/99' is not one of this version"):
+        flds.load(path)
