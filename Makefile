@@ -1,7 +1,7 @@
 # make demo      install into .venv and train the infinite-width limit on handwritten digits
 # make test      install what the tests need and run them
 # make lint      ruff and mypy
-# make docs      build the documentation, notebooks included, into docs/_build
+# make docs      build the documentation, notebooks included, into docs/_build/html
 # make evidence  the long comparisons with exact answers and dense networks; rewrites validation/reports (an hour)
 # make benchmark speed against what one would use otherwise
 
@@ -26,7 +26,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 evidence: $(VENV)/.installed-dev
 	$(BIN)/flds validate --full --out validation/reports

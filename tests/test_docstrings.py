@@ -18,6 +18,8 @@ import typing
 import numpy as np
 import pytest
 
+from flds import plotting
+
 PACKAGES = ("flds", "solvers", "validation")
 ARRAYS = re.compile(r"Array|ndarray|Matrix|Coordinates|Parameters\b|Tensor")
 SHAPE = re.compile(r"\(.*,.*\)|shape")
@@ -148,6 +150,13 @@ def test_docstrings_are_complete(package):
         for complaint in complaints(label, item, docs(item), "formal" if named else "free")
     ]  # fmt: skip
     assert not found, "\n".join(["", *dict.fromkeys(found)])
+
+
+def test_docstrings_of_pictures_are_complete():
+    shared = plotting.__doc__  # explains what all of them take and return
+    items = [getattr(plotting, name) for name in plotting.__all__]
+    found = [one for item in items for one in complaints(item.__name__, item, [*docs(item), shared], "method")]
+    assert not found, "\n".join(["", *found])
 
 
 def unsaid(values: np.ndarray, size: int) -> np.ndarray:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import shlex
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import flds
-import solvers
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -62,17 +59,3 @@ def test_options_it_shows_are_options():
         for argument in arguments:
             if argument.startswith("--"):
                 assert argument in text
-
-
-FUNCTIONS = [
-    (package, name) for package in (flds, solvers) for name in package.__all__
-    if inspect.isfunction(getattr(package, name))
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("package", "name"), FUNCTIONS, ids=lambda value: getattr(value, "__name__", value))
-def test_public_functions_say_what_they_take_return_and_raise(package, name):
-    text = getattr(package, name).__doc__
-    assert re.search(r"\bReturns?\b", text)
-    if name not in ("load_digits", "rank_revealing_cholesky"):  # these refuse nothing
-        assert "Raises" in text or "raises" in text

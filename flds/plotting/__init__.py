@@ -1,4 +1,8 @@
-"""Pictures of solutions. Functions draw into the axes they are given, or into new ones, and return the artists."""
+"""Pictures of a `solution`, fresh or from a file.
+
+Functions draw into the matplotlib axes `ax`, or into new ones, and return the artists in a list. Bands are ± 2 standard
+errors, where there are replicates. Colours are told apart with any colour vision.
+"""
 
 from __future__ import annotations
 
