@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -40,8 +42,11 @@ def tiny(monkeypatch):
 
 
 def reproduce(name, out):
-    lines: list[str] = []
-    paths = figures.reproduce(name, dataset=flds.load_digits, out=out, seed=3, say=lines.append)
+    """Run the command that the README gives for a figure; return its numbers and the lines before the files."""
+    done = RUNNER.invoke(app, ["reproduce", name, "--seed", "3", "--out", str(out)])
+    assert done.exit_code == 0, done.exception
+    *lines, picture, numbers = done.stdout.splitlines()
+    paths = [Path(picture), Path(numbers)]
     assert [path.name for path in paths] == [f"{name.replace('/', '-')}{end}" for end in (".png", ".nc")]
     assert paths[0].read_bytes()[:4] == b"\x89PNG"
     return flds.load(paths[1]), lines
