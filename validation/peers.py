@@ -15,6 +15,7 @@ import torchsde
 from numpy.typing import NDArray
 
 from flds.activations import get_activation
+from solvers import checks
 from solvers.brownian import BrownianMotion
 from solvers.random import Address, Noise, Stream
 from solvers.solution import Solution
@@ -115,7 +116,7 @@ def solve_torchsde(
 
     Raises
     ------
-    KeyError
+    ValueError
         If there is no such scheme.
 
     References
@@ -123,7 +124,7 @@ def solve_torchsde(
     X. Li, T.-K. L. Wong, R. T. Q. Chen, D. Duvenaud, "Scalable gradients for stochastic differential equations",
     AISTATS 2020.
     """
-    method, calculus = _METHODS[scheme]
+    method, calculus = _METHODS[checks.choice("scheme", scheme, tuple(_METHODS))]
     with torch.no_grad():
         path = torchsde.sdeint(
             _Equation(drift, diffusion, noise, calculus), torch.from_numpy(x0),

@@ -93,13 +93,16 @@ def train_units(
     Raises
     ------
     ValueError, TypeError
-        If a size is not valid, or a block has no counterpart here.
+        If an argument is not valid, or a block has no counterpart here.
 
     References
     ----------
     Paper H, eqs. (1), (5), (8), (25).
     """
     width, depth = checks.positive_integer("hidden_width", hidden_width), checks.positive_integer("depth", depth)
+    seeds, seed = checks.positive_integer("seeds", seeds), checks.seed_number("seed", seed)
+    if record_every is not None:
+        checks.positive_integer("record_every", record_every)
     fields = [unit_field(block) for block in problem.blocks]
     if initial is None:
         drawn = [draw_units(problem, depth, width, replicate_seed(seed, index), "iid") for index in range(seeds)]

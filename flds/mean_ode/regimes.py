@@ -110,7 +110,7 @@ def residual_regime(
     spread_u = root if sigma_u is None else checks.positive_number("sigma_u", sigma_u, zero=True)
     spread_v = root if sigma_v is None else checks.positive_number("sigma_v", sigma_v, zero=True)
     alpha = spread_v / root
-    if learning_rates is not None and len(np.atleast_1d(learning_rates)) != 2:
+    if learning_rates is not None and np.shape(learning_rates) != (2,):
         raise ValueError(f"learning_rates must be a pair (η_u, η_v), got {learning_rates!r}")
     if spread_v >= math.sqrt(effective):
         name = "beyond the ODE"
