@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flds.runs import assignment, load_data, run, show_warnings, spread, training_problem
+from flds.runs import assignments, load_data, run, show_warnings, spread, training_problem
 
 if TYPE_CHECKING:
     from flds.solution import Solution
@@ -61,7 +61,7 @@ def solve(
     train_samples: Annotated[int | None, typer.Option(help="Use only the first so many training samples.")] = None,
     test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
     particles: Annotated[int | None, typer.Option(help="Number of particles N; by default as many as fit in about a minute and 3.5 GB.")] = None,
-    width: Annotated[int | None, typer.Option(help="Train a finite network of this width, exactly in law, instead of the limit.")] = None,
+    width: Annotated[int | None, typer.Option(help="Train a finite network of this width, in law, instead of the limit.")] = None,
     depth: Annotated[int, typer.Option(help="Number of layers L, or of depth steps of the limit.")] = 8,
     backward_weights: Annotated[str, typer.Option(help="tied: ordinary backpropagation; independent: Definition 1 of the FLDS paper.")] = "tied",
     sampling: Annotated[str | None, typer.Option(help="How noise is drawn for the limit: matched (default, smaller error), law (as a network would) or matched_all (a test).")] = None,
@@ -78,7 +78,7 @@ def solve(
     replicates: Annotated[int, typer.Option(help="Independent repetitions, for standard errors.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     source: Annotated[Path | None, typer.Option("--from", help="Run again what is in this results file, with the same data, settings and seed.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
 ) -> None:  # fmt: skip
     """Train on data and write a results file and a picture.
 
@@ -86,7 +86,7 @@ def solve(
     """
     if source is not None:
         _check_alone(context, {"source", "out", "quiet", "threads"})
-        _check_out(out)
+        _check_out(out, source)
         from flds.reruns import rerun
 
         _finish(_from_file(source, threads, quiet, rerun), out, quiet)
@@ -119,12 +119,12 @@ def resume(
     learning_rate: Annotated[float | None, typer.Option(help="Their learning rate; default the last one.")] = None,
     out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
 ) -> None:  # fmt: skip
     """Go on training for more steps from a results file, and write all of it to a new one."""
     from flds.reruns import resume as go_on
 
-    _check_out(out)
+    _check_out(out, file)
     _finish(_from_file(file, threads, quiet, go_on, steps=steps, learning_rate=learning_rate), out, quiet)
 
 
@@ -177,10 +177,14 @@ def info(
     from flds.reruns import can_rerun
     from flds.solution import load
 
-    solution = load(file)
+    if csv is not None and csv.exists() and (csv.suffix != ".csv" or not csv.is_file()):
+        raise ValueError(f"--csv: {str(csv)!r} exists and is not a table; choose another name")
+    solution = load(file, groups=False)
     print(solution.summary())
     if can_rerun(solution):
-        print(f"rerun      flds solve --from {file}")
+        print(f"rerun      flds solve --from {file} --out again.nc")
+    if solution.groups:
+        print(f"train on   flds resume {file} --steps K --out longer.nc")
     print("fields")
     for name, item in solution.fields.items():
         sizes = " × ".join(f"{dim} {size}" for dim, size in zip(item.dims, item.values.shape, strict=True))
@@ -227,7 +231,7 @@ def reproduce(
     out: Annotated[Path, typer.Option(help="Folder for the picture (.png) and its data (.nc).")] = Path("figures"),
     seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
     list_figures: Annotated[bool, typer.Option("--list", help="List the figures and end.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
 ) -> None:  # fmt: skip
     """Reproduce a figure of the papers: a picture, and a file with the numbers in it."""
     from validation import figures
@@ -254,7 +258,7 @@ def sweep(
     test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs' files, and of sweep.nc with all results.")] = Path("sweep"),
     workers: Annotated[int | None, typer.Option(help="Number of processes; default one for each CPU.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
 ) -> None:  # fmt: skip
     """Train at every point of a grid; called again, do only what is missing.
 
@@ -263,8 +267,7 @@ def sweep(
     from flds.sweeps import sweep as run_sweep
 
     _check_folder(out)
-    settings = {name: values[0] for name, values in (assignment(text) for text in fixed or ())}
-    values = dict(assignment(text) for text in grid)
+    values, settings = assignments(grid, fixed or [])
     fields: dict[str, Any] = {"activation": "tanh", "horizon": 1.0, "learning_rate": 1.0, "steps": 25, "loss": None, "batch_size": None,
               "batch_order": "random", "batch_seed": 0}  # fmt: skip
     fields |= {name: settings.pop(name) for name in fields if name in settings}
@@ -342,8 +345,8 @@ def _check_folder(out: Path) -> None:
         raise PermissionError(f"--out: {str(place)!r} cannot be written to; choose another folder")
 
 
-def _check_out(out: Path) -> None:
-    """Refuse a results file that could not be written, or that would replace something else."""
+def _check_out(out: Path, source: Path | None = None) -> None:
+    """Refuse a results file that could not be written, or that would replace something else or its own source."""
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out: the folder {str(out.parent)!r} does not exist; create it first")
     if not os.access(out.parent, os.W_OK):
@@ -353,8 +356,15 @@ def _check_out(out: Path) -> None:
         raise ValueError(f"--out must name a results file such as run.nc, got {str(out)!r}")
     if picture.exists() and not picture.is_file():
         raise ValueError(f"--out: the picture {str(picture)!r} cannot be written there; choose another name")
-    if out.exists() and not (out.is_file() and out.read_bytes()[:4] == b"\x89HDF"):
+    if out.exists() and not _is_results(out):
         raise ValueError(f"--out: {str(out)!r} exists and is not a results file; choose another name")
+    if source is not None and out.exists() and source.exists() and out.samefile(source):
+        raise ValueError(f"--out: {str(out)!r} is the file to start from; choose another name")
+
+
+def _is_results(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"\x89HDF"
 
 
 def main() -> None:

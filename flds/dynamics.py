@@ -72,6 +72,9 @@ class Network:
 
     def initialise(self) -> None:
         """Draw U, v and what is to be known of every W_ℓ in advance."""
+        self._prepare(draw=True)
+
+    def _prepare(self, draw: bool) -> None:
         problem, settings = self.problem, self.settings
         inputs, outputs = problem.x.shape[1], problem.outputs
         constants = np.empty((outputs + inputs, settings.particles), settings.numpy_dtype)
@@ -81,16 +84,16 @@ class Network:
             self.blocks.fill(part, draws, Address(stream, positions=tuple(range(len(part)))))
         if settings.sampling != "law":
             orthonormalise(self.blocks, constants)
-        self.layers = list(self._layers(constants))
+        self.layers = list(self._layers(constants, draw))
 
-    def _layers(self, constants: Array) -> Iterator[WeightOperator]:
+    def _layers(self, constants: Array, draw: bool) -> Iterator[WeightOperator]:
         settings = self.settings
         tied = settings.backward_weights == "tied"
         drawn = constants.copy() if settings.sampling != "law" else constants
         shared = MatchedAllSampling(self.blocks, drawn) if settings.sampling == "matched_all" else Sampling()
         for layer in range(settings.depth):
             if settings.operator == "dense":
-                yield DenseOperator(self.blocks, self.noise, layer, tied=tied, dtype=settings.numpy_dtype)
+                yield DenseOperator(self.blocks, self.noise, layer, tied=tied, dtype=settings.numpy_dtype, draw=draw)
                 continue
             matched = settings.sampling == "matched"
             yield LazyOperator(
@@ -178,7 +181,7 @@ class Network:
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take over the state of a network of the same problem, settings and seed; the arrays are left as they are."""
-        self.initialise()
+        self._prepare(draw=False)
         self.input_weights[...], self.readout[...] = state["input_weights"], state["readout"]
         layers: list[dict[str, NDArray[Any]]] = [{} for _ in self.layers]
         for name, array in state.items():

@@ -50,10 +50,9 @@ class Recorder:
         self.truncation = np.zeros((settings.depth, 2))
         self.state: dict[str, Field] = {}  # of the trained network, where it is kept
 
-    def record(self, step: int, forward: ForwardPass, backward: BackwardPass) -> None:
-        """Record step `step` before its update."""
+    def record(self, step: int, loss: float, forward: ForwardPass, backward: BackwardPass) -> None:
+        """Record step `step` before its update; `loss` is that of its batch."""
         problem = self.problem
-        batch = problem.batches[step]
         if step in self.due:
             recorded = list(self.settings.recorded_samples)
             # The noise of a test sample has the position of a training sample that does not exist.
@@ -75,7 +74,7 @@ class Recorder:
                     gradients=self._with_gaps(backward) if kernels else [],
                 )
             )
-        self.batch_loss.append(float(problem.loss_function.value(forward.outputs, problem.y[batch]).mean()))
+        self.batch_loss.append(float(loss))
         self.completed_steps = step
 
     def finish(self) -> None:
@@ -101,8 +100,11 @@ class Recorder:
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take over records."""
         self.batch_loss = arrays["batch_loss"].tolist()
+        self.completed_steps = len(self.batch_loss) - 1
         kernels, layers = self.settings.record_kernels, range(self.settings.depth)
         for index, step in enumerate(arrays["recorded_step"].tolist()):
+            if step == self.completed_steps and step not in self.due:
+                continue  # recorded only because training stopped there
             one = {name: arrays[f"recorded_{name}"][index] for name in _ARRAYS}
             for side in ("features", "gradients"):
                 one[side] = [arrays[f"layer_{layer}_recorded_{side}"][index] for layer in layers] if kernels else []

@@ -132,6 +132,8 @@ def _family(solution: solvers.solution.Solution) -> ModuleType:
     from flds import stored
     from flds.mean_ode import stored as mean_stored
 
+    if not isinstance(solution, solvers.solution.Solution):
+        raise TypeError(f"solution must be a Solution, got {type(solution).__name__}")
     solver = solution.settings.get("solver", type(solution).__name__)
     for family in (stored, mean_stored):
         if solver in family.SOLVERS:
@@ -152,4 +154,5 @@ def _problem(family: ModuleType, solution: solvers.solution.Solution, given: Any
 
 def _require_state(solution: solvers.solution.Solution) -> None:
     if not solution.groups:
-        raise ValueError("the solution has no state of the trained network: solve with keep_state=True, to the end")
+        ended = "" if solution.status == "completed" else f", and to the end (status {solution.status!r})"
+        raise ValueError(f"the solution has no state of the trained network: solve with keep_state=True{ended}")

@@ -114,21 +114,35 @@ def affordable_particles(problem: TrainingProblem, depth: int, sampling: str, op
     return affordable["lazy"] if affordable["lazy"] > PARTICLE_CHOICES[0] else max(affordable.values())
 
 
-def assignment(text: str) -> tuple[str, list[Any]]:
-    """Return name and values of NAME=A,B,…; values are numbers where they read as such.
+def assignments(grid: list[str], fixed: list[str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Return the values of NAME=A,B,… and of NAME=VALUE texts: numbers or truth values where they read as such.
 
     Raises
     ------
     ValueError
-        If there is no name or no value.
+        If there is no name or no value, a name comes twice, or there are several values where one is meant.
     """
+    varied, constant = [_assignment(text) for text in grid], [_assignment(text) for text in fixed]
+    names = [name for name, _ in varied + constant]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is given twice; list all its values in one --grid {name}=A,B")
+    for name, values in constant:
+        if len(values) > 1:
+            raise ValueError(f"--set takes one value, got {len(values)} for {name}; use --grid for several")
+    return dict(varied), {name: values[0] for name, values in constant}
+
+
+def _assignment(text: str) -> tuple[str, list[Any]]:
     name, equals, values = text.partition("=")
     if not (name and equals and values):
         raise ValueError(f"--grid and --set need NAME=VALUE, got {text!r}")
-    return name.strip().replace("-", "_"), [_number(part.strip()) for part in values.split(",")]
+    return name.strip().replace("-", "_"), [_value(part.strip()) for part in values.split(",")]
 
 
-def _number(text: str) -> Any:
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for kind in (int, float):
         try:
             return kind(text)

@@ -109,8 +109,8 @@ class Solution(solvers.solution.Solution):
 
         Notes
         -----
-        Lazily sampled weights draw the images of what is new in these inputs, the same ones for the same place among
-        `inputs`. At another place an output differs by order 1/√N, as with another seed.
+        Lazily sampled weights draw the images of what is new in these inputs, always the same ones for the same
+        `inputs`. In another place or company an output differs by up to order 1/√N, as with another seed.
         """
         from flds.reruns import predict
 
@@ -178,13 +178,15 @@ class LimitEstimate(solvers.solution.Solution):
         return "\n".join(lines + [f"note       {note}" for note in self.notes])
 
 
-def load(path: str | os.PathLike[str]) -> solvers.solution.Solution:
+def load(path: str | os.PathLike[str], groups: bool = True) -> solvers.solution.Solution:
     """Return the solution in a file that `save` wrote.
 
     Parameters
     ----------
     path : path
         The file.
+    groups : bool
+        Whether to read the states of trained networks as well, which may be large.
 
     Returns
     -------
@@ -200,7 +202,7 @@ def load(path: str | os.PathLike[str]) -> solvers.solution.Solution:
     """
     import flds.mean_ode.solution  # noqa: F401  its files are to be known
 
-    return solvers.solution.load(path)
+    return solvers.solution.load(path, groups)
 
 
 def assemble(
@@ -223,8 +225,13 @@ def assemble(
     return Solution(
         fields=fields | arrays, status=status, timings=timings, seed=settings.seed, settings=saved, notes=notes,
         versions=library_versions(), extra={"problem": description},
-        groups={f"state_{index}": recorder.state for index, recorder in enumerate(recorders) if recorder.state},
+        groups=completed_states(status, [recorder.state for recorder in recorders]),
     )  # fmt: skip
+
+
+def completed_states(status: str, states: list[dict[str, Field]]) -> dict[str, dict[str, Field]]:
+    """Return the states of all replicates as groups; a run that ended early has none to go on from."""
+    return {f"state_{index}": one for index, one in enumerate(states) if one and status == "completed"}
 
 
 def output_fields(
@@ -296,8 +303,21 @@ def _replicate_fields(
     return fields
 
 
+def difference(then: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Return the first entry in which two descriptions of a problem differ, or None.
+
+    Functions are compared by the numbers that they give, the entry "check", up to the rounding of another machine.
+    """
+    for name in {**then, **now}:
+        if name != "check" and then.get(name) != now.get(name):
+            return name
+    old, new = then.get("check", []), now.get("check", [])
+    same = len(old) == len(new) and np.allclose(old, new, rtol=1e-9, atol=1e-12)
+    return None if same else "activation, block or initial law"
+
+
 def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field]]:
-    """Return the problem as JSON and, where they are not too large, its arrays."""
+    """Return the problem as JSON, with what its functions give at some points, and arrays that are not too large."""
     description: dict[str, Any] = {}
     arrays: dict[str, NDArray[Any]] = {}
     for item in dataclass_fields(problem):
@@ -306,6 +326,8 @@ def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field]
         value = getattr(problem, item.name)  # arrays are the problem's own copies
         if item.name == "activation":
             description["activation"] = problem.phi.name
+            points = np.linspace(-3.0, 3.0, 7)
+            description["check"] = [*problem.phi.value(points).tolist(), *problem.phi.derivative(points).tolist()]
         elif value is None or isinstance(value, (str, int, float)):
             description[item.name] = value
         else:

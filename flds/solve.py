@@ -202,12 +202,13 @@ def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> 
             for step, batch in enumerate(problem.batches[first:], first):
                 inputs, targets = problem.x[batch], problem.y[batch]
                 forward = network.forward(inputs, Address(Stream.FORWARD, step, tuple(range(len(batch)))))
-                if not np.all(np.isfinite(forward.outputs)):
+                loss = problem.loss_function.value(forward.outputs, targets).mean()
+                if not (np.all(np.isfinite(forward.outputs)) and np.isfinite(loss)):
                     recorder.status = "diverged"
                     break
                 slopes = problem.loss_function.derivative(forward.outputs, targets)
                 backward = network.backward(forward, slopes, step)
-                recorder.record(step, forward, backward)
+                recorder.record(step, loss, forward, backward)
                 if step < problem.steps:
                     network.update(inputs, slopes, forward, backward, problem.rates[step])
                 elif network.settings.keep_state:

@@ -12,8 +12,9 @@ from flds import state
 from flds.activations import ACTIVATIONS
 from flds.problem import TrainingProblem
 from flds.settings import Options, stored_settings
-from flds.solution import Solution, describe
+from flds.solution import Solution, describe, difference
 from solvers import checks
+from solvers.blocks import available_threads
 from solvers.random import replicate_seed
 
 SOLVERS = ("solve_flds", "simulate_resnet")
@@ -31,8 +32,9 @@ def problem_of(solution: Solution) -> TrainingProblem:
         If its activation is not built in, or its data were too large to be kept.
     """
     described = solution.extra["problem"]
+    own = f"the activation {described['activation']!r} is not built in: give the problem= itself"
     if described["activation"] not in ACTIVATIONS:
-        raise ValueError(f"the activation {described['activation']!r} is not built in: give the problem= itself")
+        raise ValueError(own)
     given: dict[str, Any] = {}
     for item in fields(TrainingProblem):
         if not item.init or item.name not in described:
@@ -47,15 +49,17 @@ def problem_of(solution: Solution) -> TrainingProblem:
                 )
             value = np.asarray(solution.fields[name].values, value["dtype"])
         given[item.name] = value
-    return TrainingProblem(**given)
+    problem = TrainingProblem(**given)
+    if differs(solution, problem):  # an activation of one's own that has the name of another
+        raise ValueError(own)
+    return problem
 
 
 def differs(solution: Solution, problem: Any) -> str | None:
     """Return the first thing in which a problem differs from that of the solution, or None."""
     if not isinstance(problem, TrainingProblem):
         return "type"
-    then, now = solution.extra["problem"], describe(problem)[0]
-    return next((name for name in {**then, **now} if then.get(name) != now.get(name)), None)
+    return difference(solution.extra["problem"], describe(problem)[0])
 
 
 def again(solution: Solution, problem: TrainingProblem, progress: bool, changes: dict[str, Any]) -> Solution:
@@ -93,7 +97,7 @@ def outputs(solution: Solution, problem: TrainingProblem, inputs: ArrayLike) -> 
     x, columns = checks.matrix("inputs", inputs), problem.x.shape[1]
     if x.shape[1] != columns:
         raise ValueError(f"inputs must have as many columns as the training inputs ({columns}), got {x.shape[1]}")
-    settings = stored_settings(solution.settings)
+    settings = replace(stored_settings(solution.settings), threads=available_threads())
     parts = np.array([
         state.predict(problem, settings, replicate_seed(solution.seed, index), one, x)
         for index, one in enumerate(solution.states)
@@ -115,6 +119,8 @@ def _longer_rates(problem: TrainingProblem, steps: int, given: float | ArrayLike
         if not problem.steps:
             raise ValueError("learning_rate must be given, since the solution has none to go on with")
         given = problem.rates[-1]
+    if isinstance(given, bool):
+        raise TypeError(f"learning_rate must be a number or one per further step, got {given!r}")
     rates = np.asarray(checks.finite("learning_rate", given), np.float64)
     if rates.ndim > 1 or (rates.ndim == 1 and len(rates) != steps):
         raise ValueError(f"learning_rate must be a number or one per further step ({steps}), got shape {rates.shape}")

@@ -13,9 +13,10 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,8 @@ def sweep(
 ) -> xarray.Dataset:
     """Solve a problem at every point of a grid over its fields and its solver's settings.
 
-    Each run writes a file of its own. A second call with the same folder does only what is missing or failed. A run
+    Each run writes a file of its own. Worker processes import the script that calls this, which must do so under
+    ``if __name__ == "__main__":``. A second call with the same folder does only what is missing or failed. A run
     that fails leaves its error in a file and does not stop the others; an interrupt stops the sweep and keeps what is
     done.
 
@@ -118,6 +120,9 @@ def sweep(
     return _collect(tasks, grid)
 
 
+_SCRIPT = "a script must call flds.sweep under  if __name__ == '__main__':  since worker processes import it"
+
+
 def _run_all(tasks: list[Task], executor: Executor | None, workers: int, progress: bool) -> None:
     share = {"threads": max(1, available_threads() // workers) if executor is None else 1}
     with progress_bar(len(tasks), progress) as bar, _pool(executor, workers) as pool:
@@ -138,8 +143,13 @@ def _pool(executor: Executor | None, workers: int) -> Iterator[Executor]:
     if executor is not None:
         yield executor
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_ignore_interrupts) as pool:
-        yield pool
+    if getattr(current_process(), "_inheriting", False):  # a worker that imports a script, which calls us again
+        raise SystemExit(_SCRIPT)
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_ignore_interrupts) as pool:
+            yield pool
+    except BrokenProcessPool:
+        raise RuntimeError(f"the worker processes ended before their work: out of memory, or {_SCRIPT}") from None
 
 
 def _ignore_interrupts() -> None:

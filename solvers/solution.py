@@ -6,7 +6,8 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -112,24 +113,17 @@ class Solution:
         target = Path(path)
         if not target.parent.is_dir():
             raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        os.close(handle)
-        try:
+        with _replacing(target) as temporary:
             self.data.to_netcdf(temporary, engine="h5netcdf")
             for name, group in self.groups.items():
                 _dataset(group).to_netcdf(temporary, engine="h5netcdf", group=name, mode="a")
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
         return target
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write what changes with the step or the time as a table, a row for each, and return the path.
 
-        Columns are the fields over the first dimension, record or time, and those with one dimension more, which become
-        name[0], name[1], …
+        Columns are the fields over the first dimension, record or time. Those with one or two dimensions more become
+        name[0], name[1], … or name[0,0], name[0,1], …
 
         Raises
         ------
@@ -146,13 +140,12 @@ class Solution:
             raise ValueError(f"there is nothing to write over steps or times; the fields are {', '.join(self.fields)}")
         columns: dict[str, NDArray[Any]] = {}
         for name, item in self.fields.items():
-            if item.dims[:1] != (first,) or len(item.dims) > 2:
+            if item.dims[:1] != (first,) or len(item.dims) > 3:
                 continue
-            if len(item.dims) == 1:
-                columns[name] = item.values
-            else:
-                columns |= {f"{name}[{index}]": column for index, column in enumerate(item.values.T)}
-        with target.open("w", newline="", encoding="utf-8") as file:
+            for place in np.ndindex(item.values.shape[1:]):
+                column = f"{name}[{','.join(map(str, place))}]" if place else name
+                columns[column] = item.values[(slice(None), *place)]
+        with _replacing(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
@@ -175,13 +168,15 @@ class Solution:
         )  # fmt: skip
 
 
-def load(path: str | os.PathLike[str]) -> Solution:
+def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
     """Return the solution that `Solution.save` wrote.
 
     Parameters
     ----------
     path : path
         The file.
+    groups : bool
+        Whether to read groups as well; otherwise they have their names only.
 
     Returns
     -------
@@ -208,14 +203,31 @@ def load(path: str | os.PathLike[str]) -> Solution:
         classes: dict[str, type[Solution]] = {kind.schema: kind for kind in _kinds()}
         kind = classes.get(str(dataset.attrs.get("schema")))
         if kind is not None:
-            groups = {name: xarray.load_dataset(path, engine="h5netcdf", group=name) for name in names}
-            return kind._from_datasets(dataset, groups)
+            parts = {name: xarray.load_dataset(path, engine="h5netcdf", group=name) if groups else xarray.Dataset()
+                     for name in names}  # fmt: skip
+            return kind._from_datasets(dataset, parts)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{str(path)!r} is not a readable results file: {reason}") from None
     named = dataset.attrs.get("schema")
-    reason = "it names no schema" if named is None else f"its schema {named!r} is not one of this version"
+    reason = "it names no schema" if named is None else f"this version reads no schema {named!r}"
     raise ValueError(f"{str(path)!r} is not a results file of flds: {reason}")
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Name a file to write, beside the target, which it replaces once it is whole."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, target)
+    except BaseException as error:
+        os.unlink(name)
+        if isinstance(error, RuntimeError):  # as h5py raises where the disk is full
+            raise OSError(f"{str(target)!r} could not be written: {error}") from None
+        raise
 
 
 def _dataset(fields: dict[str, Field]) -> xarray.Dataset:

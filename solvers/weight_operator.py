@@ -29,7 +29,6 @@ Coordinates = NDArray[np.float64]
 # Below these relative norms a residual is rounding: the Gram matrix holds squares, so half the digits.
 ROUNDING_FLOOR = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
 
-
 # Rows of a dense matrix that one thread takes at a time.
 _DENSE_ROWS = 256
 
@@ -69,10 +68,7 @@ class WeightOperator(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return what has been revealed, (rank, N), and learned, or the matrices, (N, N), by name.
-
-        The arrays are the operator's own memory, not copies.
-        """
+        """Return what was revealed, (rank, N), and learned, or the matrices, (N, N), by name: own memory, no copies."""
 
     @abstractmethod
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -322,19 +318,30 @@ class DenseOperator(WeightOperator):
     """𝒲 held as a matrix: O(N²) memory, cheaper than the bases once their ranks approach N.
 
     Parameters are those of `LazyOperator`, without tolerance, budget and sampling; the noise is read once, for the
-    entries, and `dtype` is theirs.
-    In the basis √N e_i the coordinates of φ are φ/√N, so the update reads as for the lazy operator.
+    entries, and `dtype` is theirs. In the basis √N e_i the coordinates of φ are φ/√N, so the update reads as for the
+    lazy operator.
+
+    Parameters
+    ----------
+    draw : bool
+        Whether to draw the entries, or leave them to be restored.
     """
 
-    def __init__(self, blocks: Blocks, noise: Noise, layer: int, *, tied: bool, dtype: np.dtype) -> None:
+    def __init__(
+        self, blocks: Blocks, noise: Noise, layer: int, *, tied: bool, dtype: np.dtype, draw: bool = True
+    ) -> None:
         self.blocks = blocks
         self.rows = partition(blocks.particles, _DENSE_ROWS)
-        self.weights = self._draw(noise, Stream.WEIGHTS, layer, dtype)
-        self.backward_weights = self.weights if tied else self._draw(noise, Stream.BACKWARD_WEIGHTS, layer, dtype)
+        shape = (blocks.particles, blocks.particles)
+        self.weights = np.empty(shape, dtype)
+        self.backward_weights = self.weights if tied else np.empty(shape, dtype)
+        if draw:
+            self._draw(self.weights, noise, Stream.WEIGHTS, layer)
+            if not tied:
+                self._draw(self.backward_weights, noise, Stream.BACKWARD_WEIGHTS, layer)
 
-    def _draw(self, noise: Noise, stream: Stream, layer: int, dtype: np.dtype) -> Array:
+    def _draw(self, weights: Array, noise: Noise, stream: Stream, layer: int) -> None:
         size = self.blocks.particles
-        weights = np.empty((size, size), dtype)
 
         def draw(rows: slice) -> None:
             address = Address(stream, 0, tuple(range(rows.start, rows.stop)))
@@ -342,7 +349,6 @@ class DenseOperator(WeightOperator):
             weights[rows] /= np.sqrt(size)
 
         self.blocks.each(draw, self.rows)
-        return weights
 
     def forward(
         self, features: Array, address: Address, states: Array, remember: bool = True

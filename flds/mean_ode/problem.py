@@ -146,7 +146,7 @@ class MeanFieldProblem:
         self._set("laws", self._named("initial_laws", self.initial_laws or {}, _checked_law))
         self._set("scales", self._checked_scales())
         self._set("rates", self._checked_rates())
-        for block, z in zip(self.blocks, self.initial([np.full((self._numbers(b), 2), 0.3) for b in self.blocks]),
+        for block, z in zip(self.blocks, self.initial([np.full((self.numbers(b), 2), 0.3) for b in self.blocks]),
                             strict=True):  # fmt: skip
             self._try(block, z)
 
@@ -268,6 +268,9 @@ class MeanFieldProblem:
             shapes = block.shapes(1)
             if not shapes or not all(isinstance(shape, tuple) for shape in shapes.values()):
                 raise ValueError(f"shapes of the block {block.name!r} must be a dictionary of tuples, got {shapes!r}")
+            if not all(isinstance(name, str) and name.isidentifier() for name in shapes):
+                raise ValueError(f"parameters of the block {block.name!r} must have names like variables, "
+                                 f"got {', '.join(map(repr, shapes))}")  # fmt: skip
             if not set(block.flipped) <= set(shapes):
                 raise ValueError(f"flipped of the block {block.name!r} must name its parameters, got {block.flipped!r}")
         return blocks
@@ -324,7 +327,8 @@ class MeanFieldProblem:
                                      f"{found[name]:g} and {number:g}; rename one")  # fmt: skip
         return found
 
-    def _numbers(self, block: Block) -> int:
+    def numbers(self, block: Block) -> int:
+        """Return how many numbers the parameters of one unit of a block have."""
         return sum(math.prod(shape) for shape in block.shapes(self.dimension).values())
 
     def _try(self, block: Block, z: Parameters) -> None:

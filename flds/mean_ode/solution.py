@@ -10,7 +10,7 @@ import numpy as np
 
 from flds.mean_ode.blocks import Array, Block
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.solution import Solution
+from flds.solution import Solution, completed_states
 from solvers.solution import Field, average_replicates, library_versions
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def assemble(
     return MeanFieldSolution(
         fields=fields, status=status, timings=timings, seed=settings.seed, settings=saved,
         notes=notes, versions=library_versions(), extra={"problem": describe(problem)},
-        groups={f"state_{index}": run.state for index, run in enumerate(runs) if run.state},
+        groups=completed_states(status, [run.state for run in runs]),
     )  # fmt: skip
 
 
@@ -114,8 +114,19 @@ def describe(problem: MeanFieldProblem) -> dict[str, Any]:
         "initial_laws": {name: getattr(law, "__qualname__", repr(law)) for name, law in problem.laws.items()},
         "alpha": problem.alpha, "loss": problem.loss,
         "deviations": problem.scales, "learning_rates": problem.rates, "steps": problem.steps,
-        "dimension": problem.dimension,
+        "dimension": problem.dimension, "check": _values(problem),
     }  # fmt: skip
+
+
+def _values(problem: MeanFieldProblem) -> list[float]:
+    """Return some numbers that the fields of the blocks give, at units that are quantiles of their initial laws."""
+    places = np.array([0.2, 0.7])
+    uniforms = [np.tile(places, (problem.numbers(block), 1)) for block in problem.blocks]
+    h = problem.x[:1]
+    found = []
+    for block, z in zip(problem.blocks, problem.initial(uniforms), strict=True):
+        found.append(block.value(h.reshape(-1, problem.dimension) if block.tokenwise else h, z).ravel()[:8])
+    return np.concatenate(found).tolist()
 
 
 def _type_name(block: Block) -> str:

@@ -56,12 +56,13 @@ def restore(dynamics: Dynamics, state: dict[str, Field]) -> list[Record]:
         for name, values in z.items():
             values[...] = state[f"block_{block}_{name}"].values
     stored = {name.removeprefix("recorded_"): item.values for name, item in state.items()}
-    empty = np.empty((len(stored["step"]), 0))
+    tests = stored.get("test_outputs")
+    untested = dynamics.problem.read(dynamics.problem.test_x)  # of no samples
     return [
         Record(
-            int(step), stored["outputs"][index], stored.get("test_outputs", empty)[index],
+            int(step), stored["outputs"][index], untested if tests is None else tests[index],
             {name: stored[f"travel_{name}"][index] for name in dynamics.problem.rates},
-            stored.get("states", empty)[index], stored.get("covectors", empty)[index],
+            *(stored[name][index] if name in stored else np.empty(0) for name in ("states", "covectors")),
         )
         for index, step in enumerate(stored["step"])
     ]  # fmt: skip

@@ -15,6 +15,8 @@ from flds.mean_ode.problem import BLOCK_TYPES, MeanFieldProblem
 from flds.mean_ode.settings import MeanOptions, MeanSettings, resolve_mean
 from flds.mean_ode.solution import MeanFieldSolution, constants, describe
 from flds.mean_ode.state import restore
+from flds.solution import difference
+from solvers.blocks import available_threads
 
 SOLVERS = ("solve_mean_ode", "solve_tangent_ode")
 CHANGES = ("threads", "record_every")
@@ -45,17 +47,19 @@ def problem_of(solution: MeanFieldSolution) -> MeanFieldProblem:
         for name, block in zip(described["types"], described["blocks"], strict=True)
     )
     same = {name: described[name] for name in ("alpha", "loss", "deviations", "learning_rates", "steps")}
-    return MeanFieldProblem(**arrays, block=blocks, **same)  # type: ignore[arg-type]
+    problem = MeanFieldProblem(**arrays, block=blocks, **same)  # type: ignore[arg-type]
+    if differs(solution, problem):  # a function of one's own that has the name of another
+        raise ValueError("an activation is not built in, though its name is: give the problem= itself")
+    return problem
 
 
 def differs(solution: MeanFieldSolution, problem: Any) -> str | None:
     """Return the first thing in which a problem differs from that of the solution, or None."""
     if not isinstance(problem, MeanFieldProblem):
         return "type"
-    then, now = solution.extra["problem"], json.loads(json.dumps(describe(problem)))
-    for name in {**then, **now}:
-        if then.get(name) != now.get(name):
-            return str(name)
+    found = difference(solution.extra["problem"], json.loads(json.dumps(describe(problem))))
+    if found:
+        return found
     for name, item in constants(problem).items():
         if name not in solution.fields or not np.array_equal(solution.fields[name].values, item.values):
             return name
@@ -90,7 +94,8 @@ def outputs(solution: MeanFieldSolution, problem: MeanFieldProblem, inputs: Arra
     if x.shape[1:] != problem.x.shape[1:]:
         raise ValueError(f"inputs must have the shape of the training inputs past the first, {problem.x.shape[1:]}, "
                          f"got {x.shape[1:]}")  # fmt: skip
-    settings = MeanSettings(**{name: solution.settings[name] for name in MeanSettings.__dataclass_fields__})
+    saved = {name: solution.settings[name] for name in MeanSettings.__dataclass_fields__}
+    settings = MeanSettings(**saved | {"threads": available_threads()})
     kind = solve.KINDS[solution.settings["solver"]]
     parts = []
     for index, state in enumerate(solution.states):

@@ -1,7 +1,7 @@
 """Pictures of a `solution`, fresh or from a file.
 
 Functions draw into the matplotlib axes `ax`, or into new ones, and return the artists in a list. Bands are ± 2 standard
-errors, where there are replicates. Colours are told apart with any colour vision.
+errors, where there are replicates, or the intervals of a `LimitEstimate`. Colours are safe for any colour vision.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from flds.mean_ode.solution import MeanFieldSolution
-    from flds.solution import Solution
+    from flds.solution import LimitEstimate, Solution
 
 # Okabe and Ito's palette, told apart with any colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -32,6 +32,18 @@ def new_axes(ax: Axes | None) -> Axes:
     return plt.subplots(figsize=(4.5, 3.2), layout="constrained")[1]
 
 
+def over_steps(solution: Solution | LimitEstimate, ax: Axes | None) -> Axes:
+    """Return axes for curves over training steps; refuse a solution that has none."""
+    if not len(solution.steps):
+        raise ValueError("the solution has no records: it ended before the first one")
+    ax = new_axes(ax)
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("training step")
+    return ax
+
+
 def some_records(solution: Solution) -> list[tuple[int, Any, str]]:
     """Return index, colour and label of up to five records, from the first to the last."""
     import matplotlib as mpl
@@ -42,7 +54,7 @@ def some_records(solution: Solution) -> list[tuple[int, Any, str]]:
 
 
 def _curve(ax: Axes, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | None, **style: Any) -> list[Artist]:
-    """Draw y against x, with a band of ± 2 standard errors where they are known."""
+    """Draw y against x, with a band of ± 2 errors where they are known."""
     artists: list[Artist] = list(ax.plot(x, y, **style))
     if error is not None:
         artists.append(
@@ -51,8 +63,11 @@ def _curve(ax: Axes, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | Non
     return artists
 
 
-def _error(solution: Solution, name: str) -> NDArray[Any] | None:
+def _error(solution: Solution | LimitEstimate, name: str) -> NDArray[Any] | None:
     item = solution.fields.get(f"{name}_standard_error")
+    half_width = solution.fields.get(f"{name}_half_width")  # of a LimitEstimate
+    if item is None and half_width is not None:
+        return half_width.values / 2
     return None if item is None else item.values
 
 
@@ -67,17 +82,18 @@ def _training_and_test(ax: Axes, solution: Solution, name: str) -> list[Artist]:
 
 
 def plot_loss(solution: Solution, scale: str = "linear", ax: Axes | None = None) -> list[Artist]:
-    """Draw training loss, test loss, and the loss of every batch against the step, with ± 2 standard errors.
+    """Draw training loss, test loss, and the loss of every batch against the step.
 
-    `scale` is that of the loss, "linear" or "log".
+    `scale` is that of the loss, "linear" or "log". Raises AttributeError if the solution has no loss.
     """
-    ax = new_axes(ax)
+    solution.loss  # noqa: B018  names the fields there are
+    ax = over_steps(solution, ax)
     artists: list[Artist] = []
     if "batch_loss" in solution.fields and len(solution.batch_loss) > len(solution.steps):
         steps = np.arange(len(solution.batch_loss))
         artists += ax.plot(steps, solution.batch_loss, color="0.7", linewidth=1, label="batch")
     artists += _training_and_test(ax, solution, "loss")
-    ax.set(xlabel="training step", ylabel="loss", title="Loss", yscale=scale)
+    ax.set(ylabel="loss", title="Loss", yscale=scale)
     if scale == "linear":
         ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
@@ -90,24 +106,26 @@ def plot_accuracy(solution: Solution, ax: Axes | None = None) -> list[Artist]:
     Raises AttributeError if the problem has no classes.
     """
     accuracy = solution.accuracy
-    ax = new_axes(ax)
+    ax = over_steps(solution, ax)
     artists = _training_and_test(ax, solution, "accuracy")
     outputs = solution.outputs.shape[-1] if solution.outputs.ndim >= 3 else 2
     artists.append(ax.axhline(1 / outputs, color="0.5", linestyle=":", label=f"chance (1/{outputs})"))
-    ax.set(xlabel="training step", ylabel="accuracy", title="Accuracy", ylim=(0, max(1.02, accuracy.max(initial=0))))
+    ax.set(ylabel="accuracy", title="Accuracy", ylim=(0, max(1.02, accuracy.max(initial=0))))
     ax.legend(frameon=False)
     return artists
 
 
 def plot_variance(solution: Solution, name: str = "feature_variance", ax: Axes | None = None) -> list[Artist]:
-    """Draw `feature_variance` or `gradient_variance` over depth at up to five steps, with ± 2 standard errors.
+    """Draw `feature_variance` or `gradient_variance` over depth at up to five steps.
 
     Raises ValueError for another name.
     """
     symbols = {"feature_variance": ("h", "Features"), "gradient_variance": ("g", "Gradients")}
     symbol, title = symbols[checks.choice("name", name, tuple(symbols))]
-    ax = new_axes(ax)
     values, error = getattr(solution, name), _error(solution, name)
+    if not len(values):
+        raise ValueError("the solution has no records: it ended before the first one")
+    ax = new_axes(ax)
     artists: list[Artist] = []
     for record, colour, label in some_records(solution):
         one = None if error is None else error[record]
@@ -119,14 +137,15 @@ def plot_variance(solution: Solution, name: str = "feature_variance", ax: Axes |
 
 def plot_rank(solution: Solution, ax: Axes | None = None) -> list[Artist]:
     """Draw the mean rank of the forward and backward bases against the step."""
-    ax = new_axes(ax)
+    ax = over_steps(solution, ax)
     artists: list[Artist] = []
     error = _error(solution, "rank_by_step")
-    for side, (label, colour) in enumerate((("forward", FORWARD), ("backward", BACKWARD))):
+    for side, (label, colour, line) in enumerate((("forward", FORWARD, "-"), ("backward", BACKWARD, "--"))):
         one = None if error is None else error[:, side]
         y = solution.rank_by_step[:, side]
-        artists += _curve(ax, solution.steps, y, one, color=colour, marker="o", markersize=3, label=label)
-    ax.set(xlabel="training step", ylabel="rank, mean over depth", title="Rank of the bases")
+        style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "label": label}
+        artists += _curve(ax, solution.steps, y, one, **style)
+    ax.set(ylabel="rank, mean over depth", title="Rank of the bases")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
     return artists
@@ -134,12 +153,14 @@ def plot_rank(solution: Solution, ax: Axes | None = None) -> list[Artist]:
 
 def plot_outputs(solution: Solution, ax: Axes | None = None) -> list[Artist]:
     """Draw the first output of up to seven recorded samples against the step."""
-    ax = new_axes(ax)
+    ax = over_steps(solution, ax)
     artists: list[Artist] = []
     for sample, colour in zip(range(solution.outputs.shape[1]), PALETTE, strict=False):
         y, error = _trajectory(solution, sample, 0)
-        artists += _curve(ax, solution.steps, y, error, color=colour, marker="o", markersize=3)
-    ax.set(xlabel="training step", ylabel="output f", title="Outputs")
+        label = f"sample {_name(solution, sample)}"
+        artists += _curve(ax, solution.steps, y, error, color=colour, marker="o", markersize=3, label=label)
+    ax.set(ylabel="output f" if solution.outputs.ndim == 2 else "first output", title="Outputs")
+    ax.legend(frameon=False, fontsize="small")
     return artists
 
 
@@ -149,27 +170,31 @@ def plot_replicates(solution: Solution, sample: int = 0, output: int = 0, ax: Ax
     Raises AttributeError if the solution has one replicate only, IndexError if there is no such sample or output.
     """
     every = np.array([_pick(one, sample, output) for one in solution.replicate_outputs])
-    ax = new_axes(ax)
+    ax = over_steps(solution, ax)
     artists: list[Artist] = list(ax.plot(solution.steps, every.T, color="0.65", linewidth=0.8))
     artists[0].set_label(f"{len(every)} replicates")
     y, error = _trajectory(solution, sample, output)
     artists += _curve(ax, solution.steps, y, error, color=TRAINING, linewidth=2, label="mean")
-    ax.set(xlabel="training step", ylabel="output f", title=f"Replicates, sample {_name(solution, sample)}")
+    ax.set(ylabel="output f", title=f"Replicates, sample {_name(solution, sample)}")
     ax.legend(frameon=False)
     return artists
 
 
 def plot_against_limit(
-    limit: Solution, networks: Sequence[Solution], sample: int = 0, output: int = 0, ax: Axes | None = None
+    limit: Solution | LimitEstimate,
+    networks: Sequence[Solution],
+    sample: int = 0,
+    output: int = 0,
+    ax: Axes | None = None,
 ) -> list[Artist]:
-    """Draw one output of finite networks and of the limit against the step, with ± 2 standard errors.
+    """Draw one output of finite networks and of the limit against the step.
 
     Parameters
     ----------
-    limit : Solution
-        Of `solve_flds`.
+    limit : Solution or LimitEstimate
+        Of `solve_flds` or `estimate_limit`.
     networks : sequence of Solution
-        Of the same problem, labelled by their width and depth.
+        Of `simulate_resnet` or dense training of the same problem; the legend gives width and depth.
     sample, output : int
         Place among the recorded samples, and among the outputs.
     ax : matplotlib.axes.Axes, optional
@@ -183,10 +208,15 @@ def plot_against_limit(
     ------
     IndexError
         If there is no such sample or output.
+    ValueError
+        If a network is of another problem.
     """
     import matplotlib as mpl
 
-    ax = new_axes(ax)
+    for network in networks:
+        if network.extra.get("problem") != limit.extra.get("problem"):
+            raise ValueError("networks must be solutions of the problem of the limit")
+    ax = over_steps(limit, ax)
     artists: list[Artist] = []
     colours = mpl.colormaps["viridis"](np.linspace(0.85, 0.15, len(networks)))
     for network, colour in zip(networks, colours, strict=True):
@@ -194,18 +224,25 @@ def plot_against_limit(
         artists += _curve(ax, network.steps, *_trajectory(network, sample, output), color=colour, label=label)
     y, error = _trajectory(limit, sample, output)
     artists += _curve(ax, limit.steps, y, error, color="black", linestyle="--", linewidth=1.5, label="limit")
-    ax.set(xlabel="training step", ylabel="output f", title=f"Networks and limit, sample {_name(limit, sample)}")
+    ax.set(ylabel="output f", title=f"Networks and limit, sample {_name(limit, sample)}")
     ax.legend(frameon=False, fontsize="small")
     return artists
 
 
 def plot_travel(solution: MeanFieldSolution, ax: Axes | None = None) -> list[Artist]:
-    """Draw how far the units of the Mean ODE have moved at the last record, over depth, for each parameter."""
+    """Draw how far the units of the Mean ODE have moved at the last record, over depth, for each parameter.
+
+    Raises ValueError if the solution has no travel.
+    """
+    names = [name for name in solution.fields if name.startswith("travel_") and not name.endswith("_standard_error")]
+    if not (names and len(solution.steps)):
+        raise ValueError("the solution has no travel: it must be of the Mean ODE, with a record")
     ax = new_axes(ax)
     artists: list[Artist] = []
-    for name, colour in zip(solution.extra["problem"]["learning_rates"], PALETTE, strict=False):
-        y, error = getattr(solution, f"travel_{name}")[-1], _error(solution, f"travel_{name}")
-        artists += _curve(ax, solution.depth_grid, y, None if error is None else error[-1], color=colour, label=name)
+    for name, colour in zip(names, PALETTE, strict=False):
+        y, error = getattr(solution, name)[-1], _error(solution, name)
+        last, label = None if error is None else error[-1], name.removeprefix("travel_")
+        artists += _curve(ax, solution.depth_grid, y, last, color=colour, label=label)
     ax.set(xlabel="depth s", ylabel="root mean square", title=f"Travel after {solution.steps[-1]} steps")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
@@ -217,12 +254,14 @@ def _pick(outputs: NDArray[Any], sample: int, output: int) -> NDArray[Any]:
     return outputs[:, sample].reshape(len(outputs), -1)[:, output]
 
 
-def _trajectory(solution: Solution, sample: int, output: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _trajectory(
+    solution: Solution | LimitEstimate, sample: int, output: int
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
     error = _error(solution, "outputs")
     return _pick(solution.outputs, sample, output), None if error is None else _pick(error, sample, output)
 
 
-def _name(solution: Solution, sample: int) -> int:
+def _name(solution: Solution | LimitEstimate, sample: int) -> int:
     """Return the index in the training set of a recorded sample."""
     recorded = solution.fields.get("recorded_samples")
     return int(sample if recorded is None else recorded.values[sample])

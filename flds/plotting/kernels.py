@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import solvers.solution
-from flds.plotting.curves import TRAINING, new_axes, some_records
+from flds.plotting.curves import TRAINING, new_axes, over_steps, some_records
 from solvers import checks
 
 if TYPE_CHECKING:
@@ -98,21 +98,21 @@ def plot_kernel_movement(solution: Solution, name: str = "feature_kernel", ax: A
     """
     import matplotlib as mpl
 
+    layers = len(getattr(solution, checks.choice("name", name, tuple(_KERNELS))))
     problem = solution.extra["problem"]
     samples = problem["inputs"]["shape"][0]
     if not (isinstance(problem["batch_order"], str) and problem["batch_size"] in (None, samples)):
         raise ValueError("the movement of a kernel needs the same batch at every step: leave out batch_size")
-    title, letter, _ = _KERNELS[checks.choice("name", name, tuple(_KERNELS))]
-    layers = len(getattr(solution, name))
+    title, letter, _ = _KERNELS[name]
     shown = np.unique(np.linspace(0, layers - 1, min(layers, 5)).round().astype(int))
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(shown)))
-    ax = new_axes(ax)
+    ax = over_steps(solution, ax)
     artists: list[Artist] = []
     for layer, colour in zip(shown, colours, strict=True):
         diagonal = _at_one_step(_kernel(solution, name, int(layer))[0])
         moved = np.sqrt(np.nansum((diagonal - diagonal[0]) ** 2, axis=(1, 2)) / np.nansum(diagonal[0] ** 2))
         artists += ax.plot(solution.steps, moved, color=colour, label=f"t = {_depth(solution, name, int(layer)):.2g}")
-    ax.set(xlabel="training step", ylabel=f"relative change of {letter}", title=f"{title} against initialisation")
+    ax.set(ylabel=f"relative change of {letter}", title=f"{title} against initialisation")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize="small")
     return artists
@@ -134,8 +134,9 @@ def plot_spectrum(
     blocks, title = _kernel(solution, name, layer)
     ax = new_axes(ax)
     artists: list[Artist] = []
+    at_one_step = _at_one_step(blocks)
     for record, colour, label in some_records(solution):
-        block = _at_one_step(blocks)[record]
+        block = at_one_step[record]
         known = ~np.isnan(np.diagonal(block))
         values = np.linalg.eigvalsh(block[np.ix_(known, known)])[::-1]
         values = values[values > _ROUNDING * values.max(initial=0.0)]
@@ -156,7 +157,7 @@ def plot_particles(
     ----------
     solution : Solution
         Of `solve_forward` (h_T) or `solve_backward` (g_0), or of a training solver with ``keep_state=True``, whose
-        features h_T after training are shown.
+        features h_T after training are shown, those of the first replicate.
     sample : int
         Place in the last batch, after training.
     bins : int

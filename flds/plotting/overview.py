@@ -27,7 +27,7 @@ def overview(solution: Solution) -> Figure:
     rows = 3 if recorded and "feature_kernel" in solution.fields else 2
     figure = Figure(figsize=(11, 3.2 * rows), layout="constrained")
     axes = figure.subplots(rows, 3).ravel()
-    _text(axes[5], summary_lines(solution))
+    _text(axes[5], summary_lines(solution), 44 if rows == 2 else 38)
     if not recorded:
         for ax in axes[:5]:
             ax.axis("off")
@@ -53,7 +53,7 @@ def mean_field_overview(solution: MeanFieldSolution) -> Figure:
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
-    _text(axes[2], solution.summary().splitlines())
+    _text(axes[2], solution.summary().splitlines(), 44)
     if not len(solution.steps):
         for ax in axes[:2]:
             ax.axis("off")
@@ -63,8 +63,7 @@ def mean_field_overview(solution: MeanFieldSolution) -> Figure:
     return figure
 
 
-def _text(ax: Axes, lines: list[str]) -> None:
-    width = 44
+def _text(ax: Axes, lines: list[str], width: int) -> None:
     wrapped = [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent=" " * 11) or [""]]
     ax.axis("off")
     ax.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=7.5)

@@ -263,6 +263,11 @@ def test_sweep_trains_a_grid_and_names_mistakes(tmp_path):
     for arguments, message in (
         (["--grid", "depth"], "--grid and --set need NAME=VALUE, got 'depth'"),
         (["--grid", "rate=1"], "grid must name fields of the problem or arguments of the solver, got 'rate'"),
+        (
+            ["--grid", "depth=2", "--grid", "depth=3"],
+            "depth is given twice; list all its values in one --grid",
+        ),
+        (["--grid", "depth=2", "--set", "steps=2,3"], "--set takes one value, got 2 for steps; use --grid for several"),
         (["--grid", "depth=2", "--data", "x.csv"], "--data must be digits, cifar10:FOLDER or FILE.npz"),
     ):
         wrong = run("sweep", *arguments, cwd=tmp_path)
@@ -280,9 +285,18 @@ def test_training_goes_on_from_a_file(tmp_path):
     solution, expected = (flds.load(tmp_path / name) for name in ("longer.nc", "whole.nc"))
     np.testing.assert_array_equal(solution.batch_loss, expected.batch_loss)
     assert solution.predict(np.zeros((2, 64))).shape == (2, 10)
-    wrong = run("resume", "whole.nc", "--steps", 2, cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert wrong.stderr.strip().startswith("flds: the solution has no state of the trained network")
+    assert "train on   flds resume part.nc --steps K" in run("info", "part.nc", cwd=tmp_path).stdout
+    before = (tmp_path / "part.nc").read_bytes()
+    for arguments, message in (
+        (["resume", "whole.nc", "--steps", 2], "the solution has no state of the trained network"),
+        (["resume", "part.nc", "--steps", 2, "--out", "part.nc"], "--out: 'part.nc' is the file to start from"),
+        (["solve", "--from", "part.nc", "--out", "part.nc"], "--out: 'part.nc' is the file to start from"),
+        (["info", "part.nc", "--csv", "part.nc"], "--csv: 'part.nc' exists and is not a table"),
+    ):
+        wrong = run(*arguments, cwd=tmp_path)
+        assert wrong.returncode == 2
+        assert wrong.stderr.strip().startswith(f"flds: {message}")
+    assert (tmp_path / "part.nc").read_bytes() == before
 
 
 def test_a_file_is_run_again_from_the_command_line(tmp_path):

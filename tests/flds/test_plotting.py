@@ -180,6 +180,9 @@ def test_new_axes_are_made_where_none_are_given(solution):
 def test_what_a_solution_does_not_have_is_named(solution):
     bare = flds.simulate_resnet(three_samples(batch_size=1), width=20, depth=2)
     batches = flds.simulate_resnet(three_samples(batch_size=1), width=20, depth=2, record_kernels=True)
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        early = flds.simulate_resnet(flds.TrainingProblem([[1e200]], [1.0], activation="identity"), width=20, depth=2)
+    assert not len(early.steps)
     ax = Figure().subplots()
     for draws, error, message in (
         (lambda: plotting.plot_accuracy(bare, ax), AttributeError, "no field 'accuracy'; it has steps"),
@@ -190,6 +193,14 @@ def test_what_a_solution_does_not_have_is_named(solution):
         (lambda: plotting.plot_kernel_movement(batches, ax=ax), ValueError, "leave out batch_size"),
         (lambda: plotting.plot_particles(bare, ax=ax), ValueError, "use solve_forward, solve_backward, or keep_state"),
         (lambda: plotting.plot_replicates(solution, 7, ax=ax), IndexError, "out of bounds"),
+        (lambda: plotting.plot_travel(solution, ax), ValueError, "no travel: it must be of the Mean ODE"),
+        (lambda: plotting.plot_against_limit(bare, [solution], ax=ax), ValueError, "of the problem of the limit"),
+        (lambda: plotting.plot_kernel_movement(flds.solve_forward(particles=50, depth=2)), AttributeError, "no field"),
+        (lambda: plotting.plot_loss(flds.solve_forward(particles=50, depth=2)), AttributeError, "no field 'loss'"),
+        *(
+            (lambda draw=draw: draw(early, ax=ax), ValueError, "it ended before the first one")
+            for draw in (plotting.plot_loss, plotting.plot_outputs, plotting.plot_rank, plotting.plot_variance)
+        ),
     ):
         with pytest.raises(error, match=message):
             draws()

@@ -307,5 +307,10 @@ def test_a_table_of_what_changes_with_the_step(tmp_path):
     assert [float(row["outputs[1]"]) for row in rows] == solution.outputs[:, 1].tolist()
     assert [float(row["loss_standard_error"]) for row in rows] == solution.loss_standard_error.tolist()
     assert "replicate_outputs[0]" not in rows[0]
+    several = flds.solve_mean_ode(flds.MeanFieldProblem(np.eye(3), np.eye(3), steps=1), units=16, depth=2)
+    with several.to_csv(tmp_path / "run.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["outputs[2,1]"]) for row in rows] == several.outputs[:, 2, 1].tolist()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.csv"]
     with pytest.raises(FileNotFoundError, match="does not exist"):
         solution.to_csv(tmp_path / "no" / "run.csv")

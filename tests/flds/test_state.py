@@ -21,7 +21,7 @@ TRANSFORMER = {
 
 
 def training_problem(steps, **rest):
-    tests = {"test_inputs": TESTS, "test_targets": rest.pop("test_targets", Y[:3])}
+    tests = {"test_inputs": TESTS, "test_targets": Y[:3]}
     return flds.TrainingProblem(**{"inputs": X, "targets": Y, "activation": "gelu"} | tests | rest, steps=steps)
 
 
@@ -43,7 +43,11 @@ RUNS = {
     "classes": (flds.simulate_resnet, training_problem, FIXED | {"width": 300},
                 {"loss": "cross_entropy", "targets": [0, 1, 2, 0, 1, 2], "test_targets": [0, 1, 2]}),
     "nothing to learn": (flds.simulate_resnet, training_problem, FIXED | {"width": 90}, {"targets": np.zeros(6)}),
+    "no tests": (flds.simulate_resnet, training_problem, FIXED | {"width": 90, "record_every": 2},
+                 {"test_inputs": None, "test_targets": None}),
     "perceptrons": (flds.solve_mean_ode, mean_problem, {"units": 64, "depth": 4, "replicates": 2}, {}),
+    "perceptrons, no tests": (flds.solve_mean_ode, mean_problem, {"units": 64, "depth": 4, "record_every": 3},
+                              {"test_inputs": None, "test_targets": None}),
     "tangent": (flds.solve_tangent_ode, mean_problem,
                 {"units": 64, "depth": 4, "record_features": True, "depth_error": True, "dtype": "float32"}, {}),
     "transformer": (flds.solve_mean_ode, mean_problem, {"units": 16, "depth": 4}, TRANSFORMER),
@@ -60,10 +64,6 @@ def test_training_goes_on_as_if_it_had_never_stopped(name, done, tmp_path):
     stored = flds.load(part.save(tmp_path / "part.nc"))
     twice = flds.resume(flds.resume(stored, 1), 3)
     for solution in (flds.resume(part, 4), flds.resume(stored, 4, threads=1), twice):
-        if "record_every" in options:  # the step where training stopped is recorded as well
-            assert solution.steps[-1] == done + 4
-            np.testing.assert_array_equal(solution.batch_loss, whole.batch_loss)
-            continue
         assert list(solution.fields) == list(whole.fields)
         for field, item in whole.fields.items():
             np.testing.assert_array_equal(solution.fields[field].values, item.values, err_msg=field)
@@ -73,6 +73,8 @@ def test_training_goes_on_as_if_it_had_never_stopped(name, done, tmp_path):
 @pytest.mark.parametrize("name", RUNS)
 def test_predictions_on_test_inputs_are_their_outputs(name, tmp_path):
     solve, problem, options, rest = RUNS[name]
+    if rest.get("test_inputs", TESTS) is None:
+        rest = {}
     trained = problem(2, **rest)
     solution = solve(trained, keep_state=True, **options)
     expected = solution.test_outputs[-1]
@@ -138,6 +140,10 @@ def test_problems_that_cannot_be_read_back_are_given(tmp_path):
     np.testing.assert_array_equal(flds.rerun(one, problem=problem).outputs, one.outputs)
     with pytest.raises(ValueError, match="problem must be that of the solution, but its activation differs"):
         one.predict(X, problem=training_problem(1))
+    for other in (lambda x: x**2 + 0.1 * x, lambda x: 2 * x + 0.1), (np.tanh, lambda x: 1 - np.tanh(x) ** 2):
+        imitated = training_problem(1, activation=flds.Activation(*other, "square"))
+        with pytest.raises(ValueError, match="but its activation, block or initial law differs"):
+            one.predict(X, problem=imitated)
     with pytest.raises(ValueError, match="problem must be that of the solution, but its type differs"):
         one.predict(X, problem=mean_problem(1))
     skewed = mean_problem(1, initial_laws={"u": lambda p: -1 - np.log1p(-p)})
@@ -145,8 +151,23 @@ def test_problems_that_cannot_be_read_back_are_given(tmp_path):
     with pytest.raises(ValueError, match="the initial law of u is not built in: give the problem= itself"):
         flds.rerun(two)
     assert two.predict(TESTS, problem=skewed).shape == (3, 4)
+    uniform = mean_problem(1, initial_laws={"u": lambda p: np.sqrt(12) * (p - 0.5)})
+    with pytest.raises(ValueError, match="but its activation, block or initial law differs"):
+        two.predict(TESTS, problem=uniform)
     with pytest.raises(ValueError, match="but its targets differs"):
         two.predict(X, problem=mean_problem(1, initial_laws=skewed.initial_laws, targets=X))
+
+
+@pytest.mark.parametrize("problem", [training_problem, mean_problem])
+def test_the_name_of_a_built_in_activation_is_not_enough(problem):
+    sine = problem(1, activation=flds.Activation(np.sin, np.cos, "tanh"))
+    if problem is training_problem:
+        solution = flds.simulate_resnet(sine, width=30, depth=2)
+    else:
+        solution = flds.solve_mean_ode(sine, units=16, depth=2)
+    with pytest.raises(ValueError, match=r"is not built in.*: give the problem= itself"):
+        flds.rerun(solution)
+    np.testing.assert_array_equal(flds.rerun(solution, problem=sine).outputs, solution.outputs)
 
 
 def test_mistakes_are_one_line():
@@ -173,6 +194,9 @@ def test_mistakes_are_one_line():
         r"learning_rate is for a TrainingProblem": lambda: flds.resume(mean, 1, learning_rate=0.1),
         r'keep_state needs sampling "matched" or "law", got "matched_all"':
             lambda: flds.solve_flds(three_samples(), particles=500, depth=1, sampling="matched_all", keep_state=True),
+        r"solution must be a Solution, got str": lambda: flds.resume("part.nc", 1),
+        r"learning_rate must be a number or one per further step, got True":
+            lambda: flds.resume(untrained, 1, learning_rate=True),
         r"solution must be of one of solve_flds, simulate_resnet, solve_mean_ode, solve_tangent_ode, got Solution":
             lambda: flds.resume(flds.solve_forward(particles=100, depth=2), 1),
     }  # fmt: skip
@@ -186,8 +210,30 @@ def test_a_run_that_ended_early_has_no_state():
     steep = flds.TrainingProblem(np.eye(2), [1.0, 1.0], activation="relu", learning_rate=1e200, steps=5)
     with pytest.warns(RuntimeWarning, match="training diverged"):
         solution = flds.solve_flds(steep, particles=300, depth=2, keep_state=True)
-    with pytest.raises(ValueError, match="no state of the trained network"):
+    with pytest.raises(ValueError, match=r"no state of .*keep_state=True, and to the end \(status 'diverged'\)"):
         solution.predict(np.eye(2))
+
+
+def test_a_replicate_that_ended_early_leaves_no_state():
+    problem = flds.TrainingProblem(X, Y, activation="relu", learning_rate=2.0, steps=25)
+    options = {"width": 20, "depth": 3, "replicates": 6, "keep_state": True}
+    with pytest.warns(RuntimeWarning, match="of replicate [2-6]"):
+        solution = flds.simulate_resnet(problem, **options)
+    assert solution.status == "diverged"
+    assert solution.states == []
+
+
+def test_the_loss_that_overflows_is_a_divergence():
+    problem = flds.TrainingProblem(X, Y, activation="identity", learning_rate=1e170, steps=1)
+    with pytest.warns(RuntimeWarning, match="training diverged after step 0"):
+        solution = flds.simulate_resnet(problem, width=20, depth=2)
+    assert np.all(np.isfinite(solution.batch_loss))
+
+
+def test_messages_after_a_resumed_run_count_from_the_start():
+    kept = flds.simulate_resnet(training_problem(3), width=30, depth=2, keep_state=True)
+    with pytest.warns(RuntimeWarning, match="training diverged after step 3"):
+        flds.resume(kept, 2, learning_rate=1e200)
 
 
 def test_states_count_in_the_memory_that_is_asked_for():

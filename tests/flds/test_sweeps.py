@@ -118,6 +118,15 @@ if __name__ == "__main__":
 """
 
 
+def test_a_script_without_a_guard_says_what_it_needs(tmp_path):
+    (tmp_path / "run.py").write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
+    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "runs"), "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "must call flds.sweep under  if __name__ == '__main__':" in done.stderr
+    assert "bootstrapping phase" not in done.stderr
+
+
 def test_a_sweep_interrupted_and_started_again_ends_as_one_that_was_not(tmp_path):
     (tmp_path / "run.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "half"), "40"]
