@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flds.runs import assignments, load_data, run, show_warnings, spread, training_problem
+from flds.runs import DEFAULTS, assignments, load_data, run, show_warnings, spread, training_problem
 
 if TYPE_CHECKING:
     from flds.solution import Solution
@@ -50,14 +50,14 @@ def solve(
     context: typer.Context,
     data: Annotated[str, typer.Option(help="digits, cifar10:FOLDER (binary version), or FILE.npz with inputs, targets and optionally test_inputs, test_targets.")] = "digits",
     out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
-    activation: Annotated[str, typer.Option(help="φ: identity, tanh, relu, gelu, erf, softplus, silu or sin.")] = "tanh",
-    horizon: Annotated[float, typer.Option(help="T, the length of the depth interval.")] = 1.0,
-    learning_rate: Annotated[float, typer.Option(help="η_c; the rate of width n is η_c n.")] = 1.0,
-    steps: Annotated[int, typer.Option(help="Number of updates K.")] = 25,
-    loss: Annotated[str | None, typer.Option(help="squared, logistic or cross_entropy; by default cross_entropy for whole-number targets from 0 on, else squared.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples a step; default 16, or all of them if there are fewer.")] = None,
-    batch_order: Annotated[str, typer.Option(help="Order in which samples are visited: random or sequential.")] = "random",
-    batch_seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
+    activation: Annotated[str, typer.Option(help="φ: identity, tanh, relu, gelu, erf, softplus, silu or sin.")] = DEFAULTS["activation"],
+    horizon: Annotated[float, typer.Option(help="T, the length of the depth interval.")] = DEFAULTS["horizon"],
+    learning_rate: Annotated[float, typer.Option(help="η_c; the rate of width n is η_c n.")] = DEFAULTS["learning_rate"],
+    steps: Annotated[int, typer.Option(help="Number of updates K.")] = DEFAULTS["steps"],
+    loss: Annotated[str | None, typer.Option(help="squared, logistic or cross_entropy; by default cross_entropy for whole-number targets from 0 on, else squared.")] = DEFAULTS["loss"],
+    batch_size: Annotated[int | None, typer.Option(help="Samples a step; default 16, or all of them if there are fewer.")] = DEFAULTS["batch_size"],
+    batch_order: Annotated[str, typer.Option(help="Order in which samples are visited: random or sequential.")] = DEFAULTS["batch_order"],
+    batch_seed: Annotated[int, typer.Option(help="Seed of the random order.")] = DEFAULTS["batch_seed"],
     train_samples: Annotated[int | None, typer.Option(help="Use only the first so many training samples.")] = None,
     test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
     particles: Annotated[int | None, typer.Option(help="Number of particles N; by default as many as fit in about a minute and 3.5 GB.")] = None,
@@ -268,9 +268,7 @@ def sweep(
 
     _check_folder(out)
     values, settings = assignments(grid, fixed or [])
-    fields: dict[str, Any] = {"activation": "tanh", "horizon": 1.0, "learning_rate": 1.0, "steps": 25, "loss": None, "batch_size": None,
-              "batch_order": "random", "batch_seed": 0}  # fmt: skip
-    fields |= {name: settings.pop(name) for name in fields if name in settings}
+    fields = {name: settings.pop(name, default) for name, default in DEFAULTS.items()}
     problem = training_problem(load_data(data), **fields, train_samples=train_samples, test_samples=test_samples)
     progress = not quiet and sys.stderr.isatty()
     try:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from flds.problem import TrainingProblem
     from flds.solution import Solution
 
+# How `flds solve` and `flds sweep` train by default.
+DEFAULTS: dict[str, Any] = {
+    "activation": "tanh", "horizon": 1.0, "learning_rate": 1.0, "steps": 25, "loss": None, "batch_size": None,
+    "batch_order": "random", "batch_seed": 0,
+}  # fmt: skip
 # What the default run may take; the cost model chooses the number of particles within it.
 DEFAULT_SECONDS, DEFAULT_BYTES = 50.0, 3.5e9
 PARTICLE_CHOICES = (1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 12_000, 16_000, 20_000, 30_000, 50_000, 100_000)

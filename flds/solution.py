@@ -214,12 +214,6 @@ def assemble(
     seen = min(len(recorder.batch_loss) for recorder in recorders)
     parts = [_replicate_fields(problem, settings, recorder, records, seen) for recorder in recorders]
     fields = average_replicates(parts, averaged=_RECORDED)
-    if len(parts) > 1:
-        outputs = parts[0]["outputs"]
-        fields["replicate_outputs"] = Field(
-            ("replicate", *outputs.dims), np.stack([part["outputs"].values for part in parts]),
-            "network outputs of each replicate",
-        )  # fmt: skip
     saved["replicates_completed"] = len(parts)
     description, arrays = describe(problem)
     return Solution(

@@ -264,7 +264,7 @@ def library_versions() -> dict[str, str]:
 
 
 def average_replicates(parts: list[dict[str, Field]], averaged: tuple[str, ...]) -> dict[str, Field]:
-    """Combine replicates: the mean of every field named in `averaged`, with its standard error."""
+    """Combine replicates: the mean of every field named in `averaged`, its standard error, and all outputs."""
     fields: dict[str, Field] = {}
     for name, first in parts[0].items():
         if name not in averaged or len(parts) == 1:
@@ -276,4 +276,10 @@ def average_replicates(parts: list[dict[str, Field]], averaged: tuple[str, ...])
         fields[f"{name}_standard_error"] = first._replace(
             values=error, long_name=f"standard error of {first.long_name} over replicates"
         )
+    if "outputs" in parts[0] and len(parts) > 1:
+        outputs = [part["outputs"] for part in parts]
+        fields["replicate_outputs"] = Field(
+            ("replicate", *outputs[0].dims), np.stack([one.values for one in outputs]),
+            "network outputs of each replicate",
+        )  # fmt: skip
     return fields

@@ -20,6 +20,7 @@ from validation.claims import PAPER_H, Claim, Scale, Section, above, against, at
 from validation.convergence import exponent_of
 from validation.derivatives import check_block
 from validation.linear_units import linear_mean_ode
+from validation.problems import random_pairs
 from validation.rates import fit_power_laws
 from validation.unit_networks import UnitRuns, train_units
 
@@ -299,8 +300,7 @@ def _sampling_constant(scale: Scale) -> Section:
     for dimension in (10, 31):
         logs = []
         for data in range(sets):
-            pairs = np.random.default_rng(data).standard_normal((2, 10, dimension))
-            p = flds.MeanFieldProblem(pairs[0], pairs[1], steps=100)
+            p = random_pairs(data, dimension, steps=100)
             variances = _variances(_runs(p, depth, width, seeds).outputs[:, -1])
             logs.append(math.log(depth * width * variances.mean()) / 2)
         typical = math.exp(np.mean(logs))

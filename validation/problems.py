@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 import flds
@@ -32,3 +34,9 @@ def large_steps(activation: str = "tanh", steps: int = 20, horizon: float = 2.0)
         inputs, [1.0, -1.0, 0.5], activation=activation, horizon=horizon, learning_rate=0.5, steps=steps,
         batch_size=1, test_inputs=tests, test_targets=np.zeros(4),
     )  # fmt: skip
+
+
+def random_pairs(seed: int, dimension: int = 10, **options: Any) -> flds.MeanFieldProblem:
+    """The experiment of H § 2.4: ten pairs with N(0, 1) entries, perceptrons with ρ = tanh and σ_u = σ_v = √D."""
+    inputs, targets = np.random.default_rng(seed).standard_normal((2, 10, dimension))
+    return flds.MeanFieldProblem(inputs, targets, **options)

@@ -92,12 +92,9 @@ def assemble(
     averaged = tuple(name for name in parts[0] if name not in _NOT_AVERAGED)
     fields = average_replicates(parts, averaged)
     fields |= constants(problem)
-    outputs = fields["outputs"]
-    if len(parts) > 1:
-        values = np.stack([part["outputs"].values for part in parts])
-        fields["replicate_outputs"] = Field(("replicate", *outputs.dims), values, "network outputs of each replicate")
     if depth_error is not None:
-        fields["outputs_depth_error"] = Field(outputs.dims, depth_error, "estimated error of finite depth of outputs")
+        dims = fields["outputs"].dims
+        fields["outputs_depth_error"] = Field(dims, depth_error, "estimated error of finite depth of outputs")
     saved = {"solver": solver} | asdict(settings) | {"replicates_completed": len(parts)}
     return MeanFieldSolution(
         fields=fields, status=status, timings=timings, seed=settings.seed, settings=saved,

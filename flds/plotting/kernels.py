@@ -143,7 +143,7 @@ def plot_spectrum(
         index = np.arange(1, len(values) + 1)
         artists += ax.plot(index, values, color=colour, marker="o", markersize=3, label=label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="index", ylabel="eigenvalue", yscale="log", title=f"Spectrum of {title[0].lower()}{title[1:]}")
+    ax.set(xlabel="index", ylabel="eigenvalue", yscale="log", title=f"Spectrum of {title.split(' ', 2)[2]}")
     ax.legend(frameon=False, fontsize="small")
     return artists
 

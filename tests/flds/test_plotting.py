@@ -164,7 +164,7 @@ def test_particles_are_those_of_the_solution(solution):
 def test_an_overview_has_the_kernels_where_they_are_recorded(solution, tmp_path):
     titles = [ax.get_title() for ax in solution.plot(tmp_path / "run.png").axes]
     assert "Feature kernel Σ, t = 0.75" in titles
-    assert "Spectrum of feature kernel Σ, t = 0.75" in titles
+    assert "Spectrum of Σ, t = 0.75" in titles
     assert (tmp_path / "run.png").stat().st_size > 10_000
 
 

@@ -17,6 +17,7 @@ from solvers.random import replicate_seed
 from solvers.solution import Field
 from validation.claims import mean_and_error
 from validation.figures import Drawing, Request
+from validation.problems import random_pairs
 from validation.unit_networks import train_units
 
 Array = NDArray[np.float64]
@@ -44,19 +45,12 @@ def _sizes(request: Request, name: str) -> dict[str, Any]:
     return SIZES["full" if request.full else "quick"][name]
 
 
-def setting(seed: int, dimension: int = 10, **options: Any) -> flds.MeanFieldProblem:
-    """The experiment of H § 2.4: ten pairs with N(0, 1) entries, perceptrons with ρ = tanh and σ_u = σ_v = √D."""
-    generator = np.random.default_rng(seed)
-    pairs = generator.standard_normal((2, 10, dimension))
-    return flds.MeanFieldProblem(*pairs, **options)
-
-
 def trajectories(request: Request) -> Drawing:
     """Paper H, Fig. 1: forward passes of trained networks with M = 1 come closer to the limit as L grows.
 
     K = 100 steps, D = 10; one input, one coordinate of the state.
     """
-    sizes, problem = _sizes(request, "trajectories"), setting(request.seed)
+    sizes, problem = _sizes(request, "trajectories"), random_pairs(request.seed)
     limit = flds.solve_mean_ode(
         problem, units=sizes["units"], depth=16, seed=request.seed, record_every=100, record_features=True
     )
@@ -124,7 +118,7 @@ def errors(request: Request) -> Drawing:
 
     The paper states a = 0.15 and b = 0.22; its notebook draws b = 0.22 √D.
     """
-    sizes, problem = _sizes(request, "errors"), setting(request.seed, steps=_sizes(request, "errors")["steps"])
+    sizes, problem = _sizes(request, "errors"), random_pairs(request.seed, steps=_sizes(request, "errors")["steps"])
     grid = np.array(sizes["grid"])
     limit = flds.solve_mean_ode(
         problem, units=sizes["units"], depth=32, replicates=4, seed=request.seed, record_every=problem.steps
@@ -173,7 +167,7 @@ def weights(request: Request) -> Drawing:
 
     The unit starts at the same place at every depth and follows the limit.
     """
-    sizes, problem = _sizes(request, "weights"), setting(request.seed)
+    sizes, problem = _sizes(request, "weights"), random_pairs(request.seed)
     limit = flds.solve_mean_ode(problem, units=sizes["units"], depth=16, seed=request.seed, record_features=True)
     depths = np.linspace(0, 1, sizes["depths"])
     start = [{name: np.repeat(a, len(depths), axis=0) for name, a in z.items()}
@@ -214,7 +208,7 @@ def phases(request: Request) -> Drawing:
     change = np.empty((len(sizes["dimensions"]), len(alphas)))
     for i, dimension in enumerate(sizes["dimensions"]):
         for j, alpha in enumerate(alphas):
-            problem = setting(request.seed, dimension, sigma_v=alpha * np.sqrt(dimension), steps=sizes["steps"])
+            problem = random_pairs(request.seed, dimension, sigma_v=alpha * np.sqrt(dimension), steps=sizes["steps"])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a run that diverged keeps its steps
                 found = flds.solve_mean_ode(problem, units=sizes["units"], depth=8, seed=request.seed)
@@ -280,7 +274,9 @@ def fluctuations(request: Request) -> Drawing:
     for i, dimension in enumerate(dimensions):
         outputs.append([])
         for j, alpha in enumerate(alphas):
-            problem = setting(request.seed, int(dimension), sigma_v=alpha * np.sqrt(dimension), steps=sizes["long"])
+            problem = random_pairs(
+                request.seed, int(dimension), sigma_v=alpha * np.sqrt(dimension), steps=sizes["long"]
+            )
             runs = train_units(problem, hidden_width=width, depth=depth, seeds=seeds, record_every=1,
                                seed=replicate_seed(request.seed, 100 * int(dimension) + j))  # fmt: skip
             outputs[-1].append(runs.outputs[:, sizes["steps"]])
