@@ -7,7 +7,8 @@ import pytest
 
 import flds
 from flds.cost import INTERPRETER_BYTES
-from tests.conftest import three_samples
+from flds.reruns import predict
+from tests.conftest import MARGIN, three_samples
 
 GENERATOR = np.random.default_rng(0)
 X, Y, TESTS = GENERATOR.normal(size=(6, 4)), GENERATOR.normal(size=6), GENERATOR.normal(size=(3, 4))
@@ -102,6 +103,21 @@ def test_predictions_are_the_network_of_the_stored_weights():
     for layer in range(4):
         h = h + 0.5 * np.tanh(h) @ stored[f"layer_{layer}_weights"].T
     np.testing.assert_allclose(solution.predict(TESTS), (h * stored["readout"][0]).mean(axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("weights", ["tied", "independent"])
+def test_predictions_have_the_law_of_dense_networks(weights):
+    problem = training_problem(2, activation="tanh", learning_rate=1.0)
+    options = {"width": 48, "depth": 2, "backward_weights": weights, "replicates": 400, "keep_state": True}
+    lazy = flds.simulate_resnet(problem, operator="lazy", tolerance=0.0, **options)
+    dense = flds.simulate_resnet(problem, operator="dense", seed=1, **options)
+    new = np.vstack([TESTS[:1] + 0.3, 2 * X[:1] - X[1:2]])
+    for longer in (False, True):  # the last pass is repeated with new weights once training has gone on
+        samples = [predict(flds.resume(one, 1) if longer else one, new, None) for one in (lazy, dense)]
+        moments = [np.concatenate([f, (f - f.mean(0)) ** 2], axis=1) for f in samples]
+        difference = moments[0].mean(0) - moments[1].mean(0)
+        error = np.sqrt(sum(one.var(0, ddof=1) / len(one) for one in moments))
+        assert np.all(np.abs(difference) < MARGIN * error)
 
 
 def test_a_state_is_left_as_it_is():
