@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from flds.runs import DEFAULTS, assignments, load_data, run, show_warnings, spread, training_problem
+from flds.runs import (
+    DEFAULTS,
+    assignments,
+    check_folder,
+    check_out,
+    load_data,
+    run,
+    show_warnings,
+    spread,
+    training_problem,
+)
 
 if TYPE_CHECKING:
     from flds.solution import Solution
@@ -22,8 +33,19 @@ REFUTED = 1
 EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4, "interrupted": 130}
 BAD_USAGE, OUT_OF_MEMORY = 2, 4
 
+
+class Commands(TyperGroup):
+    """Commands that say so when they are interrupted before they have anything to write."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            _interrupted(str(error))
+
+
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Deep residual networks of infinite width and depth, during training.",
 )  # fmt: skip
 
@@ -86,7 +108,7 @@ def solve(
     """
     if source is not None:
         _check_alone(context, {"source", "out", "quiet", "threads"})
-        _check_out(out, source)
+        check_out(out, source)
         from flds.reruns import rerun
 
         _finish(_from_file(source, threads, quiet, rerun), out, quiet)
@@ -95,7 +117,7 @@ def solve(
         raise ValueError(f"--sampling must be law for a finite network, got {sampling!r}; leave it out with --width")
     if particles is not None and width is not None:
         raise ValueError("give --particles for the limit or --width for a finite network, not both")
-    _check_out(out)
+    check_out(out)
     dataset = load_data(data)
     problem = training_problem(
         dataset, activation, horizon, learning_rate, steps, loss, batch_size, batch_order, batch_seed, train_samples,
@@ -124,7 +146,7 @@ def resume(
     """Go on training for more steps from a results file, and write all of it to a new one."""
     from flds.reruns import resume as go_on
 
-    _check_out(out, file)
+    check_out(out, file)
     _finish(_from_file(file, threads, quiet, go_on, steps=steps, learning_rate=learning_rate), out, quiet)
 
 
@@ -152,14 +174,15 @@ def _check_alone(context: typer.Context, allowed: set[str]) -> None:
 
 def _finish(solution: Solution, out: Path, quiet: bool) -> None:
     """Write results and picture, print what came out, and end with the status of the run."""
+    from flds.plotting.curves import chance
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was computed is written, come what may
     solution.save(out)
     solution.plot(out.with_suffix(".png"))
     if not quiet:
         print(solution.summary())
         if "test_accuracy" in solution.fields and len(solution.steps):
-            outputs = solution.test_outputs.shape[2] if solution.test_outputs.ndim == 3 else 2
-            print(f"\ntest accuracy {solution.test_accuracy[-1]:.1%} (chance {1 / outputs:.1%})")
+            print(f"\ntest accuracy {solution.test_accuracy[-1]:.1%} (chance {chance(solution):.1%})")
         print(f"results  {out}\npicture  {out.with_suffix('.png')}")
     code = EXIT_CODES[solution.status]
     if code:
@@ -177,14 +200,15 @@ def info(
     from flds.reruns import can_rerun
     from flds.solution import load
 
-    if csv is not None and csv.exists() and (csv.suffix != ".csv" or not csv.is_file()):
-        raise ValueError(f"--csv: {str(csv)!r} exists and is not a table; choose another name")
+    if csv is not None and csv.suffix != ".csv":
+        raise ValueError(f"--csv must name a table such as run.csv, got {str(csv)!r}")
     solution = load(file, groups=False)
     print(solution.summary())
+    name = shlex.quote(str(file))
     if can_rerun(solution):
-        print(f"rerun      flds solve --from {file} --out again.nc")
-    if solution.groups:
-        print(f"train on   flds resume {file} --steps K --out longer.nc")
+        print(f"rerun      flds solve --from {name} --out again.nc")
+    if solution.settings.get("keep_state") and solution.status == "completed":
+        print(f"train on   flds resume {name} --steps K --out longer.nc")
     print("fields")
     for name, item in solution.fields.items():
         sizes = " × ".join(f"{dim} {size}" for dim, size in zip(item.dims, item.values.shape, strict=True))
@@ -211,13 +235,11 @@ def validate(
     if list_sections:
         _list(report.titles())
         return
-    _check_folder(out)
+    check_folder(out)
     try:
         claims = report.validate(sections or (), full=full, out=out, say=_silent if quiet else _say)
     except KeyboardInterrupt:
-        _fail(
-            KeyboardInterrupt("interrupted; sections that had ended are kept in the report"), EXIT_CODES["interrupted"]
-        )
+        raise KeyboardInterrupt("sections that had ended are kept in the report") from None
     print(f"\n{report.summary(claims)}\nreport  {out / 'report.md'}")
     if not report.holds(claims):
         raise typer.Exit(REFUTED)
@@ -240,7 +262,7 @@ def reproduce(
         if list_figures:
             _list(figures.descriptions())
             return
-        _check_folder(out)
+        check_folder(out)
         written = figures.reproduce(
             figure, full=full, dataset=lambda: load_data(data), out=out, seed=seed, say=_silent if quiet else _say
         )
@@ -266,15 +288,17 @@ def sweep(
     """
     from flds.sweeps import sweep as run_sweep
 
-    _check_folder(out)
+    check_folder(out)
     values, settings = assignments(grid, fixed or [])
+    for name in {"problem", "grid", "folder", "executor", "workers", "progress"} & {*values, *settings}:
+        raise ValueError(f"{name} is not a setting of a run; see flds sweep --help")
     fields = {name: settings.pop(name, default) for name, default in DEFAULTS.items()}
     problem = training_problem(load_data(data), **fields, train_samples=train_samples, test_samples=test_samples)
     progress = not quiet and sys.stderr.isatty()
     try:
         found = run_sweep(problem, values, folder=out, workers=workers, progress=progress, **settings)
     except KeyboardInterrupt:
-        _fail(KeyboardInterrupt(f"interrupted; the runs that had ended are in {out}"), EXIT_CODES["interrupted"])
+        raise KeyboardInterrupt(f"the runs that had ended are in {out}") from None
     found.to_netcdf(out / "sweep.nc", engine="h5netcdf")
     counts = {name: int((found.status == name).sum()) for name in dict.fromkeys(found.status.values.ravel().tolist())}
     if not quiet:
@@ -334,37 +358,6 @@ def _silent(line: str) -> None:
     pass
 
 
-def _check_folder(out: Path) -> None:
-    """Refuse a folder that could not be made or written to, before any work."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out must be a folder, got the file {str(out)!r}")
-    place = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not (place.is_dir() and os.access(place, os.W_OK)):
-        raise PermissionError(f"--out: {str(place)!r} cannot be written to; choose another folder")
-
-
-def _check_out(out: Path, source: Path | None = None) -> None:
-    """Refuse a results file that could not be written, or that would replace something else or its own source."""
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out: the folder {str(out.parent)!r} does not exist; create it first")
-    if not os.access(out.parent, os.W_OK):
-        raise PermissionError(f"--out: the folder {str(out.parent)!r} cannot be written to; choose another")
-    picture = out.with_suffix(".png")
-    if out == picture or out.is_dir():
-        raise ValueError(f"--out must name a results file such as run.nc, got {str(out)!r}")
-    if picture.exists() and not picture.is_file():
-        raise ValueError(f"--out: the picture {str(picture)!r} cannot be written there; choose another name")
-    if out.exists() and not _is_results(out):
-        raise ValueError(f"--out: {str(out)!r} exists and is not a results file; choose another name")
-    if source is not None and out.exists() and source.exists() and out.samefile(source):
-        raise ValueError(f"--out: {str(out)!r} is the file to start from; choose another name")
-
-
-def _is_results(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"\x89HDF"
-
-
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
     for stream in (sys.stdout, sys.stderr):
@@ -373,11 +366,16 @@ def main() -> None:
     try:
         app(prog_name="flds")
     except KeyboardInterrupt:
-        _fail(KeyboardInterrupt("interrupted before anything was computed"), EXIT_CODES["interrupted"])
+        _interrupted()
     except MemoryError as error:
         _fail(error, OUT_OF_MEMORY)
     except (ValueError, TypeError, OSError) as error:
         _fail(error, BAD_USAGE)
+
+
+def _interrupted(kept: str = "") -> None:
+    what = f"interrupted; {kept}" if kept else "interrupted before anything was computed"
+    _fail(KeyboardInterrupt(what), EXIT_CODES["interrupted"])
 
 
 def _fail(error: BaseException, code: int) -> None:

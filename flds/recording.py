@@ -130,7 +130,7 @@ def kernels(coordinates: list[list[Coordinates]]) -> Array:
     result = []
     for rows in zip(*coordinates, strict=True):
         padded = _padded(rows)
-        stacked = padded.reshape(-1, padded.shape[2])
+        stacked = padded.reshape(padded.shape[0] * padded.shape[1], padded.shape[2])
         missing = np.isnan(stacked).any(axis=1)
         kernel = np.nan_to_num(stacked) @ np.nan_to_num(stacked).T
         kernel[missing] = kernel[:, missing] = np.nan

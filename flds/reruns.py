@@ -33,7 +33,8 @@ def rerun(
         Of `solve_flds`, `simulate_resnet`, `solve_mean_ode` or `solve_tangent_ode`, fresh or from a file.
     problem : TrainingProblem or MeanFieldProblem, optional
         The problem itself, where it cannot be read back: with an activation, a block or an initial law of one's own, or
-        with data too large to be kept. It is compared with what the solution says of it.
+        with data too large to be kept. It is compared with what the solution says of it; steps and learning rates are
+        the solution's.
     progress : bool
         Show a progress bar on standard error, where the solver has one.
     **changes
@@ -77,7 +78,7 @@ def resume(
     problem, progress
         As for `rerun`.
     **changes
-        threads or record_every, where they are to differ; rank_budget for a `TrainingProblem`.
+        threads, where they are to differ; rank_budget for a `TrainingProblem`, by default what memory allows.
 
     Returns
     -------
@@ -146,10 +147,13 @@ def _problem(family: ModuleType, solution: solvers.solution.Solution, given: Any
     """Return the problem given, if it is that of the solution, or read it back."""
     if given is None:
         return family.problem_of(solution)
-    difference = family.differs(solution, given)
+    if not isinstance(given, family.PROBLEM):
+        raise TypeError(f"problem must be a flds.{family.PROBLEM.__name__}, got {type(given).__name__}")
+    problem = family.adapted(solution, given)
+    difference = family.differs(solution, problem)
     if difference is not None:
-        raise ValueError(f"problem must be that of the solution, but its {difference} differs")
-    return given
+        raise ValueError(f"problem must be that of the solution, but differs in its {difference}")
+    return problem
 
 
 def _require_state(solution: solvers.solution.Solution) -> None:

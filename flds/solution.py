@@ -219,13 +219,14 @@ def assemble(
     return Solution(
         fields=fields | arrays, status=status, timings=timings, seed=settings.seed, settings=saved, notes=notes,
         versions=library_versions(), extra={"problem": description},
-        groups=completed_states(status, [recorder.state for recorder in recorders]),
+        groups=all_states([recorder.state for recorder in recorders], settings.replicates),
     )  # fmt: skip
 
 
-def completed_states(status: str, states: list[dict[str, Field]]) -> dict[str, dict[str, Field]]:
-    """Return the states of all replicates as groups; a run that ended early has none to go on from."""
-    return {f"state_{index}": one for index, one in enumerate(states) if one and status == "completed"}
+def all_states(states: list[dict[str, Field]], replicates: int) -> dict[str, dict[str, Field]]:
+    """Return the states of all replicates as groups, or none: there is no going on from some of them."""
+    complete = len(states) == replicates and all(states)
+    return {f"state_{index}": one for index, one in enumerate(states)} if complete else {}
 
 
 def output_fields(
@@ -301,11 +302,12 @@ def difference(then: dict[str, Any], now: dict[str, Any]) -> str | None:
     """Return the first entry in which two descriptions of a problem differ, or None.
 
     Functions are compared by the numbers that they give, the entry "check", up to the rounding of another machine.
+    What the first one does not say is not compared.
     """
-    for name in {**then, **now}:
-        if name != "check" and then.get(name) != now.get(name):
+    for name in then:
+        if name != "check" and then[name] != now.get(name):
             return name
-    old, new = then.get("check", []), now.get("check", [])
+    old, new = then.get("check", now["check"]), now["check"]
     same = len(old) == len(new) and np.allclose(old, new, rtol=1e-9, atol=1e-12)
     return None if same else "activation, block or initial law"
 

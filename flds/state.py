@@ -54,7 +54,7 @@ _DESCRIBED = {
 # Dimensions that differ from layer to layer.
 _OF_A_LAYER = {
     "feature_direction", "gradient_direction", "learned_row", "learned_column", "constraint", "other_constraint",
-    "last_feature", "last_gradient", "recorded_feature", "recorded_gradient",
+    "family", "last_feature", "last_gradient", "recorded_feature", "recorded_gradient",
 }  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from solvers import checks
 from solvers.blocks import available_threads
 from solvers.random import replicate_seed
 
+PROBLEM = TrainingProblem
 SOLVERS = ("solve_flds", "simulate_resnet")
-CHANGES = ("threads", "record_every", "rank_budget")
+CHANGES = ("threads", "rank_budget")
 # Decided by the solver, or without influence on the numbers.
 _NOT_OPTIONS = {"particles", "depth", "solver", "reason", "replicates_completed", "threads", "rank_budget", "sampling"}
 
@@ -55,10 +56,21 @@ def problem_of(solution: Solution) -> TrainingProblem:
     return problem
 
 
-def differs(solution: Solution, problem: Any) -> str | None:
+def adapted(solution: Solution, problem: TrainingProblem) -> TrainingProblem:
+    """Return a problem with the steps and rates of the solution, which may have gone on training."""
+    described = solution.extra["problem"]
+    rate = described["learning_rate"]
+    if isinstance(rate, dict):
+        stored = solution.fields.get("problem_learning_rate")
+        if stored is None:  # too large to be kept, and to be compared by its hash
+            return problem
+        rate = stored.values
+    listed = not isinstance(problem.batch_order, str)
+    return problem if listed else replace(problem, steps=described["steps"], learning_rate=rate)
+
+
+def differs(solution: Solution, problem: TrainingProblem) -> str | None:
     """Return the first thing in which a problem differs from that of the solution, or None."""
-    if not isinstance(problem, TrainingProblem):
-        return "type"
     return difference(solution.extra["problem"], describe(problem)[0])
 
 
@@ -85,11 +97,14 @@ def go_on(
     rates = _longer_rates(problem, steps, learning_rate)
     longer = replace(problem, steps=problem.steps + steps, learning_rate=rates)
     settings = solution.settings
-    return run(
+    found = run(
         longer, settings["particles"], settings["depth"], settings["sampling"], progress,
         Options(**_options(solution) | changes),  # type: ignore[typeddict-item]
         settings["solver"], states=solution.states,
     )  # fmt: skip
+    found.settings["reason"] = settings["reason"]
+    found.notes = list(dict.fromkeys(solution.notes + found.notes))
+    return found
 
 
 def outputs(solution: Solution, problem: TrainingProblem, inputs: ArrayLike) -> NDArray[np.float64]:
@@ -107,6 +122,8 @@ def outputs(solution: Solution, problem: TrainingProblem, inputs: ArrayLike) -> 
 
 def _options(solution: Solution) -> dict[str, Any]:
     options = {name: value for name, value in solution.settings.items() if name not in _NOT_OPTIONS}
+    if options["noise_depth"] == solution.settings["depth"]:
+        del options["noise_depth"]  # the default, which follows the depth
     if solution.status == "rank_budget":
         options["rank_budget"] = solution.settings["rank_budget"]
     return options

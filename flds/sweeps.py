@@ -273,7 +273,7 @@ def _fingerprint(solver: str, problem: Any, options: dict[str, Any]) -> str:
 def _is_done(task: Task) -> bool:
     if not task.path.exists():
         return False
-    stored = load(task.path).extra.get("sweep", {})
+    stored = load(task.path, groups=False).extra.get("sweep", {})
     if stored.get("fingerprint") != task.fingerprint:
         raise ValueError(f"{str(task.path)!r} belongs to another sweep; choose another folder")
     return True
@@ -284,7 +284,7 @@ def _collect(tasks: list[Task], grid: Mapping[str, Sequence[Any]]) -> xarray.Dat
     import xarray
 
     shape = tuple(len(values) for values in grid.values())
-    found = [load(task.path) if task.path.exists() else None for task in tasks]
+    found = [load(task.path, groups=False) if task.path.exists() else None for task in tasks]
     status = [_status(task, solution) for task, solution in zip(tasks, found, strict=True)]
     dims = tuple(grid)
     described = {"long_name": "how the run ended", "units": "1"}

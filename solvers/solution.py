@@ -176,7 +176,7 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
     path : path
         The file.
     groups : bool
-        Whether to read groups as well; otherwise they have their names only.
+        Whether to read groups as well.
 
     Returns
     -------
@@ -203,8 +203,7 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
         classes: dict[str, type[Solution]] = {kind.schema: kind for kind in _kinds()}
         kind = classes.get(str(dataset.attrs.get("schema")))
         if kind is not None:
-            parts = {name: xarray.load_dataset(path, engine="h5netcdf", group=name) if groups else xarray.Dataset()
-                     for name in names}  # fmt: skip
+            parts = {name: xarray.load_dataset(path, engine="h5netcdf", group=name) for name in names if groups}
             return kind._from_datasets(dataset, parts)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -10,7 +10,7 @@ import numpy as np
 
 from flds.mean_ode.blocks import Array, Block
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.solution import Solution, completed_states
+from flds.solution import Solution, all_states
 from solvers.solution import Field, average_replicates, library_versions
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def assemble(
     return MeanFieldSolution(
         fields=fields, status=status, timings=timings, seed=settings.seed, settings=saved,
         notes=notes, versions=library_versions(), extra={"problem": describe(problem)},
-        groups=completed_states(status, [run.state for run in runs]),
+        groups=all_states([run.state for run in runs], settings.replicates),
     )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def describe(problem: MeanFieldProblem) -> dict[str, Any]:
     return {
         "block": [block.name for block in problem.blocks], "blocks": [block.settings() for block in problem.blocks],
         "types": [_type_name(block) for block in problem.blocks],
-        "initial_laws": {name: getattr(law, "__qualname__", repr(law)) for name, law in problem.laws.items()},
+        "initial_laws": {name: getattr(law, "__qualname__", type(law).__name__) for name, law in problem.laws.items()},
         "alpha": problem.alpha, "loss": problem.loss,
         "deviations": problem.scales, "learning_rates": problem.rates, "steps": problem.steps,
         "dimension": problem.dimension, "check": _values(problem),

@@ -176,12 +176,12 @@ def _notes(problem: MeanFieldProblem, runs: list[Run], complete: list[Run], stat
 def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | None = None) -> Run:
     """K gradient steps, or those after a stored state; each step is recorded before its update."""
     problem, run, first = dynamics.problem, Run([]), 0
-    if state is not None:
-        *run.records, last_record = restore(dynamics, state)
-        first = last_record.step  # its update is still to come
     due = record_steps(problem.steps, settings.record_every)
     inputs, tests = problem.x.astype(settings.dtype), problem.test_x.astype(settings.dtype)
     try:
+        if state is not None:
+            *run.records, last_record = restore(dynamics, state)
+            first = last_record.step  # its update is still to come
         with dynamics.blocks.running():
             for step in range(first, problem.steps + 1):
                 states: list[Array] = []

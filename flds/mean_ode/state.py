@@ -33,7 +33,7 @@ def snapshot(problem: MeanFieldProblem, units: list[Parameters], records: list[R
     fields = {}
     for block, z in enumerate(units):
         for name, values in z.items():
-            shape = tuple(f"{name}_{axis}" for axis in range(values.ndim - 2))
+            shape = tuple(f"{name}_{axis}_of_block_{block}" for axis in range(values.ndim - 2))
             dims = ("node", *shape, "unit")
             fields[f"block_{block}_{name}"] = Field(dims, values, f"trained {name} of block {block + 1}")
     kinds = {

@@ -18,8 +18,9 @@ from flds.mean_ode.state import restore
 from flds.solution import difference
 from solvers.blocks import available_threads
 
+PROBLEM = MeanFieldProblem
 SOLVERS = ("solve_mean_ode", "solve_tangent_ode")
-CHANGES = ("threads", "record_every")
+CHANGES = ("threads",)
 
 
 def problem_of(solution: MeanFieldSolution) -> MeanFieldProblem:
@@ -31,6 +32,8 @@ def problem_of(solution: MeanFieldSolution) -> MeanFieldProblem:
         If a block, its activation or an initial law is not built in.
     """
     described = solution.extra["problem"]
+    if "types" not in described:
+        raise ValueError("the file does not say which blocks it is of: give the problem= itself")
     own = [f"the initial law of {name}" for name in described["initial_laws"]]
     own += [f"the block {name!r}" for name in described["types"] if name not in BLOCK_TYPES]
     own += [f"the activation {block['activation']!r}" for block in described["blocks"]
@@ -49,14 +52,17 @@ def problem_of(solution: MeanFieldSolution) -> MeanFieldProblem:
     same = {name: described[name] for name in ("alpha", "loss", "deviations", "learning_rates", "steps")}
     problem = MeanFieldProblem(**arrays, block=blocks, **same)  # type: ignore[arg-type]
     if differs(solution, problem):  # a function of one's own that has the name of another
-        raise ValueError("an activation is not built in, though its name is: give the problem= itself")
+        raise ValueError("an activation or block is not built in, though its name is: give the problem= itself")
     return problem
 
 
-def differs(solution: MeanFieldSolution, problem: Any) -> str | None:
+def adapted(solution: MeanFieldSolution, problem: MeanFieldProblem) -> MeanFieldProblem:
+    """Return a problem with the steps of the solution, which may have gone on training."""
+    return replace(problem, steps=solution.extra["problem"]["steps"])
+
+
+def differs(solution: MeanFieldSolution, problem: MeanFieldProblem) -> str | None:
     """Return the first thing in which a problem differs from that of the solution, or None."""
-    if not isinstance(problem, MeanFieldProblem):
-        return "type"
     found = difference(solution.extra["problem"], json.loads(json.dumps(describe(problem))))
     if found:
         return found

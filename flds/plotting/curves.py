@@ -100,6 +100,11 @@ def plot_loss(solution: Solution, scale: str = "linear", ax: Axes | None = None)
     return artists
 
 
+def chance(solution: Solution) -> float:
+    """Return the accuracy of a guess."""
+    return 1 / solution.outputs.shape[-1] if solution.outputs.ndim >= 3 else 0.5
+
+
 def plot_accuracy(solution: Solution, ax: Axes | None = None) -> list[Artist]:
     """Draw training and test accuracy against the step, with chance for comparison.
 
@@ -108,8 +113,8 @@ def plot_accuracy(solution: Solution, ax: Axes | None = None) -> list[Artist]:
     accuracy = solution.accuracy
     ax = over_steps(solution, ax)
     artists = _training_and_test(ax, solution, "accuracy")
-    outputs = solution.outputs.shape[-1] if solution.outputs.ndim >= 3 else 2
-    artists.append(ax.axhline(1 / outputs, color="0.5", linestyle=":", label=f"chance (1/{outputs})"))
+    guess = chance(solution)
+    artists.append(ax.axhline(guess, color="0.5", linestyle=":", label=f"chance (1/{1 / guess:.0f})"))
     ax.set(ylabel="accuracy", title="Accuracy", ylim=(0, max(1.02, accuracy.max(initial=0))))
     ax.legend(frameon=False)
     return artists
@@ -137,14 +142,13 @@ def plot_variance(solution: Solution, name: str = "feature_variance", ax: Axes |
 
 def plot_rank(solution: Solution, ax: Axes | None = None) -> list[Artist]:
     """Draw the mean rank of the forward and backward bases against the step."""
+    rank, error = solution.rank_by_step, _error(solution, "rank_by_step")
     ax = over_steps(solution, ax)
     artists: list[Artist] = []
-    error = _error(solution, "rank_by_step")
     for side, (label, colour, line) in enumerate((("forward", FORWARD, "-"), ("backward", BACKWARD, "--"))):
         one = None if error is None else error[:, side]
-        y = solution.rank_by_step[:, side]
         style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "label": label}
-        artists += _curve(ax, solution.steps, y, one, **style)
+        artists += _curve(ax, solution.steps, rank[:, side], one, **style)
     ax.set(ylabel="rank, mean over depth", title="Rank of the bases")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
@@ -196,7 +200,7 @@ def plot_against_limit(
     networks : sequence of Solution
         Of `simulate_resnet` or dense training of the same problem; the legend gives width and depth.
     sample, output : int
-        Place among the recorded samples, and among the outputs.
+        Place among the recorded samples of the limit, and among the outputs.
     ax : matplotlib.axes.Axes, optional
         Axes to draw into.
 
@@ -209,19 +213,25 @@ def plot_against_limit(
     IndexError
         If there is no such sample or output.
     ValueError
-        If a network is of another problem.
+        If a network is of another problem, or did not record the sample.
     """
     import matplotlib as mpl
 
+    index = _name(limit, sample)
     for network in networks:
         if network.extra.get("problem") != limit.extra.get("problem"):
             raise ValueError("networks must be solutions of the problem of the limit")
+        if "particles" not in network.settings:
+            raise ValueError(f"networks must be of simulate_resnet or dense training, got {network.settings['solver']}")
+        if index not in network.recorded_samples:
+            raise ValueError(f"networks must have recorded sample {index}, got {network.recorded_samples.tolist()}")
     ax = over_steps(limit, ax)
     artists: list[Artist] = []
     colours = mpl.colormaps["viridis"](np.linspace(0.85, 0.15, len(networks)))
     for network, colour in zip(networks, colours, strict=True):
         label = f"n = {network.settings['particles']}, L = {network.settings['depth']}"
-        artists += _curve(ax, network.steps, *_trajectory(network, sample, output), color=colour, label=label)
+        place = int(np.flatnonzero(network.recorded_samples == index)[0])
+        artists += _curve(ax, network.steps, *_trajectory(network, place, output), color=colour, label=label)
     y, error = _trajectory(limit, sample, output)
     artists += _curve(ax, limit.steps, y, error, color="black", linestyle="--", linewidth=1.5, label="limit")
     ax.set(ylabel="output f", title=f"Networks and limit, sample {_name(limit, sample)}")

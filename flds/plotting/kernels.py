@@ -56,6 +56,8 @@ def plot_kernel(
     blocks, title = _kernel(solution, name, layer)
     records, batch = blocks.shape[:2]
     kernel = blocks.reshape(records * batch, -1)
+    if np.isnan(kernel).all():
+        raise ValueError("the kernel is empty: no gradient was needed at these steps")
     ax = new_axes(ax)
     low, high = np.nanmin(kernel), np.nanmax(kernel)
     signed = low < -1e-3 * high
@@ -182,13 +184,15 @@ def plot_particles(
         values = solution.groups["state_0"]["last_states"].values[sample]
         quantity = f"features $h_T$ after {solution.steps[-1]} steps"
     else:
-        raise ValueError("the solution has no particles: use solve_forward, solve_backward, or keep_state=True")
+        raise ValueError("the solution has no particles: use solve_forward or solve_backward, or solve_flds or "
+                         "simulate_resnet with keep_state=True")  # fmt: skip
     ax = new_axes(ax)
     mean, deviation = float(np.mean(values, dtype=float)), float(np.std(values, dtype=float))
     _, edges, bars = ax.hist(
         values, bins=bins, density=True, color=TRAINING, alpha=0.5, label=f"{values.size} particles"
     )
     x = np.linspace(edges[0], edges[-1], 400)
+    deviation = max(deviation, np.finfo(float).tiny)  # of particles that are all the same
     density = np.exp(-((x - mean) ** 2) / (2 * deviation**2)) / (deviation * np.sqrt(2 * np.pi))
     line = ax.plot(x, density, color="black", linewidth=1.2, label="Gaussian")
     ax.set(xlabel=quantity, ylabel="density", title="Law of the particles")

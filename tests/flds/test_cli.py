@@ -177,7 +177,7 @@ def test_interrupt_keeps_what_was_computed(tmp_path):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ("import flds.cli; flds.cli.load_data = interrupt", ""),
+        ("import flds.cli; flds.cli.load_data = interrupt", "flds: interrupted before anything was computed\n"),
         ("import flds.cli; flds.cli.app = interrupt", "flds: interrupted before anything was computed\n"),
         ("sys.meta_path.insert(0, Finder)", "flds: interrupted before anything was computed\n"),
     ],
@@ -267,6 +267,7 @@ def test_sweep_trains_a_grid_and_names_mistakes(tmp_path):
             ["--grid", "depth=2", "--grid", "depth=3"],
             "depth is given twice; list all its values in one --grid",
         ),
+        (["--grid", "depth=2", "--set", "executor=1"], "executor is not a setting of a run"),
         (["--grid", "depth=2", "--set", "steps=2,3"], "--set takes one value, got 2 for steps; use --grid for several"),
         (["--grid", "depth=2", "--data", "x.csv"], "--data must be digits, cifar10:FOLDER or FILE.npz"),
     ):
@@ -291,7 +292,7 @@ def test_training_goes_on_from_a_file(tmp_path):
         (["resume", "whole.nc", "--steps", 2], "the solution has no state of the trained network"),
         (["resume", "part.nc", "--steps", 2, "--out", "part.nc"], "--out: 'part.nc' is the file to start from"),
         (["solve", "--from", "part.nc", "--out", "part.nc"], "--out: 'part.nc' is the file to start from"),
-        (["info", "part.nc", "--csv", "part.nc"], "--csv: 'part.nc' exists and is not a table"),
+        (["info", "part.nc", "--csv", "part.nc"], "--csv must name a table such as run.csv, got 'part.nc'"),
     ):
         wrong = run(*arguments, cwd=tmp_path)
         assert wrong.returncode == 2

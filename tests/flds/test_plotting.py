@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import matplotlib as mpl
@@ -47,6 +48,9 @@ def made_up() -> flds.Solution:
         "batch_loss": Field(("step",), 1.1 * np.exp(-np.arange(16) / 10), "loss"),
         "accuracy": Field(record, 1 - 0.5 * np.exp(-k / 1.0), "accuracy"),
         "depth_grid": Field(("depth_point",), t, "depth"),
+        "feature_variance_standard_error": Field(depth, 0.1 + np.outer(0.0 * k, t), "error"),
+        "rank_by_step_standard_error": Field(("record", "side"), np.full((RECORDS, 2), 0.2), "error"),
+        "travel_u_standard_error": Field(depth, 0.1 + np.outer(0.0 * k, t), "error"),
         "feature_variance": Field(depth, np.exp(np.outer(0.3 * k, t)), "variance"),
         "gradient_variance": Field(depth, np.exp(np.outer(0.3 * k, 1 - t)), "variance"),
         "rank_by_step": Field(("record", "side"), np.stack([3 + k, 2 + 2 * k], 1), "rank"),
@@ -145,6 +149,11 @@ def test_kernels_are_drawn_as_they_are(solution):
     moved = [np.linalg.norm(first[k, :, k] - first[0, :, 0]) / np.linalg.norm(first[0, :, 0]) for k in range(4)]
     np.testing.assert_allclose(curves[0].get_ydata(), moved, rtol=1e-12)
     assert moved[0] == 0 < moved[1]
+    inactive = solution.feature_kernel.copy()
+    inactive[:, 9] = inactive[:, :, 9] = np.nan  # sample 0 at the last step
+    fields = solution.fields | {"feature_kernel": solution.fields["feature_kernel"]._replace(values=inactive)}
+    curves = plotting.plot_spectrum(dataclasses.replace(solution, fields=fields), ax=Figure().subplots())
+    assert [len(curve.get_ydata()) for curve in curves] == [3, 3, 3, 2]
     curves = plotting.plot_spectrum(solution, layer=1, ax=Figure().subplots())
     expected = np.linalg.eigvalsh(solution.feature_kernel[1].reshape(4, 3, 4, 3)[3, :, 3])[::-1]
     np.testing.assert_allclose(curves[-1].get_ydata(), expected, rtol=1e-12)
@@ -179,6 +188,7 @@ def test_new_axes_are_made_where_none_are_given(solution):
 
 def test_what_a_solution_does_not_have_is_named(solution):
     bare = flds.simulate_resnet(three_samples(batch_size=1), width=20, depth=2)
+    others = flds.simulate_resnet(three_samples(batch_size=1), width=20, depth=2, recorded_samples=[1, 2])
     batches = flds.simulate_resnet(three_samples(batch_size=1), width=20, depth=2, record_kernels=True)
     with pytest.warns(RuntimeWarning, match="diverged"):
         early = flds.simulate_resnet(flds.TrainingProblem([[1e200]], [1.0], activation="identity"), width=20, depth=2)
@@ -191,10 +201,15 @@ def test_what_a_solution_does_not_have_is_named(solution):
         (lambda: plotting.plot_kernel(solution, "kernel", ax=ax), ValueError, "name must be one of feature_kernel"),
         (lambda: plotting.plot_variance(solution, "variance", ax), ValueError, "name must be one of feature_variance"),
         (lambda: plotting.plot_kernel_movement(batches, ax=ax), ValueError, "leave out batch_size"),
-        (lambda: plotting.plot_particles(bare, ax=ax), ValueError, "use solve_forward, solve_backward, or keep_state"),
+        (
+            lambda: plotting.plot_particles(bare, ax=ax),
+            ValueError,
+            "use solve_forward or solve_backward",
+        ),
         (lambda: plotting.plot_replicates(solution, 7, ax=ax), IndexError, "out of bounds"),
         (lambda: plotting.plot_travel(solution, ax), ValueError, "no travel: it must be of the Mean ODE"),
         (lambda: plotting.plot_against_limit(bare, [solution], ax=ax), ValueError, "of the problem of the limit"),
+        (lambda: plotting.plot_against_limit(bare, [others], ax=ax), ValueError, r"recorded sample 0, got \[1, 2\]"),
         (lambda: plotting.plot_kernel_movement(flds.solve_forward(particles=50, depth=2)), AttributeError, "no field"),
         (lambda: plotting.plot_loss(flds.solve_forward(particles=50, depth=2)), AttributeError, "no field 'loss'"),
         *(

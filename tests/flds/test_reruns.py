@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import flds
+from flds.mean_ode.problem import BLOCKS
 from flds.reruns import version_changes
 
 GENERATOR = np.random.default_rng(0)
@@ -36,6 +37,31 @@ def test_a_run_from_its_file_is_the_same_bit_for_bit(tmp_path, solve, options, o
     assert version_changes(stored) == []
     stored.versions["numpy"] = "1.0"
     assert version_changes(stored)[0].startswith("numpy 1.0 then, ")
+
+
+def test_a_run_that_ran_out_of_rank_ends_there_again(tmp_path):
+    problem = flds.TrainingProblem(X, Y, steps=9, batch_size=1)
+    with pytest.warns(RuntimeWarning, match="the rank outgrew"):
+        first = flds.simulate_resnet(problem, width=200, depth=2, rank_budget=(5, 6), operator="lazy")
+    with pytest.warns(RuntimeWarning, match=r"the rank outgrew rank_budget \(5, 6\)"):
+        again = flds.rerun(flds.load(first.save(tmp_path / "run.nc")))
+    np.testing.assert_array_equal(again.outputs, first.outputs)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_mean_odes_are_run_again_from_their_files(block, tmp_path):
+    tokens = GENERATOR.normal(size=(3, 2, 4))
+    problem = flds.MeanFieldProblem(tokens, tokens, block=block, alpha=2.0, steps=2, learning_rates=0.1, deviations={})
+    solve = flds.solve_tangent_ode if block == "two_layer_perceptron" else flds.solve_mean_ode
+    first = solve(problem, units=16, depth=2, seed=3, sampling="iid", record_every=2)
+    again = flds.rerun(flds.load(first.save(tmp_path / "run.nc")), threads=1)
+    for name, item in first.fields.items():
+        assert np.array_equal(item.values, again.fields[name].values), name
+
+
+def test_the_grid_of_the_noise_follows_the_depth():
+    first = flds.simulate_resnet(flds.TrainingProblem(X, Y, steps=1), width=20, depth=4)
+    assert flds.rerun(first, depth=6).settings["noise_depth"] == 6
 
 
 def test_what_cannot_be_run_again_says_why(tmp_path, monkeypatch):
