@@ -86,7 +86,7 @@ class TrainingProblem:
         self._set("horizon", checks.positive_number("horizon", self.horizon))
         self._set("steps", checks.positive_integer("steps", self.steps, smallest=0))
         self._set("batch_seed", checks.seed_number("batch_seed", self.batch_seed))
-        self._set("rates", self._checked_rates())
+        self._set("rates", checked_rates(self.learning_rate, self.steps, "step"))
         scalar = np.ndim(self.learning_rate) == 0
         self._set("learning_rate", float(self.learning_rate) if scalar else self.rates)  # type: ignore[arg-type]
         self._check_batches()
@@ -161,18 +161,6 @@ class TrainingProblem:
             )
         return self.loss_function.encode(values, name)
 
-    def _checked_rates(self) -> Array:
-        if isinstance(self.learning_rate, bool):
-            raise TypeError(f"learning_rate must be a number or one per step, got {self.learning_rate!r}")
-        if np.ndim(self.learning_rate) == 1 and len(np.asarray(self.learning_rate)) == self.steps == 0:
-            return np.empty(0)
-        rates = np.asarray(checks.finite("learning_rate", self.learning_rate), np.float64)
-        if rates.ndim > 1 or (rates.ndim == 1 and len(rates) != self.steps):
-            raise ValueError(f"learning_rate must be a number or one per step ({self.steps}), got shape {rates.shape}")
-        if np.any(rates < 0):
-            raise ValueError(f"learning_rate must not be negative, got {rates.min():g}")
-        return np.broadcast_to(rates, (self.steps,))
-
     def _check_batches(self) -> None:
         if self.batch_size is not None:
             size = checks.positive_integer("batch_size", self.batch_size)
@@ -198,3 +186,23 @@ class TrainingProblem:
                 f"batch_size must be left out or equal the columns of batch_order ({order.shape[1]}), "
                 f"got {self.batch_size}"
             )
+
+
+def checked_rates(given: Any, steps: int, each: str) -> Array:
+    """Return learning rates, (steps,), from a number or from one for `each` step.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If they are something else, or negative.
+    """
+    if isinstance(given, bool):
+        raise TypeError(f"learning_rate must be a number or one per {each}, got {given!r}")
+    if np.ndim(given) == 1 and len(np.asarray(given)) == steps == 0:
+        return np.empty(0)
+    rates = np.asarray(checks.finite("learning_rate", given), np.float64)
+    if rates.ndim > 1 or (rates.ndim == 1 and len(rates) != steps):
+        raise ValueError(f"learning_rate must be a number or one per {each} ({steps}), got shape {rates.shape}")
+    if np.any(rates < 0):
+        raise ValueError(f"learning_rate must not be negative, got {rates.min():g}")
+    return np.broadcast_to(rates, (steps,))

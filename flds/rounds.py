@@ -22,7 +22,6 @@ another reason: against the statistical error it is of the order sqrt(replicates
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from flds.dynamics import Network
 from flds.problem import TrainingProblem
 from flds.recording import Recorder
 from flds.settings import Options, Settings, resolve
+from flds.solution import mean_and_error
 from flds.solve import progress_bar, remarks, train
 from solvers import checks
 from solvers.memory import available_memory
@@ -127,8 +127,8 @@ def run_round(
     with np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
         coarse, _ = extrapolate(values[:0:-1])
         best, difference = extrapolate(values[-2::-1])
-        estimate, error = _mean(best)
-        differences, noise = zip(_mean(difference), _mean(best - coarse), strict=True)
+        estimate, error = mean_and_error(best)
+        differences, noise = zip(mean_and_error(difference), mean_and_error(best - coarse), strict=True)
         particle_error = _particle_error(earlier, settings.particles, depth, estimate, error, quantile)
     return Round(
         settings.particles, depth, time.perf_counter() - start, seeds, settings, notes, status, steps, estimate,
@@ -224,11 +224,6 @@ def _common(recorders: list[list[Recorder]], problem: TrainingProblem) -> tuple[
     finite = np.isfinite(values).all(axis=(0, 1, 3, 4))
     count = count if finite.all() else int(np.argmin(finite))
     return [r.step for r in runs[0].records[:count]], values[:, :, :count]
-
-
-def _mean(samples: Array) -> tuple[Array, Array]:
-    """Return the mean over the seeds, axis 0, and its standard error."""
-    return samples.mean(axis=0), samples.std(axis=0, ddof=1) / math.sqrt(len(samples))
 
 
 def _beyond(seen: Array, noise: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,11 @@ from flds.problem import TrainingProblem
 from solvers import checks
 from solvers.blocks import available_threads
 from solvers.memory import available_memory, require_memory
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Kind = TypeVar("Kind", bound=DataclassInstance)
 
 OPERATORS = ("auto", "lazy", "dense")
 BACKWARD_WEIGHTS = ("tied", "independent")
@@ -51,11 +56,15 @@ class Settings:
         return np.dtype(self.dtype)
 
 
-def stored_settings(saved: dict[str, Any]) -> Settings:
-    """Return the settings that a solution was computed with."""
-    values = {item.name: saved[item.name] for item in fields(Settings)}
-    pairs = {name: tuple(values[name]) for name in ("rank_budget", "recorded_samples")}
-    return Settings(**values | pairs)
+def stored_settings(kind: type[Kind], saved: dict[str, Any]) -> Kind:
+    """Return the settings that a solution was computed with, on all CPUs of this machine."""
+    values = {item.name: saved[item.name] for item in fields(kind)} | {"threads": available_threads()}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def stored_options(kind: Any, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a solver, a TypedDict, that a solution was computed with, but for the threads."""
+    return {name: saved[name] for name in kind.__annotations__ if name in saved and name != "threads"}
 
 
 def record_steps(steps: int, every: int) -> set[int]:

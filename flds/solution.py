@@ -15,7 +15,7 @@ import solvers.solution
 from flds.problem import TrainingProblem
 from flds.recording import Recorder, kernels
 from flds.settings import Settings
-from solvers.solution import Field, average_replicates, library_versions
+from solvers.solution import Field, library_versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,7 +119,7 @@ class Solution(solvers.solution.Solution):
             return parts.mean(axis=0)
         if len(parts) < 2:
             raise ValueError("return_error needs at least two replicates, got 1")
-        return parts.mean(axis=0), parts.std(axis=0, ddof=1) / len(parts) ** 0.5
+        return mean_and_error(parts)
 
     def summary(self) -> str:
         """Return what was run and what came out, in a few lines."""
@@ -223,6 +223,32 @@ def assemble(
     )  # fmt: skip
 
 
+def mean_and_error(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean of independent samples along the first axis, and its standard error."""
+    return samples.mean(axis=0), samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+
+
+def average_replicates(parts: list[dict[str, Field]], averaged: tuple[str, ...]) -> dict[str, Field]:
+    """Combine replicates: the mean of every field named in `averaged`, its standard error, and all outputs."""
+    fields: dict[str, Field] = {}
+    for name, first in parts[0].items():
+        if name not in averaged or len(parts) == 1:
+            fields[name] = first
+            continue
+        mean, error = mean_and_error(np.stack([part[name].values for part in parts]))
+        fields[name] = first._replace(values=mean)
+        fields[f"{name}_standard_error"] = first._replace(
+            values=error, long_name=f"standard error of {first.long_name} over replicates"
+        )
+    if "outputs" in parts[0] and len(parts) > 1:
+        outputs = [part["outputs"] for part in parts]
+        fields["replicate_outputs"] = Field(
+            ("replicate", *outputs[0].dims), np.stack([one.values for one in outputs]),
+            "network outputs of each replicate",
+        )  # fmt: skip
+    return fields
+
+
 def all_states(states: list[dict[str, Field]], replicates: int) -> dict[str, dict[str, Field]]:
     """Return the states of all replicates as groups, or none: there is no going on from some of them."""
     complete = len(states) == replicates and all(states)
@@ -307,9 +333,19 @@ def difference(then: dict[str, Any], now: dict[str, Any]) -> str | None:
     for name in then:
         if name != "check" and then[name] != now.get(name):
             return name
-    old, new = then.get("check", now["check"]), now["check"]
-    same = len(old) == len(new) and np.allclose(old, new, rtol=1e-9, atol=1e-12)
-    return None if same else "activation, block or initial law"
+    return None if same_functions(then, now["check"]) else "activation, block or initial law"
+
+
+def same_functions(then: dict[str, Any], values: list[float]) -> bool:
+    """Whether functions that give these values are those of a description, as far as it says."""
+    stored = then.get("check", values)
+    return len(stored) == len(values) and np.allclose(stored, values, rtol=1e-9, atol=1e-12)
+
+
+def function_values(problem: TrainingProblem) -> list[float]:
+    """Return what φ and φ' give at some points."""
+    points = np.linspace(-3.0, 3.0, 7)
+    return [*problem.phi.value(points).tolist(), *problem.phi.derivative(points).tolist()]
 
 
 def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field]]:
@@ -322,8 +358,7 @@ def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field]
         value = getattr(problem, item.name)  # arrays are the problem's own copies
         if item.name == "activation":
             description["activation"] = problem.phi.name
-            points = np.linspace(-3.0, 3.0, 7)
-            description["check"] = [*problem.phi.value(points).tolist(), *problem.phi.derivative(points).tolist()]
+            description["check"] = function_values(problem)
         elif value is None or isinstance(value, (str, int, float)):
             description[item.name] = value
         else:

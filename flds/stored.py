@@ -10,18 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from flds import state
 from flds.activations import ACTIVATIONS
-from flds.problem import TrainingProblem
-from flds.settings import Options, stored_settings
-from flds.solution import Solution, describe, difference
+from flds.problem import TrainingProblem, checked_rates
+from flds.settings import Options, Settings, stored_options, stored_settings
+from flds.solution import Solution, describe, difference, function_values, same_functions
 from solvers import checks
-from solvers.blocks import available_threads
 from solvers.random import replicate_seed
 
 PROBLEM = TrainingProblem
 SOLVERS = ("solve_flds", "simulate_resnet")
 CHANGES = ("threads", "rank_budget")
-# Decided by the solver, or without influence on the numbers.
-_NOT_OPTIONS = {"particles", "depth", "solver", "reason", "replicates_completed", "threads", "rank_budget", "sampling"}
 
 
 def problem_of(solution: Solution) -> TrainingProblem:
@@ -51,7 +48,7 @@ def problem_of(solution: Solution) -> TrainingProblem:
             value = np.asarray(solution.fields[name].values, value["dtype"])
         given[item.name] = value
     problem = TrainingProblem(**given)
-    if differs(solution, problem):  # an activation of one's own that has the name of another
+    if not same_functions(described, function_values(problem)):  # one's own, of the name of another
         raise ValueError(own)
     return problem
 
@@ -112,7 +109,7 @@ def outputs(solution: Solution, problem: TrainingProblem, inputs: ArrayLike) -> 
     x, columns = checks.matrix("inputs", inputs), problem.x.shape[1]
     if x.shape[1] != columns:
         raise ValueError(f"inputs must have as many columns as the training inputs ({columns}), got {x.shape[1]}")
-    settings = replace(stored_settings(solution.settings), threads=available_threads())
+    settings = stored_settings(Settings, solution.settings)
     parts = np.array([
         state.predict(problem, settings, replicate_seed(solution.seed, index), one, x)
         for index, one in enumerate(solution.states)
@@ -121,11 +118,11 @@ def outputs(solution: Solution, problem: TrainingProblem, inputs: ArrayLike) -> 
 
 
 def _options(solution: Solution) -> dict[str, Any]:
-    options = {name: value for name, value in solution.settings.items() if name not in _NOT_OPTIONS}
+    options = stored_options(Options, solution.settings)
     if options["noise_depth"] == solution.settings["depth"]:
         del options["noise_depth"]  # the default, which follows the depth
-    if solution.status == "rank_budget":
-        options["rank_budget"] = solution.settings["rank_budget"]
+    if solution.status != "rank_budget":
+        del options["rank_budget"]  # what memory allowed has no influence on the numbers
     return options
 
 
@@ -136,9 +133,4 @@ def _longer_rates(problem: TrainingProblem, steps: int, given: float | ArrayLike
         if not problem.steps:
             raise ValueError("learning_rate must be given, since the solution has none to go on with")
         given = problem.rates[-1]
-    if isinstance(given, bool):
-        raise TypeError(f"learning_rate must be a number or one per further step, got {given!r}")
-    rates = np.asarray(checks.finite("learning_rate", given), np.float64)
-    if rates.ndim > 1 or (rates.ndim == 1 and len(rates) != steps):
-        raise ValueError(f"learning_rate must be a number or one per further step ({steps}), got shape {rates.shape}")
-    return np.concatenate([problem.rates, np.broadcast_to(rates, (steps,))])
+    return np.concatenate([problem.rates, checked_rates(given, steps, "further step")])

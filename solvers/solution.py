@@ -260,25 +260,3 @@ def library_versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy", "numba")}
-
-
-def average_replicates(parts: list[dict[str, Field]], averaged: tuple[str, ...]) -> dict[str, Field]:
-    """Combine replicates: the mean of every field named in `averaged`, its standard error, and all outputs."""
-    fields: dict[str, Field] = {}
-    for name, first in parts[0].items():
-        if name not in averaged or len(parts) == 1:
-            fields[name] = first
-            continue
-        stack = np.stack([part[name].values for part in parts])
-        fields[name] = first._replace(values=stack.mean(axis=0))
-        error = stack.std(axis=0, ddof=1) / np.sqrt(len(parts))
-        fields[f"{name}_standard_error"] = first._replace(
-            values=error, long_name=f"standard error of {first.long_name} over replicates"
-        )
-    if "outputs" in parts[0] and len(parts) > 1:
-        outputs = [part["outputs"] for part in parts]
-        fields["replicate_outputs"] = Field(
-            ("replicate", *outputs[0].dims), np.stack([one.values for one in outputs]),
-            "network outputs of each replicate",
-        )  # fmt: skip
-    return fields

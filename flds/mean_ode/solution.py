@@ -10,8 +10,8 @@ import numpy as np
 
 from flds.mean_ode.blocks import Array, Block
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.solution import Solution, all_states
-from solvers.solution import Field, average_replicates, library_versions
+from flds.solution import Solution, all_states, average_replicates
+from solvers.solution import Field, library_versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,11 +111,11 @@ def describe(problem: MeanFieldProblem) -> dict[str, Any]:
         "initial_laws": {name: getattr(law, "__qualname__", type(law).__name__) for name, law in problem.laws.items()},
         "alpha": problem.alpha, "loss": problem.loss,
         "deviations": problem.scales, "learning_rates": problem.rates, "steps": problem.steps,
-        "dimension": problem.dimension, "check": _values(problem),
+        "dimension": problem.dimension, "check": function_values(problem),
     }  # fmt: skip
 
 
-def _values(problem: MeanFieldProblem) -> list[float]:
+def function_values(problem: MeanFieldProblem) -> list[float]:
     """Return some numbers that the fields of the blocks give, at units that are quantiles of their initial laws."""
     places = np.array([0.2, 0.7])
     uniforms = [np.tile(places, (problem.numbers(block), 1)) for block in problem.blocks]

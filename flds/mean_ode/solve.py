@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from collections.abc import Sequence
@@ -193,14 +194,14 @@ def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | 
                 travel = {name: dynamics.travel(name) for name in problem.rates} if step in due else {}
                 tested = problem.read(dynamics.forward(tests)) if step in due and len(tests) else problem.read(tests)
                 covectors: list[Array] = []
-                kept_units = settings.keep_state and step == problem.steps
-                units = [{name: values.copy() for name, values in z.items()} for z in dynamics.moved if kept_units]
+                final = settings.keep_state and step == problem.steps
+                units = copy.deepcopy(dynamics.moved) if final else []  # the covectors of a record move them
                 if step < problem.steps or settings.record_features:
                     covectors = dynamics.backward(states, problem.loss_gradient(last).astype(settings.dtype))
                 if step in due:
                     kept = (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
                     run.records.append(Record(step, problem.read(last), tested, travel, *kept))
-                if kept_units:
+                if final:
                     run.state = snapshot(problem, units, run.records)
     except KeyboardInterrupt:
         run.status = "interrupted"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +12,10 @@ from flds.activations import ACTIVATIONS
 from flds.mean_ode import solve
 from flds.mean_ode.problem import BLOCK_TYPES, MeanFieldProblem
 from flds.mean_ode.settings import MeanOptions, MeanSettings, resolve_mean
-from flds.mean_ode.solution import MeanFieldSolution, constants, describe
+from flds.mean_ode.solution import MeanFieldSolution, constants, describe, function_values
 from flds.mean_ode.state import restore
-from flds.solution import difference
-from solvers.blocks import available_threads
+from flds.settings import stored_options, stored_settings
+from flds.solution import difference, same_functions
 
 PROBLEM = MeanFieldProblem
 SOLVERS = ("solve_mean_ode", "solve_tangent_ode")
@@ -51,7 +50,7 @@ def problem_of(solution: MeanFieldSolution) -> MeanFieldProblem:
     )
     same = {name: described[name] for name in ("alpha", "loss", "deviations", "learning_rates", "steps")}
     problem = MeanFieldProblem(**arrays, block=blocks, **same)  # type: ignore[arg-type]
-    if differs(solution, problem):  # a function of one's own that has the name of another
+    if not same_functions(described, function_values(problem)):  # a function of one's own that has the name of another
         raise ValueError("an activation or block is not built in, though its name is: give the problem= itself")
     return problem
 
@@ -63,7 +62,7 @@ def adapted(solution: MeanFieldSolution, problem: MeanFieldProblem) -> MeanField
 
 def differs(solution: MeanFieldSolution, problem: MeanFieldProblem) -> str | None:
     """Return the first thing in which a problem differs from that of the solution, or None."""
-    found = difference(solution.extra["problem"], json.loads(json.dumps(describe(problem))))
+    found = difference(solution.extra["problem"], describe(problem))
     if found:
         return found
     for name, item in constants(problem).items():
@@ -78,7 +77,7 @@ def again(
     """Run the solver again; it shows no progress."""
     solver = getattr(solve, solution.settings["solver"])
     return solver(problem, **{"units": solution.settings["units"], "depth": solution.settings["depth"]}
-                  | _options(solution) | changes)  # fmt: skip
+                  | stored_options(MeanOptions, solution.settings) | changes)  # fmt: skip
 
 
 def go_on(
@@ -89,7 +88,7 @@ def go_on(
     if learning_rate is not None:
         raise TypeError("learning_rate is for a TrainingProblem; the rates of a MeanFieldProblem are constant")
     longer = replace(problem, steps=problem.steps + steps)
-    options = MeanOptions(**_options(solution) | changes)  # type: ignore[typeddict-item]
+    options = MeanOptions(**stored_options(MeanOptions, solution.settings) | changes)  # type: ignore[typeddict-item]
     settings = resolve_mean(longer, solution.settings["units"], solution.settings["depth"], options)
     return solve.run(solution.settings["solver"], longer, settings, solution.states)
 
@@ -100,8 +99,7 @@ def outputs(solution: MeanFieldSolution, problem: MeanFieldProblem, inputs: Arra
     if x.shape[1:] != problem.x.shape[1:]:
         raise ValueError(f"inputs must have the shape of the training inputs past the first, {problem.x.shape[1:]}, "
                          f"got {x.shape[1:]}")  # fmt: skip
-    saved = {name: solution.settings[name] for name in MeanSettings.__dataclass_fields__}
-    settings = MeanSettings(**saved | {"threads": available_threads()})
+    settings = stored_settings(MeanSettings, solution.settings)
     kind = solve.KINDS[solution.settings["solver"]]
     parts = []
     for index, state in enumerate(solution.states):
@@ -110,8 +108,3 @@ def outputs(solution: MeanFieldSolution, problem: MeanFieldProblem, inputs: Arra
         with dynamics.blocks.running():
             parts.append(problem.read(dynamics.forward(x.astype(settings.dtype))))
     return np.array(parts, np.float64)
-
-
-def _options(solution: MeanFieldSolution) -> dict[str, Any]:
-    return {name: value for name, value in solution.settings.items()
-            if name in MeanOptions.__annotations__ and name != "threads"}  # fmt: skip

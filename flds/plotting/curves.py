@@ -34,23 +34,27 @@ def new_axes(ax: Axes | None) -> Axes:
 
 def over_steps(solution: Solution | LimitEstimate, ax: Axes | None) -> Axes:
     """Return axes for curves over training steps; refuse a solution that has none."""
-    if not len(solution.steps):
-        raise ValueError("the solution has no records: it ended before the first one")
-    ax = new_axes(ax)
     from matplotlib.ticker import MaxNLocator
 
+    require_records(solution)
+    ax = new_axes(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("training step")
     return ax
 
 
-def some_records(solution: Solution) -> list[tuple[int, Any, str]]:
-    """Return index, colour and label of up to five records, from the first to the last."""
+def require_records(solution: Solution | LimitEstimate) -> None:
+    """Refuse a solution that ended before its first record."""
+    if not len(solution.steps):
+        raise ValueError("the solution has no records: it ended before the first one")
+
+
+def few(count: int) -> list[tuple[int, Any]]:
+    """Return index and colour of up to five of so many, from the first to the last."""
     import matplotlib as mpl
 
-    records = np.unique(np.linspace(0, len(solution.steps) - 1, _FEW).round().astype(int))
-    colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(records)))
-    return [(int(r), colour, f"step {solution.steps[r]}") for r, colour in zip(records, colours, strict=True)]
+    chosen = np.unique(np.linspace(0, count - 1, _FEW).round().astype(int))
+    return list(zip(chosen.tolist(), mpl.colormaps["viridis"](np.linspace(0, 0.85, len(chosen))), strict=True))
 
 
 def _curve(ax: Axes, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | None, **style: Any) -> list[Artist]:
@@ -128,12 +132,12 @@ def plot_variance(solution: Solution, name: str = "feature_variance", ax: Axes |
     symbols = {"feature_variance": ("h", "Features"), "gradient_variance": ("g", "Gradients")}
     symbol, title = symbols[checks.choice("name", name, tuple(symbols))]
     values, error = getattr(solution, name), _error(solution, name)
-    if not len(values):
-        raise ValueError("the solution has no records: it ended before the first one")
+    require_records(solution)
     ax = new_axes(ax)
     artists: list[Artist] = []
-    for record, colour, label in some_records(solution):
+    for record, colour in few(len(solution.steps)):
         one = None if error is None else error[record]
+        label = f"step {solution.steps[record]}"
         artists += _curve(ax, solution.depth_grid, values[record], one, color=colour, label=label)
     ax.set(xlabel="depth t", ylabel=f"mean square  E ${symbol}_t^2$", title=f"{title} over depth")
     ax.legend(frameon=False, fontsize="small")
@@ -234,7 +238,7 @@ def plot_against_limit(
         artists += _curve(ax, network.steps, *_trajectory(network, place, output), color=colour, label=label)
     y, error = _trajectory(limit, sample, output)
     artists += _curve(ax, limit.steps, y, error, color="black", linestyle="--", linewidth=1.5, label="limit")
-    ax.set(ylabel="output f", title=f"Networks and limit, sample {_name(limit, sample)}")
+    ax.set(ylabel="output f", title=f"Networks and limit, sample {index}")
     ax.legend(frameon=False, fontsize="small")
     return artists
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import solvers.solution
-from flds.plotting.curves import TRAINING, new_axes, over_steps, some_records
+from flds.plotting.curves import TRAINING, few, new_axes, over_steps
 from solvers import checks
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def plot_kernel(
     ValueError, IndexError
         If there is no such kernel or layer.
     """
-    blocks, title = _kernel(solution, name, layer)
+    blocks, place = _kernel(solution, name, layer)
     records, batch = blocks.shape[:2]
     kernel = blocks.reshape(records * batch, -1)
     if np.isnan(kernel).all():
@@ -66,9 +66,10 @@ def plot_kernel(
     image = ax.imshow(kernel, interpolation="nearest", **limits)
     shown = np.arange(0, records, -(-records // _TICKS))
     places, steps = shown * batch + (batch - 1) / 2, solution.steps[shown]
-    ax.set(xticks=places, yticks=places, xticklabels=steps, yticklabels=steps, title=title)
+    ax.set(xticks=places, yticks=places, xticklabels=steps, yticklabels=steps)
+    title, letter, _ = _KERNELS[name]
     of_batch = f", {batch} samples each" if batch > 1 else ""
-    ax.set(xlabel=f"recorded step{of_batch}", ylabel="recorded step")
+    ax.set(xlabel=f"recorded step{of_batch}", ylabel="recorded step", title=f"{title} {letter}, {place}")
     ax.figure.colorbar(image, ax=ax)
     return [image]
 
@@ -98,22 +99,19 @@ def plot_kernel_movement(solution: Solution, name: str = "feature_kernel", ax: A
     ValueError
         If batches differ from step to step, or there is no such kernel.
     """
-    import matplotlib as mpl
-
     layers = len(getattr(solution, checks.choice("name", name, tuple(_KERNELS))))
     problem = solution.extra["problem"]
     samples = problem["inputs"]["shape"][0]
     if not (isinstance(problem["batch_order"], str) and problem["batch_size"] in (None, samples)):
         raise ValueError("the movement of a kernel needs the same batch at every step: leave out batch_size")
     title, letter, _ = _KERNELS[name]
-    shown = np.unique(np.linspace(0, layers - 1, min(layers, 5)).round().astype(int))
-    colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(shown)))
     ax = over_steps(solution, ax)
     artists: list[Artist] = []
-    for layer, colour in zip(shown, colours, strict=True):
-        diagonal = _at_one_step(_kernel(solution, name, int(layer))[0])
+    for layer, colour in few(layers):
+        blocks, place = _kernel(solution, name, layer)
+        diagonal = _at_one_step(blocks)
         moved = np.sqrt(np.nansum((diagonal - diagonal[0]) ** 2, axis=(1, 2)) / np.nansum(diagonal[0] ** 2))
-        artists += ax.plot(solution.steps, moved, color=colour, label=f"t = {_depth(solution, name, int(layer)):.2g}")
+        artists += ax.plot(solution.steps, moved, color=colour, label=place)
     ax.set(ylabel=f"relative change of {letter}", title=f"{title} against initialisation")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize="small")
@@ -133,19 +131,21 @@ def plot_spectrum(
     """
     from matplotlib.ticker import MaxNLocator
 
-    blocks, title = _kernel(solution, name, layer)
+    blocks, place = _kernel(solution, name, layer)
     ax = new_axes(ax)
     artists: list[Artist] = []
     at_one_step = _at_one_step(blocks)
-    for record, colour, label in some_records(solution):
+    for record, colour in few(len(solution.steps)):
         block = at_one_step[record]
         known = ~np.isnan(np.diagonal(block))
         values = np.linalg.eigvalsh(block[np.ix_(known, known)])[::-1]
         values = values[values > _ROUNDING * values.max(initial=0.0)]
         index = np.arange(1, len(values) + 1)
-        artists += ax.plot(index, values, color=colour, marker="o", markersize=3, label=label)
+        artists += ax.plot(
+            index, values, color=colour, marker="o", markersize=3, label=f"step {solution.steps[record]}"
+        )
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="index", ylabel="eigenvalue", yscale="log", title=f"Spectrum of {title.split(' ', 2)[2]}")
+    ax.set(xlabel="index", ylabel="eigenvalue", yscale="log", title=f"Spectrum of {_KERNELS[name][1]}, {place}")
     ax.legend(frameon=False, fontsize="small")
     return artists
 
@@ -201,21 +201,16 @@ def plot_particles(
 
 
 def _kernel(solution: Solution, name: str, layer: int | None) -> tuple[NDArray[Any], str]:
-    """Return the kernel of a layer as (records, batch, records, batch), and a title."""
-    title, letter, default = _KERNELS[checks.choice("name", name, tuple(_KERNELS))]
+    """Return the kernel of a layer as (records, batch, records, batch), and its depth in words."""
+    default = _KERNELS[checks.choice("name", name, tuple(_KERNELS))][2]
     layer = default if layer is None else layer
     kernel, records = getattr(solution, name)[layer], len(solution.steps)
     batch = len(kernel) // records
-    depth = _depth(solution, name, layer)
-    return kernel.reshape(records, batch, records, batch), f"{title} {letter}, t = {depth:.2g}"
+    # Σ_t is that before the layer, Θ_t that after it
+    grid = solution.depth_grid[:-1] if name == "feature_kernel" else solution.depth_grid[1:]
+    return kernel.reshape(records, batch, records, batch), f"t = {grid[layer]:.2g}"
 
 
 def _at_one_step(blocks: NDArray[Any]) -> NDArray[Any]:
     """Return the kernel across samples at each recorded step, (records, batch, batch)."""
     return np.array([blocks[record, :, record] for record in range(len(blocks))])
-
-
-def _depth(solution: Solution, name: str, layer: int) -> float:
-    """Return t: Σ_t is that before the layer, Θ_t that after it."""
-    grid = solution.depth_grid[:-1] if name == "feature_kernel" else solution.depth_grid[1:]
-    return float(grid[layer])
