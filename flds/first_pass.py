@@ -19,6 +19,7 @@ from solvers.integrate import Ensemble, compile_kernels, integrate
 from solvers.memory import require_memory
 from solvers.random import Address, Noise, Stream
 from solvers.solution import Field, Solution, library_versions
+from solvers.trial import Trial
 
 Array = NDArray[np.floating]
 
@@ -183,7 +184,7 @@ class _FirstPass:
         x *= np.sqrt(variance)
         kind = "none" if field is None else "number"
         outside = np.zeros((1, 0)) if field is None else field(0)
-        form = equation.form(path.t0, x, True, outside, kind, field is not None)
+        form = Trial(equation, path.t0, x, True, outside, kind, field is not None).form()
         self.timings["compile"] += compile_kernels(equation, form, x, outside, path, "euler_maruyama")
         start = time.perf_counter()
         yield from integrate(equation, form, x, path, blocks=self.blocks, field=field)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from solvers.brownian import BrownianMotion as BrownianMotion
     from solvers.cholesky import IncrementalCholesky as IncrementalCholesky
     from solvers.cholesky import rank_revealing_cholesky as rank_revealing_cholesky
+    from solvers.continuation import resume as resume
     from solvers.convergence import ConvergenceStudy as ConvergenceStudy
     from solvers.convergence import particle_order as particle_order
     from solvers.convergence import strong_order as strong_order
@@ -49,6 +50,7 @@ _HOMES = {
     "particles": "solvers.statistics",
     "quantiles": "solvers.statistics",
     "rank_revealing_cholesky": "solvers.cholesky",
+    "resume": "solvers.continuation",
     "solve": "solvers.mean_field",
     "strong_order": "solvers.convergence",
     "tanh": "solvers.functions",

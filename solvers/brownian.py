@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,21 @@ from numpy.typing import NDArray
 from solvers import checks
 from solvers.random import NOISE_BLOCK, Address, Noise, Stream
 
+# Streams whose intervals are places in time.
+_IN_TIME = (Stream.PATH, Stream.COMMON)
+# Grids whose times differ by less than one such part of an interval, as rounding may make them, are one.
+_PARTS = 1000
+# Shorter steps would be lost when they are added to a time.
+_ROUNDING = 1e-14
+
 
 @dataclass(frozen=True)
 class BrownianMotion:
     """Independent Brownian motions, `motions` for each particle, on `steps` equal intervals from t0 to t1.
 
-    An increment depends on (seed, motion, interval, particle) and on nothing that was drawn before it. Two
-    grids with the same `noise_steps`, interval and seed carry the same path; t0 and t1 may be exchanged.
+    An increment depends on (seed, motion, length and place in time of the interval, particle) and on nothing that was
+    drawn before it. Two grids of one seed carry the same path where they have the same finest intervals: one that
+    starts where the other ends goes on with it, and t0 and t1 may be exchanged. Other grids carry independent paths.
 
     Parameters
     ----------
@@ -35,7 +44,8 @@ class BrownianMotion:
         A multiple of `steps`, by default `steps`: the grid on which the path is drawn.
     stream : Stream
         ``Stream.PATH``: the particles' own motions. ``Stream.COMMON``: those of common noise, which all
-        particles share and which are found as particle 0.
+        particles share and which are found as particle 0. In the streams of a network an interval is a layer, and its
+        number alone counts.
 
     Raises
     ------
@@ -61,6 +71,8 @@ class BrownianMotion:
         }  # fmt: skip
         for name, value in plain.items():  # Python's own numbers, which can be written to files
             object.__setattr__(self, name, value)
+        if self.dt <= _ROUNDING * max(abs(t0), abs(t1)):
+            raise ValueError(f"steps of {self.dt:g} vanish beside times of {max(abs(t0), abs(t1)):g}; take fewer steps")
 
     @property
     def dt(self) -> float:
@@ -75,12 +87,28 @@ class BrownianMotion:
     @cached_property
     def address(self) -> Address:
         """Where the normals are found."""
-        return Address(self.stream, 0, tuple(range(self.motions)))
+        return Address(self.stream, self._place[0], tuple(range(self.motions)))
 
     @cached_property
     def noise(self) -> Noise:
         """The normals of one interval each."""
-        return Noise(self.seed, (self.noise_steps or self.steps) // self.steps)
+        return Noise(self.seed, self.refinement, self._place[1])
+
+    @property
+    def refinement(self) -> int:
+        """Steps of the finest grid in one interval."""
+        return (self.noise_steps or self.steps) // self.steps
+
+    @cached_property
+    def _place(self) -> tuple[int, int]:
+        """A key for all grids with the same finest intervals, and which of these is the first here."""
+        if self.stream not in _IN_TIME:
+            return 0, 0
+        length = self.dt / self.refinement
+        first, phase = divmod(round(min(self.t0, self.t1) / length * _PARTS), _PARTS)
+        # neither powers of two nor of ten lie where rounding turns over
+        text = f"{round(math.log2(length) * _PARTS**3)} {phase}"
+        return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1, first
 
     def increments(
         self, particles: int | Sequence[int] | slice = 0, intervals: int | slice | None = None

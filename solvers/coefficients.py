@@ -7,6 +7,7 @@ field (n or 1, F), and returns (rows, n), or (D, K, n) for a matrix. So the sche
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ class _Written(NamedTuple):
     """A coefficient as the user wrote it."""
 
     function: Function
-    arguments: str  # "law": (t, x), "pair": (x, y[, field]), else "local": (t, x, m[, field])
+    arguments: str  # "pair": (x, y[, field]), or "local": (t, x, m[, field])
     shape: tuple[int, ...]  # of its value for one particle: (rows,), or (D, K) for a matrix
     number: bool  # it returns a number instead of a sequence
     takes_field: bool
@@ -56,22 +57,56 @@ def block_coefficients(equation: McKeanVlasov, form: Form) -> Coefficients:
     adapt = _of_arrays if equation.vectorized else _of_particles
     position = (form.dimension,)
     matrix = (form.dimension, form.motions) if equation.noise == "general" else position
-    law = {
-        "moments": (equation.moments, (form.moments,), form.number),
-        "covariance": (equation.psi, position, form.scalar),
-    }
-    found = {
-        name: _Written(function, "law", shape, number, False)
-        for name, (function, shape, number) in law.items() if function is not None
-    }  # fmt: skip
+    adapted: dict[str, Function] = {}
+    if equation.moments is not None:
+        adapted["moments"] = law_function(
+            equation, "moments", (form.moments,), form.number, form.scalar, form.dimension
+        )
+    if equation.psi is not None:
+        adapted["covariance"] = law_function(equation, "psi", position, form.scalar, form.scalar, form.dimension)
     shapes = {"drift": position, "diffusion": matrix, "common": form.common, "interaction": position}
     for name, shape in shapes.items():
         if name in equation.given:
             arguments = "pair" if name == "interaction" else "local"
             function = getattr(equation, name)
-            found[name] = _Written(function, arguments, shape, form.scalar, equation.takes_field(name))
-    adapted = {name: adapt(written, form) for name, written in found.items()}
+            written = _Written(function, arguments, shape, form.scalar, equation.takes_field(name))
+            adapted[name] = adapt(written, form)
     return Coefficients(**{name: adapted.get(name) for name in Coefficients._fields})
+
+
+@lru_cache(maxsize=64)
+def law_function(
+    equation: McKeanVlasov, name: str, shape: tuple[int, ...], number: bool, scalar: bool, dimension: int
+) -> Function:
+    """Return "moments" or "psi" of an equation as a function (t, x) of a block, compiled once for all that use it."""
+    function = getattr(equation, name)
+    if equation.vectorized:
+        return lambda t, x: _rows(function(t, _position(x, scalar)), shape, x.shape[1])
+    point, store = _point(scalar), _store(shape, number)
+
+    @_inner
+    def of_law(t, x):  # type: ignore[no-untyped-def]
+        out, here = np.empty(shape + (x.shape[1],)), np.empty(dimension)
+        for p in range(x.shape[1]):
+            store(out, p, function(t, point(x, p, here)))
+        return out
+
+    return of_law
+
+
+def _position(x: Block, scalar: bool) -> Block:
+    """Return the particles as a NumPy function takes them; one that changes x would change the run."""
+    seen = x[0] if scalar else x[:]
+    seen.flags.writeable = False
+    return seen
+
+
+def _rows(value: Any, shape: tuple[int, ...], n: int) -> Block:
+    """Return what a NumPy function gave for n particles as (*shape, n)."""
+    value = np.asarray(value, np.float64)
+    if value.shape != (*shape, n):
+        value = np.broadcast_to(value.reshape(*shape, -1) if value.ndim else value, (*shape, n))
+    return np.ascontiguousarray(value)
 
 
 def _of_arrays(written: _Written, form: Form) -> Function:
@@ -79,9 +114,7 @@ def _of_arrays(written: _Written, form: Form) -> Function:
     function, shape, takes = written.function, written.shape, written.takes_field
 
     def position(x: Block) -> Block:
-        seen = x[0] if form.scalar else x[:]
-        seen.flags.writeable = False  # a coefficient that changes x would change the run
-        return seen
+        return _position(x, form.scalar)
 
     mean = (lambda m: m[0] if len(m) else 0.0) if form.number else (lambda m: m)
 
@@ -90,17 +123,9 @@ def _of_arrays(written: _Written, form: Form) -> Function:
             return field[:, 0] if form.per_particle else field[0, 0]
         return field.T if form.per_particle else field[0]
 
-    def rows(value: Any, n: int) -> Block:
-        value = np.asarray(value, np.float64)
-        if value.shape != (*shape, n):
-            value = np.broadcast_to(value.reshape(*shape, -1) if value.ndim else value, (*shape, n))
-        return np.ascontiguousarray(value)
-
-    if written.arguments == "law":
-        return lambda t, x: rows(function(t, position(x)), x.shape[1])
     if written.arguments == "local":
-        return lambda t, x, m, field: rows(
-            function(t, position(x), mean(m), *((outside(field),) if takes else ())), x.shape[1]
+        return lambda t, x, m, field: _rows(
+            function(t, position(x), mean(m), *((outside(field),) if takes else ())), shape, x.shape[1]
         )
 
     def interaction(x: Block, field: Block, ensemble: Block) -> Block:
@@ -120,18 +145,7 @@ def _of_arrays(written: _Written, form: Form) -> Function:
 def _of_particles(written: _Written, form: Form) -> Function:
     """Compile a loop over the particles of a block around a function of one."""
     function, shape, takes, D = written.function, written.shape, written.takes_field, form.dimension
-    point, outside, mean, store = _point(form), _outside(form), _mean(form), _store(shape, written.number)
-
-    if written.arguments == "law":
-
-        @_inner
-        def of_law(t, x):  # type: ignore[no-untyped-def]
-            out, here = np.empty(shape + (x.shape[1],)), np.empty(D)
-            for p in range(x.shape[1]):
-                store(out, p, function(t, point(x, p, here)))
-            return out
-
-        return of_law
+    point, outside, mean, store = _point(form.scalar), _outside(form), _mean(form), _store(shape, written.number)
 
     if written.arguments == "local":
         call = (
@@ -169,9 +183,9 @@ def _of_particles(written: _Written, form: Form) -> Function:
     return interaction
 
 
-def _point(form: Form) -> Function:
+def _point(scalar: bool) -> Function:
     """The position of one particle: a number, or D numbers copied side by side."""
-    if form.scalar:
+    if scalar:
         return _inner(lambda x, p, here: x[0, p])
 
     @_inner

@@ -290,8 +290,9 @@ def _exact(
     exact: ExactPath, equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, seed: int,
     options: dict[str, Any],
 ) -> Array:  # fmt: skip
-    rest = options.get("scheme", "euler_maruyama"), seed, options.get("particles"), options.get("field"), None, None
-    run = MeanFieldRun.checked(equation, x0, t0, t1, steps, *rest)
+    grid = {"t0": t0, "t1": t1, "steps": steps, "seed": seed, "noise_steps": None}
+    rest = options.get("scheme", "euler_maruyama"), options.get("particles"), options.get("field"), None
+    run = MeanFieldRun.checked(equation, x0, grid, *rest)
     start = run.view(run.x)
     dw = run.brownian.increments(slice(0, len(start)))
     end = np.asarray(exact(start, np.concatenate([np.zeros_like(dw[:1]), np.cumsum(dw, axis=0)])), np.float64)

@@ -5,10 +5,17 @@ They are also examples of coefficients that take arrays of particles (``vectoriz
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from solvers import checks
 from solvers.equation import McKeanVlasov
+
+Array = NDArray[np.float64]
 
 
 def ornstein_uhlenbeck(rate: float = 1.0, attraction: float = 0.5, volatility: float = 1.0) -> McKeanVlasov:
@@ -26,14 +33,8 @@ def ornstein_uhlenbeck(rate: float = 1.0, attraction: float = 0.5, volatility: f
     TypeError, ValueError
         If a parameter is not a finite number.
     """
-    a, theta, s = _numbers(rate=rate, attraction=attraction, volatility=volatility)
-    return McKeanVlasov(
-        drift=lambda t, x, m: -a * (x - theta * m),
-        diffusion=lambda t, x, m: s,
-        moments=lambda t, x: x,
-        noise="additive",
-        vectorized=True,
-    )
+    law = _OrnsteinUhlenbeck(*_numbers(rate=rate, attraction=attraction, volatility=volatility))
+    return McKeanVlasov(law.drift, law.diffusion, law.moments, noise="additive", vectorized=True)
 
 
 def geometric_brownian_motion(growth: float = 0.0, volatility: float = 1.0) -> McKeanVlasov:
@@ -49,8 +50,8 @@ def geometric_brownian_motion(growth: float = 0.0, volatility: float = 1.0) -> M
     TypeError, ValueError
         If a parameter is not a finite number.
     """
-    mu, sigma = _numbers(growth=growth, volatility=volatility)
-    return McKeanVlasov(lambda t, x, m: mu * x, lambda t, x, m: sigma * x, vectorized=True)
+    law = _GeometricBrownianMotion(*_numbers(growth=growth, volatility=volatility))
+    return McKeanVlasov(law.drift, law.diffusion, vectorized=True)
 
 
 def kuramoto(coupling: float = 1.0, volatility: float = 0.0) -> McKeanVlasov:
@@ -75,14 +76,9 @@ def kuramoto(coupling: float = 1.0, volatility: float = 0.0) -> McKeanVlasov:
     ----------
     S. H. Strogatz, "From Kuramoto to Crawford", Physica D 143 (2000).
     """
-    strength, s = _numbers(coupling=coupling, volatility=volatility)
-    return McKeanVlasov(
-        drift=lambda t, x, m, frequency: frequency + strength * (np.cos(x) * m[1] - np.sin(x) * m[0]),
-        diffusion=(lambda t, x, m: s) if s else None,
-        moments=lambda t, x: np.stack([np.cos(x), np.sin(x)]),
-        noise="additive" if s else "diagonal",
-        vectorized=True,
-    )
+    law = _Kuramoto(*_numbers(coupling=coupling, volatility=volatility))
+    noise, diffusion = _additive(law)
+    return McKeanVlasov(law.drift, diffusion, law.moments, noise, vectorized=True)
 
 
 def cucker_smale(strength: float = 1.0, exponent: float = 0.25, volatility: float = 0.0) -> McKeanVlasov:
@@ -105,25 +101,81 @@ def cucker_smale(strength: float = 1.0, exponent: float = 0.25, volatility: floa
     ----------
     F. Cucker, S. Smale, "Emergent behavior in flocks", IEEE Trans. Automat. Control 52 (2007).
     """
-    k, beta, s = _numbers(strength=strength, exponent=exponent, volatility=volatility)
+    law = _CuckerSmale(*_numbers(strength=strength, exponent=exponent, volatility=volatility))
+    noise, diffusion = _additive(law)
+    return McKeanVlasov(law.drift, diffusion, noise=noise, interaction=law.interaction, vectorized=True)
 
-    def drift(t, x, m):  # type: ignore[no-untyped-def]
+
+# Coefficients are methods of classes of this module, so that equations can be pickled and sent to other processes.
+
+
+@dataclass(frozen=True)
+class _OrnsteinUhlenbeck:
+    rate: float
+    attraction: float
+    volatility: float
+
+    def drift(self, t: float, x: Array, m: float) -> Array:
+        return -self.rate * (x - self.attraction * m)
+
+    def diffusion(self, t: float, x: Array, m: float) -> float:
+        return self.volatility
+
+    def moments(self, t: float, x: Array) -> Array:
+        return x
+
+
+@dataclass(frozen=True)
+class _GeometricBrownianMotion:
+    growth: float
+    volatility: float
+
+    def drift(self, t: float, x: Array, m: float) -> Array:
+        return self.growth * x
+
+    def diffusion(self, t: float, x: Array, m: float) -> Array:
+        return self.volatility * x
+
+
+@dataclass(frozen=True)
+class _Kuramoto:
+    coupling: float
+    volatility: float
+
+    def drift(self, t: float, x: Array, m: Array, frequency: Any) -> Array:
+        return np.asarray(frequency + self.coupling * (np.cos(x) * m[1] - np.sin(x) * m[0]))
+
+    def diffusion(self, t: float, x: Array, m: Array) -> float:
+        return self.volatility
+
+    def moments(self, t: float, x: Array) -> Array:
+        return np.stack([np.cos(x), np.sin(x)])
+
+
+@dataclass(frozen=True)
+class _CuckerSmale:
+    strength: float
+    exponent: float
+    volatility: float
+
+    def drift(self, t: float, x: Array, m: float) -> Array:
         half = len(x) // 2
         return np.concatenate([x[half:], np.zeros_like(x[half:])])
 
-    def align(x, y):  # type: ignore[no-untyped-def]
+    def interaction(self, x: Array, y: Array) -> Array:
         half = len(x) // 2
         apart = np.sum((y[:half] - x[:half]) ** 2, axis=0)
-        pull = k * (y[half:] - x[half:]) / (1.0 + apart) ** beta
+        pull = self.strength * (y[half:] - x[half:]) / (1.0 + apart) ** self.exponent
         return np.concatenate([np.zeros_like(pull), pull])
 
-    def diffusion(t, x, m):  # type: ignore[no-untyped-def]
+    def diffusion(self, t: float, x: Array, m: float) -> Array:
         half = len(x) // 2
-        return np.concatenate([np.zeros_like(x[half:]), np.full_like(x[half:], s)])
+        return np.concatenate([np.zeros_like(x[half:]), np.full_like(x[half:], self.volatility)])
 
-    return McKeanVlasov(
-        drift, diffusion if s else None, interaction=align, noise="additive" if s else "diagonal", vectorized=True
-    )
+
+def _additive(law: _Kuramoto | _CuckerSmale) -> tuple[str, Callable[..., Any] | None]:
+    """Return the kind of noise and the diffusion, which is left out where there is none."""
+    return ("additive", law.diffusion) if law.volatility else ("diagonal", None)
 
 
 def _numbers(**parameters: float) -> list[float]:

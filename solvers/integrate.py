@@ -19,6 +19,8 @@ from solvers.schemes import Draw, kernels
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 
+# Beyond this there is only infinity.
+LARGEST = float(np.finfo(np.float64).max)
 # Multiply–adds that one component of one particle is worth at least, noise included.
 _WORK = 5
 
@@ -44,8 +46,10 @@ def integrate(
     common: BrownianMotion | None = None,
     field: Callable[[int], Array] | None = None,
     scheme: str = "euler_maruyama",
+    first: int = 0,
+    limit: float = LARGEST,
 ) -> Iterator[Ensemble]:
-    """Yield the particles at every time of the grid, the first included, until one is not finite.
+    """Yield the particles at every time of the grid, the first included, until one is lost.
 
     Parameters
     ----------
@@ -61,25 +65,29 @@ def integrate(
         field(j) is the external field at the j-th time, (N or 1, F).
     scheme : str
         One of `SCHEMES`.
+    first : int
+        The step to start with, whose time is that of `x`.
+    limit : float
+        Particles farther than this from 0, or not finite, are lost.
     """
-    run = _Run(equation, form, scheme, blocks, brownian)
+    run = _Run(equation, form, scheme, blocks, brownian, limit)
     # the particles of the last time are not written to, so that an interrupted step leaves them whole
     y, predictor = np.empty_like(x), np.empty_like(x) if scheme == "heun" else x
     times, steps = brownian.times, brownian.steps
     shared = np.zeros((steps, 0)) if common is None else common.increments()[:, 0]
     outside = field or (lambda step: np.zeros((1, 0)))
-    now = run.measure(times[0], x)
+    dt = (brownian.t1 - brownian.t0) / steps  # not a difference of times, whose rounding depends on where they are
+    now = run.measure(times[first], x)._replace(step=first)
     yield now
-    for step in range(steps):
-        start, end = times[step], times[step + 1]
-        layer = step if end > start else steps - 1 - step
+    for step in range(first, steps):
+        end, layer = times[step + 1], step if dt > 0 else steps - 1 - step
         noise = layer, shared[layer][:, None]
         if scheme == "heun":
-            there = run.advance(now, predictor, 1.0, x, end - start, end, outside(step), *noise)
+            there = run.advance(now, predictor, 1.0, x, dt, end, outside(step), *noise)
             if there.finite:
-                there = run.advance(there, y, 0.5, x, end - start, end, outside(step + 1), *noise)
+                there = run.advance(there, y, 0.5, x, dt, end, outside(step + 1), *noise)
         else:
-            there = run.advance(now, y, 1.0, x, end - start, end, outside(step), *noise)
+            there = run.advance(now, y, 1.0, x, dt, end, outside(step), *noise)
         x, y = y, x
         now = there._replace(step=step + 1)
         yield now
@@ -92,7 +100,7 @@ def compile_kernels(
 ) -> float:
     """Compile the equation, or load it from the cache, without calling it; return the seconds it took."""
     start = time.perf_counter()
-    run = _Run(equation, form, scheme, Blocks(x.shape[1]), brownian)
+    run = _Run(equation, form, scheme, Blocks(x.shape[1]), brownian, np.inf)
     t0, dt = brownian.times[0], brownian.times[1] - brownian.times[0]
     motions = form.common[-1] if form.common else 0
     factor = np.zeros((form.dimension,) * 2 if run.correlated else (0, 0))
@@ -106,10 +114,10 @@ class _Run:
     """Kernels of an equation on the threads of a solve."""
 
     def __init__(
-        self, equation: McKeanVlasov, form: Form, scheme: str, blocks: Blocks, brownian: BrownianMotion
+        self, equation: McKeanVlasov, form: Form, scheme: str, blocks: Blocks, brownian: BrownianMotion, limit: float
     ) -> None:
         self.kernels, self.blocks, self.brownian = kernels(equation, form, scheme == "milstein"), blocks, brownian
-        self.pairs = equation.interaction is not None
+        self.pairs, self.limit = equation.interaction is not None, limit
         self.form, self.correlated = form, equation.noise == "mean_field"
         self.width = form.moments + self.correlated * form.dimension**2 + 1
         self.block = min(blocks.group_size, SHARE) if equation.vectorized else NOISE_BLOCK
@@ -124,14 +132,15 @@ class _Run:
         layer: int, common: Matrix,
     ) -> Ensemble:  # fmt: skip
         """Set target to (1 − weight) base + weight (start + change), the particles at the time of arrival."""
+        noise, address = self.brownian.noise, self.brownian.address
         draw = Draw(
-            self.brownian.seed, int(self.brownian.stream), 0, self.positions, layer, self.brownian.noise.refinement
+            noise.seed, int(address.stream), address.step, self.positions, noise.finest(layer), noise.refinement
         )
         return self._sum(
             arrival, target,
             lambda groups, sums: self.kernels.advance(
-                start.x, target, weight, base, start.t, dt, arrival, start.m, field, common, start.factor, draw, sums,
-                *groups,
+                start.x, target, weight, base, start.t, dt, arrival, start.m, field, common, start.factor, draw,
+                self.limit, sums, *groups,
             ),
         )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from solvers.random import NOISE_BLOCK, Stream
 from solvers.schemes import SCHEMES
 from solvers.solution import Field, Solution, library_versions
 from solvers.statistics import Save, Saved, chosen
+from solvers.trial import Trial
 
 Array = NDArray[np.float64]
 Sampler = Callable[[np.random.Generator, int], Any]
@@ -30,6 +31,8 @@ Sampler = Callable[[np.random.Generator, int], Any]
 _SAMPLER = 0x7830
 # Records that are kept by default, evenly over the grid, beside the first.
 _RECORDS = 100
+# A particle so many times as far from 0 as the farthest at t0 (or as 1) is lost, though its position is finite.
+_FAR = 1e100
 # Arrays as large as the particles that a solve holds.
 _HELD = 4
 
@@ -62,7 +65,8 @@ def solve(
         particles of a larger run are those of a smaller one.
     t0, t1 : float
         The solve goes from t0 to t1. With t1 < t0 time runs backward: dt is negative, and the Brownian
-        increments are those of the forward path, added with the sign they have there.
+        increments are those of the forward path, added with the sign they have there. A run that starts where another
+        one ended goes on with its paths if dt is the same; `resume` does so in any case.
     steps : int
         Number of equal steps.
     scheme : str
@@ -72,7 +76,7 @@ def solve(
     seed : int
         Seed of the Brownian motions and of the sampler.
     save_at : array of float, optional
-        Times of the grid at which to save, in any order; by default all, or about a hundred.
+        Times of the grid at which to save, and the order of the records; by default all, or about a hundred.
     save : str, Statistic, callable, or several in a list or a mapping from names
         What to save: "mean", "variance", "covariance", "quantiles", "particles", `quantiles` or `particles`
         with arguments, or functions (t, x) → array of all particles x, (N,) or (N, D), which are read-only and
@@ -82,8 +86,8 @@ def solve(
     field : float, (F,) array or ExternalField, optional
         The external field that the coefficients take as their last argument.
     noise_steps : int, optional
-        A multiple of `steps`: the grid on which Brownian paths are drawn. Runs that agree in it, in seed and
-        in interval follow the same paths.
+        A multiple of `steps`: the grid on which Brownian paths are drawn. Runs that agree in its step and in the seed
+        follow the same paths. Runs with other grids, such as K and 2K steps without it, are independent.
     threads : int, optional
         By default all available CPUs; the result does not depend on it.
 
@@ -91,14 +95,17 @@ def solve(
     -------
     Solution
         `times` (records,), what was saved, (records, …) each, `moments` (records, M), `final_particles` as
-        x0, and `final_time`. `status` is "completed", "diverged" or "interrupted".
+        x0, and `final_time`. `status` is "completed", "diverged" (a particle not finite or beyond 1e100 times the
+        start), "interrupted", or "failed" (a function of the user's raised after the first step).
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not valid, or a coefficient fails or returns another shape than it should.
+        If an argument is not valid, or a coefficient fails, returns another shape than it should, or would make the run
+        wrong without a word: it reads beyond an array, differs from call to call, or depends on x though it is called
+        additive. Coefficients are tried on up to 64 of the particles.
     RuntimeError
-        If a compiled coefficient raises after the start.
+        If a coefficient raises in the first step.
     MemoryError
         If the particles do not fit in memory.
 
@@ -128,30 +135,18 @@ def solve(
     >>> bool(abs(run.mean[-1] - np.exp(-0.5)) < 0.04)
     True
     """
-    run = MeanFieldRun.checked(equation, x0, t0, t1, steps, scheme, seed, particles, field, noise_steps, threads)
-    saved = Saved(chosen(save))
-    wanted = _grid_indices(save_at, run.brownian)
-    with run.blocks.running():
-        # what a function of the user's cannot do should come out before the work
-        saved.try_out(run.brownian.t0, run.view(run.x))
-        compile_seconds = run.compile()
-        start = time.perf_counter()
-        status, final = run.integrate(saved, wanted)
-    timings = {"compile": compile_seconds, "solve": time.perf_counter() - start}
-    notes = [] if status == "completed" else [_explanation(status, final.t)]
-    for note in notes:
-        warnings.warn(note, RuntimeWarning, stacklevel=2)
-    fields = saved.fields(None if run.form.scalar else run.form.dimension, run.form.moments)
-    axes = ("final_particle",) if run.form.scalar else ("final_particle", "component")
-    fields["final_particles"] = Field(axes, run.view(final.x).copy(), "particles where the solve ended")
-    fields["final_time"] = Field((), np.array(final.t), "time where the solve ended")
-    return Solution(fields, status, timings, run.brownian.seed, run.settings(), notes, library_versions())
+    grid = {"t0": t0, "t1": t1, "steps": steps, "seed": seed, "noise_steps": noise_steps}
+    run = MeanFieldRun.checked(equation, x0, grid, scheme, particles, field, threads)
+    return run.solution(save, save_at)
 
 
-def _explanation(status: str, t: float) -> str:
+def _explanation(status: str, t: float, failure: str) -> str:
     if status == "diverged":
-        return f"diverged: a particle or a mean was not finite at t = {t:g}; take more steps or look at the drift"
-    return f"interrupted at t = {t:g}"
+        return (
+            f"diverged: at t = {t:g} a particle or a mean was not finite, or {_FAR:g} times as far as at the start; "
+            "take more steps or look at the drift"
+        )
+    return f"{status} at t = {t:g}" + (f": {failure}" if failure else "")
 
 
 def initial_particles(x0: Any, particles: int | None, seed: int) -> Array:
@@ -194,11 +189,11 @@ def _sample(sampler: Sampler, seed: int, block: int) -> Array:
     return x
 
 
-def _grid_indices(save_at: Any, brownian: BrownianMotion) -> list[int]:
-    """Return the steps at which to save, in the order of the solve."""
+def _grid_indices(save_at: Any, brownian: BrownianMotion, first: int) -> list[int]:
+    """Return the steps from `first` on at which to save, in the order of the records."""
     steps, t0, t1 = brownian.steps, brownian.t0, brownian.t1
     if save_at is None:
-        return sorted({round(i * steps / _RECORDS) for i in range(_RECORDS + 1)})
+        return sorted({first + round(i * (steps - first) / _RECORDS) for i in range(_RECORDS + 1)})
     times = np.atleast_1d(np.asarray(checks.finite("save_at", save_at), np.float64))
     if times.ndim > 1:
         raise ValueError(f"save_at must be a list of times, got shape {times.shape}")
@@ -206,16 +201,17 @@ def _grid_indices(save_at: Any, brownian: BrownianMotion) -> list[int]:
     nearest = np.rint(places)
     # a grid time computed in another order of operations differs by rounding, not by more
     fuzz = 1e-6
-    outside = (places < -fuzz) | (places > steps + fuzz)
+    outside = (places < first - fuzz) | (places > steps + fuzz)
     if outside.any():
-        raise ValueError(f"save_at must lie between t0 = {t0:g} and t1 = {t1:g}, got {times[outside][0]:g}")
+        start = float(brownian.times[first])
+        raise ValueError(f"save_at must lie between t0 = {start:g} and t1 = {t1:g}, got {times[outside][0]:g}")
     off = np.abs(places - nearest) > fuzz
     if off.any():
         near = t0 + (t1 - t0) * nearest[off][0] / steps
         raise ValueError(
             f"save_at must hold times of the grid of {steps} steps, got {times[off][0]:g}; the nearest is {near:g}"
         )
-    return sorted({int(step) for step in nearest})
+    return [int(step) for step in nearest]
 
 
 @dataclass
@@ -230,34 +226,39 @@ class MeanFieldRun:
     field: ExternalField | None
     scheme: str
     blocks: Blocks
+    first: int  # the step that it starts with
+    size: float  # of the particles at t0, at least 1
 
     @classmethod
     def checked(
-        cls, equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, scheme: str, seed: int,
-        particles: int | None, field: Any, noise_steps: int | None, threads: int | None,
+        cls, equation: McKeanVlasov, x0: Any, grid: dict[str, Any], scheme: str, particles: int | None, field: Any,
+        threads: int | None, first: int = 0, size: float = 1.0,
     ) -> MeanFieldRun:  # fmt: skip
-        """Raise TypeError, ValueError or MemoryError unless the arguments make a solve."""
+        """Raise TypeError, ValueError or MemoryError unless the arguments make a solve; `grid` is that of the noise."""
         if not isinstance(equation, McKeanVlasov):
             raise TypeError(f"equation must be a solvers.McKeanVlasov, got {type(equation).__name__}")
         checks.choice("scheme", scheme, SCHEMES)
         if scheme == "milstein" and (equation.noise not in ("additive", "diagonal") or equation.common):
             raise ValueError('scheme="milstein" needs noise="additive" or "diagonal" and no common noise')
-        grid: dict[str, Any] = {"t0": t0, "t1": t1, "steps": steps, "seed": seed, "noise_steps": noise_steps}
-        BrownianMotion(**grid)
+        times = BrownianMotion(**grid).times
         threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
-        start = initial_particles(x0, particles, seed)
+        start = initial_particles(x0, particles, grid["seed"])
         require_memory(_HELD * start.nbytes, "use fewer particles")
         scalar = start.ndim == 1
         x = np.array(np.atleast_2d(start.T), order="C")  # a copy: the solve writes into it
         outside = as_field(field)
-        known: tuple[Any, ...] = (np.zeros((1, 0)), "none", False)
+        known: tuple[Any, ...] = ()
         if outside is not None:
-            outside.check(t0, t1, len(start))
-            known = (outside.at(float(t0)), outside.kind, outside.per_particle)
-        form = equation.form(float(t0), x, scalar, *known)
+            outside.check(times[first], times[-1], len(start))
+            known = (outside.at(times[first]), outside.kind, outside.per_particle)
+        trial = Trial(equation, float(times[first]), x, scalar, *known)
+        form = trial.form()
         common = BrownianMotion(**grid, motions=form.common[-1], stream=Stream.COMMON) if form.common else None
         brownian = BrownianMotion(**grid, motions=form.motions)
-        return cls(equation, form, x, brownian, common, outside, scheme, Blocks(len(start), threads))
+        size = max(size, float(np.abs(x).max()))
+        run = cls(equation, form, x, brownian, common, outside, scheme, Blocks(len(start), threads), first, size)
+        trial.check(form, times[first:], lambda step: run.outside(first + step))
+        return run
 
     def view(self, x: NDArray[np.floating]) -> Any:
         """Return the particles as the user gave them, (N,) or (N, D), not to be written to."""
@@ -269,48 +270,66 @@ class MeanFieldRun:
         """Return the external field at a time of the grid, (N or 1, F)."""
         return np.zeros((1, 0)) if self.field is None else self.field.at(self.brownian.times[step])
 
+    def solution(self, save: Save | Iterable[Save] | Mapping[str, Save], save_at: Any) -> Solution:
+        """Solve, warn if it ended early, and return what is to be saved."""
+        saved = Saved(chosen(save))
+        wanted = _grid_indices(save_at, self.brownian, self.first)
+        with self.blocks.running():
+            # what a function of the user's cannot do should come out before the work
+            saved.try_out(float(self.brownian.times[self.first]), self.view(self.x))
+            compile_seconds = self.compile()
+            start = time.perf_counter()
+            status, final, failure = self.integrate(saved, set(wanted))
+        timings = {"compile": compile_seconds, "solve": time.perf_counter() - start}
+        notes = [] if status == "completed" else [_explanation(status, final.t, failure)]
+        for note in notes:
+            warnings.warn(note, RuntimeWarning, stacklevel=3)
+        saved.arrange(wanted)
+        fields = saved.fields(None if self.form.scalar else self.form.dimension, self.form.moments)
+        axes = ("final_particle",) if self.form.scalar else ("final_particle", "component")
+        fields["final_particles"] = Field(axes, self.view(final.x).copy(), "particles where the solve ended")
+        fields["final_time"] = Field((), np.array(final.t), "time where the solve ended")
+        return Solution(fields, status, timings, self.brownian.seed, self.settings(final), notes, library_versions())
+
     def compile(self) -> float:
         """Compile the equation; return the seconds it took."""
         try:
-            return compile_kernels(self.equation, self.form, self.x, self.outside(0), self.brownian, self.scheme)
+            return compile_kernels(
+                self.equation, self.form, self.x, self.outside(self.first), self.brownian, self.scheme
+            )
         except Exception as error:  # whatever compilation or a user's function raises
             raise TypeError(f"the equation cannot be solved: {reason(error)}") from None
 
-    def integrate(self, saved: Saved, wanted: list[int]) -> tuple[str, Ensemble]:
-        """Go from t0 to t1, saving at the steps wanted; return the status and where it ended."""
-        due, now = set(wanted), None
-        try:
-            for now in self._ensembles():
-                if not now.finite:
-                    return "diverged", now
-                if now.step in due:
-                    saved.add(now.t, self.view(now.x), now.m)
-        except KeyboardInterrupt:
-            if now is None:
-                raise
-            return "interrupted", now
-        assert now is not None
-        return "completed", now
-
-    def _ensembles(self) -> Iterator[Ensemble]:
-        """Yield the particles at every step; an error of a coefficient names the time."""
-        t = self.brownian.t0
+    def integrate(self, saved: Saved, due: set[int]) -> tuple[str, Ensemble, str]:
+        """Go to t1, saving at the steps that are due; return the status, where it ended, and what failed."""
+        now = None
         try:
             for now in integrate(
                 self.equation, self.form, self.x, self.brownian, common=self.common, field=self.outside,
-                scheme=self.scheme, blocks=self.blocks,
+                scheme=self.scheme, blocks=self.blocks, first=self.first, limit=_FAR * self.size,
             ):  # fmt: skip
-                t = now.t
-                yield now
-        except Exception as error:  # whatever a compiled function raises
-            raise RuntimeError(f"a coefficient raised after t = {t:g}: {reason(error)}") from None
+                if not now.finite:
+                    return "diverged", now, ""
+                if now.step in due:
+                    saved.add(now.step, now.t, self.view(now.x), now.m)
+        except KeyboardInterrupt:
+            if now is None:
+                raise
+            return "interrupted", now, ""
+        except Exception as error:  # whatever a coefficient, a field or a statistic of the user's raises
+            if now is None or now.step == self.first:  # nothing is lost
+                raise RuntimeError(f"the first step failed: {reason(error)}") from None
+            return "failed", now, reason(error)
+        assert now is not None
+        return "completed", now, ""
 
-    def settings(self) -> dict[str, Any]:
-        """Return what was solved and how, for the file of the solution."""
+    def settings(self, final: Ensemble) -> dict[str, Any]:
+        """Return what was solved and how, for the file of the solution and for `resume`."""
         named = {name: getattr(getattr(self.equation, name), "__qualname__", "?") for name in self.equation.given}
         grid = self.brownian
         return {
             "solver": "solve", "noise": self.equation.noise, **named, "particles": self.x.shape[1],
             "dimension": self.form.dimension, "t0": grid.t0, "t1": grid.t1, "steps": grid.steps,
-            "noise_steps": grid.noise_steps or grid.steps, "scheme": self.scheme,
+            "noise_steps": grid.noise_steps, "scheme": self.scheme, "first_step": self.first, "last_step": final.step,
+            "initial_size": self.size,
         }  # fmt: skip

@@ -138,12 +138,11 @@ def add_normals(out, scale, key, increment, first):
 
 
 @kernel
-def fill_normals(out, start, stop, offset, seed, stream, step, positions, layer, refinement, size):
+def fill_normals(out, start, stop, offset, seed, stream, step, positions, finest, refinement, size):
     """Fill out[i, start - offset : stop - offset] with `size` times the normals of particles start … stop - 1.
 
-    Row i has position positions[i]. `start` is a multiple of `NOISE_BLOCK`. `layer` counts steps of the
-    caller's own grid, each made of `refinement` steps of the finest grid: the coarse increment is the sum
-    of the fine ones.
+    Row i has position positions[i]. `start` is a multiple of `NOISE_BLOCK`. The increment of a step of the caller's
+    own grid is the sum of those of the `refinement` layers of the finest grid from `finest` on.
     """
     scale = size / math.sqrt(np.float64(refinement))
     sums = np.empty((NOISE_BLOCK // PAIRS, PAIRS))
@@ -153,7 +152,7 @@ def fill_normals(out, start, stop, offset, seed, stream, step, positions, layer,
             count = min(stop - first, NOISE_BLOCK)
             rows = 2 * ((count + 2 * PAIRS - 1) // (2 * PAIRS))
             sums[:rows] = 0.0
-            for fine in range(layer * refinement, (layer + 1) * refinement):
+            for fine in range(finest, finest + refinement):
                 key = address_key(seed, stream, step, positions[row], fine, first // NOISE_BLOCK)
                 increment = increment_of(key)
                 for pair in range(0, rows, 2):
@@ -172,7 +171,7 @@ class Address:
     stream : Stream
         What it is for.
     step : int
-        Training step, at least 0.
+        Training step, or the key of a grid of times; at least 0.
     positions : tuple of int
         One number of at least 0 for each vector.
     """
@@ -196,6 +195,8 @@ class Noise:
         Any integer from 0 to 2**63 - 1.
     refinement : int
         Steps of the finest grid in one layer; a layer's noise is their sum over sqrt(refinement).
+    start : int
+        Step of the finest grid where layer 0 begins.
 
     References
     ----------
@@ -205,6 +206,11 @@ class Noise:
 
     seed: int
     refinement: int = 1
+    start: int = 0
+
+    def finest(self, layer: int) -> int:
+        """Return the step of the finest grid where a layer begins."""
+        return self.start + layer * self.refinement
 
     def fill(self, out: NDArray[np.floating], block: slice, address: Address, layer: int = 0, offset: int = 0) -> None:
         """Fill out[i, block] with the noise of position i of an `address`, at a `layer`.
@@ -214,7 +220,7 @@ class Noise:
         """
         fill_normals(
             out, block.start, block.stop, offset, self.seed, int(address.stream), address.step,
-            np.array(address.positions, np.int64), layer, self.refinement, 1.0,
+            np.array(address.positions, np.int64), self.finest(layer), self.refinement, 1.0,
         )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ class Draw(NamedTuple):
     stream: int
     step: int
     positions: Any
-    layer: int
+    finest: int
     refinement: int
 
 
@@ -83,8 +83,8 @@ def load(source, start, x, moved):
 
 
 @kernel
-def put(x, target, weight, base, start):
-    """Set target[:, start : start + n] and `x` to (1 − weight) base + weight x; count what is not finite."""
+def put(x, target, weight, base, start, limit):
+    """Set target[:, start : start + n] and `x` to (1 − weight) base + weight x; count what is NaN or beyond limit."""
     bad = 0
     for row in range(x.shape[0]):
         there = target[row, start : start + x.shape[1]]
@@ -94,7 +94,7 @@ def put(x, target, weight, base, start):
                 x[row, p] = (1.0 - weight) * old[p] + weight * x[row, p]
         for p in range(x.shape[1]):
             there[p] = x[row, p]
-            bad += not math.isfinite(x[row, p])
+            bad += not abs(x[row, p]) <= limit
     return bad
 
 
@@ -256,10 +256,10 @@ def _measure(c: Coefficients, form: Form, compiled: Function) -> Function:
 def _advance(change: Function, measure: Function, motions: int) -> Function:
     def advance(
         source: Array, target: Array, weight: float, base: Array, t: float, dt: float, arrival: float, m: Matrix,
-        field: Array, common: Matrix, factor: Matrix, draw: Draw, sums: Matrix, first: int, last: int,
+        field: Array, common: Matrix, factor: Matrix, draw: Draw, limit: float, sums: Matrix, first: int, last: int,
         group_size: int, block: int,
     ) -> None:  # fmt: skip
-        """Set target to (1 − weight) base + weight (source + change) and add up ψ at `arrival`."""
+        """Set target to (1 − weight) base + weight (source + change), add up ψ at `arrival`, and count the lost."""
         dimension, particles = source.shape
         x, moved, dw = np.empty((dimension, 0)), np.empty((dimension, 0)), np.empty((motions, 0))
         for group in range(first, last):
@@ -272,12 +272,12 @@ def _advance(change: Function, measure: Function, motions: int) -> Function:
                 load(source, start, x, moved)
                 if motions > 0:
                     fill_normals(
-                        dw, start, stop, start, draw.seed, draw.stream, draw.step, draw.positions, draw.layer,
+                        dw, start, stop, start, draw.seed, draw.stream, draw.step, draw.positions, draw.finest,
                         draw.refinement, math.sqrt(abs(dt)),
                     )  # fmt: skip
                 here = field[start:stop] if len(field) == particles else field
                 change(moved, Step(t, dt, x, m, here, dw, common, factor, source))
-                sums[group, -1] += put(moved, target, weight, base, start)
+                sums[group, -1] += put(moved, target, weight, base, start, limit)
                 measure(arrival, moved, sums[group])
 
     return advance

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import xarray
 
-STATUSES = ("completed", "diverged", "rank_budget", "interrupted")
+STATUSES = ("completed", "diverged", "rank_budget", "interrupted", "failed")
 
 
 class Field(NamedTuple):
@@ -39,8 +40,8 @@ class Solution:
     fields : dict of Field
         Arrays by name, each with the names of its axes, a long name and units; they are read as attributes.
     status : str
-        "completed", or why the solve ended early: "diverged", "rank_budget", "interrupted". Everything
-        computed up to that point is kept.
+        "completed", or why the solve ended early: "diverged", "rank_budget", "interrupted", or "failed" where a
+        function of the user's raised. Everything computed up to that point is kept.
     timings : dict
         Seconds spent: "compile" apart from "solve".
     seed : int
@@ -256,6 +257,12 @@ def _umask() -> int:
 
 def library_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that decide the numbers."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Look the versions up, which takes longer than a small solve."""
     import platform
     from importlib.metadata import version
 

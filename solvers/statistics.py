@@ -178,13 +178,14 @@ class Saved:
 
     def __init__(self, statistics: dict[str, Statistic]) -> None:
         self.statistics = statistics
+        self.steps: list[int] = []
         self.times: list[float] = []
         self.moments: list[Array] = []
         self.values: dict[str, list[Array]] = {name: [] for name in statistics}
         self.shapes: dict[str, tuple[int, ...]] = {}
 
-    def add(self, t: float, x: Array, m: Array) -> None:
-        """Evaluate every statistic; `x` is (N,) or (N, D).
+    def add(self, step: int, t: float, x: Array, m: Array) -> None:
+        """Evaluate every statistic at a step of the grid; `x` is (N,) or (N, D).
 
         Raises
         ------
@@ -192,10 +193,18 @@ class Saved:
             If a function fails or its value is not an array of real numbers of one shape.
         """
         values = {name: self._value(name, t, x) for name in self.statistics}
+        self.steps.append(step)
         self.times.append(t)
         self.moments.append(m)
         for name, value in values.items():
             self.values[name].append(value)
+
+    def arrange(self, wanted: Sequence[int]) -> None:
+        """Put what was collected into the order of the steps wanted, as far as they were reached."""
+        places = {step: place for place, step in enumerate(self.steps)}
+        order = [places[step] for step in wanted if step in places]
+        for values in (self.steps, self.times, self.moments, *self.values.values()):
+            values[:] = [values[place] for place in order]  # type: ignore[index]
 
     def try_out(self, t: float, x: Array) -> None:
         """Evaluate every statistic to learn the shapes of their values; raises as `add` does."""

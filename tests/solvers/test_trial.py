@@ -1,0 +1,201 @@
+"""What would make a run silently wrong is refused before it starts, and what is right is not."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+from numba import njit
+
+import solvers
+from solvers import ExternalField, McKeanVlasov, functions
+from solvers.interpret import bounds_checked, interpreted
+from tests.solvers.equations import ORNSTEIN_UHLENBECK
+
+PAIRS = np.random.default_rng(0).normal(2, 1, (1000, 2))
+TABLE = np.arange(5.0)
+entry = njit(lambda a, i: a[i])
+two = njit(lambda t, x: (x[0], x[1]))
+NOISE = np.random.default_rng(0)
+RANDOM = njit(lambda: np.random.standard_normal())  # noqa: NPY002  the only kind that compiles without an argument
+
+
+def _vectorized(**coefficients):
+    return McKeanVlasov(**coefficients, vectorized=True)
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "message"),
+    [
+        ({"drift": njit(lambda t, x, m: (x[2], x[0]))}, "drift reads beyond the end of an array: index 2 is out of"),
+        ({"drift": njit(lambda t, x, m: (x[0], m[5])), "moments": two}, "drift reads .* index 5 .* m has 2"),
+        ({"diffusion": njit(lambda t, x, m: (entry(x, 2), 1.0))}, "diffusion reads beyond the end of an array"),
+        ({"drift": njit(lambda t, x, m: (TABLE[int(3 * abs(x[0]))], 1.0))}, "drift reads beyond .* size 5"),
+        (
+            {"drift": njit(lambda t, x, m: (1.0 / (t * x[0]), x[2]), error_model="numpy")},
+            "drift reads beyond .*out of bounds",
+        ),
+        ({"interaction": njit(lambda x, y: (y[0] - x[0], y[3]))}, "interaction reads beyond the end of an array"),
+        ({"common": njit(lambda t, x, m: (1.0, x[2]))}, "common reads beyond the end of an array"),
+        ({"moments": njit(lambda t, x: x[2]), "drift": njit(lambda t, x, m: (m, m))}, "moments reads beyond the end"),
+        ({"drift": njit(lambda t, x, m, f: (f[1], 1.0))}, "drift reads beyond the end of an array"),
+        ({"drift": njit(lambda t, x, m: (RANDOM(), 0.0))}, "drift gives two values for the same arguments"),
+    ],
+)
+def test_compiled_coefficients_that_would_run_wrong(coefficients, message):
+    takes = any(function.py_func.__code__.co_argcount == 4 for function in coefficients.values())
+    field = {"field": [1.0]} if takes else {}
+    with pytest.raises((ValueError, TypeError), match=message) as error:
+        solvers.solve(McKeanVlasov(**coefficients), PAIRS, 0.0, 1.0, 4, **field)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("x0", [np.linspace(0, 1, 5000), np.ones(1), np.ones(5000)])
+@pytest.mark.parametrize(
+    "coefficients",
+    [
+        {"drift": lambda t, x, m: x.mean() - x},
+        {"diffusion": lambda t, x, m: x.std() + 0 * x},
+        {"moments": lambda t, x: x - x.mean(), "drift": lambda t, x, m: m - x},
+        {"common": lambda t, x, m: x / x.max()},
+        {"drift": lambda t, x, m: np.cumsum(x)},
+        {"drift": lambda t, x, m: x[::-1] - x},
+        {"interaction": lambda x, y: y.max() - x + 0 * y},
+        {"interaction": lambda x, y: y - x.mean() + 0 * x},
+    ],
+)
+def test_functions_of_all_particles_that_see_others(coefficients, x0):
+    name = next(iter(coefficients))
+    with pytest.raises(ValueError, match=f"{name} gives a particle another value in other company"):
+        solvers.solve(_vectorized(**coefficients), x0, 0.0, 1.0, 4)
+
+
+def test_random_numbers_in_a_function_of_all_particles():
+    equation = _vectorized(drift=lambda t, x, m: NOISE.standard_normal(x.shape))
+    with pytest.raises(ValueError, match="drift gives two values for the same arguments"):
+        solvers.solve(equation, np.ones(10), 0.0, 1.0, 4)
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+@pytest.mark.parametrize("scheme", ["euler_maruyama", "milstein"])
+def test_noise_called_additive_that_depends_on_x_at_later_times(scheme, vectorized):
+    for function in (lambda t, x, m: t * x, lambda t, x, m: 1.0 + max(0.0, t - 0.95) * (x if not vectorized else 1)):
+        plain = function if vectorized else njit(function)
+        equation = McKeanVlasov(diffusion=plain, noise="additive", vectorized=vectorized)
+        if vectorized and function(0.99, 2.0, 0) == function(0.99, 3.0, 0):
+            assert solvers.solve(equation, np.ones(100), 0.0, 1.0, 100, scheme=scheme).status == "completed"
+            continue
+        with pytest.raises(ValueError, match="diffusion depends on x"):
+            solvers.solve(equation, np.ones(100), 0.0, 1.0, 100, scheme=scheme)
+
+
+def test_weights_that_vanish_where_coefficients_are_tried_are_no_reason_to_refuse():
+    """exp(−α f) is zero at all particles but the one with the lowest f, where it is smallest by far."""
+    x0 = np.full(10_000, 3.0)
+    x0[777] = 0.3
+    equation = McKeanVlasov(
+        drift=njit(lambda t, x, m: -(x - m[0] / m[1])),
+        moments=njit(lambda t, x: (x * math.exp(-2000.0 * x * x), math.exp(-2000.0 * x * x))),
+    )
+    run = solvers.solve(equation, x0, 0.0, 1.0, 10)
+    np.testing.assert_allclose(run.moments[0, 0] / run.moments[0, 1], 0.3, rtol=1e-12)
+    np.testing.assert_allclose(run.final_particles, 0.3 + (x0 - 0.3) * 0.9**10, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "x0"),
+    [
+        # floating-point division by zero, square roots and logarithms that Python refuses and compiled code does not
+        ({"drift": njit(lambda t, x, m: (math.sqrt(max(x[0], 0.0)), -x[1]), error_model="numpy")}, PAIRS),
+        ({"diffusion": njit(lambda t, x, m: (x[-1], x[-2]))}, PAIRS),
+        ({"drift": njit(lambda t, x, m: (np.sum(x), x.mean()))}, PAIRS),
+        ({"interaction": njit(lambda x, y: y - x)}, PAIRS),
+        ({"drift": njit(lambda t, x, m: solvers_tanh(x))}, np.ones(3)),
+    ],
+)
+def test_what_is_right_is_not_refused(coefficients, x0):
+    assert solvers.solve(McKeanVlasov(**coefficients), x0, 0.0, 1.0, 4).status == "completed"
+
+
+solvers_tanh = solvers.tanh
+
+
+def test_functions_on_the_edge_of_where_they_are_defined():
+    """exp and sqrt round the ends of arrays differently; a place that is tried may be outside; fields differ."""
+    x0 = np.random.default_rng(1).exponential(size=777)
+    field = ExternalField(x0, per_particle=True)
+
+    def drift(t, x, m, f):
+        if np.any(x < 0):
+            raise ValueError("outside")
+        return 1e3 * (np.exp(np.sin(x)) - np.exp(np.sin(f))) + np.sqrt(x)
+
+    assert solvers.solve(_vectorized(drift=drift), x0, 0.0, 1e-3, 2, field=field).status == "completed"
+
+
+def test_an_explosion_that_stays_finite():
+    """Explicit steps of dx = −10⁴ (x − E x) dt multiply the spread by −99 each: 1e100 times the start after 51."""
+    stiff = McKeanVlasov(
+        njit(lambda t, x, m: -1e4 * (x - m)), njit(lambda t, x, m: 10.0), njit(lambda t, x: x), noise="additive"
+    )
+    x0 = np.random.default_rng(0).normal(1, 0.1, 1000)
+    with pytest.warns(RuntimeWarning, match=r"diverged: at t = 0.5\d? a particle"):
+        run = solvers.solve(stiff, x0, 0.0, 1.0, 100)
+    assert run.status == "diverged"
+    assert len(run.mean) == round(100 * run.final_time)
+    with pytest.warns(RuntimeWarning, match="diverged"):  # what counts is the growth
+        assert solvers.solve(stiff, x0, 0.0, 1.0, 200).status == "diverged"
+    large = McKeanVlasov(njit(lambda t, x, m: -x))
+    assert solvers.solve(large, np.full(3, 1e120), 0.0, 1.0, 10).status == "completed"
+
+
+def test_ready_equations_go_to_other_processes():
+    for name in ("ornstein_uhlenbeck", "geometric_brownian_motion", "kuramoto", "cucker_smale"):
+        make = getattr(solvers.equations, name)
+        for arguments in ({}, {"volatility": 0.5}):
+            equation = make(**arguments)
+            copy = pickle.loads(pickle.dumps(equation))
+            x0 = PAIRS if name == "cucker_smale" else PAIRS[:, 0]
+            field = {"field": 0.3} if name == "kuramoto" else {}
+            runs = [solvers.solve(one, x0[:50], 0.0, 1.0, 4, **field).final_particles for one in (equation, copy)]
+            np.testing.assert_array_equal(*runs)
+    copy = pickle.loads(pickle.dumps(ORNSTEIN_UHLENBECK))
+    runs = [solvers.solve(one, np.ones(9), 0.0, 1.0, 4).final_particles for one in (ORNSTEIN_UHLENBECK, copy)]
+    np.testing.assert_array_equal(*runs)
+
+
+def test_records_keep_the_order_asked_for():
+    run = solvers.solve(
+        ORNSTEIN_UHLENBECK, np.ones(10), 0.0, 1.0, 10, save_at=[0.5, 0.1, 0.5], save=["mean", "particles"]
+    )
+    plain = solvers.solve(ORNSTEIN_UHLENBECK, np.ones(10), 0.0, 1.0, 10, save=["mean", "particles"])
+    np.testing.assert_allclose(run.times, [0.5, 0.1, 0.5])
+    for name in ("mean", "particles", "moments"):
+        np.testing.assert_array_equal(getattr(run, name), getattr(plain, name)[[5, 1, 5]])
+    backward = solvers.solve(ORNSTEIN_UHLENBECK, np.ones(10), 1.0, 0.0, 10)
+    np.testing.assert_allclose(backward.times, np.linspace(1, 0, 11))
+
+
+@njit
+def countdown(n):
+    return 0 if n == 0 else 1 + countdown(n - 1)
+
+
+@njit
+def outer(x):
+    return entry(x, 1) + math.sqrt(4.0) + countdown(3)
+
+
+def test_functions_are_rebuilt_with_those_that_they_call():
+    offset = njit(lambda x: x[0])
+    inner = njit(lambda x: outer(x) + offset(x) + np.abs(x[0]))
+    x = np.array([1.0, 2.0])
+    for rebuilt in (interpreted(inner), bounds_checked(inner)):
+        assert rebuilt(x) == inner(x) == 2 + 2 + 3 + 1 + 1
+        with pytest.raises(IndexError):
+            rebuilt(x[:1])
+    assert interpreted(len) is len
+    through = njit(lambda x: functions.tanh(x))
+    assert interpreted(through)(0.0) == through(0.0) == 0.0
