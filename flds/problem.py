@@ -45,6 +45,9 @@ class TrainingProblem:
         Seed of "random"; it belongs to the problem, so that every solver sees the same batches.
     test_inputs, test_targets : arrays, optional
         Samples that are evaluated and not trained on, any number, shaped like `inputs` and `targets`.
+    divergence_factor : float
+        Training has diverged when the loss of a batch or the mean square of its outputs exceeds this factor times the
+        largest of 1 and both at step 0, or is not finite.
 
     Raises
     ------
@@ -68,6 +71,7 @@ class TrainingProblem:
     batch_seed: int = 0
     test_inputs: ArrayLike | None = None
     test_targets: ArrayLike | None = None
+    divergence_factor: float = 1e6
     phi: Activation = field(init=False, repr=False)
     loss_function: Loss = field(init=False, repr=False)
     x: Array = field(init=False, repr=False)
@@ -85,6 +89,7 @@ class TrainingProblem:
         self._set("targets", np.array(self.targets))
         self._set("horizon", checks.positive_number("horizon", self.horizon))
         self._set("steps", checks.positive_integer("steps", self.steps, smallest=0))
+        self._set("divergence_factor", checks.positive_number("divergence_factor", self.divergence_factor))
         self._set("batch_seed", checks.seed_number("batch_seed", self.batch_seed))
         self._set("rates", checked_rates(self.learning_rate, self.steps, "step"))
         scalar = np.ndim(self.learning_rate) == 0

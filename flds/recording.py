@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flds.divergence import Divergence
 from flds.dynamics import BackwardPass, ForwardPass, Network
 from flds.problem import TrainingProblem
 from flds.settings import Settings, record_steps
@@ -48,6 +49,7 @@ class Recorder:
         self.batch_loss: list[float] = []
         self.rank = np.zeros((settings.depth, 2), np.int64)
         self.truncation = np.zeros((settings.depth, 2))
+        self.divergence = Divergence(problem.divergence_factor)
         self.state: dict[str, Field] = {}  # of the trained network, where it is kept
 
     def record(self, step: int, loss: float, forward: ForwardPass, backward: BackwardPass) -> None:
@@ -89,6 +91,8 @@ class Recorder:
     def stored(self) -> dict[str, NDArray[Any]]:
         """Return all records, as arrays by name."""
         arrays: dict[str, NDArray[Any]] = {"batch_loss": np.array(self.batch_loss)}
+        if self.divergence.initial is not None:
+            arrays["initial_sizes"] = self.divergence.initial
         for name in ("step", *_ARRAYS):
             arrays[f"recorded_{name}"] = np.array([getattr(record, name) for record in self.records])
         if self.settings.record_kernels:
@@ -100,6 +104,8 @@ class Recorder:
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take over records."""
         self.batch_loss = arrays["batch_loss"].tolist()
+        # older states do not say how large the outputs were, which are small before training
+        self.divergence.initial = arrays.get("initial_sizes", np.array([self.batch_loss[0], 0.0]))
         self.completed_steps = len(self.batch_loss) - 1
         kernels, layers = self.settings.record_kernels, range(self.settings.depth)
         for index, step in enumerate(arrays["recorded_step"].tolist()):

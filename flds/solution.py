@@ -214,7 +214,7 @@ def assemble(
     seen = min(len(recorder.batch_loss) for recorder in recorders)
     parts = [_replicate_fields(problem, settings, recorder, records, seen) for recorder in recorders]
     fields = average_replicates(parts, averaged=_RECORDED)
-    saved["replicates_completed"] = len(parts)
+    saved["replicates_completed"] = sum(recorder.status == "completed" for recorder in recorders)
     description, arrays = describe(problem)
     return Solution(
         fields=fields | arrays, status=status, timings=timings, seed=settings.seed, settings=saved, notes=notes,

@@ -12,6 +12,7 @@ from typing import Unpack
 import numpy as np
 
 from flds.cost import CostEstimate
+from flds.divergence import outcome
 from flds.dynamics import Network
 from flds.problem import TrainingProblem
 from flds.recording import Recorder
@@ -173,19 +174,18 @@ def run(
         for replicate in range(settings.replicates):
             network = kind(problem, settings, replicate_seed(settings.seed, replicate))
             recorder = train(network, bar, states[replicate] if states else None)
-            # a replicate cut short by the user would bias the mean of the others
-            if recorder.status != "interrupted" or not recorders:
-                recorders.append(recorder)
-            if recorder.status != "completed":
+            recorders.append(recorder)
+            if recorder.status in ("interrupted", "rank_budget"):  # the others would end so, too
                 break
     timings["solve"] = time.perf_counter() - start
-    where = f"{recorder.completed_steps}" + (f" of replicate {replicate + 1}" if settings.replicates > 1 else "")
-    notes += remarks(recorder.status, where, settings, recorders)
+    status, ended, kept, remark = outcome([one.status for one in recorders], settings.replicates)
+    where = f"{recorders[ended].completed_steps}" + (f" of replicate {ended + 1}" if settings.replicates > 1 else "")
+    notes += remarks(status, where, settings, recorders, remark)
     for note in notes:
         warnings.warn(note, RuntimeWarning, stacklevel=3)
     saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason}
     with np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
-        return assemble(problem, settings, recorders, recorder.status, timings, notes, saved)
+        return assemble(problem, settings, [recorders[index] for index in kept], status, timings, notes, saved)
 
 
 def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> Recorder:  # type: ignore[no-untyped-def]
@@ -203,7 +203,7 @@ def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> 
                 inputs, targets = problem.x[batch], problem.y[batch]
                 forward = network.forward(inputs, Address(Stream.FORWARD, step, tuple(range(len(batch)))))
                 loss = problem.loss_function.value(forward.outputs, targets).mean()
-                if not (np.all(np.isfinite(forward.outputs)) and np.isfinite(loss)):
+                if recorder.divergence.at(loss, np.mean(forward.outputs**2)):
                     recorder.status = "diverged"
                     break
                 slopes = problem.loss_function.derivative(forward.outputs, targets)
@@ -225,11 +225,12 @@ def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> 
     return recorder
 
 
-def remarks(status: str, where: str, settings: Settings, recorders: list[Recorder]) -> list[str]:
+def remarks(status: str, where: str, settings: Settings, recorders: list[Recorder], remark: str = "") -> list[str]:
     """Return what a user should know of how these runs went; `where` is the step after which one ended early."""
     notes = []
     if status != "completed":
-        notes.append(_EXPLANATIONS[status].format(step=where, budget=settings.rank_budget))
+        explained = _EXPLANATIONS[status].format(step=where, budget=settings.rank_budget)
+        notes.append("; ".join(filter(None, [explained, remark])))
     if any(recorder.unmatched for recorder in recorders):
         notes.append("the bases left too little room to match noise: part of the run was sampled by law")
     return notes

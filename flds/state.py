@@ -50,6 +50,7 @@ _DESCRIBED = {
     "recorded_features": ("coordinates of the recorded features", "record batch recorded_feature"),
     "recorded_gradients": ("coordinates of the recorded gradients", "record batch recorded_gradient"),
     "batch_loss": ("loss of the batch", "step"),
+    "initial_sizes": ("loss and mean square output of the batch at step 0", "size"),
 }
 # Dimensions that differ from layer to layer.
 _OF_A_LAYER = {

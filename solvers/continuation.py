@@ -63,6 +63,10 @@ def resume(
     RuntimeWarning
         As `solve`.
 
+    References
+    ----------
+    As for `solve`.
+
     Examples
     --------
     >>> from numba import njit

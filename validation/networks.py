@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flds.divergence import Divergence
 from flds.problem import TrainingProblem
 from flds.settings import BACKWARD_WEIGHTS, DTYPES, record_steps
 from flds.solution import Solution, depth_fields, describe, output_fields
@@ -186,16 +187,16 @@ def train(
     ).to(device)  # fmt: skip
     drawn = time.perf_counter()
     with _threads_for(width), np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
-        records, batch_loss = _train(problem, network, due)
-    finite = [record for record in records if record.finite]
-    status = "completed" if len(finite) == len(records) else "diverged"
+        records, batch_loss, status = _train(problem, network, due)
     fields = output_fields(
-        problem, [record.step for record in finite], list(range(problem.samples)),
-        np.array([record.outputs for record in finite]).reshape(len(finite), problem.samples, problem.outputs),
-        np.array([record.test_outputs for record in finite]).reshape(len(finite), -1, problem.outputs),
+        problem, [record.step for record in records], list(range(problem.samples)),
+        *(
+            np.array([getattr(record, name) for record in records]).reshape(len(records), len(x), problem.outputs)
+            for name, x in (("outputs", problem.x), ("test_outputs", problem.test_x))
+        ),
     )  # fmt: skip
     over_depth = [
-        np.array([getattr(record, name) for record in finite]).reshape(len(finite), depth + 1)
+        np.array([getattr(record, name) for record in records]).reshape(len(records), depth + 1)
         for name in ("feature_variance", "gradient_variance")
     ]
     fields |= depth_fields(problem.horizon, *over_depth)
@@ -227,11 +228,10 @@ class _Record(NamedTuple):
     test_outputs: Array
     feature_variance: Array
     gradient_variance: Array
-    finite: bool
 
 
-def _train(problem: TrainingProblem, network: ResNet, due: set[int]) -> tuple[list[_Record], list[float]]:
-    """Forward, loss, record, backward, update; for every step, until an output is not finite."""
+def _train(problem: TrainingProblem, network: ResNet, due: set[int]) -> tuple[list[_Record], list[float], str]:
+    """Forward, loss, record, backward, update; for every step, unless training diverges. Return also the status."""
     like = network.readout
     x, y, test_x = (
         torch.tensor(array, dtype=like.dtype, device=like.device) for array in (problem.x, problem.y, problem.test_x)
@@ -239,24 +239,24 @@ def _train(problem: TrainingProblem, network: ResNet, due: set[int]) -> tuple[li
     optimizer = torch.optim.SGD([w for w in network.parameters() if w.requires_grad], lr=1.0)
     records: list[_Record] = []
     batch_loss: list[float] = []
+    divergence = Divergence(problem.divergence_factor)
     for step, batch in enumerate(problem.batches):
         states = network.states(x[batch])
         f = network.read(states[-1])
         loss = _loss(problem, f, y[batch])
+        if divergence.at(loss.item(), (f.detach().double() ** 2).mean().item()):
+            return records, batch_loss, "diverged"
         batch_loss.append(loss.item())
-        if step in due or not math.isfinite(batch_loss[-1]):
+        if step in due:
             with torch.no_grad():
                 shown = f.detach() if problem.full_batch else network(x), network(test_x)
             outputs, test_outputs = (values.cpu().numpy().astype(np.float64) for values in shown)
             variances = _variances(problem, f, states, batch)
-            finite = math.isfinite(batch_loss[-1]) and bool(np.isfinite(outputs).all())
-            records.append(_Record(step, outputs, test_outputs, *variances, finite))
-            if not finite:
-                break
+            records.append(_Record(step, outputs, test_outputs, *variances))
         if step < problem.steps:
             optimizer.param_groups[0]["lr"] = like.shape[1] * float(problem.rates[step])
             _update(network, optimizer, loss)
-    return records, batch_loss
+    return records, batch_loss, "completed"
 
 
 def _variances(

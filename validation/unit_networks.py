@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flds.divergence import Divergence
 from flds.mean_ode.attention import Attention
 from flds.mean_ode.blocks import (
     Block,
@@ -39,7 +40,7 @@ class UnitRuns:
     steps : (records,) int
         Recorded steps.
     outputs : (seeds, records, samples[, tokens], outputs)
-        f before update k; not finite where training diverged.
+        f before update k; NaN from where training diverged.
     loss : (seeds, records)
         Training loss.
     states : (seeds, L + 1, samples[, tokens], D)
@@ -112,13 +113,16 @@ def train_units(
     x = torch.tensor(problem.x).expand(runs, *problem.x.shape)
     due = record_steps(problem.steps, record_every or max(1, problem.steps))
     outputs, losses, history = [], [], []
+    lost, divergence = np.zeros(runs, bool), Divergence(problem.divergence_factor)
     for step in range(problem.steps + 1):
         states = _forward(problem, fields, units, x, depth, width)
         f = _read(problem, states[-1])
         loss = _loss(problem, f)
+        lost |= divergence.at(loss.detach().numpy(), (f.detach() ** 2).flatten(1).mean(dim=1).numpy())
         if step in due:
             outputs.append(f.detach().numpy().copy())
             losses.append(loss.detach().numpy().copy())
+            outputs[-1][lost] = losses[-1][lost] = np.nan
             if track is not None:
                 history.append(track([{n: a.detach().numpy() for n, a in z.items()} for z in units]))
         if step == problem.steps:

@@ -81,6 +81,8 @@ class MeanFieldProblem:
         Quantile functions by parameter name, of mean 0 and variance 1, from (0, 1) to the line; default Gaussian.
     test_inputs, test_targets : arrays, optional
         Samples that are evaluated and not trained on, any number, shaped like `inputs` and `targets`.
+    divergence_factor : float
+        As for `TrainingProblem`.
 
     Raises
     ------
@@ -108,6 +110,7 @@ class MeanFieldProblem:
     initial_laws: Mapping[str, Quantile] | None = None
     test_inputs: ArrayLike | None = None
     test_targets: ArrayLike | None = None
+    divergence_factor: float = 1e6
     blocks: tuple[Block, ...] = field(init=False, repr=False)
     x: Array = field(init=False, repr=False)
     y: NDArray[Any] = field(init=False, repr=False)
@@ -120,6 +123,7 @@ class MeanFieldProblem:
     def __post_init__(self) -> None:
         checks.choice("loss", self.loss, LOSSES)
         self._set("alpha", checks.positive_number("alpha", self.alpha))
+        self._set("divergence_factor", checks.positive_number("divergence_factor", self.divergence_factor))
         self._set("steps", checks.positive_integer("steps", self.steps, smallest=0))
         self._set("blocks", self._checked_blocks())
         for name in ("embedding", "unembedding"):

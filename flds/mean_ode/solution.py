@@ -95,7 +95,8 @@ def assemble(
     if depth_error is not None:
         dims = fields["outputs"].dims
         fields["outputs_depth_error"] = Field(dims, depth_error, "estimated error of finite depth of outputs")
-    saved = {"solver": solver} | asdict(settings) | {"replicates_completed": len(parts)}
+    completed = sum(run.status == "completed" for run in runs)
+    saved = {"solver": solver} | asdict(settings) | {"replicates_completed": completed}
     return MeanFieldSolution(
         fields=fields, status=status, timings=timings, seed=settings.seed, settings=saved,
         notes=notes, versions=library_versions(), extra={"problem": describe(problem)},
@@ -111,7 +112,8 @@ def describe(problem: MeanFieldProblem) -> dict[str, Any]:
         "initial_laws": {name: getattr(law, "__qualname__", type(law).__name__) for name, law in problem.laws.items()},
         "alpha": problem.alpha, "loss": problem.loss,
         "deviations": problem.scales, "learning_rates": problem.rates, "steps": problem.steps,
-        "dimension": problem.dimension, "check": function_values(problem),
+        "divergence_factor": problem.divergence_factor, "dimension": problem.dimension,
+        "check": function_values(problem),
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Unpack
 
 import numpy as np
 
+from flds.divergence import Divergence, outcome
 from flds.mean_ode.blocks import Array, Parameters
 from flds.mean_ode.draws import draw_units
 from flds.mean_ode.dynamics import Dynamics, MeanDynamics, TangentDynamics
@@ -125,17 +126,17 @@ def run(
     kind = KINDS[name]
     start = time.perf_counter()
     runs: list[Run] = []
-    while len(runs) < settings.replicates and all(run.status == "completed" for run in runs):
+    while len(runs) < settings.replicates and all(run.status != "interrupted" for run in runs):
         runs.append(_one_replicate(kind, problem, settings, len(runs), states[len(runs)] if states else None))
-    status, difference = runs[-1].status, None
+    status, _, kept, remark = outcome([run.status for run in runs], settings.replicates)
+    difference, shown = None, [runs[index] for index in kept]
     if settings.depth_error and status == "completed":
         status, difference = _depth_error(kind, problem, settings)
-    complete = [run for run in runs if run.status == "completed"]
-    notes = _notes(problem, runs, complete, status)
+    notes = _notes(problem, shown, status, remark)
     if status != "completed":
         warnings.warn("; ".join(notes), RuntimeWarning, stacklevel=3)
     timings = {"compile": 0.0, "solve": time.perf_counter() - start}
-    return assemble(problem, settings, name, complete or runs, difference, status, timings, notes)
+    return assemble(problem, settings, name, shown, difference, status, timings, notes)
 
 
 def _one_replicate(
@@ -155,20 +156,18 @@ def prepare(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSetti
     return kind(problem, _cast(initial, settings.dtype), settings.threads)
 
 
-def _notes(problem: MeanFieldProblem, runs: list[Run], complete: list[Run], status: str) -> list[str]:
-    """What the user has to know of how the runs ended."""
+def _notes(problem: MeanFieldProblem, shown: list[Run], status: str, remark: str) -> list[str]:
+    """What the user has to know of how the runs ended, and of those that are shown."""
     notes = []
     if status == "diverged":
         notes.append("training diverged: lower learning_rates")
     elif status == "interrupted":
         notes.append("interrupted")
     if status != "completed":
-        records = (complete or runs)[-1].records
-        notes.append(f"the last step recorded is {records[-1].step if records else None}")
-        if complete and len(complete) < len(runs):
-            notes.append(f"fields are of the {len(complete)} replicates before")
-    if complete:
-        losses = [problem.losses(record.outputs, problem.y).mean() for record in complete[0].records]
+        records = shown[-1].records
+        notes += [f"the last step recorded is {records[-1].step if records else None}", *filter(None, [remark])]
+    if shown[0].status == "completed":
+        losses = [problem.losses(record.outputs, problem.y).mean() for record in shown[0].records]
         if losses[-1] > _GROWN * losses[0]:
             notes.append(f"the loss grew from {losses[0]:.3g} to {losses[-1]:.3g}: lower learning_rates or raise depth")
     return notes
@@ -177,18 +176,20 @@ def _notes(problem: MeanFieldProblem, runs: list[Run], complete: list[Run], stat
 def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | None = None) -> Run:
     """K gradient steps, or those after a stored state; each step is recorded before its update."""
     problem, run, first = dynamics.problem, Run([]), 0
-    due = record_steps(problem.steps, settings.record_every)
+    due, divergence = record_steps(problem.steps, settings.record_every), Divergence(problem.divergence_factor)
     inputs, tests = problem.x.astype(settings.dtype), problem.test_x.astype(settings.dtype)
     try:
         if state is not None:
             *run.records, last_record = restore(dynamics, state)
             first = last_record.step  # its update is still to come
+            for record in run.records[:1]:
+                divergence.at(problem.losses(record.outputs, problem.y).mean(), np.mean(record.outputs**2))
         with dynamics.blocks.running():
             for step in range(first, problem.steps + 1):
                 states: list[Array] = []
                 last = dynamics.forward(inputs, states)
-                loss = problem.losses(problem.read(last), problem.y).mean()
-                if not (np.all(np.isfinite(last)) and np.isfinite(loss)):
+                outputs = problem.read(last)
+                if divergence.at(problem.losses(outputs, problem.y).mean(), np.mean(outputs**2)):
                     run.status = "diverged"
                     break
                 travel = {name: dynamics.travel(name) for name in problem.rates} if step in due else {}
@@ -200,7 +201,7 @@ def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | 
                     covectors = dynamics.backward(states, problem.loss_gradient(last).astype(settings.dtype))
                 if step in due:
                     kept = (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
-                    run.records.append(Record(step, problem.read(last), tested, travel, *kept))
+                    run.records.append(Record(step, outputs, tested, travel, *kept))
                 if final:
                     run.state = snapshot(problem, units, run.records)
     except KeyboardInterrupt:

@@ -20,6 +20,8 @@ from flds.solution import difference, same_functions
 PROBLEM = MeanFieldProblem
 SOLVERS = ("solve_mean_ode", "solve_tangent_ode")
 CHANGES = ("threads",)
+# Arguments of the problem that are kept as they are; older files lack the last one.
+_PLAIN = ("alpha", "loss", "deviations", "learning_rates", "steps", "divergence_factor")
 
 
 def problem_of(solution: MeanFieldSolution) -> MeanFieldProblem:
@@ -48,7 +50,7 @@ def problem_of(solution: MeanFieldSolution) -> MeanFieldProblem:
         BLOCK_TYPES[name](**{key: value for key, value in block.items() if key != "name"})
         for name, block in zip(described["types"], described["blocks"], strict=True)
     )
-    same = {name: described[name] for name in ("alpha", "loss", "deviations", "learning_rates", "steps")}
+    same = {name: described[name] for name in _PLAIN if name in described}
     problem = MeanFieldProblem(**arrays, block=blocks, **same)  # type: ignore[arg-type]
     if not same_functions(described, function_values(problem)):  # a function of one's own that has the name of another
         raise ValueError("an activation or block is not built in, though its name is: give the problem= itself")
