@@ -201,7 +201,7 @@ def _tasks(
             f"problem must be a flds.TrainingProblem or flds.MeanFieldProblem, got {type(problem).__name__}"
         )
     if not isinstance(grid, Mapping) or not grid:
-        raise ValueError(f"grid must be a dictionary of lists of values by name, got {grid!r}")
+        raise ValueError(f"grid must be a dictionary of lists of values by name, got {checks.shown(grid)}")
     default = _SOLVERS[kind][1 if kind is TrainingProblem and "width" in {*grid, *options} else 0]
     solver = checks.choice("solver", solver or default, _SOLVERS[kind])
     described = {item.name for item in fields(problem) if item.init}
@@ -237,7 +237,7 @@ def _checked_values(name: str, values: Any, known: set[str]) -> list[Any]:
         raise ValueError(f"grid must name fields of the problem or arguments of the solver, got {name!r}; "
                          f"valid are {', '.join(sorted(known))}")  # fmt: skip
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or not len(values):
-        raise ValueError(f"grid[{name!r}] must be a list of values, got {values!r}")
+        raise ValueError(f"grid[{name!r}] must be a list of values, got {checks.shown(values)}")
     return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 
@@ -265,7 +265,7 @@ def _fingerprint(solver: str, problem: Any, options: dict[str, Any]) -> str:
         except (pickle.PicklingError, AttributeError, TypeError):
             raise TypeError(
                 f"{name} must be something that can be sent to another process, such as a function of a module; "
-                f"got {value!r}"
+                f"got {checks.shown(value)}"
             ) from None
     return digest.hexdigest()
 

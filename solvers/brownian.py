@@ -11,7 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
+from solvers.memory import require_memory
 from solvers.random import NOISE_BLOCK, Address, Noise, Stream
+
+# Bytes for each time of the grid: the times, and what making them takes.
+_GRID = 16
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class BrownianMotion:
     ------
     ValueError, TypeError
         If a number is not valid.
+    MemoryError
+        If a grid of so many steps does not fit in memory.
     """
 
     t0: float
@@ -61,6 +67,7 @@ class BrownianMotion:
         }  # fmt: skip
         for name, value in plain.items():  # Python's own numbers, which can be written to files
             object.__setattr__(self, name, value)
+        require_memory(_GRID * (steps + 1), "take fewer steps")
 
     @property
     def dt(self) -> float:
