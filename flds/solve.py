@@ -141,8 +141,12 @@ def estimate_cost(
 ) -> CostEstimate:
     """Return operator, rank, memory and time that `solve_flds` or `simulate_resnet` would need, without running it.
 
-    Parameters are those of `solve_flds` or, with `width`, of `simulate_resnet`. The time is for this machine, whose
-    speed is measured first.
+    Parameters are those of `solve_flds`. The time is for this machine, whose speed is measured first.
+
+    Parameters
+    ----------
+    width : int, optional
+        n of `simulate_resnet`, whose cost it then is; without particles, and with sampling "law".
 
     Returns
     -------
