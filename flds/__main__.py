@@ -8,10 +8,15 @@ import sys
 def main() -> None:
     """Start the command line; Ctrl-C while it loads is no traceback either."""
     try:
-        from flds.cli import main as start
+        from flds import console
     except KeyboardInterrupt:
-        print("flds: interrupted before anything was computed", file=sys.stderr)
         sys.exit(130)
+    console.run(_start)
+
+
+def _start() -> None:
+    from flds.cli import main as start
+
     start()
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers import checks
+
 Elementwise = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -47,7 +49,7 @@ class Activation:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
-            raise TypeError(f"name must be a string, got {self.name!r}")
+            raise TypeError(f"name must be a string, got {checks.shown(self.name)}")
         self._check_derivative("derivative", "value")
         if self.second_derivative is not None:
             self._check_derivative("second_derivative", "derivative")
@@ -81,12 +83,9 @@ class Activation:
     def _checked(self, label: str, x: NDArray[np.float64]) -> NDArray[Any]:
         function = getattr(self, label)
         if not callable(function):
-            raise TypeError(f"{label} must be a function of an array, got {function!r}")
+            raise TypeError(f"{label} must be a function of an array, got {checks.shown(function)}")
         argument = x.copy()
-        try:
-            result = function(argument)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{label} must be a function of an array, but failed on one: {error}") from None
+        result = checks.called(f"{label} must be a function of an array, but failed on one", function, argument)
         if not np.array_equal(argument, x):
             raise ValueError(f"{label} must not change its argument; return a new array")
         if not isinstance(result, np.ndarray) or result.dtype.kind != "f" or result.shape != x.shape:
@@ -211,7 +210,5 @@ def get_activation(activation: str | Activation) -> Activation:
     if isinstance(activation, Activation):
         return activation
     if not isinstance(activation, str):
-        raise TypeError(f"activation must be a name or a flds.Activation, got {activation!r}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-    return ACTIVATIONS[activation]
+        raise TypeError(f"activation must be a name or a flds.Activation, got {checks.shown(activation)}")
+    return ACTIVATIONS[checks.choice("activation", activation, tuple(ACTIVATIONS))]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from flds.console import BAD_USAGE, INTERRUPTED, ending, fail, interrupts, note
 from flds.runs import (
     DEFAULTS,
     assignments,
@@ -24,24 +24,26 @@ from flds.runs import (
     show_warnings,
     spread,
     training_problem,
+    whole_runs,
 )
 
 if TYPE_CHECKING:
     from flds.solution import Solution
 
-REFUTED = 1
-EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4, "interrupted": 130}
-BAD_USAGE, OUT_OF_MEMORY = 2, 4
+REFUTED, OUT_OF_MEMORY = 1, 4
+EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4, "interrupted": INTERRUPTED}
 
 
 class Commands(TyperGroup):
-    """Commands that say so when they are interrupted before they have anything to write."""
+    """Commands that say so when they are interrupted, and nothing when nobody reads them; typer would do otherwise."""
+
+    def make_context(self, *arguments: Any, **rest: Any) -> Any:
+        with ending():
+            return super().make_context(*arguments, **rest)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with ending():
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            _interrupted(str(error))
 
 
 app = typer.Typer(
@@ -160,7 +162,7 @@ def _from_file(file: Path, threads: int | None, quiet: bool, work: Callable[...,
         solution = work(stored, progress=not quiet and sys.stderr.isatty(), threads=threads, **rest)
     changed = version_changes(stored)
     if changed:
-        print(f"warning: numbers may differ in the last digits: {', '.join(changed)}", file=sys.stderr)
+        note(f"warning: numbers may differ in the last digits: {', '.join(changed)}")
     return solution
 
 
@@ -176,7 +178,7 @@ def _finish(solution: Solution, out: Path, quiet: bool) -> None:
     """Write results and picture, print what came out, and end with the status of the run."""
     from flds.plotting.curves import chance
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was computed is written, come what may
+    interrupts.ignore()  # what was computed is written, come what may
     solution.save(out)
     solution.plot(out.with_suffix(".png"))
     if not quiet:
@@ -237,7 +239,8 @@ def validate(
         return
     check_folder(out)
     try:
-        claims = report.validate(sections or (), full=full, out=out, say=_silent if quiet else _say)
+        with whole_runs():
+            claims = report.validate(sections or (), full=full, out=out, say=_silent if quiet else _say)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("sections that had ended are kept in the report") from None
     print(f"\n{report.summary(claims)}\nreport  {out / 'report.md'}")
@@ -258,7 +261,7 @@ def reproduce(
     """Reproduce a figure of the papers: a picture, and a file with the numbers in it."""
     from validation import figures
 
-    with _extra():
+    with _extra(), whole_runs():
         if list_figures:
             _list(figures.descriptions())
             return
@@ -299,6 +302,7 @@ def sweep(
         found = run_sweep(problem, values, folder=out, workers=workers, progress=progress, **settings)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the runs that had ended are in {out}") from None
+    interrupts.ignore()
     found.to_netcdf(out / "sweep.nc", engine="h5netcdf")
     counts = {name: int((found.status == name).sum()) for name in dict.fromkeys(found.status.values.ravel().tolist())}
     if not quiet:
@@ -351,11 +355,12 @@ def _list(descriptions: dict[str, str]) -> None:
 
 
 def _say(line: str) -> None:
+    interrupts.check()
     print(line, flush=True)
 
 
 def _silent(line: str) -> None:
-    pass
+    interrupts.check()
 
 
 def main() -> None:
@@ -364,20 +369,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters
     try:
-        app(prog_name="flds")
-    except KeyboardInterrupt:
-        _interrupted()
+        with ending():
+            app(prog_name="flds")
     except MemoryError as error:
-        _fail(error, OUT_OF_MEMORY)
+        fail(error, OUT_OF_MEMORY)
     except (ValueError, TypeError, OSError) as error:
-        _fail(error, BAD_USAGE)
-
-
-def _interrupted(kept: str = "") -> None:
-    what = f"interrupted; {kept}" if kept else "interrupted before anything was computed"
-    _fail(KeyboardInterrupt(what), EXIT_CODES["interrupted"])
-
-
-def _fail(error: BaseException, code: int) -> None:
-    print(f"flds: {error}", file=sys.stderr)
-    sys.exit(code)
+        fail(error, BAD_USAGE)

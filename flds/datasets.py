@@ -13,9 +13,11 @@ Array = NDArray[np.float64]
 
 DIGITS_TRAINING = 1_400
 _CIFAR_RECORD = 1 + 3 * 32 * 32
+_CIFAR_FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
+_ARRAYS = ("inputs", "targets", "test_inputs", "test_targets")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Training and test samples.
 
@@ -37,6 +39,12 @@ class Dataset:
     test_inputs: Array | None = None
     test_targets: NDArray[np.generic] | None = None
     classes: int | None = None
+
+    def __repr__(self) -> str:
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        shapes = [f"{name} {array.shape}" for name, array in arrays.items() if array is not None]
+        classes = [] if self.classes is None else [f"{self.classes} classes"]
+        return f"Dataset({', '.join([self.name, *shapes, *classes])})"
 
 
 def load_digits() -> Dataset:
@@ -69,7 +77,8 @@ def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
     Parameters
     ----------
     folder : path
-        Where `data_batch_*.bin` and `test_batch.bin` are, or the folder cifar-10-batches-bin that has them.
+        Where `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin` are, or that of cifar-10-batches-bin, which
+        has them.
 
     Returns
     -------
@@ -79,7 +88,7 @@ def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
     Raises
     ------
     FileNotFoundError
-        If the folder or one of its files is missing.
+        If the folder or one of its files is missing; the message names them.
     ValueError
         If a file is truncated or holds a label above 9.
 
@@ -92,21 +101,18 @@ def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
         raise FileNotFoundError(f"there is no folder {str(place)!r}")
     if (place / "cifar-10-batches-bin").is_dir():
         place = place / "cifar-10-batches-bin"
-    batches = sorted(place.glob("data_batch_*.bin"))
-    if not batches:
+    missing = [name for name in _CIFAR_FILES if not (place / name).is_file()]
+    if missing:
         raise FileNotFoundError(
-            f"there is no data_batch_*.bin in {str(place)!r}; CIFAR-10 is read from its binary version"
+            f"there is no {', '.join(missing)} in {str(place)!r}; CIFAR-10 is read from all files of its binary version"
         )
-    parts = [_read_cifar(path) for path in batches]
+    *parts, (test_x, test_y) = [_read_cifar(place / name) for name in _CIFAR_FILES]
     x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    test_x, test_y = _read_cifar(place / "test_batch.bin")
     return Dataset("cifar10", *standardise(x, y, test_x, test_y), classes=10)
 
 
 def _read_cifar(path: Path) -> tuple[Array, NDArray[np.int64]]:
     """Read records of one label byte and 3,072 pixel bytes."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}")
     data = np.fromfile(path, np.uint8)
     if data.size == 0 or data.size % _CIFAR_RECORD:
         raise ValueError(
@@ -126,12 +132,12 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     Parameters
     ----------
     path : path
-        A file with the arrays `inputs`, `targets` and, optionally, `test_inputs`, `test_targets`.
+        A file with the arrays `inputs`, `targets` and, optionally, `test_inputs`, `test_targets`. Others are not read.
 
     Returns
     -------
     Dataset
-        These arrays as they are; one axis of whole numbers from 0 on is taken as classes.
+        These arrays as they are; one axis of whole numbers from 0 on, of any type, is taken as classes.
 
     Raises
     ------
@@ -144,21 +150,28 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            held = archive.files
+            arrays = {name: archive[name] for name in _ARRAYS if name in held}
     except Exception as error:  # zipfile, zlib and NumPy each have errors of their own for damaged files
         raise ValueError(f"{str(path)!r} is not a readable npz file: {error}") from None
     missing = [name for name in ("inputs", "targets") if name not in arrays]
     if missing:
-        raise ValueError(f"{str(path)!r} must hold the arrays inputs and targets, got {', '.join(arrays) or 'none'}")
+        raise ValueError(f"{str(path)!r} must hold the arrays inputs and targets, got {', '.join(held) or 'none'}")
     for name, array in arrays.items():
         if array.ndim == 0:
             raise ValueError(f"{str(path)!r} must hold arrays with one row a sample, but {name} is a single value")
     targets = arrays["targets"]
-    whole = targets.ndim == 1 and targets.dtype.kind in "iu" and targets.size > 0 and targets.min() >= 0
     return Dataset(
         Path(path).name, arrays["inputs"], targets, arrays.get("test_inputs"), arrays.get("test_targets"),
-        classes=int(targets.max()) + 1 if whole else None,
+        classes=int(targets.max()) + 1 if _are_classes(targets) else None,
     )  # fmt: skip
+
+
+def _are_classes(targets: NDArray[np.generic]) -> bool:
+    """Whether targets are one axis of whole numbers from 0 on, as many programs write class labels: also as floats."""
+    if targets.ndim != 1 or targets.dtype.kind not in "iuf" or not targets.size or not np.isfinite(targets).all():
+        return False
+    return bool((targets == np.floor(targets)).all() and targets.min() >= 0)
 
 
 def standardise(

@@ -23,6 +23,9 @@ from solvers.trial import Trial
 
 Array = NDArray[np.floating]
 
+# Bytes for each depth: the grid, the variance there, and what making the grid takes.
+_GRID = 32
+
 
 def forward_equation(phi: Activation) -> McKeanVlasov:
     """dh = σ_t dw with σ_t² = E φ(h)² (Prop. 2); the moments are E φ(h)² and E h²."""
@@ -153,7 +156,7 @@ class _FirstPass:
         depth = checks.positive_integer("depth", depth)
         fine = checks.noise_grid(noise_depth, depth)
         self.dtype = np.dtype(checks.choice("dtype", dtype, DTYPES))
-        needed = (stored + 2) * particles * self.dtype.itemsize
+        needed = (stored + 2) * particles * self.dtype.itemsize + _GRID * (depth + 1)
         require_memory(needed, 'lower particles or depth, or use dtype="float32"')
         threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
         self.blocks = Blocks(particles, threads)

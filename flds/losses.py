@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers import checks
+
 Array = NDArray[np.float64]
 
 # Larger labels are identifiers rather than classes.
@@ -96,7 +98,7 @@ class CrossEntropy(Loss):
         if broken.size:
             raise ValueError(
                 f"{label} must be whole class indices from 0 to at most {MOST_CLASSES - 1} for the loss "
-                f'"cross_entropy", got {broken[0]}'
+                f'"cross_entropy", got {broken[0]}; for other numbers take the loss "squared"'
             )
         indices = values.astype(np.int64)
         if self.classes is None:
@@ -126,6 +128,4 @@ LOSSES: dict[str, type[Loss]] = {loss.name: loss for loss in (Squared, Logistic,
 
 def get_loss(name: str) -> Loss:
     """Return a new loss of that name; raises ValueError, listing the valid names."""
-    if not isinstance(name, str) or name not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {name!r}")
-    return LOSSES[name]()
+    return LOSSES[checks.choice("loss", name, tuple(LOSSES))]()

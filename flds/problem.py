@@ -12,8 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from flds.activations import Activation, get_activation
 from flds.losses import Loss, get_loss
 from solvers import checks
+from solvers.memory import require_memory
 
 Array = NDArray[np.float64]
+
+# Bytes for each entry of the table of batches: the entry, and what making it takes.
+_TABLED = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +57,8 @@ class TrainingProblem:
     ------
     ValueError, TypeError
         If an argument breaks the rules above; the message names it.
+    MemoryError
+        If the batches of so many steps do not fit in memory.
 
     References
     ----------
@@ -91,10 +97,11 @@ class TrainingProblem:
         self._set("steps", checks.positive_integer("steps", self.steps, smallest=0))
         self._set("divergence_factor", checks.positive_number("divergence_factor", self.divergence_factor))
         self._set("batch_seed", checks.seed_number("batch_seed", self.batch_seed))
+        self._check_batches()
+        require_memory(_TABLED * (self.steps + 1) * self.batch, "take fewer steps")
         self._set("rates", checked_rates(self.learning_rate, self.steps, "step"))
         scalar = np.ndim(self.learning_rate) == 0
         self._set("learning_rate", float(self.learning_rate) if scalar else self.rates)  # type: ignore[arg-type]
-        self._check_batches()
         if (self.test_inputs is None) != (self.test_targets is None):
             raise ValueError("test_inputs and test_targets must be given together, got only one of them")
         if self.test_inputs is None:
@@ -201,13 +208,12 @@ def checked_rates(given: Any, steps: int, each: str) -> Array:
     ValueError, TypeError
         If they are something else, or negative.
     """
-    if isinstance(given, bool):
-        raise TypeError(f"learning_rate must be a number or one per {each}, got {given!r}")
-    if np.ndim(given) == 1 and len(np.asarray(given)) == steps == 0:
+    rule = f"a number or one per {each}"
+    if steps == 0 and np.shape(checks.numeric("learning_rate", given, rule)) == (0,):
         return np.empty(0)
-    rates = np.asarray(checks.finite("learning_rate", given), np.float64)
+    rates = np.asarray(checks.finite("learning_rate", given, rule), np.float64)
     if rates.ndim > 1 or (rates.ndim == 1 and len(rates) != steps):
-        raise ValueError(f"learning_rate must be a number or one per {each} ({steps}), got shape {rates.shape}")
+        raise ValueError(f"learning_rate must be {rule} ({steps}), got shape {rates.shape}")
     if np.any(rates < 0):
         raise ValueError(f"learning_rate must not be negative, got {rates.min():g}")
     return np.broadcast_to(rates, (steps,))

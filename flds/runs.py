@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flds.console import note
+
 if TYPE_CHECKING:
     from flds.datasets import Dataset
     from flds.problem import TrainingProblem
@@ -81,7 +83,7 @@ def run(
         particles = affordable_particles(problem, depth, sampling, options)
     cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
     if not quiet:
-        print(f"{particles} {'neurons' if width else 'particles'}, depth {depth}: {cost}", file=sys.stderr)
+        note(f"{particles} {'neurons' if width else 'particles'}, depth {depth}: {cost}")
     progress = not quiet and sys.stderr.isatty()
     with show_warnings():
         if width is not None:
@@ -100,7 +102,18 @@ def show_warnings() -> Iterator[None]:
         warnings.simplefilter("always", RuntimeWarning)
         yield
     for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
+        note(f"warning: {warning.message}")
+
+
+@contextmanager
+def whole_runs() -> Iterator[None]:
+    """End the command where one of its runs is interrupted: solvers keep what there is and warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "interrupted", RuntimeWarning)
+        try:
+            yield
+        except RuntimeWarning:
+            raise KeyboardInterrupt from None
 
 
 def affordable_particles(problem: TrainingProblem, depth: int, sampling: str, options: dict[str, Any]) -> int:

@@ -67,6 +67,11 @@ def stored_options(kind: Any, saved: dict[str, Any]) -> dict[str, Any]:
     return {name: saved[name] for name in kind.__annotations__ if name in saved and name != "threads"}
 
 
+def record_count(steps: int, every: int) -> int:
+    """How many steps `record_steps` has, without making them."""
+    return 1 + -(-steps // every)
+
+
 def record_steps(steps: int, every: int) -> set[int]:
     """Steps at which outputs are recorded: 0, every, 2 every, … and always the last."""
     return {*range(0, steps + 1, every), steps}
@@ -86,7 +91,7 @@ def recording(problem: TrainingProblem, record_every: int | None, recorded_sampl
             recorded_samples = np.linspace(0, problem.samples - 1, MOST_RECORDED).astype(int)
     indices = checks.numeric("recorded_samples", recorded_samples)
     if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
-        raise ValueError(f"recorded_samples must be a list of sample indices, got {recorded_samples!r}")
+        raise ValueError(f"recorded_samples must be a list of sample indices, got {checks.shown(recorded_samples)}")
     if indices.min() < 0 or indices.max() >= problem.samples:
         raise ValueError(
             f"recorded_samples must be sample indices from 0 to {problem.samples - 1}, "
@@ -177,7 +182,7 @@ def resolve(
     kernels = checks.flag("record_kernels", options.get("record_kernels", False))
     keep = checks.flag("keep_state", options.get("keep_state", False))
     every, samples = recording(problem, options.get("record_every"), options.get("recorded_samples"))
-    records = len(record_steps(problem.steps, every))
+    records = record_count(problem.steps, every)
     probed = len(problem.test_x) + (0 if problem.full_batch else len(samples))
     load = Workload.of(
         problem, particles, depth, probes=records * probed, tied=weights == "tied", sampling=sampling,
@@ -242,7 +247,7 @@ def _rank_budget(budget: tuple[int, int] | None, operator: str, load: Workload) 
         try:
             forward, backward = budget
         except (TypeError, ValueError):
-            raise ValueError(f"rank_budget must be a pair (forward, backward), got {budget!r}") from None
+            raise ValueError(f"rank_budget must be a pair (forward, backward), got {checks.shown(budget)}") from None
         ranks = (
             checks.positive_integer("rank_budget[0]", forward),
             checks.positive_integer("rank_budget[1]", backward),

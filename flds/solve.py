@@ -19,6 +19,7 @@ from flds.recording import Recorder
 from flds.settings import Options, Settings, resolve
 from flds.solution import Solution, assemble
 from flds.state import go_on, snapshot
+from solvers import checks
 from solvers.blocks import compile_kernels
 from solvers.random import Address, Stream, replicate_seed
 from solvers.solution import Field
@@ -127,21 +128,26 @@ def simulate_resnet(
     ----------
     Paper F, eqs. (1) and (4).
     """
-    return run(problem, width, depth, "law", progress, options, "simulate_resnet")
+    return run(problem, checks.positive_integer("width", width), depth, "law", progress, options, "simulate_resnet")
 
 
 def estimate_cost(
     problem: TrainingProblem,
     *,
-    particles: int = 20_000,
+    particles: int | None = None,
     depth: int = 64,
-    sampling: str = "matched",
+    sampling: str | None = None,
+    width: int | None = None,
     **options: Unpack[Options],
 ) -> CostEstimate:
-    """Return operator, rank, memory and time that `solve_flds` would need, without running it.
+    """Return operator, rank, memory and time that `solve_flds` or `simulate_resnet` would need, without running it.
 
-    Parameters are those of `solve_flds`; use ``sampling="law"`` for `simulate_resnet`. The time is for this machine,
-    whose speed is measured first.
+    Parameters are those of `solve_flds`. The time is for this machine, whose speed is measured first.
+
+    Parameters
+    ----------
+    width : int, optional
+        n of `simulate_resnet`, whose cost it then is; without particles, and with sampling "law".
 
     Returns
     -------
@@ -151,9 +157,16 @@ def estimate_cost(
     Raises
     ------
     ValueError, TypeError, MemoryError
-        As for `solve_flds`.
+        As for `solve_flds`; also if there are both particles and a width, or a width and a sampling other than "law".
     """
-    return resolve(problem, particles, depth, sampling, options)[1]
+    if width is not None:
+        if particles is not None:
+            raise ValueError("give particles for solve_flds or width for simulate_resnet, not both")
+        if sampling not in (None, "law"):
+            raise ValueError(f'sampling must be "law" with a width, got {checks.shown(sampling)}; leave it out')
+        particles, sampling = checks.positive_integer("width", width), "law"
+    particles = 20_000 if particles is None else particles
+    return resolve(problem, particles, depth, "matched" if sampling is None else sampling, options)[1]
 
 
 def run(

@@ -12,16 +12,18 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from multiprocessing import current_process, get_context
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flds.console import Interrupts
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.settings import MeanOptions
 from flds.problem import TrainingProblem
@@ -129,14 +131,22 @@ def _run_all(tasks: list[Task], executor: Executor | None, workers: int, progres
     share = {"threads": max(1, available_threads() // workers) if executor is None else 1}
     with progress_bar(len(tasks), progress) as bar, _pool(executor, workers) as pool:
         futures: list[Future[None]] = []
+        # an interrupt can leave the locks of a pool taken, so it may come only while the main thread waits here
+        ended: SimpleQueue[Future[None]] = SimpleQueue()
         try:
-            futures += [pool.submit(_run, replace(task, options=share | task.options)) for task in tasks]
-            for future in as_completed(futures):
-                future.result()
+            with _uninterruptible() if executor is None else nullcontext():
+                for task in tasks:
+                    futures.append(pool.submit(_run, replace(task, options=share | task.options)))
+                    futures[-1].add_done_callback(ended.put)
+            for _ in futures:
+                ended.get().result()
                 bar.update()
         except BaseException:
-            for future in futures:
-                future.cancel()
+            with _uninterruptible():
+                for future in futures:
+                    future.cancel()
+                if executor is None:
+                    pool.shutdown()
             raise
 
 
@@ -159,17 +169,32 @@ def _ignore_interrupts() -> None:
 
 
 @contextmanager
+def _uninterruptible() -> Iterator[None]:
+    """Ignore Ctrl-C, as processes that start meanwhile do from the beginning: while they load it is a traceback."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or handler is None:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
 def _interruptible() -> Iterator[None]:
     """Let Ctrl-C end a run in a process that otherwise ignores it."""
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if not ours:
         yield
         return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts = Interrupts()
     try:
+        interrupts.catch()
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interrupts.ignore()
 
 
 def _run(task: Task) -> None:
@@ -203,7 +228,7 @@ def _tasks(
             f"problem must be a flds.TrainingProblem or flds.MeanFieldProblem, got {type(problem).__name__}"
         )
     if not isinstance(grid, Mapping) or not grid:
-        raise ValueError(f"grid must be a dictionary of lists of values by name, got {grid!r}")
+        raise ValueError(f"grid must be a dictionary of lists of values by name, got {checks.shown(grid)}")
     default = _SOLVERS[kind][1 if kind is TrainingProblem and "width" in {*grid, *options} else 0]
     solver = checks.choice("solver", solver or default, _SOLVERS[kind])
     described = {item.name for item in fields(problem) if item.init}
@@ -239,7 +264,7 @@ def _checked_values(name: str, values: Any, known: set[str]) -> list[Any]:
         raise ValueError(f"grid must name fields of the problem or arguments of the solver, got {name!r}; "
                          f"valid are {', '.join(sorted(known))}")  # fmt: skip
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or not len(values):
-        raise ValueError(f"grid[{name!r}] must be a list of values, got {values!r}")
+        raise ValueError(f"grid[{name!r}] must be a list of values, got {checks.shown(values)}")
     return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 
@@ -268,7 +293,7 @@ def _fingerprint(solver: str, problem: Any, options: dict[str, Any]) -> str:
         except (pickle.PicklingError, AttributeError, TypeError):
             raise TypeError(
                 f"{name} must be something that can be sent to another process, such as a function of a module; "
-                f"got {value!r}"
+                f"got {checks.shown(value)}"
             ) from None
     return digest.hexdigest()
 

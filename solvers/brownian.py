@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
+from solvers.memory import require_memory
 from solvers.random import NOISE_BLOCK, Address, Noise, Stream
 
 # Streams whose intervals are places in time.
@@ -20,6 +21,8 @@ _IN_TIME = (Stream.PATH, Stream.COMMON)
 _PARTS = 1000
 # Shorter steps would be lost when they are added to a time.
 _ROUNDING = 1e-14
+# Bytes for each time of the grid: the times, and what making them takes.
+_GRID = 16
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class BrownianMotion:
     ------
     ValueError, TypeError
         If a number is not valid.
+    MemoryError
+        If a grid of so many steps does not fit in memory.
     """
 
     t0: float
@@ -73,6 +78,7 @@ class BrownianMotion:
             object.__setattr__(self, name, value)
         if self.dt <= _ROUNDING * max(abs(t0), abs(t1)):
             raise ValueError(f"steps of {self.dt:g} vanish beside times of {max(abs(t0), abs(t1)):g}; take fewer steps")
+        require_memory(_GRID * (steps + 1), "take fewer steps")
 
     @property
     def dt(self) -> float:

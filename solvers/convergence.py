@@ -185,7 +185,7 @@ def weak_order(
     """
 
     def difference(x: Array, y: Array) -> float:
-        values = np.asarray(function(x), np.float64), np.asarray(function(y), np.float64)
+        values = [np.asarray(_value("function", function, z), np.float64) for z in (x, y)]
         if values[0].shape != (len(x),):
             raise ValueError(f"function must return one number for each particle, got shape {values[0].shape}")
         return float(np.mean(values[0] - values[1]))
@@ -295,10 +295,15 @@ def _exact(
     run = MeanFieldRun.checked(equation, x0, grid, *rest)
     start = run.view(run.x)
     dw = run.brownian.increments(slice(0, len(start)))
-    end = np.asarray(exact(start, np.concatenate([np.zeros_like(dw[:1]), np.cumsum(dw, axis=0)])), np.float64)
+    path = np.concatenate([np.zeros_like(dw[:1]), np.cumsum(dw, axis=0)])
+    end = np.asarray(_value("exact", exact, start, path), np.float64)
     if end.shape != start.shape:
         raise ValueError(f"exact must return particles of shape {start.shape}, got {end.shape}")
     return end
+
+
+def _value(name: str, function: Callable[..., Any], *arguments: Any) -> NDArray[np.generic]:
+    return checks.numeric(f"a value of {name}", checks.called(f"{name} failed", function, *arguments), truth=True)
 
 
 def _end(equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, options: dict[str, Any]) -> Array:
@@ -310,7 +315,9 @@ def _end(equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, opti
 
 def _doubling(name: str, numbers: Sequence[int]) -> list[int]:
     if not np.iterable(numbers):
-        raise TypeError(f"{name} must be at least three numbers, each twice the one before, got {numbers!r}")
+        raise TypeError(
+            f"{name} must be at least three numbers, each twice the one before, got {checks.shown(numbers)}"
+        )
     counts = [checks.positive_integer(f"an entry of {name}", number) for number in numbers]
     if len(counts) < 3 or any(b != 2 * a for a, b in pairwise(counts)):
         raise ValueError(f"{name} must be at least three numbers, each twice the one before, got {list(numbers)}")

@@ -173,16 +173,14 @@ def initial_particles(x0: Any, particles: int | None, seed: int) -> Array:
         x = np.asarray(checks.finite("x0", x0), np.float64)
         if x.ndim not in (1, 2):
             raise ValueError(f"x0 must have shape (N,) for numbers or (N, D) for vectors, got {x.shape}")
-        if particles is not None and particles != len(x):
+        if particles is not None and checks.positive_integer("particles", particles) != len(x):
             raise ValueError(f"x0 holds {len(x)} particles, but particles={particles}; leave it out")
     return x
 
 
 def _sample(sampler: Sampler, seed: int, block: int) -> Array:
-    try:
-        part = sampler(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLER, block))), NOISE_BLOCK)
-    except Exception as error:  # whatever a user's sampler raises
-        raise TypeError(f"x0 failed as a function of (generator, n): {reason(error)}") from None
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLER, block)))
+    part = checks.called("x0 failed as a function of (generator, n)", sampler, generator, NOISE_BLOCK)
     x = np.asarray(checks.finite("a value of x0", part), np.float64)
     if x.ndim not in (1, 2) or len(x) != NOISE_BLOCK:
         raise ValueError(f"x0(generator, n) must return shape (n,) or (n, D), got {x.shape} for n = {NOISE_BLOCK}")

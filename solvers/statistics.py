@@ -71,7 +71,7 @@ def quantiles(levels: Sequence[float] = _LEVELS) -> Statistic:
     """
     wanted = np.atleast_1d(np.asarray(checks.finite("levels", levels), np.float64))
     if wanted.ndim > 1 or wanted.min() < 0 or wanted.max() > 1:
-        raise ValueError(f"levels must be numbers from 0 to 1, got {levels!r}")
+        raise ValueError(f"levels must be numbers from 0 to 1, got {checks.shown(levels)}")
     return Statistic(lambda t, x: np.quantile(x, wanted, axis=0), "quantiles", ("quantile_level",), wanted)
 
 
@@ -98,9 +98,9 @@ def particles(indices: int | Sequence[int] | None = None) -> Statistic:
     if isinstance(indices, (int, np.integer)):
         wanted = np.arange(checks.positive_integer("particles to save", indices))
     else:
-        wanted = np.atleast_1d(np.asarray(indices))
+        wanted = np.atleast_1d(checks.numeric("indices of particles", indices, "integers of at least 0"))
         if wanted.dtype.kind not in "iu" or wanted.ndim > 1 or not wanted.size or wanted.min() < 0:
-            raise ValueError(f"indices of particles must be integers of at least 0, got {indices!r}")
+            raise ValueError(f"indices of particles must be integers of at least 0, got {checks.shown(indices)}")
     return Statistic(lambda t, x: x[wanted], "particles", ("particle",), wanted)
 
 
@@ -212,12 +212,9 @@ class Saved:
             self.shapes[name] = self._value(name, t, x).shape
 
     def _value(self, name: str, t: float, x: Array) -> Array:
-        try:
-            value = np.array(checks.numeric(f"the value of {name}", self.statistics[name].function(t, x)))
-        except (TypeError, ValueError):
-            raise
-        except Exception as error:  # whatever a user's function raises
-            raise TypeError(f"{name} failed at t = {t:g}: {type(error).__name__}: {error}") from None
+        where, rule = f"{name} failed at t = {t:g}", "; save takes functions of time and all particles, (t, x)"
+        given = checks.called(where, self.statistics[name].function, t, x, rule=rule)
+        value = np.array(checks.numeric(f"the value of {name}", given, truth=True))
         if self.shapes.get(name, value.shape) != value.shape:
             raise ValueError(f"{name} must keep its shape, got {self.shapes[name]} and then {value.shape}")
         return value

@@ -52,7 +52,7 @@ class Claim:
     needed: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.verdict:10} {self.name}: {self.measured} (expected {self.expected})"
+        text = f"{self.verdict:10} {self.source:8} {self.name}: {self.measured} (expected {self.expected})"
         return text + (f"; {self.needed}" if self.needed else "")
 
 

@@ -59,8 +59,8 @@ def follow_units(
         raise ValueError("solution must have features at every step: solve with record_features=True, record_every=1")
     places = np.asarray(checks.finite("depths", depths), np.float64)
     if places.ndim != 1 or places.min() < 0 or places.max() > 1:
-        raise ValueError(f"depths must be a list of numbers in [0, 1], got {depths!r}")
-    _check_units(problem, units, len(places))
+        raise ValueError(f"depths must be a list of numbers in [0, 1], got {checks.shown(depths)}")
+    units = _checked_units(problem, units, len(places))
     if solution.inputs.shape != problem.x.shape or not np.array_equal(solution.inputs, problem.x):
         raise ValueError("problem must be the one that was solved, got other inputs than those of solution")
     tangent = solution.settings["solver"] == "solve_tangent_ode"
@@ -85,12 +85,16 @@ def follow_units(
     return moved
 
 
-def _check_units(problem: MeanFieldProblem, units: list[Parameters], depths: int) -> None:
-    """Refuse units that do not have the blocks' parameters at these depths."""
+def _checked_units(problem: MeanFieldProblem, units: list[Parameters], depths: int) -> list[Parameters]:
+    """Return the units as arrays; refuse those that do not have the blocks' parameters at these depths."""
     if not isinstance(units, (list, tuple)) or len(units) != len(problem.blocks):
         raise ValueError(f"units must be a list with a dictionary for each of {len(problem.blocks)} blocks")
+    checked: list[Parameters] = []
     for z, shapes in zip(units, problem.shapes, strict=True):
+        given = {name: checks.finite(f"units: {name!r}", z[name]) for name in shapes if name in z}
+        checked.append({name: np.asarray(values, np.float64) for name, values in given.items()})
         for name, shape in shapes.items():
-            found = np.shape(z[name]) if name in z else None
+            found = checked[-1][name].shape if name in z else None
             if found is None or found[:-1] != (depths, *shape):
                 raise ValueError(f"units: {name!r} must have shape {(depths, *shape)} and the units last, got {found}")
+    return checked

@@ -263,9 +263,8 @@ class MeanFieldProblem:
             return _BLOCKS[checks.choice("block", self.block, BLOCKS)](self.activation)
         blocks = tuple(self.block) if isinstance(self.block, (tuple, list)) else (self.block,)
         if not blocks or not all(isinstance(block, Block) for block in blocks):
-            raise TypeError(
-                f"block must be a name ({', '.join(BLOCKS)}), a Block or a tuple of them, got {self.block!r}"
-            )
+            given = checks.shown(self.block)
+            raise TypeError(f"block must be a name ({', '.join(BLOCKS)}), a Block or a tuple of them, got {given}")
         for block in blocks:
             if not (isinstance(block.name, str) and block.name):
                 raise ValueError(f"a block must have a name, got {block.name!r} in {type(block).__name__}")
@@ -298,7 +297,9 @@ class MeanFieldProblem:
         """Check values by parameter name; unknown names are errors."""
         known = [name for shapes in self.shapes for name in shapes]
         if not isinstance(given, Mapping):
-            raise TypeError(f"{label} must be a dictionary by parameter name ({', '.join(known)}), got {given!r}")
+            raise TypeError(
+                f"{label} must be a dictionary by parameter name ({', '.join(known)}), got {checks.shown(given)}"
+            )
         for name in given:
             if name not in known:
                 raise ValueError(f"{label} must name parameters of the block ({', '.join(known)}), got {name!r}")
@@ -355,8 +356,8 @@ class MeanFieldProblem:
             return rates
         if isinstance(given, (tuple, list, np.ndarray)):
             if len(given) != 2 or set(rates) != {"u", "v"}:
-                raise ValueError(f"learning_rates must be a pair (η_u, η_v) only for perceptrons, got {given!r}; "
-                                 "give a number or a dictionary by parameter name")  # fmt: skip
+                raise ValueError("learning_rates must be a pair (η_u, η_v) only for perceptrons, got "
+                                 f"{checks.shown(given)}; give a number or a dictionary by parameter name")  # fmt: skip
             given = {"u": given[0], "v": given[1]}
         elif not isinstance(given, Mapping):
             given = dict.fromkeys(rates, given)
@@ -372,9 +373,10 @@ def _gaussian(uniforms: Array) -> Array:
 def _checked_law(name: str, law: Any) -> Quantile:
     """Refuse what is not a quantile function of mean 0 and variance 1."""
     if not callable(law):
-        raise TypeError(f"{name} must be a quantile function from (0, 1) to the line, got {law!r}")
+        raise TypeError(f"{name} must be a quantile function from (0, 1) to the line, got {checks.shown(law)}")
     grid = (np.arange(100_000) + 0.5) / 100_000
-    values = np.asarray(law(grid), np.float64)
+    given = checks.called(f"{name} must be a function of arrays on (0, 1), but failed on one", law, grid)
+    values = np.asarray(checks.numeric(f"the value of {name}", given), np.float64)
     if values.shape != grid.shape or not np.all(np.isfinite(values)) or np.any(np.diff(values) < 0):
         raise ValueError(f"{name} must be an increasing, finite function of arrays on (0, 1)")
     # the midpoint rule misses tails of order 1e-3 of the variance at this many points

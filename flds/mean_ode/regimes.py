@@ -111,7 +111,7 @@ def residual_regime(
     spread_v = root if sigma_v is None else checks.positive_number("sigma_v", sigma_v, zero=True)
     alpha = spread_v / root
     if learning_rates is not None and np.shape(learning_rates) != (2,):
-        raise ValueError(f"learning_rates must be a pair (η_u, η_v), got {learning_rates!r}")
+        raise ValueError(f"learning_rates must be a pair (η_u, η_v), got {checks.shown(learning_rates)}")
     if spread_v >= math.sqrt(effective):
         name = "beyond the ODE"
     elif alpha > _SAME_SCALE:

@@ -11,7 +11,7 @@ import numpy as np
 from flds.mean_ode.draws import SAMPLINGS
 from flds.mean_ode.dynamics import MOST_GROUPS, SHORTEST, temporaries
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.settings import DTYPES, record_steps
+from flds.settings import DTYPES, record_count
 from solvers import checks
 from solvers.blocks import available_threads
 from solvers.memory import require_memory
@@ -95,7 +95,8 @@ def resolve_mean(problem: Any, units: int, depth: int, options: MeanOptions) -> 
     )
     if settings.depth_error and depth % 2:
         raise ValueError(f"depth must be even to estimate its error, got {depth}")
-    require_memory(_memory(problem, settings), "lower units or depth, raise record_every, or leave out record_features")
+    remedy = "take fewer steps, lower units or depth, raise record_every, or leave out record_features"
+    require_memory(_memory(problem, settings), remedy)
     return settings
 
 
@@ -111,6 +112,6 @@ def _memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
         for block, shapes in zip(problem.blocks, problem.shapes, strict=True)
     )  # fmt: skip
     working = 8.0 * (rows * (2 * nodes + 2 * MOST_GROUPS) + 6 * stretch)
-    records = len(record_steps(problem.steps, settings.record_every)) * settings.replicates
+    records = record_count(problem.steps, settings.record_every) * settings.replicates
     features = 2 * nodes * problem.x.size if settings.record_features else 0
     return units + working + 8.0 * records * (features + problem.x.size + problem.test_x.size)

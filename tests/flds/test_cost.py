@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import flds
 from flds.cost import Workload
@@ -35,6 +36,27 @@ def test_costs_grow_with_the_work():
     assert cost(particles=16_000).memory > cost().memory
     assert cost(dtype="float32").memory < cost().memory
     assert "lazy operator" in str(cost())
+
+
+def test_a_width_asks_for_the_cost_of_a_finite_network():
+    options = {"depth": 4, "threads": 1}
+    law = flds.estimate_cost(three_samples(), particles=4000, sampling="law", **options)
+    network = flds.estimate_cost(three_samples(), width=4000, **options)
+    assert (network.operator, network.rank, network.memory) == (law.operator, law.rank, law.memory)
+    assert flds.estimate_cost(three_samples(), width=4000, sampling="law", **options).memory == law.memory
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"particles": 5, "width": 5}, "give particles for solve_flds or width for simulate_resnet, not both"),
+        ({"width": 5, "sampling": "matched"}, "sampling must be \"law\" with a width, got 'matched'; leave it out"),
+        ({"width": 0}, "width must be at least 1, got 0"),
+    ],
+)
+def test_a_cost_is_of_one_solver(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        flds.estimate_cost(three_samples(), **arguments)
 
 
 def test_memory_formula_counts_the_bases():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import flds
+from flds.runs import DEFAULTS, load_data, training_problem
 
 
 def test_digits_are_split_by_class_centred_and_scaled():
@@ -30,13 +31,12 @@ def write_cifar(folder, name, count, seed):
 
 
 def test_cifar10_binary_files(tmp_path):
-    first = write_cifar(tmp_path, "data_batch_1.bin", 7, 0)
-    second = write_cifar(tmp_path, "data_batch_2.bin", 5, 1)
-    test = write_cifar(tmp_path, "test_batch.bin", 3, 2)
+    training = np.concatenate([write_cifar(tmp_path, f"data_batch_{i}.bin", 2 + i, i) for i in range(1, 6)])
+    test = write_cifar(tmp_path, "test_batch.bin", 3, 0)
     data = flds.load_cifar10(tmp_path)
-    np.testing.assert_array_equal(data.targets, np.concatenate([first, second])[:, 0])
+    np.testing.assert_array_equal(data.targets, training[:, 0])
     np.testing.assert_array_equal(data.test_targets, test[:, 0])
-    pixels = np.concatenate([first, second])[:, 1:].astype(float)
+    pixels = training[:, 1:].astype(float)
     centred = pixels - pixels.mean(axis=0)
     np.testing.assert_allclose(data.inputs, centred / np.sqrt((centred**2).mean(axis=1, keepdims=True)))
     nested = tmp_path / "outer" / "cifar-10-batches-bin"
@@ -49,11 +49,14 @@ def test_cifar10_binary_files(tmp_path):
 def test_bad_cifar10_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         flds.load_cifar10(tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match=r"no data_batch_\*.bin .* binary version"):
+    with pytest.raises(FileNotFoundError, match=r"no data_batch_1\.bin, .* test_batch\.bin in .* binary version"):
         flds.load_cifar10(tmp_path)
-    records = write_cifar(tmp_path, "data_batch_1.bin", 2, 0)
-    with pytest.raises(FileNotFoundError, match=r"test_batch\.bin"):
+    for number in (1, 3, 4, 5):
+        records = write_cifar(tmp_path, f"data_batch_{number}.bin", 2, 0)
+    with pytest.raises(FileNotFoundError, match=r"there is no data_batch_2\.bin, test_batch\.bin in"):
         flds.load_cifar10(tmp_path)
+    write_cifar(tmp_path, "data_batch_2.bin", 2, 0)
+    write_cifar(tmp_path, "test_batch.bin", 2, 0)
     (tmp_path / "data_batch_1.bin").write_bytes(records.tobytes()[:-1])
     with pytest.raises(ValueError, match="whole records of 3073 bytes, got 6145 bytes; it is truncated"):
         flds.load_cifar10(tmp_path)
@@ -61,6 +64,41 @@ def test_bad_cifar10_folders(tmp_path):
     records.tofile(tmp_path / "data_batch_1.bin")
     with pytest.raises(ValueError, match="must hold labels from 0 to 9, got 11"):
         flds.load_cifar10(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("targets", "classes"),
+    [
+        (np.array([0.0, 1.0, 2.0]), 3),
+        (np.array([0.0, 1.0, 2.0], np.float32), 3),
+        (np.array([0, 1, 2], np.uint8), 3),
+        (np.array([0.0, 1.5, 2.0]), None),
+        (np.array([0.0, -1.0, 2.0]), None),
+        (np.array([0.0, np.inf, np.nan]), None),
+        (np.array([[0.0], [1.0], [2.0]]), None),
+        (np.array([True, False, True]), None),
+    ],
+)
+def test_whole_numbers_of_any_type_are_classes(targets, classes, tmp_path):
+    np.savez(tmp_path / "data.npz", inputs=np.ones((3, 2)), targets=targets)
+    assert flds.load_npz(tmp_path / "data.npz").classes == classes
+
+
+def test_float_labels_are_trained_by_cross_entropy(tmp_path):
+    np.savez(tmp_path / "data.npz", inputs=np.ones((3, 2)), targets=[0.0, 1.0, 2.0])
+    assert training_problem(load_data(str(tmp_path / "data.npz")), **DEFAULTS, train_samples=None,
+                            test_samples=None).loss == "cross_entropy"  # fmt: skip
+
+
+def test_only_what_is_used_is_read_from_an_npz_file(tmp_path):
+    np.savez(tmp_path / "data.npz", inputs=np.ones((2, 3)), targets=np.ones(2), rest=np.array([{}], dtype=object))
+    assert flds.load_npz(tmp_path / "data.npz").inputs.shape == (2, 3)  # objects would be refused
+
+
+def test_data_are_shown_by_their_shapes():
+    shapes = "inputs (1400, 64), targets (1400,), test_inputs (397, 64), test_targets (397,)"
+    assert repr(flds.load_digits()) == f"Dataset(digits, {shapes}, 10 classes)"
+    assert repr(flds.Dataset("mine", np.ones((2, 3)), np.ones(2))) == "Dataset(mine, inputs (2, 3), targets (2,))"
 
 
 def test_npz_files(tmp_path):

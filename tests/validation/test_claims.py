@@ -94,8 +94,10 @@ def test_means_against_exact_answers():
 
 def test_lines_say_what_was_found():
     claim = equal("gap", 0.19949, 0.00036, 0.2, 0.05)
-    assert str(claim) == "confirmed  gap: 0.19949 ± 0.00036 (z = -1.4) (expected 0.20000)"
+    assert str(claim) == "confirmed  flds     gap: 0.19949 ± 0.00036 (z = -1.4) (expected 0.20000)"
     assert check("size", "3 GB", "below 8 GB", False).verdict == "refuted"
+    # papers and this library may claim the same, with other verdicts
+    assert str(check("gap", "0", "0", True, source=PAPER_F)) == "confirmed  paper F  gap: 0 (expected 0)"
 
 
 def test_scales():

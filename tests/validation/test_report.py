@@ -93,7 +93,7 @@ def test_command_line(sections, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = RUNNER.invoke(app, ["validate"])
     assert done.exit_code == 0
-    assert "confirmed  one | two" in done.stdout
+    assert "confirmed  flds     one | two" in done.stdout
     assert "validation-report/report.md" in done.stdout
     assert (tmp_path / "validation-report" / "report.md").exists()
     listed = RUNNER.invoke(app, ["validate", "--list"])

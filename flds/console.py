@@ -1,0 +1,126 @@
+"""How a command ends in a terminal: with an error of one line, on Ctrl-C, or where nobody reads its output any more.
+
+It is loaded before everything else, so it imports nothing that takes time.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
+
+# 128 and the number of the signal, as shells have it; 2 for a user's mistake.
+INTERRUPTED, CLOSED, BAD_USAGE = 130, 141, 2
+# Ctrl-C again within so many seconds belongs to the one before.
+_TOGETHER = 2.0
+# Seconds until an interrupt that was lost is raised again, which must not be here and now.
+_LATER = 0.05
+
+
+class Interrupts:
+    """Ctrl-C raises KeyboardInterrupt; again soon after, or while a command ends, it does nothing.
+
+    A second KeyboardInterrupt would come in the middle of what deals with the first one.
+    """
+
+    def __init__(self) -> None:
+        self.last: float | None = None
+        self.seen = False
+
+    def catch(self) -> None:
+        """Deal with Ctrl-C from now on."""
+        sys.unraisablehook = self.unraisable
+        signal.signal(signal.SIGINT, self.interrupt)
+
+    def ignore(self) -> None:
+        """Let Ctrl-C do nothing from now on."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if there was one, for work that a solver ended early and without an error."""
+        if self.seen:
+            raise KeyboardInterrupt
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt, unless one was raised just now."""
+        now = time.monotonic()
+        if self.last is None or now - self.last > _TOGETHER:
+            self.last, self.seen = now, True
+            raise KeyboardInterrupt
+
+    def unraisable(self, lost: Any) -> None:
+        """Raise an interrupt again that came where Python cannot pass it on, such as in a callback."""
+        if isinstance(lost.exc_value, KeyboardInterrupt):
+            self.last = None
+            again = threading.Timer(_LATER, _thread.interrupt_main)
+            again.daemon = True
+            again.start()
+        elif "ignored due to race condition" not in str(lost.exc_value):  # Ctrl-C in the instant of `ignore`
+            sys.__unraisablehook__(lost)
+
+
+interrupts = Interrupts()
+
+
+def run(start: Callable[[], None]) -> None:
+    """Run the command line and end the process without a traceback for what its user did."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have its jobs ignore Ctrl-C
+        interrupts.catch()
+    try:
+        with ending():
+            start()
+    except Exception as error:
+        if not interrupts.seen:
+            raise
+        interrupted(f"{type(error).__name__}: {error}")  # what a library made of the interrupt
+    finally:
+        interrupts.ignore()
+        _finish_output()
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """End the process on Ctrl-C, and where output goes to a pipe that was closed, as by `head`."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        interrupted(str(error))
+    except BrokenPipeError:
+        sys.exit(CLOSED)
+
+
+def interrupted(kept: str = "") -> NoReturn:
+    """Say that the command was interrupted, and what it kept; end the process."""
+    interrupts.ignore()
+    fail(f"interrupted; {kept}" if kept else "interrupted before anything was computed", INTERRUPTED)
+
+
+def fail(error: object, code: int) -> NoReturn:
+    """Print an error as one line and end the process with this status, or that of an interrupt if there was one."""
+    note(f"flds: {error}")
+    sys.exit(INTERRUPTED if interrupts.seen else code)
+
+
+def note(line: str) -> None:
+    """Print a line on standard error; that nobody reads it costs no results."""
+    with suppress(BrokenPipeError):
+        print(line, file=sys.stderr)
+
+
+def _finish_output() -> None:
+    """Write what was printed, since Python would say at length that it cannot; end the process if it cannot."""
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # takes what is left
+            if stream is sys.stdout:
+                sys.exit(CLOSED) if isinstance(error, BrokenPipeError) else fail(error, BAD_USAGE)
