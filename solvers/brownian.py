@@ -76,9 +76,9 @@ class BrownianMotion:
         }  # fmt: skip
         for name, value in plain.items():  # Python's own numbers, which can be written to files
             object.__setattr__(self, name, value)
+        require_memory(_GRID * (steps + 1), "take fewer steps")
         if self.dt <= _ROUNDING * max(abs(t0), abs(t1)):
             raise ValueError(f"steps of {self.dt:g} vanish beside times of {max(abs(t0), abs(t1)):g}; take fewer steps")
-        require_memory(_GRID * (steps + 1), "take fewer steps")
 
     @property
     def dt(self) -> float:
