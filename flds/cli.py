@@ -199,24 +199,25 @@ def info(
     ] = None,
 ) -> None:
     """Print what a results file holds, and how to run it again."""
-    from flds.reruns import can_rerun
+    from flds.reruns import can_rerun, understood
     from flds.solution import load
 
     if csv is not None and csv.suffix != ".csv":
         raise ValueError(f"--csv must name a table such as run.csv, got {str(csv)!r}")
     solution = load(file, groups=False)
-    print(solution.summary())
-    name = shlex.quote(str(file))
-    if can_rerun(solution):
-        print(f"rerun      flds solve --from {name} --out again.nc")
-    if solution.settings.get("keep_state") and solution.status == "completed":
-        print(f"train on   flds resume {name} --steps K --out longer.nc")
-    print("fields")
-    for name, item in solution.fields.items():
-        sizes = " × ".join(f"{dim} {size}" for dim, size in zip(item.dims, item.values.shape, strict=True))
-        print(f"  {name:32} {sizes:44} {item.long_name}")
-    if csv is not None:
-        print(f"table    {solution.to_csv(csv)}")
+    with understood():
+        print(solution.summary())
+        name = shlex.quote(str(file))
+        if can_rerun(solution):
+            print(f"rerun      flds solve --from {name} --out again.nc")
+        if solution.settings.get("keep_state") and solution.status == "completed":
+            print(f"train on   flds resume {name} --steps K --out longer.nc")
+        print("fields")
+        for name, item in solution.fields.items():
+            sizes = " × ".join(f"{dim} {size}" for dim, size in zip(item.dims, item.values.shape, strict=True))
+            print(f"  {name:32} {sizes:44} {item.long_name}")
+        if csv is not None:
+            print(f"table    {solution.to_csv(csv)}")
 
 
 @app.command()
@@ -290,6 +291,7 @@ def sweep(
     With width in the grid or among the fixed values, finite networks are trained, otherwise the limit.
     """
     from flds.sweeps import sweep as run_sweep
+    from solvers.files import write_dataset
 
     check_folder(out)
     values, settings = assignments(grid, fixed or [])
@@ -303,7 +305,7 @@ def sweep(
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the runs that had ended are in {out}") from None
     interrupts.ignore()
-    found.to_netcdf(out / "sweep.nc", engine="h5netcdf")
+    write_dataset(out / "sweep.nc", found)
     counts = {name: int((found.status == name).sum()) for name in dict.fromkeys(found.status.values.ravel().tolist())}
     if not quiet:
         print(", ".join(f"{count} {name}" for name, count in counts.items()) + f"\nresults  {out / 'sweep.nc'}")

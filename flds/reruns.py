@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,8 +54,9 @@ def rerun(
     TypeError, MemoryError
         As the solver.
     """
-    family = _family(solution)
-    return cast("Solution", family.again(solution, _problem(family, solution, problem), progress, changes))
+    with understood():
+        family = _family(solution)
+        return cast("Solution", family.again(solution, _problem(family, solution, problem), progress, changes))
 
 
 def resume(
@@ -94,23 +97,35 @@ def resume(
     TypeError, MemoryError
         As the solver.
     """
-    family = _family(solution)
-    unknown = sorted(set(changes) - set(family.CHANGES))
-    if unknown:
-        raise TypeError(f"unknown option {unknown[0]!r}; only {', '.join(family.CHANGES)} can differ")
-    _require_state(solution)
-    steps = checks.positive_integer("steps", steps)
-    trained = _problem(family, solution, problem)
-    return cast("Solution", family.go_on(solution, trained, steps, learning_rate, progress, changes))
+    with understood():
+        family = _family(solution)
+        unknown = sorted(set(changes) - set(family.CHANGES))
+        if unknown:
+            raise TypeError(f"unknown option {unknown[0]!r}; only {', '.join(family.CHANGES)} can differ")
+        _require_state(solution)
+        steps = checks.positive_integer("steps", steps)
+        trained = _problem(family, solution, problem)
+        return cast("Solution", family.go_on(solution, trained, steps, learning_rate, progress, changes))
 
 
 def predict(
     solution: solvers.solution.Solution, inputs: ArrayLike, problem: TrainingProblem | MeanFieldProblem | None
 ) -> NDArray[np.float64]:
     """Return the outputs of each replicate of the trained network on new inputs; see `Solution.predict`."""
-    family = _family(solution)
-    _require_state(solution)
-    return np.asarray(family.outputs(solution, _problem(family, solution, problem), inputs))
+    with understood():
+        family = _family(solution)
+        _require_state(solution)
+        return np.asarray(family.outputs(solution, _problem(family, solution, problem), inputs))
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Say in one line that a solution lacks something, or holds what no run can have left, as a changed file may."""
+    try:
+        yield
+    except (LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"the solution lacks what is needed, or holds what no run can have left ({reason})") from None
 
 
 def version_changes(solution: solvers.solution.Solution) -> list[str]:
@@ -157,6 +172,8 @@ def _problem(family: ModuleType, solution: solvers.solution.Solution, given: Any
 
 
 def _require_state(solution: solvers.solution.Solution) -> None:
+    if solution.missing:
+        raise ValueError(f"the state of the trained network cannot be read: {solution.missing}")
     if not solution.groups:
         ended = "" if solution.status == "completed" else f", and to the end (status {solution.status!r})"
         raise ValueError(f"the solution has no state of the trained network: solve with keep_state=True{ended}")

@@ -348,6 +348,11 @@ def function_values(problem: TrainingProblem) -> list[float]:
     return [*problem.phi.value(points).tolist(), *problem.phi.derivative(points).tolist()]
 
 
+def digest(array: NDArray[Any]) -> str:
+    """Return the SHA-256 of the numbers of an array."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
 def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field]]:
     """Return the problem as JSON, with what its functions give at some points, and arrays that are not too large."""
     description: dict[str, Any] = {}
@@ -366,8 +371,7 @@ def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field]
     embedded = sum(array.nbytes for array in arrays.values()) <= EMBEDDED_BYTES
     fields = {}
     for name, array in arrays.items():
-        digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-        description[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+        description[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest(array)}
         if embedded:
             dims = tuple(f"{name}_{axis}" for axis in range(array.ndim))
             fields[f"problem_{name}"] = Field(dims, array, f"{name} of the problem")

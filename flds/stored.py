@@ -12,7 +12,7 @@ from flds import state
 from flds.activations import ACTIVATIONS
 from flds.problem import TrainingProblem, checked_rates
 from flds.settings import Options, Settings, stored_options, stored_settings
-from flds.solution import Solution, describe, difference, function_values, same_functions
+from flds.solution import Solution, describe, difference, digest, function_values, same_functions
 from solvers import checks
 from solvers.random import replicate_seed
 
@@ -45,7 +45,12 @@ def problem_of(solution: Solution) -> TrainingProblem:
                     f"the file has only the hash of {item.name}, which were too large to be kept: give the problem= "
                     f"itself, with data of shape {tuple(value['shape'])} and SHA-256 {value['sha256']}"
                 )
-            value = np.asarray(solution.fields[name].values, value["dtype"])
+            stored = np.asarray(solution.fields[name].values, value["dtype"])
+            if digest(stored) != value["sha256"]:
+                raise ValueError(
+                    f"{item.name} of the solution do not have the SHA-256 that it states: they were changed"
+                )
+            value = stored
         given[item.name] = value
     problem = TrainingProblem(**given)
     if not same_functions(described, function_values(problem)):  # one's own, of the name of another

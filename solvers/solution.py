@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.files import Field as Field
+from solvers.files import (
+    find_arrays,
+    read_arrays,
+    read_dataset,
+    read_inner_groups,
+    remove_arrays,
+    write_dataset,
+    write_text,
+    write_with_arrays,
+)
+
 if TYPE_CHECKING:
     import xarray
 
+# Attributes of a file that are JSON, and what they hold.
+_RECORDS = {"settings": dict, "timings": dict, "notes": list, "versions": dict, "extra": dict}
 STATUSES = ("completed", "diverged", "rank_budget", "interrupted", "failed")
-
-
-class Field(NamedTuple):
-    """One array of a solution, with named dimensions."""
-
-    dims: tuple[str, ...]
-    values: NDArray[Any]
-    long_name: str
-    units: str = "1"
 
 
 @dataclass(repr=False, eq=False)
@@ -55,7 +58,9 @@ class Solution:
     extra : dict
         What else the solver says of its problem, JSON-serialisable.
     groups : dict
-        Further fields by name, each dictionary saved as a group of the file.
+        Further fields by name, such as the state of a network; they are saved beside the file.
+    missing : str
+        Of a solution from a file: why its groups could not be read, or nothing.
 
     Raises
     ------
@@ -72,6 +77,7 @@ class Solution:
     versions: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, dict[str, Field]] = field(default_factory=dict)
+    missing: str = ""
 
     schema: ClassVar[str] = "solvers.Solution/1"
 
@@ -102,7 +108,8 @@ class Solution:
         """Write the solution as NetCDF4 to `path` and return it.
 
         The file is written beside its destination and renamed, so a file of that name is either the old
-        one or complete.
+        one or complete. It is sealed by a checksum. `groups`, such as the state of a network, are written to a file
+        beside it, `path`.state, which it names with its checksum: the two belong together.
 
         Raises
         ------
@@ -114,10 +121,11 @@ class Solution:
         target = Path(path)
         if not target.parent.is_dir():
             raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
-        with _replacing(target) as temporary:
-            self.data.to_netcdf(temporary, engine="h5netcdf")
-            for name, group in self.groups.items():
-                _dataset(group).to_netcdf(temporary, engine="h5netcdf", group=name, mode="a")
+        if self.groups:
+            write_with_arrays(target, self.groups, lambda beside: self.data.assign_attrs(state=json.dumps(beside)))
+        else:
+            write_dataset(target, self.data)
+            remove_arrays(target)
         return target
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
@@ -146,10 +154,11 @@ class Solution:
             for place in np.ndindex(item.values.shape[1:]):
                 column = f"{name}[{','.join(map(str, place))}]" if place else name
                 columns[column] = item.values[(slice(None), *place)]
-        with _replacing(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(columns)
+        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+        write_text(target, table.getvalue())
         return target
 
     def summary(self) -> str:
@@ -158,15 +167,15 @@ class Solution:
         return "\n".join([*lines, f"{'seed':18} {self.seed}", f"{'status':18} {self.status}", *self.notes])
 
     @classmethod
-    def _from_datasets(cls, dataset: xarray.Dataset, groups: dict[str, xarray.Dataset]) -> Solution:
+    def _from_dataset(cls, dataset: xarray.Dataset) -> Solution:
         attributes = dataset.attrs
-        records: Mapping[str, Any] = {
-            name: json.loads(attributes[name]) for name in ("settings", "timings", "notes", "versions", "extra")
-        }
-        return cls(
-            fields=_fields(dataset), status=attributes["status"], seed=int(attributes["seed"]),
-            groups={name: _fields(group) for name, group in groups.items()}, **records,
-        )  # fmt: skip
+        records: dict[str, Any] = {name: json.loads(attributes[name]) for name in _RECORDS}
+        for name, kind in _RECORDS.items():
+            if not isinstance(records[name], kind):
+                raise ValueError(f"its {name} are not a {kind.__name__}")
+        if attributes["status"] not in STATUSES:
+            raise ValueError(f"its status is {attributes['status']!r}")
+        return cls(_fields(dataset), status=str(attributes["status"]), seed=int(attributes["seed"]), **records)
 
 
 def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
@@ -177,7 +186,7 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
     path : path
         The file.
     groups : bool
-        Whether to read groups as well.
+        Whether to read groups as well, from the file beside it; if that is not there, the solution says so.
 
     Returns
     -------
@@ -193,20 +202,16 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
-    import h5py
-    import xarray
-
     try:
-        with h5py.File(path, "r") as file:  # fails cleanly where the layers above it leave open handles
-            names = [name for name, item in file.items() if isinstance(item, h5py.Group)]
-        with xarray.open_dataset(path, engine="h5netcdf", phony_dims="sort") as stored:
-            dataset = stored.load()
+        dataset = read_dataset(Path(path))
         classes: dict[str, type[Solution]] = {kind.schema: kind for kind in _kinds()}
         kind = classes.get(str(dataset.attrs.get("schema")))
         if kind is not None:
-            parts = {name: xarray.load_dataset(path, engine="h5netcdf", group=name) for name in names if groups}
-            return kind._from_datasets(dataset, parts)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            solution = kind._from_dataset(dataset)
+            if groups:
+                _read_groups(solution, Path(path), dataset.attrs.get("state"))
+            return solution
+    except (OSError, ValueError, LookupError, AttributeError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{str(path)!r} is not a readable results file: {reason}") from None
     named = dataset.attrs.get("schema")
@@ -214,20 +219,19 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
     raise ValueError(f"{str(path)!r} is not a results file of flds: {reason}")
 
 
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Name a file to write, beside the target, which it replaces once it is whole."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, target)
-    except BaseException as error:
-        os.unlink(name)
-        if isinstance(error, RuntimeError):  # as h5py raises where the disk is full
-            raise OSError(f"{str(target)!r} could not be written: {error}") from None
-        raise
+def _read_groups(solution: Solution, path: Path, reference: str | None) -> None:
+    """Read the groups of a solution from the file beside it, or, as they were written once, from the file itself."""
+    if reference is None:
+        solution.groups = {name: _fields(group) for name, group in read_inner_groups(path, "state_").items()}
+        return
+    beside = json.loads(reference)
+    place = find_arrays(path, beside)
+    if place is not None:
+        solution.groups = read_arrays(place)
+    else:
+        solution.missing = (
+            f"{path.name}.state, which belongs beside {str(path)!r}, is missing or that of another result"
+        )
 
 
 def _dataset(fields: dict[str, Field]) -> xarray.Dataset:
@@ -249,12 +253,6 @@ def _kinds(base: type[Solution] = Solution) -> list[type[Solution]]:
     return [base, *(kind for child in base.__subclasses__() for kind in _kinds(child))]
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
 def library_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that decide the numbers."""
     return dict(_versions())
@@ -266,4 +264,22 @@ def _versions() -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
-    return {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy", "numba")}
+    from threadpoolctl import threadpool_info
+
+    libraries = {name: version(name) for name in ("flds", "numpy", "scipy", "numba")}
+    kernels = [f"{one['internal_api']} {one.get('version')} {one.get('architecture', '')}".strip()
+               for one in threadpool_info() if one["user_api"] == "blas"]  # fmt: skip
+    machine = {"processor": _processor(), "blas": ", ".join(dict.fromkeys(kernels))}
+    return {"python": platform.python_version()} | libraries | machine
+
+
+def _processor() -> str:
+    """Return the model of the processor, as far as the system says it."""
+    import platform
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(models), platform.processor() or platform.machine())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import shutil
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ import xarray
 
 import flds
 from flds.solve import _EXPLANATIONS
+from solvers import files
 from tests.conftest import one_sample, three_samples
 
 
@@ -251,13 +253,28 @@ def test_the_saved_problem_is_the_one_that_was_solved():
 
 @pytest.mark.parametrize("error", [OSError, RuntimeError])  # h5py raises either where the disk is full
 def test_saving_is_all_or_nothing(solution, tmp_path, monkeypatch, error):
+    """Also where the file is too large to be made in memory, and HDF5 writes it."""
     path = tmp_path / "run.nc"
     path.write_bytes(b"older")
+    monkeypatch.setattr(files, "_SHARE", 0.0)
     monkeypatch.setattr(xarray.Dataset, "to_netcdf", lambda *a, **k: (_ for _ in ()).throw(error("disk full")))
     with pytest.raises(OSError, match="disk full"):
         solution.save(path)
     assert path.read_bytes() == b"older"
     assert [p.name for p in tmp_path.iterdir()] == ["run.nc"]
+
+
+def test_large_files_are_sealed_as_well(solution, tmp_path, monkeypatch):
+    small = solution.save(tmp_path / "small.nc")
+    monkeypatch.setattr(files, "_SHARE", 0.0)
+    large = solution.save(tmp_path / "large.nc")
+    xarray.testing.assert_identical(xarray.load_dataset(small), xarray.load_dataset(large))
+    large.write_bytes(large.read_bytes().replace(b"completed", b"cOmpleted"))
+    with pytest.raises(ValueError, match="its checksum does not fit its contents"):
+        flds.load(large)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))
+    with pytest.raises(OSError, match=r"has 0 GB left, and .* GB are needed"):
+        solution.save(tmp_path / "larger.nc")
 
 
 def test_bad_files(solution, tmp_path):

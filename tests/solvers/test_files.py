@@ -1,0 +1,327 @@
+"""Files of results: all or nothing on a full disk, refused when a bit has changed, and old ones still open."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray
+
+import flds
+import solvers
+from solvers import files
+from solvers.files import Field
+from tests.conftest import three_samples
+
+BROWNIAN = solvers.equations.ornstein_uhlenbeck()
+
+
+@pytest.fixture(scope="module")
+def kept() -> flds.Solution:
+    """A small run with the state of two replicates."""
+    return flds.simulate_resnet(three_samples(steps=2), width=30, depth=2, replicates=2, keep_state=True)
+
+
+def test_arrays_come_back_as_they_were(tmp_path):
+    rng = np.random.default_rng(0)
+    fields = {
+        "plain": rng.standard_normal((3, 5)), "single": rng.standard_normal(7).astype(np.float32),
+        "number": np.array(2.5), "empty": np.empty((0, 4)), "flags": np.array([True, False]),
+        "strided": np.arange(20)[::3], "columns": np.asfortranarray(rng.standard_normal((4, 3))),
+    }  # fmt: skip
+    groups = {
+        f"state_{i}": {
+            name: Field(tuple(f"{name}_{axis}" for axis in range(a.ndim)), a, f"values å of {name}", "m")
+            for name, a in fields.items()
+        }
+        for i in range(2)
+    }  # fmt: skip
+    path = tmp_path / "run.nc"
+    files.write_with_arrays(path, groups, lambda beside: xarray.Dataset(attrs={"state": json.dumps(beside)}))
+    place = files.find_arrays(path, json.loads(files.read_dataset(path).attrs["state"]))
+    assert place == tmp_path / "run.nc.state"
+    found = files.read_arrays(place)
+    assert found.keys() == groups.keys()
+    for group in groups:
+        for name, item in groups[group].items():
+            again = found[group][name]
+            assert again[2:] == item[2:]
+            assert again.dims == item.dims
+            assert again.values.dtype == item.values.dtype
+            np.testing.assert_array_equal(again.values, item.values)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.nc", "run.nc.state"]
+
+
+def test_objects_are_no_arrays(tmp_path):
+    groups = {"state_0": {"x": Field(("a",), np.array([None]), "x")}}
+    with pytest.raises(TypeError, match="x must be an array of numbers, got dtype object"):
+        files.write_with_arrays(tmp_path / "run.nc", groups, lambda beside: xarray.Dataset())
+    assert not list(tmp_path.iterdir())
+
+
+_LIMITED = """
+import resource, sys
+import numpy as np
+import flds, solvers
+from tests.conftest import three_samples
+keep = sys.argv[1] == "state"
+if keep:
+    run = flds.simulate_resnet(three_samples(steps=2), width=200, depth=4, keep_state=True)
+else:
+    run = solvers.solve(solvers.equations.ornstein_uhlenbeck(), np.ones(9000), 0.0, 1.0, 10, save="particles")
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+for attempt in range(3):
+    try:
+        run.save("full.nc")
+        sys.exit("the file was to be too large")
+    except OSError as error:
+        print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+again = flds.load(run.save("elsewhere.nc"))
+assert np.array_equal(again.states[0]["readout"].values, run.states[0]["readout"].values) if keep else (
+    np.array_equal(again.particles, run.particles))
+"""
+
+
+@pytest.mark.parametrize("kind", ["state", "plain"])
+def test_a_full_disk_is_an_error_and_saving_elsewhere_works(kind, tmp_path):
+    (tmp_path / "full.nc").write_text("older")
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED, kind], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("File too large") == 3
+    assert (tmp_path / "full.nc").read_text() == "older"
+    names = ["elsewhere.nc", "elsewhere.nc.state", "full.nc"] if kind == "state" else ["elsewhere.nc", "full.nc"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+@pytest.mark.parametrize("part", ["run.nc", "run.nc.state"])
+def test_any_changed_bit_is_found(kept, tmp_path, part):
+    """Single bits anywhere, and stretches of zeros at the start, where the libraries below would hang or crash."""
+    path = tmp_path / "run.nc"
+    kept.save(path)
+    whole = (tmp_path / part).read_bytes()
+    rng = np.random.default_rng(7)
+    for place in rng.integers(0, len(whole), 60):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        (tmp_path / part).write_bytes(damaged)
+        _refused_or_harmless(path, kept)
+    for zeros in (16, 64, 512):
+        (tmp_path / part).write_bytes(bytes(zeros) + whole[zeros:])
+        with pytest.raises(ValueError, match="its checksum does not fit its contents"):
+            flds.load(path)
+    (tmp_path / part).write_bytes(whole[: len(whole) // 2])
+    _refused_or_harmless(path, kept)
+
+
+def _refused_or_harmless(path: Path, kept: flds.Solution) -> None:
+    """A change of the seal itself leaves the contents as they were."""
+    try:
+        found = flds.load(path)
+    except ValueError as error:
+        message = str(error)
+    else:
+        message = ""
+    assert "\n" not in message
+    if message:
+        return
+    np.testing.assert_array_equal(found.outputs, kept.outputs)
+    if found.missing:
+        with pytest.raises(ValueError, match=r"the state of the trained network cannot be read: run\.nc\.state"):
+            flds.resume(found, 1)
+    else:
+        np.testing.assert_array_equal(found.predict(np.ones((1, 5))), kept.predict(np.ones((1, 5))))
+
+
+def test_a_state_that_is_missing_or_of_another_run_is_told(kept, tmp_path):
+    path, other = tmp_path / "run.nc", tmp_path / "other.nc"
+    kept.save(path)
+    flds.simulate_resnet(three_samples(steps=2), width=30, depth=2, seed=9, keep_state=True).save(other)
+    mine = Path(f"{path}.state").read_bytes()
+    Path(f"{other}.state").replace(f"{path}.state")
+    for found in (flds.load(path), flds.load(other)):
+        assert found.states == []
+        for work in (lambda found=found: flds.resume(found, 1), lambda found=found: found.predict(np.ones((1, 5)))):
+            with pytest.raises(
+                ValueError, match=r"state of the trained network cannot be read: .*nc\.state, which belongs"
+            ):
+                work()
+    Path(f"{path}.state").write_bytes(mine)
+    assert len(flds.load(path).states) == 2
+    # renamed together, or seen before the new state got its name
+    path.replace(tmp_path / "[new] name.nc")
+    Path(f"{path}.state").replace(tmp_path / "[new] name.nc.state")
+    assert len(flds.load(tmp_path / "[new] name.nc").states) == 2
+    (tmp_path / "[new] name.nc.state").replace(tmp_path / ".[new] name.nc.state.123.abc.part")
+    assert len(flds.load(tmp_path / "[new] name.nc").states) == 2
+
+
+def test_a_result_without_a_state_leaves_none_of_an_earlier_one(kept, tmp_path):
+    path = kept.save(tmp_path / "run.nc")
+    flds.simulate_resnet(three_samples(steps=2), width=30, depth=2).save(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.nc"]
+
+
+def test_a_link_stays_a_link(kept, tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "run.nc").symlink_to(tmp_path / "store" / "real.nc")
+    kept.save(tmp_path / "run.nc")
+    assert (tmp_path / "run.nc").is_symlink()
+    assert sorted(p.name for p in (tmp_path / "store").iterdir()) == ["real.nc", "real.nc.state"]
+    assert len(flds.load(tmp_path / "run.nc").states) == 2
+
+
+def test_files_of_older_versions_open(kept, tmp_path):
+    """They have no seal, and states as groups inside."""
+    path = tmp_path / "old.nc"
+    kept.data.to_netcdf(path, engine="h5netcdf")
+    for name, group in kept.groups.items():
+        old = {key: (item.dims, item.values, {"long_name": item.long_name, "units": item.units})
+               for key, item in group.items()}  # fmt: skip
+        xarray.Dataset(old).to_netcdf(path, engine="h5netcdf", group=name, mode="a")
+    with h5py.File(path, "r+") as file:
+        file.create_group("stray")
+    found = flds.load(path)
+    assert found.missing == ""
+    assert len(found.states) == 2
+    np.testing.assert_array_equal(found.predict(np.ones((1, 5))), kept.predict(np.ones((1, 5))))
+    np.testing.assert_array_equal(flds.resume(found, 2).outputs, flds.resume(kept, 2).outputs)
+
+
+def test_an_old_file_with_a_damaged_header_ends(tmp_path, kept, monkeypatch):
+    """What HDF5 makes of zeros is tried in another process; one that does not come back is given up."""
+    path = tmp_path / "old.nc"
+    kept.data.to_netcdf(path, engine="h5netcdf")
+    whole = path.read_bytes()
+    for zeros in (16, 96, 512):
+        path.write_bytes(bytes(zeros) + whole[zeros:])
+        with pytest.raises(ValueError, match="is not a readable results file"):
+            flds.load(path)
+    monkeypatch.setattr(files, "_PROBE", "import time; time.sleep(60)")
+    monkeypatch.setattr(files, "_PATIENCE", 0.5)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="its header cannot be read, so it is damaged"):
+        flds.load(path)
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": "null"}, {"settings": "{}"}, {"settings": "[1"}, {"timings": "3"}, {"notes": "{}"},
+        {"extra": "{}"}, {"extra": '{"problem": null}'}, {"extra": '{"problem": {}}'}, {"versions": "[]"}, {"status": "done"},
+        {"seed": "first"}, {"seed": -1}, {"schema": "flds.Solution/1/2"},
+    ],
+)  # fmt: skip
+def test_crafted_files_give_one_line(kept, tmp_path, change):
+    path = tmp_path / "crafted.nc"
+    files.write_dataset(path, kept.data.assign_attrs(change))
+    _one_line_each(path, tmp_path)
+
+
+@pytest.mark.parametrize("dropped", ["outputs", "steps", "loss", "problem_inputs", "recorded_samples", "truncation"])
+def test_files_that_lack_a_field_give_one_line(kept, tmp_path, dropped):
+    path = tmp_path / "crafted.nc"
+    files.write_dataset(path, kept.data.drop_vars(dropped))
+    _one_line_each(path, tmp_path)
+
+
+def test_files_with_strange_fields_give_one_line(kept, tmp_path):
+    path = tmp_path / "crafted.nc"
+    data = kept.data
+    files.write_dataset(path, data.assign(problem_inputs=(("a", "b"), np.ones((2, 2)), data["problem_inputs"].attrs)))
+    _one_line_each(path, tmp_path)
+    files.write_dataset(path, data.assign(extra=(("a",), np.ones(2))))  # without a long name
+    _one_line_each(path, tmp_path)
+    state = dict(kept.groups["state_0"])
+    for name, values in {
+        "last_active": np.array([99]), "last_weights": np.ones(5), "recorded_step": np.array([7]),
+        "layer_0_learned": np.ones((90, 90)), "layer_7_learned": np.ones((1, 1)), "readout": np.ones((3, 3)),
+    }.items():  # fmt: skip
+        changed = state | {name: Field(tuple("ab"[: values.ndim]), values, "changed")}
+        groups = {"state_0": changed, "state_1": kept.groups["state_1"]}
+        files.write_with_arrays(path, groups, lambda beside: data.assign_attrs(state=json.dumps(beside)))
+        _one_line_each(path, tmp_path)
+    files.write_with_arrays(path, {"other": state}, lambda beside: data.assign_attrs(state=json.dumps(beside)))
+    _one_line_each(path, tmp_path)
+    files.write_dataset(path, data.assign_attrs(state="{}"))
+    _one_line_each(path, tmp_path)
+
+
+def _one_line_each(path: Path, folder: Path) -> None:
+    """Every command on a file ends well or says in one line why not."""
+    from typer.testing import CliRunner
+
+    from flds.cli import app
+
+    out = str(folder / "out.nc")
+    for command in (
+        ["info", str(path)], ["solve", "--from", str(path), "--out", out, "--quiet"],
+        ["resume", str(path), "--steps", "1", "--out", out, "--quiet"],
+    ):  # fmt: skip
+        done = CliRunner().invoke(app, command)
+        assert done.exception is None or isinstance(done.exception, (ValueError, TypeError, OSError, SystemExit)), (
+            command, done.exception,
+        )  # fmt: skip
+        if done.exception is not None:
+            assert "\n" not in str(done.exception)
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_result(tmp_path):
+    """One process saves two results in turn under one name until it is killed; what is there belongs together."""
+    script = (
+        "import flds\nfrom tests.conftest import three_samples\n"
+        "options = {'width': 100, 'depth': 3, 'keep_state': True}\n"
+        "runs = [flds.simulate_resnet(three_samples(steps=2), seed=s, **options) for s in (0, 1)]\n"
+        "print('ready', flush=True)\n"
+        "while True:\n    for run in runs:\n        run.save('run.nc')\n"
+    )
+    root = Path(__file__).parents[2]
+    rng = np.random.default_rng(0)
+    process = None
+    expected = {
+        seed: flds.simulate_resnet(three_samples(steps=2), width=100, depth=3, seed=seed, keep_state=True)
+        for seed in (0, 1)
+    }
+    for _ in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONPATH": str(root)},
+        )  # fmt: skip
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(5):
+            time.sleep(rng.uniform(0.01, 0.06))
+            process.send_signal(signal.SIGSTOP)
+            if (tmp_path / "run.nc").exists():
+                _belongs_together(tmp_path / "run.nc", expected)
+            process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        if (tmp_path / "run.nc").exists():
+            _belongs_together(tmp_path / "run.nc", expected)
+
+
+def _belongs_together(path: Path, expected: dict[int, flds.Solution]) -> None:
+    found = flds.load(path)
+    assert found.missing == ""
+    run = expected[found.seed]
+    np.testing.assert_array_equal(found.outputs, run.outputs)
+    np.testing.assert_array_equal(found.states[0]["readout"].values, run.states[0]["readout"].values)
+
+
+def test_versions_say_what_decides_the_bits(kept):
+    assert {"flds", "numpy", "scipy", "numba", "python", "processor", "blas"} <= set(kept.versions)
+    assert kept.versions["blas"]
