@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import flds
-from tests.flds.test_datasets import write_cifar
+from tests.flds.test_datasets import write_cifar10
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -63,8 +63,7 @@ def small(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", inputs=rng.standard_normal((20, 6)), targets=rng.standard_normal(20))
     (tmp_path / "FOLDER").mkdir()
-    for name, count in (("data_batch_1.bin", 60), ("test_batch.bin", 30)):
-        write_cifar(tmp_path / "FOLDER", name, count, 0)
+    write_cifar10(tmp_path / "FOLDER")
     monkeypatch.chdir(tmp_path)
     handler = signal.getsignal(signal.SIGINT)
     yield

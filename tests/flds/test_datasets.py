@@ -30,9 +30,14 @@ def write_cifar(folder, name, count, seed):
     return records
 
 
+def write_cifar10(folder):
+    """Write all files, each with other small images; return the training records and the test records."""
+    training = [write_cifar(folder, f"data_batch_{number}.bin", 10 + number, number) for number in range(1, 6)]
+    return np.concatenate(training), write_cifar(folder, "test_batch.bin", 30, 0)
+
+
 def test_cifar10_binary_files(tmp_path):
-    training = np.concatenate([write_cifar(tmp_path, f"data_batch_{i}.bin", 2 + i, i) for i in range(1, 6)])
-    test = write_cifar(tmp_path, "test_batch.bin", 3, 0)
+    training, test = write_cifar10(tmp_path)
     data = flds.load_cifar10(tmp_path)
     np.testing.assert_array_equal(data.targets, training[:, 0])
     np.testing.assert_array_equal(data.test_targets, test[:, 0])

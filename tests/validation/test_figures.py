@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 import flds
 from flds.cli import app
-from tests.flds.test_datasets import write_cifar
+from tests.flds.test_datasets import write_cifar10
 from validation import closed_forms, figures
 from validation.figures import feature_learning, hidden_width
 
@@ -128,8 +128,7 @@ def test_fluctuations(tiny, tmp_path):
 
 
 def test_the_papers_own_data(tiny, tmp_path, monkeypatch):
-    for name, count, seed in (("data_batch_1.bin", 60, 0), ("test_batch.bin", 30, 1)):
-        write_cifar(tmp_path, name, count, seed)
+    write_cifar10(tmp_path)
     monkeypatch.chdir(tmp_path)
     command = ["reproduce", "feature-learning/fig1", "--data", f"cifar10:{tmp_path}", "--out", "new/figures"]
     done = RUNNER.invoke(app, command)
