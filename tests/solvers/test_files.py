@@ -221,7 +221,8 @@ def test_an_old_file_with_a_damaged_header_ends(tmp_path, kept, monkeypatch):
     "change",
     [
         {"settings": "null"}, {"settings": "{}"}, {"settings": "[1"}, {"timings": "3"}, {"notes": "{}"},
-        {"extra": "{}"}, {"extra": '{"problem": null}'}, {"extra": '{"problem": {}}'}, {"versions": "[]"}, {"status": "done"},
+        {"extra": "{}"}, {"extra": '{"problem": null}'}, {"extra": '{"problem": {}}'}, {"versions": "[]"},
+        {"status": "done"},
         {"seed": "first"}, {"seed": -1}, {"schema": "flds.Solution/1/2"},
     ],
 )  # fmt: skip
