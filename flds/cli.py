@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flds.console import BAD_USAGE, INTERRUPTED, ending, fail, interrupts, note
+from flds.console import BAD_USAGE, ending, fail, interrupts, note
 from flds.runs import (
     DEFAULTS,
     assignments,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flds.solution import Solution
 
 REFUTED, OUT_OF_MEMORY = 1, 4
-EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4, "interrupted": INTERRUPTED}
+EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4}
 
 
 class Commands(TyperGroup):
@@ -139,8 +139,8 @@ def solve(
 @app.command()
 def resume(
     file: Annotated[Path, typer.Argument(help="A results file that was written with --keep-state.")],
-    steps: Annotated[int, typer.Option(help="Further training steps.")],
-    learning_rate: Annotated[float | None, typer.Option(help="Their learning rate; default the last one.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Further training steps; of a run that ended early by default the rest.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Their learning rate; default as planned, then the last one.")] = None,
     out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
@@ -186,7 +186,7 @@ def _finish(solution: Solution, out: Path, quiet: bool) -> None:
         if "test_accuracy" in solution.fields and len(solution.steps):
             print(f"\ntest accuracy {solution.test_accuracy[-1]:.1%} (chance {chance(solution):.1%})")
         print(f"results  {out}\npicture  {out.with_suffix('.png')}")
-    code = EXIT_CODES[solution.status]
+    code = interrupts.status if solution.status == "interrupted" else EXIT_CODES[solution.status]
     if code:
         raise typer.Exit(code)
 
@@ -210,8 +210,9 @@ def info(
         name = shlex.quote(str(file))
         if can_rerun(solution):
             print(f"rerun      flds solve --from {name} --out again.nc")
-        if solution.settings.get("keep_state") and solution.status == "completed":
-            print(f"train on   flds resume {name} --steps K --out longer.nc")
+        if Path(f"{file}.state").exists():
+            steps = " --steps K" if solution.status == "completed" else ""
+            print(f"train on   flds resume {name}{steps} --out longer.nc")
         print("fields")
         for name, item in solution.fields.items():
             sizes = " × ".join(f"{dim} {size}" for dim, size in zip(item.dims, item.values.shape, strict=True))

@@ -1,4 +1,4 @@
-"""How a command ends in a terminal: with an error of one line, on Ctrl-C, or where nobody reads its output any more.
+"""How a command ends: with an error of one line, on Ctrl-C or a signal, or where nobody reads its output any more.
 
 It is loaded before everything else, so it imports nothing that takes time.
 """
@@ -16,8 +16,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-# 128 and the number of the signal, as shells have it; 2 for a user's mistake.
-INTERRUPTED, CLOSED, BAD_USAGE = 130, 141, 2
+# 128 and the number of a signal, as shells have it; 2 for a user's mistake.
+SIGNALLED, CLOSED, BAD_USAGE = 128, 141, 2
+# Signals that end a program where nothing is done about them.
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # Ctrl-C again within so many seconds belongs to the one before.
 _TOGETHER = 2.0
 # Seconds until an interrupt that was lost is raised again, which must not be here and now.
@@ -25,7 +27,7 @@ _LATER = 0.05
 
 
 class Interrupts:
-    """Ctrl-C raises KeyboardInterrupt; again soon after, or while a command ends, it does nothing.
+    """Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt; again soon after, or while a command ends, they do nothing.
 
     A second KeyboardInterrupt would come in the middle of what deals with the first one.
     """
@@ -33,15 +35,26 @@ class Interrupts:
     def __init__(self) -> None:
         self.last: float | None = None
         self.seen = False
+        self.number: int = signal.SIGINT
+        self.caught: list[int] = []
+
+    @property
+    def status(self) -> int:
+        """The exit status of a command that was interrupted."""
+        return SIGNALLED + self.number
 
     def catch(self) -> None:
-        """Deal with Ctrl-C from now on."""
+        """Deal with these signals from now on, but for those that a shell or nohup has its jobs ignore."""
         sys.unraisablehook = self.unraisable
-        signal.signal(signal.SIGINT, self.interrupt)
+        for number in _ENDING:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                self.caught.append(number)
+                signal.signal(number, self.interrupt)
 
     def ignore(self) -> None:
-        """Let Ctrl-C do nothing from now on."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        """Let these signals do nothing from now on."""
+        for number in self.caught:
+            signal.signal(number, signal.SIG_IGN)
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if there was one, for work that a solver ended early and without an error."""
@@ -52,14 +65,14 @@ class Interrupts:
         """Raise KeyboardInterrupt, unless one was raised just now."""
         now = time.monotonic()
         if self.last is None or now - self.last > _TOGETHER:
-            self.last, self.seen = now, True
+            self.last, self.seen, self.number = now, True, number
             raise KeyboardInterrupt
 
     def unraisable(self, lost: Any) -> None:
         """Raise an interrupt again that came where Python cannot pass it on, such as in a callback."""
         if isinstance(lost.exc_value, KeyboardInterrupt):
             self.last = None
-            again = threading.Timer(_LATER, _thread.interrupt_main)
+            again = threading.Timer(_LATER, _thread.interrupt_main, [self.number])
             again.daemon = True
             again.start()
         elif "ignored due to race condition" not in str(lost.exc_value):  # Ctrl-C in the instant of `ignore`
@@ -71,8 +84,7 @@ interrupts = Interrupts()
 
 def run(start: Callable[[], None]) -> None:
     """Run the command line and end the process without a traceback for what its user did."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have its jobs ignore Ctrl-C
-        interrupts.catch()
+    interrupts.catch()
     try:
         with ending():
             start()
@@ -99,13 +111,13 @@ def ending() -> Iterator[None]:
 def interrupted(kept: str = "") -> NoReturn:
     """Say that the command was interrupted, and what it kept; end the process."""
     interrupts.ignore()
-    fail(f"interrupted; {kept}" if kept else "interrupted before anything was computed", INTERRUPTED)
+    fail(f"interrupted; {kept}" if kept else "interrupted before anything was computed", interrupts.status)
 
 
 def fail(error: object, code: int) -> NoReturn:
     """Print an error as one line and end the process with this status, or that of an interrupt if there was one."""
     note(f"flds: {error}")
-    sys.exit(INTERRUPTED if interrupts.seen else code)
+    sys.exit(interrupts.status if interrupts.seen else code)
 
 
 def note(line: str) -> None:

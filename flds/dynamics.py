@@ -19,9 +19,10 @@ from flds.cost import PROBE_CHUNK
 from flds.problem import TrainingProblem
 from flds.settings import Settings
 from solvers.blocks import Blocks
+from solvers.dense_operator import DenseOperator
 from solvers.random import Address, Noise, Stream
 from solvers.sampling import MatchedAllSampling, MatchedSampling, Sampling, orthonormalise
-from solvers.weight_operator import Coordinates, DenseOperator, LazyOperator, WeightOperator
+from solvers.weight_operator import Coordinates, LazyOperator, WeightOperator
 
 Array = NDArray[np.floating]
 
@@ -190,6 +191,15 @@ class Network:
                 layers[int(layer)][part] = array
         for operator, arrays in zip(self.layers, layers, strict=True):
             operator.restore(arrays)
+
+    def mark(self) -> list[Any]:
+        """Return what `forget` needs to come back to here."""
+        return [operator.mark() for operator in self.layers]
+
+    def forget(self, marks: list[Any]) -> None:
+        """Undo what passes have revealed since then, if there was no update."""
+        for operator, mark in zip(self.layers, marks, strict=True):
+            operator.forget(mark)
 
     def unmatched(self) -> bool:
         """Whether some noise that was to be matched was drawn by law, for lack of room."""

@@ -88,16 +88,17 @@ class Recorder:
         self.unmatched = bool(layers) and self.network.unmatched()
         del self.network
 
-    def stored(self) -> dict[str, NDArray[Any]]:
-        """Return all records, as arrays by name."""
-        arrays: dict[str, NDArray[Any]] = {"batch_loss": np.array(self.batch_loss)}
+    def stored(self, before: int | None = None) -> dict[str, NDArray[Any]]:
+        """Return all records, or those of the steps before one, as arrays by name."""
+        arrays: dict[str, NDArray[Any]] = {"batch_loss": np.array(self.batch_loss[:before])}
+        records = [record for record in self.records if before is None or record.step < before]
         if self.divergence.initial is not None:
             arrays["initial_sizes"] = self.divergence.initial
         for name in ("step", *_ARRAYS):
-            arrays[f"recorded_{name}"] = np.array([getattr(record, name) for record in self.records])
+            arrays[f"recorded_{name}"] = np.array([getattr(record, name) for record in records])
         if self.settings.record_kernels:
             for side in ("features", "gradients"):
-                for layer, rows in enumerate(zip(*(getattr(record, side) for record in self.records), strict=True)):
+                for layer, rows in enumerate(zip(*(getattr(record, side) for record in records), strict=True)):
                     arrays[f"layer_{layer}_recorded_{side}"] = _padded(rows)
         return arrays
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import solvers.solution
+from flds.state import steps_done
 from solvers import checks
 from solvers.solution import library_versions
 
@@ -61,7 +62,7 @@ def rerun(
 
 def resume(
     solution: solvers.solution.Solution,
-    steps: int,
+    steps: int | None = None,
     *,
     learning_rate: float | ArrayLike | None = None,
     problem: TrainingProblem | MeanFieldProblem | None = None,
@@ -73,11 +74,11 @@ def resume(
     Parameters
     ----------
     solution : Solution
-        As for `rerun`, and completed. It is left as it is.
-    steps : int
-        Further updates.
+        As for `rerun`. It is left as it is.
+    steps : int, optional
+        Further updates; of a run that ended early by default those that it did not come to.
     learning_rate : float or (steps,) array, optional
-        η_c of these updates; by default the last one. For a `TrainingProblem`.
+        η_c of these updates; by default those planned, and then the last one. For a `TrainingProblem`.
     problem, progress
         As for `rerun`.
     **changes
@@ -92,7 +93,7 @@ def resume(
     Raises
     ------
     ValueError
-        If there is no state, an argument is not valid, or the problem lists its batches, whose order ends; also as
+        If there is no state, an argument is not valid, or the problem lists its batches and they would end; also as
         `rerun`.
     TypeError, MemoryError
         As the solver.
@@ -103,9 +104,12 @@ def resume(
         if unknown:
             raise TypeError(f"unknown option {unknown[0]!r}; only {', '.join(family.CHANGES)} can differ")
         _require_state(solution)
-        steps = checks.positive_integer("steps", steps)
+        done = steps_done(solution.groups["state_0"])
+        if steps is None and done is None:
+            raise ValueError("steps must be given: the run made all those that were planned")
+        steps = None if steps is None else checks.positive_integer("steps", steps)
         trained = _problem(family, solution, problem)
-        return cast("Solution", family.go_on(solution, trained, steps, learning_rate, progress, changes))
+        return cast("Solution", family.go_on(solution, trained, done, steps, learning_rate, progress, changes))
 
 
 def predict(
@@ -175,5 +179,7 @@ def _require_state(solution: solvers.solution.Solution) -> None:
     if solution.missing:
         raise ValueError(f"the state of the trained network cannot be read: {solution.missing}")
     if not solution.groups:
-        ended = "" if solution.status == "completed" else f", and to the end (status {solution.status!r})"
-        raise ValueError(f"the solution has no state of the trained network: solve with keep_state=True{ended}")
+        raise ValueError(
+            "the solution has no state of the trained network: solve with keep_state=True; runs that diverged or "
+            f"ended in their first step, or in one of several replicates, have none (status {solution.status!r})"
+        )

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from flds.problem import TrainingProblem
 from flds.recording import Recorder
 from flds.settings import Options, Settings, resolve
 from flds.solution import Solution, assemble
-from flds.state import go_on, snapshot
+from flds.state import early_snapshot, go_on, snapshot
 from solvers import checks
 from solvers.blocks import compile_kernels
 from solvers.random import Address, Stream, replicate_seed
@@ -205,6 +205,7 @@ def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> 
     """Forward through depth, loss, backward through depth, update; for every step."""
     problem = network.problem
     recorder = Recorder(problem, network.settings, network)
+    place: tuple[int, list[Any]] | None = None  # the step that comes next, and what the weights revealed before it
     try:
         with network.blocks.running():
             first = 0
@@ -212,6 +213,7 @@ def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> 
                 network.initialise()
             else:
                 first = go_on(network, recorder, state)
+            place = first, network.mark()
             for step, batch in enumerate(problem.batches[first:], first):
                 inputs, targets = problem.x[batch], problem.y[batch]
                 forward = network.forward(inputs, Address(Stream.FORWARD, step, tuple(range(len(batch)))))
@@ -223,7 +225,10 @@ def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> 
                 backward = network.backward(forward, slopes, step)
                 recorder.record(step, loss, forward, backward)
                 if step < problem.steps:
-                    network.update(inputs, slopes, forward, backward, problem.rates[step])
+                    place = None  # there is no going on from half an update
+                    with network.blocks.whole():
+                        network.update(inputs, slopes, forward, backward, problem.rates[step])
+                    place = step + 1, network.mark()
                 elif network.settings.keep_state:
                     recorder.state = snapshot(network, recorder, forward, backward)
                 if bar is not None:
@@ -234,6 +239,9 @@ def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> 
         recorder.status = "diverged"
     except KeyboardInterrupt:
         recorder.status = "interrupted"
+    if network.settings.keep_state and place is not None and recorder.status in ("rank_budget", "interrupted"):
+        network.forget(place[1])
+        recorder.state = early_snapshot(network, recorder, place[0])
     recorder.finish()
     return recorder
 

@@ -1,7 +1,8 @@
 """The state of a trained network: what it takes to evaluate it on new inputs, and to go on with its training.
 
-It is taken after the last passes and before the update that they call for, so that it belongs to the outputs recorded
-last, and training goes on as if it had never stopped.
+At the end of training it is taken after the last passes and before the update that they call for, so that it belongs to
+the outputs recorded last, and training goes on as if it had never stopped. A run that ends early leaves the network as
+it was after its last update, before the passes that were broken off.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ _DESCRIBED = {
     "recorded_features": ("coordinates of the recorded features", "record batch recorded_feature"),
     "recorded_gradients": ("coordinates of the recorded gradients", "record batch recorded_gradient"),
     "batch_loss": ("loss of the batch", "step"),
+    "next_step": ("step whose passes come next", ""),
     "initial_sizes": ("loss and mean square output of the batch at step 0", "size"),
 }
 # Dimensions that differ from layer to layer.
@@ -70,11 +72,27 @@ def snapshot(network: Network, recorder: Recorder, forward: ForwardPass, backwar
     return {name: _field(name, array) for name, array in arrays.items()}
 
 
+def early_snapshot(network: Network, recorder: Recorder, step: int) -> dict[str, Field]:
+    """Return the state of a network before the passes of a step, with what was recorded by then; none at step 0."""
+    if step == 0:
+        return {}
+    arrays = network.state() | recorder.stored(before=step) | {"next_step": np.array(step)}
+    return {name: _field(name, array) for name, array in arrays.items()}
+
+
+def steps_done(state: dict[str, Field]) -> int | None:
+    """Return how many updates a run had made that ended early, or None if it had made all of them."""
+    return int(state["next_step"].values) if "next_step" in state else None
+
+
 def go_on(network: Network, recorder: Recorder, state: dict[str, Field]) -> int:
     """Restore network and records, make the update that the last passes call for, and return the step that follows."""
     arrays = {name: item.values for name, item in state.items()}
     network.restore(arrays)
     recorder.restore(arrays)
+    done = steps_done(state)
+    if done is not None:
+        return done
     layers = range(network.settings.depth)
     problem, step = network.problem, len(recorder.batch_loss) - 1
     batch, none = problem.batches[step], np.empty(0)
@@ -87,7 +105,8 @@ def go_on(network: Network, recorder: Recorder, state: dict[str, Field]) -> int:
         [arrays[f"layer_{layer}_last_gradients"] for layer in layers], none,
     )  # fmt: skip
     slopes = problem.loss_function.derivative(forward.outputs, problem.y[batch])
-    network.update(problem.x[batch], slopes, forward, backward, problem.rates[step])
+    with network.blocks.whole():
+        network.update(problem.x[batch], slopes, forward, backward, problem.rates[step])
     return step + 1
 
 

@@ -88,20 +88,28 @@ def again(solution: Solution, problem: TrainingProblem, progress: bool, changes:
 
 
 def go_on(
-    solution: Solution, problem: TrainingProblem, steps: int, learning_rate: float | ArrayLike | None,
-    progress: bool, changes: dict[str, Any],
+    solution: Solution, problem: TrainingProblem, done: int | None, steps: int | None,
+    learning_rate: float | ArrayLike | None, progress: bool, changes: dict[str, Any],
 ) -> Solution:  # fmt: skip
-    """Run the solver from the state of a solution, for more steps."""
+    """Run the solver from the state of a solution, for more steps or to the end of those planned."""
     from flds.solve import run
 
-    if not isinstance(problem.batch_order, str):
-        raise ValueError('batch_order must be "sequential" or "random" to go on, but the problem lists its batches')
-    rates = _longer_rates(problem, steps, learning_rate)
-    longer = replace(problem, steps=problem.steps + steps, learning_rate=rates)
+    done = problem.steps if done is None else done
+    total = problem.steps if steps is None else done + steps
+    longer = problem
+    if total != problem.steps and not isinstance(problem.batch_order, str):
+        raise ValueError(
+            'batch_order must be "sequential" or "random" to go on, but the problem lists its batches, '
+            f"which end after {problem.steps} steps"
+        )
+    if total != problem.steps or learning_rate is not None:
+        longer = replace(problem, steps=total, learning_rate=_rates(problem, done, total, learning_rate))
     settings = solution.settings
+    options = _options(solution)
+    options.pop("rank_budget", None)  # one that was outgrown would be outgrown again
     found = run(
         longer, settings["particles"], settings["depth"], settings["sampling"], progress,
-        Options(**_options(solution) | changes),  # type: ignore[typeddict-item]
+        Options(**options | changes),  # type: ignore[typeddict-item]
         settings["solver"], states=solution.states,
     )  # fmt: skip
     found.settings["reason"] = settings["reason"]
@@ -131,11 +139,12 @@ def _options(solution: Solution) -> dict[str, Any]:
     return options
 
 
-def _longer_rates(problem: TrainingProblem, steps: int, given: float | ArrayLike | None) -> float | ArrayLike:
-    if given is None:
-        if np.ndim(problem.learning_rate) == 0:
-            return problem.learning_rate
-        if not problem.steps:
-            raise ValueError("learning_rate must be given, since the solution has none to go on with")
-        given = problem.rates[-1]
-    return np.concatenate([problem.rates, checked_rates(given, steps, "further step")])
+def _rates(problem: TrainingProblem, done: int, total: int, given: float | ArrayLike | None) -> float | ArrayLike:
+    """Return the rates of a run that goes on after so many steps, to so many in all."""
+    if given is not None:
+        return np.concatenate([problem.rates[:done], checked_rates(given, total - done, "further step")])
+    if np.ndim(problem.learning_rate) == 0:
+        return problem.learning_rate
+    if not problem.steps:
+        raise ValueError("learning_rate must be given, since the solution has none to go on with")
+    return np.concatenate([problem.rates[:total], np.full(max(0, total - problem.steps), problem.rates[-1])])

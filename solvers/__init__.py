@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from solvers.convergence import particle_order as particle_order
     from solvers.convergence import strong_order as strong_order
     from solvers.convergence import weak_order as weak_order
+    from solvers.dense_operator import DenseOperator as DenseOperator
     from solvers.equation import McKeanVlasov as McKeanVlasov
     from solvers.field import ExternalField as ExternalField
     from solvers.functions import tanh as tanh
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from solvers.statistics import Statistic as Statistic
     from solvers.statistics import particles as particles
     from solvers.statistics import quantiles as quantiles
-    from solvers.weight_operator import DenseOperator as DenseOperator
     from solvers.weight_operator import LazyOperator as LazyOperator
 
 _HOMES = {
@@ -36,7 +36,7 @@ _HOMES = {
     "Blocks": "solvers.blocks",
     "BrownianMotion": "solvers.brownian",
     "ConvergenceStudy": "solvers.convergence",
-    "DenseOperator": "solvers.weight_operator",
+    "DenseOperator": "solvers.dense_operator",
     "ExternalField": "solvers.field",
     "IncrementalCholesky": "solvers.cholesky",
     "LazyOperator": "solvers.weight_operator",

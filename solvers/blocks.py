@@ -35,6 +35,8 @@ _MOST_GROUPS = 16
 SHARE = 16 * NOISE_BLOCK
 # Stretches of groups for each thread, who take turns: a thread that wakes late takes fewer.
 _STRETCHES = 2
+# What ends a program.
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # Waking a thread takes about as long as this many multiply–adds.
 _SMALL_WORK = 300_000
 
@@ -84,11 +86,20 @@ class Blocks:
         self._interrupts = _Interrupts()
 
     @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Let no interrupt come in between: what is half done could not go on."""
+        self._interrupts.held = True
+        try:
+            yield
+        finally:
+            self._interrupts.held = False
+
+    @contextmanager
     def running(self) -> Iterator[Blocks]:
         """Hold the threads for the duration of a solve, with BLAS limited to one thread each.
 
-        Overflow and NaN raise no warnings: the solve looks for them and ends with a status. Ctrl-C is raised
-        when the threads have ended what they are at.
+        Overflow and NaN raise no warnings: the solve looks for them and ends with a status. Ctrl-C, and other signals
+        that Python handles, are dealt with when the threads have ended what they are at.
         """
         quiet = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
         with self._interrupts.deferred(), _single_threaded_blas, np.errstate(**quiet):  # type: ignore[arg-type]
@@ -194,35 +205,43 @@ class Blocks:
 
 
 class _Interrupts:
-    """Ctrl-C during a solve, raised where no thread is at work and no lock is held; a second one comes at once."""
+    """Ctrl-C and its like during a solve, dealt with where no thread is at work and no lock is held.
+
+    A signal that Python handles is noted, and its handler called at the next `check`; a second one comes at once.
+    """
 
     def __init__(self) -> None:
-        self.pending = False
+        self.pending: int | None = None
+        self.held = False
+        self.handlers: dict[int, Callable[..., object]] = {}
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Hold interrupts back until `check`, or the end, where Python itself would raise them."""
-        ours = threading.current_thread() is threading.main_thread()
-        if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        """Hold signals back until `check`, or the end."""
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
-        signal.signal(signal.SIGINT, self._note)
+        found = {number: signal.getsignal(number) for number in _ENDING}
+        self.handlers = {number: handler for number, handler in found.items() if callable(handler)}
+        for number in self.handlers:
+            signal.signal(number, self._note)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number, handler in self.handlers.items():
+                signal.signal(number, handler)
         self.check()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if there was one."""
-        if self.pending:
-            self.pending = False
-            raise KeyboardInterrupt
+        """Let the handler of a noted signal do what it does, which mostly is to raise KeyboardInterrupt."""
+        if self.pending is not None and not self.held:
+            number, self.pending = self.pending, None
+            self.handlers[number](number, None)
 
     def _note(self, number: int, frame: object) -> None:
-        if self.pending:
-            raise KeyboardInterrupt
-        self.pending = True
+        if self.pending is not None:
+            self.handlers[number](number, frame)
+        self.pending = number
 
 
 class _SingleThreadedBlas:

@@ -74,6 +74,12 @@ class Sampling:
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `state` returned."""
 
+    def mark(self) -> Any:
+        """Return what `forget` needs to come back to here."""
+
+    def forget(self, mark: Any) -> None:
+        """Undo what was conditioned since a mark."""
+
 
 class MatchedSampling(Sampling):
     """Fresh vectors orthogonal to what their limit is uncorrelated with, and orthonormal.
@@ -153,6 +159,13 @@ class MatchedSampling(Sampling):
         self.members = [(int(family), int(row)) for family, row in state["matching_members"]]
         self.seen = [int(count) for count in state["matching_seen"]]
         self.exhausted, self.unmatched = (bool(flag) for flag in state["matching_room"])
+
+    def mark(self) -> Any:
+        return self.factor.rank, self.members, self.seen, self.exhausted, self.unmatched
+
+    def forget(self, mark: Any) -> None:
+        rank, self.members, self.seen, self.exhausted, self.unmatched = mark
+        self.factor.truncate(rank)
 
     @staticmethod
     def _flat(starts: NDArray[np.intp], members: Sequence[tuple[int, int]]) -> NDArray[np.intp]:

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from solvers.blocks import Blocks, partition
+from solvers.blocks import Blocks
 from solvers.cholesky import rank_revealing_cholesky
-from solvers.random import Address, Noise, Stream
+from solvers.random import Address, Noise
 from solvers.sampling import Context, Sampling
 
 Array = NDArray[np.floating]
@@ -28,9 +28,6 @@ Coordinates = NDArray[np.float64]
 
 # Below these relative norms a residual is rounding: the Gram matrix holds squares, so half the digits.
 ROUNDING_FLOOR = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
-
-# Rows of a dense matrix that one thread takes at a time.
-_DENSE_ROWS = 256
 
 
 class RankBudgetExceeded(Exception):
@@ -73,6 +70,14 @@ class WeightOperator(ABC):
     @abstractmethod
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take over the state of an operator made with the same arguments; the arrays are left as they are."""
+
+    @abstractmethod
+    def mark(self) -> Any:
+        """Return what `forget` needs to come back to here; a later update makes it worthless."""
+
+    @abstractmethod
+    def forget(self, mark: Any) -> None:
+        """Undo what passes have revealed since a mark."""
 
     @property
     @abstractmethod
@@ -123,6 +128,14 @@ class Basis:
         """Take over directions and images; what joins them later goes into new memory."""
         self.rank, self.mass, self.dropped = len(directions), float(mass), float(dropped)
         self._directions, self._images = directions, images
+
+    def mark(self) -> tuple[int, float, float]:
+        """Return what `forget` needs to come back to here."""
+        return self.rank, self.mass, self.dropped
+
+    def forget(self, mark: tuple[int, float, float]) -> None:
+        """Undo what was appended since a mark."""
+        self.rank, self.mass, self.dropped = mark
 
     def _grown(self, old: Array, capacity: int) -> Array:
         new = np.empty((capacity, old.shape[1]), old.dtype)
@@ -221,6 +234,15 @@ class LazyOperator(WeightOperator):
         self.learned = state["learned"]
         self.sampling.restore(state)
 
+    def mark(self) -> Any:
+        return self.features.mark(), self.gradients.mark(), self.sampling.mark()
+
+    def forget(self, mark: Any) -> None:
+        features, gradients, sampling = mark
+        self.features.forget(features)
+        self.gradients.forget(gradients)
+        self.sampling.forget(sampling)
+
     @property
     def rank(self) -> tuple[int, int]:
         return self.features.rank, self.gradients.rank
@@ -312,88 +334,3 @@ class LazyOperator(WeightOperator):
 
 def _inverse(lower: Array) -> Coordinates:
     return np.asarray(solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False))
-
-
-class DenseOperator(WeightOperator):
-    """𝒲 held as a matrix: O(N²) memory, cheaper than the bases once their ranks approach N.
-
-    Parameters are those of `LazyOperator`, without tolerance, budget and sampling; the noise is read once, for the
-    entries, and `dtype` is theirs. In the basis √N e_i the coordinates of φ are φ/√N, so the update reads as for the
-    lazy operator.
-
-    Parameters
-    ----------
-    draw : bool
-        Whether to draw the entries, or leave them to be restored.
-    """
-
-    def __init__(
-        self, blocks: Blocks, noise: Noise, layer: int, *, tied: bool, dtype: np.dtype, draw: bool = True
-    ) -> None:
-        self.blocks = blocks
-        self.rows = partition(blocks.particles, _DENSE_ROWS)
-        shape = (blocks.particles, blocks.particles)
-        self.weights = np.empty(shape, dtype)
-        self.backward_weights = self.weights if tied else np.empty(shape, dtype)
-        if draw:
-            self._draw(self.weights, noise, Stream.WEIGHTS, layer)
-            if not tied:
-                self._draw(self.backward_weights, noise, Stream.BACKWARD_WEIGHTS, layer)
-
-    def _draw(self, weights: Array, noise: Noise, stream: Stream, layer: int) -> None:
-        size = self.blocks.particles
-
-        def draw(rows: slice) -> None:
-            address = Address(stream, 0, tuple(range(rows.start, rows.stop)))
-            noise.fill(weights[rows], slice(0, size), address, layer)
-            weights[rows] /= np.sqrt(size)
-
-        self.blocks.each(draw, self.rows)
-
-    def forward(
-        self, features: Array, address: Address, states: Array, remember: bool = True
-    ) -> tuple[Array, Coordinates]:
-        return self._multiply(self.weights.T, features)
-
-    def backward(
-        self, gradients: Array, address: Address, states: Array, remember: bool = True
-    ) -> tuple[Array, Coordinates]:
-        return self._multiply(self.backward_weights, gradients)
-
-    def _multiply(self, matrix: Array, vectors: Array) -> tuple[Array, Coordinates]:
-        image = np.empty_like(vectors)
-
-        def work(columns: slice) -> None:
-            image[:, columns] = vectors @ matrix[:, columns]
-
-        self.blocks.each(work, self.rows)
-        return image, vectors / vectors.dtype.type(np.sqrt(self.blocks.particles))
-
-    def update(self, gradients: Coordinates, features: Coordinates) -> None:
-        left = np.ascontiguousarray(gradients.T, self.weights.dtype)
-        right = features.astype(self.weights.dtype)
-
-        def work(rows: slice) -> None:
-            change = left[rows] @ right
-            self.weights[rows] += change
-            if self.backward_weights is not self.weights:
-                self.backward_weights[rows] += change
-
-        self.blocks.each(work, self.rows)
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        tied = self.backward_weights is self.weights
-        return {"weights": self.weights} | ({} if tied else {"backward_weights": self.backward_weights})
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.weights[...] = state["weights"]
-        if self.backward_weights is not self.weights:
-            self.backward_weights[...] = state["backward_weights"]
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        return self.blocks.particles, self.blocks.particles
-
-    @property
-    def truncation(self) -> tuple[float, float]:
-        return 0.0, 0.0

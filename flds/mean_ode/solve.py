@@ -20,6 +20,7 @@ from flds.mean_ode.settings import MeanOptions, MeanSettings, resolve_mean
 from flds.mean_ode.solution import MeanFieldSolution, assemble
 from flds.mean_ode.state import Record, restore, snapshot
 from flds.settings import record_steps
+from flds.state import steps_done
 from solvers.random import replicate_seed
 from solvers.solution import Field
 
@@ -176,16 +177,18 @@ def _notes(problem: MeanFieldProblem, shown: list[Run], status: str, remark: str
 def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | None = None) -> Run:
     """K gradient steps, or those after a stored state; each step is recorded before its update."""
     problem, run, first = dynamics.problem, Run([]), 0
+    upcoming: int | None = None  # the step that comes next, where the units are between two steps
     due, divergence = record_steps(problem.steps, settings.record_every), Divergence(problem.divergence_factor)
     inputs, tests = problem.x.astype(settings.dtype), problem.test_x.astype(settings.dtype)
     try:
         if state is not None:
-            *run.records, last_record = restore(dynamics, state)
-            first = last_record.step  # its update is still to come
+            run.records, done = restore(dynamics, state), steps_done(state)
+            first = run.records.pop().step if done is None else done  # the last one's update is still to come
             for record in run.records[:1]:
                 divergence.at(problem.losses(record.outputs, problem.y).mean(), np.mean(record.outputs**2))
         with dynamics.blocks.running():
             for step in range(first, problem.steps + 1):
+                upcoming = step
                 states: list[Array] = []
                 last = dynamics.forward(inputs, states)
                 outputs = problem.read(last)
@@ -198,14 +201,20 @@ def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | 
                 final = settings.keep_state and step == problem.steps
                 units = copy.deepcopy(dynamics.moved) if final else []  # the covectors of a record move them
                 if step < problem.steps or settings.record_features:
-                    covectors = dynamics.backward(states, problem.loss_gradient(last).astype(settings.dtype))
+                    upcoming = None
+                    with dynamics.blocks.whole():
+                        covectors = dynamics.backward(states, problem.loss_gradient(last).astype(settings.dtype))
                 if step in due:
                     kept = (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
                     run.records.append(Record(step, outputs, tested, travel, *kept))
                 if final:
                     run.state = snapshot(problem, units, run.records)
+                upcoming = step + 1
     except KeyboardInterrupt:
-        run.status = "interrupted"
+        if upcoming != problem.steps + 1:  # else all was done
+            run.status = "interrupted"
+            if settings.keep_state and upcoming:
+                run.state = snapshot(problem, dynamics.moved, run.records, upcoming)
     return run
 
 

@@ -27,10 +27,15 @@ class Record(NamedTuple):
     covectors: Array
 
 
-def snapshot(problem: MeanFieldProblem, units: list[Parameters], records: list[Record]) -> dict[str, Field]:
-    """Return the units of every block and the records, as arrays by name."""
+def snapshot(
+    problem: MeanFieldProblem, units: list[Parameters], records: list[Record], next_step: int | None = None
+) -> dict[str, Field]:
+    """Return the units of every block and the records, as arrays by name.
+
+    `next_step` is that of a run that ended early, whose units are those before it.
+    """
     tokens = ("token",) if problem.x.ndim == 3 else ()
-    fields = {}
+    fields = {} if next_step is None else {"next_step": Field((), np.array(next_step), "step whose passes come next")}
     for block, z in enumerate(units):
         for name, values in z.items():
             shape = tuple(f"{name}_{axis}_of_block_{block}" for axis in range(values.ndim - 2))

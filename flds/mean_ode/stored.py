@@ -83,13 +83,14 @@ def again(
 
 
 def go_on(
-    solution: MeanFieldSolution, problem: MeanFieldProblem, steps: int, learning_rate: Any, progress: bool,
-    changes: dict[str, Any],
+    solution: MeanFieldSolution, problem: MeanFieldProblem, done: int | None, steps: int | None, learning_rate: Any,
+    progress: bool, changes: dict[str, Any],
 ) -> MeanFieldSolution:  # fmt: skip
-    """Run the solver from the state of a solution, for more steps."""
+    """Run the solver from the state of a solution, for more steps or to the end of those planned."""
     if learning_rate is not None:
         raise TypeError("learning_rate is for a TrainingProblem; the rates of a MeanFieldProblem are constant")
-    longer = replace(problem, steps=problem.steps + steps)
+    planned = problem.steps
+    longer = replace(problem, steps=planned if steps is None else (planned if done is None else done) + steps)
     options = MeanOptions(**stored_options(MeanOptions, solution.settings) | changes)  # type: ignore[typeddict-item]
     settings = resolve_mean(longer, solution.settings["units"], solution.settings["depth"], options)
     return solve.run(solution.settings["solver"], longer, settings, solution.states)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from solvers.blocks import Blocks
+from solvers.dense_operator import DenseOperator
 from solvers.random import Address, Noise, Stream
 from solvers.sampling import MatchedSampling, Sampling
-from solvers.weight_operator import DenseOperator, LazyOperator, RankBudgetExceeded
+from solvers.weight_operator import LazyOperator, RankBudgetExceeded
 
 
 def lazy(particles=500, seed=0, tied=True, tolerance=0.0, budget=(100, 100), sampling=None, dtype=np.float64):
