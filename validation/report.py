@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import flds
+from flds.pictures import attempt, save_picture
 from solvers import checks
 from solvers.solution import library_versions
 from validation import convergence, engine, general_solver, limits, mean_ode
@@ -91,10 +92,10 @@ def validate(
             elif isinstance(line, Table):
                 tables.append(line.lines)
             else:
-                pictures.append({"file": f"{line.name}.png", "caption": line.caption})
                 if out is not None:
                     out.mkdir(parents=True, exist_ok=True)
-                    line.figure.savefig(out / f"{line.name}.png", dpi=150)
+                if out is None or attempt(save_picture, line.figure, out / f"{line.name}.png"):
+                    pictures.append({"file": f"{line.name}.png", "caption": line.caption})
         found += claims
         report[name] = {
             "title": titles()[name],
