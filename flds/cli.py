@@ -14,18 +14,9 @@ import typer
 from typer.core import TyperGroup
 
 from flds.console import BAD_USAGE, ending, fail, interrupts, note
-from flds.runs import (
-    DEFAULTS,
-    assignments,
-    check_folder,
-    check_out,
-    load_data,
-    run,
-    show_warnings,
-    spread,
-    training_problem,
-    whole_runs,
-)
+from flds.pictures import attempt, picture_of, quieten
+from flds.places import check_folder, check_out, check_table, clean_parts, keep
+from flds.runs import DEFAULTS, assignments, load_data, run, show_warnings, spread, training_problem, whole_runs
 
 if TYPE_CHECKING:
     from flds.solution import Solution
@@ -66,7 +57,7 @@ def main_options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    quieten()
 
 
 @app.command()
@@ -179,16 +170,16 @@ def _finish(solution: Solution, out: Path, quiet: bool) -> None:
     from flds.plotting.curves import chance
 
     interrupts.ignore()  # what was computed is written, come what may
-    solution.save(out)
-    solution.plot(out.with_suffix(".png"))
+    place = keep(solution, out)
+    drawn = attempt(solution.plot, picture_of(place))
     if not quiet:
         print(solution.summary())
         if "test_accuracy" in solution.fields and len(solution.steps):
             print(f"\ntest accuracy {solution.test_accuracy[-1]:.1%} (chance {chance(solution):.1%})")
-        print(f"results  {out}\npicture  {out.with_suffix('.png')}")
+        print(f"results  {place}" + (f"\npicture  {picture_of(place)}" if drawn else ""))
     code = interrupts.status if solution.status == "interrupted" else EXIT_CODES[solution.status]
-    if code:
-        raise typer.Exit(code)
+    if code or place != out:
+        raise typer.Exit(code or BAD_USAGE)
 
 
 @app.command()
@@ -202,8 +193,9 @@ def info(
     from flds.reruns import can_rerun, understood
     from flds.solution import load
 
-    if csv is not None and csv.suffix != ".csv":
-        raise ValueError(f"--csv must name a table such as run.csv, got {str(csv)!r}")
+    if csv is not None:
+        check_table(csv, file)
+        clean_parts(csv.parent, csv.name)
     solution = load(file, groups=False)
     with understood():
         print(solution.summary())
@@ -239,7 +231,7 @@ def validate(
     if list_sections:
         _list(report.titles())
         return
-    check_folder(out)
+    check_folder(out, "report.json", "report.md")
     try:
         with whole_runs():
             claims = report.validate(sections or (), full=full, out=out, say=_silent if quiet else _say)
@@ -267,12 +259,11 @@ def reproduce(
         if list_figures:
             _list(figures.descriptions())
             return
-        check_folder(out)
-        written = figures.reproduce(
+        files = figures.reproduce(
             figure, full=full, dataset=lambda: load_data(data), out=out, seed=seed, say=_silent if quiet else _say
         )
     if not quiet:
-        for path in written:
+        for path in files:
             print(path)
 
 
@@ -294,7 +285,8 @@ def sweep(
     from flds.sweeps import sweep as run_sweep
     from solvers.files import write_dataset
 
-    check_folder(out)
+    check_folder(out, "sweep.nc")
+    clean_parts(out)
     values, settings = assignments(grid, fixed or [])
     for name in {"problem", "grid", "folder", "executor", "workers", "progress"} & {*values, *settings}:
         raise ValueError(f"{name} is not a setting of a run; see flds sweep --help")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flds.console import note
+from flds.places import fallback_folders as fallback_folders  # where the commands look for it
 
 if TYPE_CHECKING:
     from flds.datasets import Dataset
@@ -169,39 +168,3 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
-
-
-def check_folder(out: Path) -> None:
-    """Refuse a folder that could not be made or written to, before any work."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out must be a folder, got the file {str(out)!r}")
-    place = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not (place.is_dir() and os.access(place, os.W_OK)):
-        raise PermissionError(f"--out: {str(place)!r} cannot be written to; choose another folder")
-
-
-def check_out(out: Path, source: Path | None = None) -> None:
-    """Refuse a results file that could not be written, or that would replace something else or its own source."""
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out: the folder {str(out.parent)!r} does not exist; create it first")
-    if not os.access(out.parent, os.W_OK):
-        raise PermissionError(f"--out: the folder {str(out.parent)!r} cannot be written to; choose another")
-    picture = out.with_suffix(".png")
-    if out == picture or out.is_dir():
-        raise ValueError(f"--out must name a results file such as run.nc, got {str(out)!r}")
-    if picture.exists() and not picture.is_file():
-        raise ValueError(f"--out: the picture {str(picture)!r} cannot be written there; choose another name")
-    if out.exists() and not _is_results(out):
-        raise ValueError(f"--out: {str(out)!r} exists and is not a results file; choose another name")
-    if source is not None and out.exists() and source.exists() and out.samefile(source):
-        raise ValueError(f"--out: {str(out)!r} is the file to start from; choose another name")
-
-
-def _is_results(path: Path) -> bool:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            return "schema" in file.attrs
-    except OSError:
-        return False

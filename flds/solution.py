@@ -65,11 +65,12 @@ class Solution(solvers.solution.Solution):
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw loss, accuracy, feature and gradient norms over depth, and rank; save to `path` if given."""
+        from flds.pictures import save_picture
         from flds.plotting import overview
 
         figure = overview(self)
         if path is not None:
-            figure.savefig(path, dpi=150)
+            save_picture(figure, path)
         return figure
 
     @property

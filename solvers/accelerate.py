@@ -7,6 +7,8 @@ from typing import Any, TypeVar, cast
 
 import numba
 
+from solvers.kernel_cache import keep_on_disk
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -16,7 +18,7 @@ def kernel(function: F) -> F:
     Kernels are cached on disk under the time stamp of their own file, so a kernel calls only kernels
     defined in the same file.
     """
-    return cast(F, numba.njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")(function))
+    return _compiled(function, {"contract"})
 
 
 def reduction_kernel(function: F) -> F:
@@ -24,5 +26,10 @@ def reduction_kernel(function: F) -> F:
 
     The flags that assume finite numbers stay out: they would turn tests for NaN into constants.
     """
-    flags = {"nsz", "arcp", "contract", "reassoc"}
-    return cast(F, numba.njit(nogil=True, cache=True, fastmath=flags, error_model="numpy")(function))
+    return _compiled(function, {"nsz", "arcp", "contract", "reassoc"})
+
+
+def _compiled(function: F, fastmath: set[str]) -> F:
+    compiled = numba.njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
+    keep_on_disk(compiled, function)
+    return cast(F, compiled)

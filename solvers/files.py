@@ -126,6 +126,20 @@ def read_dataset(path: Path) -> xarray.Dataset:
         return stored.load()
 
 
+def names_schema(path: Path) -> bool:
+    """Whether a file is one of results, sealed or, as older ones, only named so, whatever its contents."""
+    import h5py
+
+    try:
+        if _seal_of(path) is not None:
+            return True
+        _probe(path)
+        with h5py.File(path, "r") as file:
+            return "schema" in file.attrs
+    except (OSError, ValueError):
+        return False
+
+
 def find_arrays(result: Path, reference: Mapping[str, str]) -> Path | None:
     """Return the file of arrays that a result refers to by name and checksum, or None."""
     result = result.resolve()

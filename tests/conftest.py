@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -39,3 +43,18 @@ def classes() -> flds.TrainingProblem:
         rng.standard_normal((7, 4)), [0, 1, 2, 0, 1, 2, 1], loss="cross_entropy", steps=5, batch_size=2,
         batch_order="random", test_inputs=rng.standard_normal((3, 4)), test_targets=[2, 0, 1],
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def another_user() -> list[str]:
+    """Start of a command line that runs the rest as a user without a home, who may read everything and write nothing.
+
+    Without the right to read, an interpreter in the home of root could not be started.
+    """
+    prefix = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "--inh-caps=+dac_read_search",
+              "--ambient-caps=+dac_read_search"]  # fmt: skip
+    if os.geteuid() or not shutil.which("setpriv"):
+        pytest.skip("only root can be another user, by setpriv")
+    if subprocess.run([*prefix, sys.executable, "-c", "pass"], capture_output=True).returncode:
+        pytest.skip("another user cannot run Python here")
+    return prefix

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import resource
 import time
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import flds
+from flds.pictures import attempt, save_picture
+from flds.places import clean_parts, written
 from solvers import checks
 from solvers.solution import library_versions
 from validation import convergence, engine, general_solver, limits, mean_ode
@@ -91,10 +94,10 @@ def validate(
             elif isinstance(line, Table):
                 tables.append(line.lines)
             else:
-                pictures.append({"file": f"{line.name}.png", "caption": line.caption})
                 if out is not None:
                     out.mkdir(parents=True, exist_ok=True)
-                    line.figure.savefig(out / f"{line.name}.png", dpi=150)
+                if out is None or attempt(save_picture, line.figure, out / f"{line.name}.png"):
+                    pictures.append({"file": f"{line.name}.png", "caption": line.caption})
         found += claims
         report[name] = {
             "title": titles()[name],
@@ -153,9 +156,11 @@ def _write(out: Path, sections: dict[str, Any]) -> None:
     stored = json.dumps({"schema": _SCHEMA, "sections": _plain(ordered)}, indent=1, ensure_ascii=False)
     texts = {"report.json": stored + "\n", "report.md": _markdown(ordered)}
     for name, text in texts.items():
-        part = out / f".{name}.part"
+        target = written(out / name)
+        clean_parts(target.parent, target.name)
+        part = target.with_name(f".{target.name}.{os.getpid()}.report.part")
         part.write_text(text, encoding="utf-8")
-        part.replace(out / name)
+        part.replace(target)
 
 
 def _plain(value: Any) -> Any:

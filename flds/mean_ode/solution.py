@@ -53,11 +53,12 @@ class MeanFieldSolution(Solution):
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw the loss against the step and the travel over depth; save to `path` if given."""
+        from flds.pictures import save_picture
         from flds.plotting import mean_field_overview
 
         figure = mean_field_overview(self)
         if path is not None:
-            figure.savefig(path, dpi=150)
+            save_picture(figure, path)
         return figure
 
     def summary(self) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 pytest.importorskip("torch")
@@ -147,3 +148,41 @@ def test_figures_are_listed_and_unknown_ones_refused(tmp_path):
     with pytest.raises(ValueError, match="data must have classes and a test set for this figure, got 'mine'"):
         figures.reproduce("feature-learning/fig1", dataset=lambda: plain, out=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """A figure that takes no time."""
+    field = figures.Field(("x",), np.ones(2), "a number")
+    monkeypatch.setattr(figures, "_function", lambda name: lambda request: figures.Drawing(Figure(), {"y": field}, {}))
+    return {"dataset": lambda: None, "say": lambda line: None}
+
+
+def test_files_in_the_way_are_found_before_the_work(tmp_path, monkeypatch):
+    def work(name):
+        pytest.fail("nothing may be computed")
+
+    monkeypatch.setattr(figures, "_function", work)
+    Figure().savefig(tmp_path / "hidden-width-fig1.png")
+    with pytest.raises(ValueError, match=r"the picture '.*hidden-width-fig1.png' was not written by flds"):
+        figures.reproduce("hidden-width/fig1", dataset=lambda: None, out=tmp_path)
+    (tmp_path / "hidden-width-fig2.nc").write_text("mine")
+    with pytest.raises(ValueError, match=r"hidden-width-fig2.nc' exists and is not a results file"):
+        figures.reproduce("hidden-width/fig2", dataset=lambda: None, out=tmp_path)
+
+
+def test_files_of_earlier_runs_are_replaced(drawn, tmp_path):
+    (tmp_path / f".hidden-width-fig1.nc.{2**70}.abcdefgh.part").write_text("half, by a run that was killed")
+    for _ in range(2):
+        files = figures.reproduce("hidden-width/fig1", out=tmp_path, **drawn)
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+
+
+def test_numbers_are_kept_where_a_picture_fails(drawn, tmp_path, monkeypatch, capsys):
+    def fail(*arguments, **rest):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    (numbers,) = figures.reproduce("hidden-width/fig1", out=tmp_path, **drawn)
+    assert capsys.readouterr().err == "warning: no picture: no space left\n"
+    assert flds.load(numbers).y.tolist() == [1, 1]

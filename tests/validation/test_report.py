@@ -58,6 +58,23 @@ def test_report_in_three_forms(sections, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drawing.png", "report.json", "report.md"]
 
 
+def test_a_picture_that_fails_costs_no_claims(sections, tmp_path, monkeypatch, capsys):
+    def fail(*arguments, **rest):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    assert len(report.validate(out=tmp_path, say=lambda line: None)) == 3
+    assert capsys.readouterr().err == "warning: no picture: no space left\n"
+    assert "drawing.png" not in (tmp_path / "report.md").read_text()
+
+
+def test_what_a_killed_run_left_is_removed_and_links_are_followed(sections, tmp_path):
+    (tmp_path / f".report.json.{2**70}.report.part").write_text("half")
+    (tmp_path / "report.md").symlink_to("page.md")
+    report.validate(["second"], out=tmp_path, say=lambda line: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.md", "report.json", "report.md"]
+
+
 def test_named_sections_are_run_again_and_the_others_kept(sections, tmp_path):
     report.validate(out=tmp_path, say=lambda line: None)
     report.validate(["second"], full=True, out=tmp_path, say=lambda line: None)

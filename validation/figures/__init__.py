@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flds.pictures import attempt, picture_of, save_picture
+from flds.places import check_folder, check_out, clean_parts, written
 from solvers import checks
 from solvers.solution import Field, Solution, library_versions
 
@@ -93,25 +95,32 @@ def reproduce(
     Returns
     -------
     list of Path
-        A .png and a .nc file; `flds.load` reads the second.
+        A .png file, unless it could not be drawn, and a .nc file, which `flds.load` reads.
 
     Raises
     ------
     ValueError
-        If there is no such figure, or the data do not suit it.
+        If there is no such figure, the data do not suit it, or other files are in the way.
+    OSError
+        If the folder cannot be written to.
     """
     checks.choice("figure", name, tuple(_HOMES))
     seed = checks.seed_number("seed", seed)
+    path = out / f"{name.replace('/', '-')}.nc"
+    check_folder(out)
+    if out.is_dir():
+        check_out(path)
     start = time.perf_counter()
     drawing = _function(name)(Request(full, dataset, seed, say))
     out.mkdir(parents=True, exist_ok=True)
-    path = out / name.replace("/", "-")
     settings = {"solver": f"figure {name}", "scale": "full" if full else "quick"} | drawing.settings
     result = Solution(
         drawing.fields, "completed", {"solve": time.perf_counter() - start}, seed, settings, versions=library_versions()
     )
-    drawing.figure.savefig(path.with_suffix(".png"), dpi=150)
-    return [path.with_suffix(".png"), result.save(path.with_suffix(".nc"))]
+    clean_parts(out, path.name)
+    result.save(written(path))
+    drawn = attempt(save_picture, drawing.figure, picture_of(path))
+    return [picture_of(path), path] if drawn else [path]
 
 
 def _function(name: str) -> Callable[[Request], Drawing]:

@@ -1,0 +1,100 @@
+"""Compiled kernels on disk, where there is a place for them; elsewhere they are compiled in memory, run after run.
+
+Numba's own cache raises where no folder can be written, the disk is full or a file is damaged. It also names numbered
+files of code in an index that it writes first: two processes at once, or a write that fails, leave there the code of
+another signature or of an older source, which is then run without a word. So each signature has a file of its own here,
+which replaces the old one once it is whole and is sealed with all that its code belongs to. Nothing is shared, so
+processes need not wait for each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import caching, serialize
+
+# Without the types that some versions of Numba declare, and others do not.
+_FunctionCache: Any = caching.FunctionCache
+_dumps: Any = serialize.dumps
+_SEAL = hashlib.sha256().digest_size
+
+
+def keep_on_disk(compiled: Any, function: Callable[..., Any]) -> None:
+    """Let a compiled function load its code from disk and keep it there, if there is a place."""
+    with suppress(RuntimeError, OSError):  # as Numba raises where there is none
+        compiled._cache = _KernelCache(function)
+
+
+class _Homes(_FunctionCache._impl_class):  # type: ignore[misc]
+    """Where code may be kept: beside the source or in the user's cache, which without a home would be a folder '~'."""
+
+    _locator_classes = [  # noqa: RUF012
+        kind
+        for kind in _FunctionCache._impl_class._locator_classes
+        if "UserWide" not in kind.__name__ or os.path.isabs(os.path.expanduser(os.getenv("XDG_CACHE_HOME", "~")))
+    ]
+
+
+class _KernelCache(_FunctionCache):  # type: ignore[misc]
+    """Numba's cache with other files, for which whatever goes wrong means that the code is not there."""
+
+    _impl_class = _Homes
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        base = Path(self.cache_path, self._impl.filename_base)
+        self._cache_file = _SealedFiles(base, self._impl.locator.get_source_stamp())
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # unpickling may raise anything
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)
+
+
+class _SealedFiles:
+    """A file for each signature and kind of processor, which is rewritten when the source changes."""
+
+    def __init__(self, base: Path, stamp: object) -> None:
+        self._base, self._stamp = base, stamp
+
+    def load(self, key: tuple[Any, ...]) -> Any:
+        path = self._path(key)
+        content = path.read_bytes() if path.exists() else b""
+        seal, code = content[:_SEAL], content[_SEAL:]
+        return pickle.loads(code) if seal == self._seal(key, code) else None
+
+    def save(self, key: tuple[Any, ...], data: Any) -> None:
+        code = _dumps(data)
+        path = self._path(key)
+        part = Path(f"{path}.{uuid.uuid4().hex}")
+        try:
+            part.write_bytes(self._seal(key, code) + code)
+            part.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
+
+    def flush(self) -> None:
+        for path in self._base.parent.glob(f"{self._base.name}.*.nbk"):
+            path.unlink(missing_ok=True)
+
+    def _path(self, key: tuple[Any, ...]) -> Path:
+        signature, processor = key[:2]
+        return Path(f"{self._base}.{hashlib.sha256(repr((signature, processor)).encode()).hexdigest()[:16]}.nbk")
+
+    def _seal(self, key: tuple[Any, ...], code: bytes) -> bytes:
+        return hashlib.sha256(repr((numba.__version__, self._stamp, key)).encode() + code).digest()
