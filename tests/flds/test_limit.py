@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 import flds
 from flds.dynamics import Network
-from flds.rounds import _particle_error, extrapolate
+from flds.rounds import extrapolate
 from tests.conftest import one_sample, three_samples
 from validation import closed_forms
 from validation.coverage import coverage, exact_limit
@@ -190,7 +190,7 @@ def interrupt_after(monkeypatch, calls: int) -> None:
 
 def test_an_interrupt_keeps_the_last_finished_round(monkeypatch):
     expected = small(one_sample()).outputs
-    interrupt_after(monkeypatch, calls=18)  # a round has 4 seeds, 4 depths and one update
+    interrupt_after(monkeypatch, calls=36)  # a round has 4 seeds, 8 runs of each and one update
     with pytest.warns(RuntimeWarning, match="interrupted in round 2; round 1 is reported"):
         found = flds.estimate_limit(one_sample(), target_error=1e-4, **SMALL)
     assert found.status == "interrupted"
