@@ -230,8 +230,8 @@ def intervals(scale: Scale) -> Section:
     activations it is an estimate with many more particles and other seeds, and each run is one round.
     """
     runs = scale.pick(16, 100)
-    one_round = {"budget_seconds": 1e-3, "depth": 8} | scale.pick(
-        {"particles": 500, "replicates": 8}, {"particles": 1000, "replicates": 16}
+    one_round = {"budget_seconds": 1e-3} | scale.pick(
+        {"particles": 500, "depth": 4, "replicates": 8}, {"particles": 1000, "depth": 8, "replicates": 16}
     )
     target = {"target_error": 0.01, "particles": 500, "depth": 8, "replicates": 8}
     three = three_samples("identity", steps=3)

@@ -55,7 +55,7 @@ def test_exact_limit_is_the_closed_form(weights):
     (three_samples("identity"), "independent"),
 ])  # fmt: skip
 def test_intervals_contain_the_exact_limit(problem, weights):
-    runs = 12
+    runs = 8
     found = coverage(runs, problem, weights, particles=500, depth=4, replicates=6, budget_seconds=1e-3)
     assert np.all(found.exact_error < 0.1 * found.half_width)
     # at 95 % a count below this has a probability of 1e-4; the outputs of a run are too dependent to be pooled
