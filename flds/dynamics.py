@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,12 +63,14 @@ class Network:
         Supplies N, L, the operator, the sampling and the precision.
     seed : int
         Seed of all noise.
+    first : int
+        The particles take the noise that those from `first` on of a larger network take.
     """
 
-    def __init__(self, problem: TrainingProblem, settings: Settings, seed: int) -> None:
+    def __init__(self, problem: TrainingProblem, settings: Settings, seed: int, first: int = 0) -> None:
         self.problem, self.settings = problem, settings
         self.blocks = Blocks(settings.particles, settings.threads)
-        self.noise = Noise(seed, settings.noise_depth // settings.depth)
+        self.noise = Noise(seed, settings.noise_depth // settings.depth, first=first)
         self.root_tau = math.sqrt(problem.horizon / settings.depth)
 
     def initialise(self) -> None:
@@ -80,7 +82,7 @@ class Network:
         inputs, outputs = problem.x.shape[1], problem.outputs
         constants = np.empty((outputs + inputs, settings.particles), settings.numpy_dtype)
         self.readout, self.input_weights = constants[:outputs], constants[outputs:]  # v, U as rows
-        draws = Noise(self.noise.seed)  # U and v have no depth, so refinement does not touch them
+        draws = replace(self.noise, refinement=1)  # U and v have no depth, so refinement does not touch them
         for part, stream in ((self.readout, Stream.READOUT), (self.input_weights, Stream.INPUT)):
             self.blocks.fill(part, draws, Address(stream, positions=tuple(range(len(part)))))
         if settings.sampling != "law":

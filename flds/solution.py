@@ -144,11 +144,13 @@ class LimitEstimate(solvers.solution.Solution):
         Indices of the training samples.
     outputs, outputs_half_width : (records, samples[, outputs]) float64
         f^(k) of the limit, and half the width of its 95 % interval: t · statistical_error + depth_error +
-        particle_error. An interval holds for one number, not for all of them at once.
+        particle_error. An interval holds for one number, not for all of them at once. The outputs are extrapolated in
+        depth, and rid of the bias of order 1/N that two halves of the particles show; a note says where they are not.
     statistical_error : (records, samples[, outputs]) float64
-        Standard error of the mean over the replicates.
+        Standard error of the mean over the replicates, with that of what was taken off.
     depth_error, particle_error : (records, samples[, outputs]) float64
-        What the intervals allow for the error of finite depth and of finitely many particles.
+        What the intervals allow for the error that is left of finite depth, and of finitely many particles: the size
+        of the bias that was seen, as its next powers are of a like size where N is small.
     loss, accuracy : (records,) float64
         Of these outputs.
     """

@@ -98,7 +98,7 @@ class BrownianMotion:
     @cached_property
     def noise(self) -> Noise:
         """The normals of one interval each."""
-        return Noise(self.seed, self.refinement, self._place[1])
+        return Noise(self.seed, self.refinement, start=self._place[1])
 
     @property
     def refinement(self) -> int:

@@ -141,25 +141,26 @@ def add_normals(out, scale, key, increment, first):
 def fill_normals(out, start, stop, offset, seed, stream, step, positions, finest, refinement, size):
     """Fill out[i, start - offset : stop - offset] with `size` times the normals of particles start … stop - 1.
 
-    Row i has position positions[i]. `start` is a multiple of `NOISE_BLOCK`. The increment of a step of the caller's
-    own grid is the sum of those of the `refinement` layers of the finest grid from `finest` on.
+    Row i has position positions[i]. The increment of a step of the caller's own grid is the sum of those of the
+    `refinement` layers of the finest grid from `finest` on.
     """
     scale = size / math.sqrt(np.float64(refinement))
     sums = np.empty((NOISE_BLOCK // PAIRS, PAIRS))
     flat = sums.ravel()
     for row in range(len(positions)):
-        for first in range(start, stop, NOISE_BLOCK):
-            count = min(stop - first, NOISE_BLOCK)
-            rows = 2 * ((count + 2 * PAIRS - 1) // (2 * PAIRS))
-            sums[:rows] = 0.0
+        for first in range(start - start % NOISE_BLOCK, stop, NOISE_BLOCK):
+            low, high = max(start - first, 0), min(stop - first, NOISE_BLOCK)
+            # whole pairs of rows, of which only low … high - 1 are wanted
+            lowest, rows = 2 * (low // (2 * PAIRS)), 2 * ((high + 2 * PAIRS - 1) // (2 * PAIRS))
+            sums[lowest:rows] = 0.0
             for fine in range(finest, finest + refinement):
                 key = address_key(seed, stream, step, positions[row], fine, first // NOISE_BLOCK)
                 increment = increment_of(key)
-                for pair in range(0, rows, 2):
+                for pair in range(lowest, rows, 2):
                     add_normals(sums[pair : pair + 2], scale, key, increment, pair * PAIRS)
-            here = out[row, first - offset : first - offset + count]
-            for j in range(count):
-                here[j] = flat[j]
+            here = out[row, first + low - offset : first + high - offset]
+            for j in range(high - low):
+                here[j] = flat[low + j]
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,8 @@ class Noise:
         Steps of the finest grid in one layer; a layer's noise is their sum over sqrt(refinement).
     start : int
         Step of the finest grid where layer 0 begins.
+    first : int
+        Particle 0 here is particle `first` of the field that has the same seed and begins at 0.
 
     References
     ----------
@@ -207,6 +210,7 @@ class Noise:
     seed: int
     refinement: int = 1
     start: int = 0
+    first: int = 0
 
     def finest(self, layer: int) -> int:
         """Return the step of the finest grid where a layer begins."""
@@ -215,11 +219,12 @@ class Noise:
     def fill(self, out: NDArray[np.floating], block: slice, address: Address, layer: int = 0, offset: int = 0) -> None:
         """Fill out[i, block] with the noise of position i of an `address`, at a `layer`.
 
-        `out` is (positions, N), C-contiguous, or holds only the particles from `offset` on. `block` starts at a
-        multiple of 2,048.
+        `out` is (positions, N), C-contiguous, or holds only the particles from `offset` on. A `block` that starts at a
+        multiple of 2,048 is fastest.
         """
+        first = self.first
         fill_normals(
-            out, block.start, block.stop, offset, self.seed, int(address.stream), address.step,
+            out, first + block.start, first + block.stop, first + offset, self.seed, int(address.stream), address.step,
             np.array(address.positions, np.int64), self.finest(layer), self.refinement, 1.0,
         )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from validation.claims import (
     mean_and_error,
 )
 from validation.convergence import exponent_of
-from validation.coverage import Coverage, coverage
+from validation.coverage import Coverage, coverage, reference_limit
 from validation.problems import large_steps, one_sample, three_samples
 from validation.rates import fit_power_laws
 
@@ -223,13 +224,14 @@ def _draw_dense(errors: dict[tuple[str, str], Array], gaps: Array, stages: tuple
 
 
 def intervals(scale: Scale) -> Section:
-    """The 95 % intervals of `flds.estimate_limit` contain the exact limit in 90 to 99 of 100 runs (identity).
+    """The 95 % intervals of `flds.estimate_limit` contain the limit: in 90 to 99 of 100 runs (identity), in 95 or more.
 
-    With one round of given size, and with a target for which rounds grow.
+    For the identity the limit is exact, for one round of given size and for a target with which rounds grow. For other
+    activations it is an estimate with many more particles and other seeds, and each run is one round.
     """
     runs = scale.pick(16, 100)
-    one_round = {"budget_seconds": 1e-3, "depth": 8} | scale.pick(
-        {"particles": 500, "replicates": 8}, {"particles": 1000, "replicates": 16}
+    one_round = {"budget_seconds": 1e-3} | scale.pick(
+        {"particles": 500, "depth": 4, "replicates": 8}, {"particles": 1000, "depth": 8, "replicates": 16}
     )
     target = {"target_error": 0.01, "particles": 500, "depth": 8, "replicates": 8}
     three = three_samples("identity", steps=3)
@@ -240,24 +242,63 @@ def intervals(scale: Scale) -> Section:
     for label, problem, weights, options in cases[: scale.pick(1, 2)]:
         found = coverage(runs, problem, weights, **options)
         yield _covered(f"identity, {label}: intervals that contain the limit, k = 1, 2, 3", found)
+    yield from _nonlinear_intervals(scale)
 
 
-def _covered(name: str, found: Coverage) -> Claim:
-    """Compare the shares of intervals that contain the limit with 90 to 99 %.
+def interval_cases() -> dict[str, tuple[flds.TrainingProblem, dict[str, Any], dict[str, Any]]]:
+    """Problems without an exact limit, the sizes of one round, and those of the estimate it is held against.
 
-    The worst output must not be below 90 % beyond chance; the mean over outputs decides if there are 100 runs.
+    Of relu and gelu with one sample the bias b/N is largest against the noise.
+    """
+    one: dict[str, Any] = {"particles": 32_000, "depth": 8, "replicates": 24}
+    three: dict[str, Any] = {"particles": 16_000, "depth": 8}
+    small = {"particles": 500, "depth": 4, "replicates": 8}
+    return {
+        "relu, one sample": (one_sample("relu", rate=0.4, steps=4), {**small, "replicates": 32}, one),
+        "gelu, one sample": (one_sample("gelu", rate=0.4, steps=4), small, one),
+        "sin, one sample": (one_sample("sin", rate=0.4, steps=4), small, one),
+        "tanh, three samples": (three_samples("tanh"), small, three),
+        "relu, batches of two": (three_samples("relu", batch_size=2), small, three),
+        "tanh, 40 steps": (
+            three_samples("tanh", steps=40), {"particles": 1000, "depth": 4, "replicates": 4},
+            {"particles": 8000, "depth": 8},
+        ),
+    }  # fmt: skip
+
+
+def _nonlinear_intervals(scale: Scale) -> Section:
+    """Intervals of other activations; a quick look is at the first case alone, in few small rounds."""
+    runs, count = scale.pick((4, 1), (100, 6))
+    quick: dict[str, Any] = scale.pick({"replicates": 8}, {})
+    for label, (problem, sizes, larger) in list(interval_cases().items())[:count]:
+        larger, sizes = larger | quick | scale.pick({"particles": 8000}, {}), sizes | quick
+        reference = reference_limit(problem, **larger)
+        found = coverage(runs, problem, reference=reference, budget_seconds=1e-3, **sizes)
+        size = "N = {particles}, L = {depth}, {replicates} replicates".format(**sizes)
+        yield _covered(f"{label}, {size}: intervals that contain the limit, k ≥ 1", found, nominal=True)
+
+
+def _covered(name: str, found: Coverage, nominal: bool = False) -> Claim:
+    """Compare the shares of intervals that contain the limit with 90 to 99 %, or with the nominal 95 % or more.
+
+    The worst output must not be below the lower number beyond chance; the mean over outputs, which must not be below
+    90 %, decides if there are 100 runs.
     """
     from scipy.stats import binom, norm
 
-    share, worst = found.contained.mean(), int(found.inside.min())
-    measured = f"{100 * share:.1f} % of {found.runs} runs; single outputs {worst} to {int(found.inside.max())} runs"
+    least, most = (0.95, 1.0) if nominal else (0.9, 0.99)
+    share, worst = float(found.contained.mean()), int(found.inside.min())
+    error = 100 * math.sqrt(share * (1 - share) / found.runs)  # outputs of one run are not independent
+    measured = f"{100 * share:.1f} ± {error:.1f} % of {found.runs} runs"
+    measured += f"; single outputs {worst} to {int(found.inside.max())} runs"
     blunt = bool(np.any(found.exact_error > 0.2 * found.half_width))
-    chance = binom.cdf(worst, found.runs, 0.9) * found.inside.size  # of so few, at 90 %, in any of the outputs
+    chance = binom.cdf(worst, found.runs, least) * found.inside.size  # of so few, at the lower number, in any output
     needed = ""
     if chance < norm.sf(MARGIN):
         verdict = "refuted"
-    elif found.runs >= 100 and 0.9 <= share <= 0.99 and not blunt:
+    elif found.runs >= 100 and 0.9 <= share <= most and not blunt:
         verdict = "confirmed"
     else:
-        verdict, needed = "undecided", "the exact answer is too coarse" if blunt else "100 runs or more would decide it"
-    return Claim(name, measured, "90 to 99 %", verdict, estimate=float(share), needed=needed)
+        verdict, needed = "undecided", "the limit is too coarse" if blunt else "100 runs or more would decide it"
+    expected = "95 % or more" if nominal else "90 to 99 %"
+    return Claim(name, measured, expected, verdict, estimate=share, needed=needed)

@@ -114,3 +114,30 @@ def test_offset_and_precision_do_not_change_the_values():
     share = slice(NOISE_BLOCK, 2 * NOISE_BLOCK)
     Noise(0).fill(part, share, Address(Stream.FORWARD), offset=NOISE_BLOCK)
     np.testing.assert_array_equal(part[0], whole[share].astype(np.float32))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2 * NOISE_BLOCK), st.integers(1, 2 * NOISE_BLOCK), st.integers(1, 3))
+def test_a_field_may_begin_at_any_particle(first, count, refinement):
+    whole = normals(4 * NOISE_BLOCK, seed=5, refinement=refinement)
+    part = np.empty((2, count))
+    noise = Noise(5, refinement, first)
+    # in blocks, as threads fill it, and then from one block on
+    address = Address(Stream.FORWARD, positions=(1, 0))
+    for start in range(0, count, NOISE_BLOCK):
+        noise.fill(part, slice(start, min(start + NOISE_BLOCK, count)), address)
+    np.testing.assert_array_equal(part[1], whole[first : first + count])
+    if count > NOISE_BLOCK:
+        later = np.empty((2, count - NOISE_BLOCK))
+        noise.fill(later, slice(NOISE_BLOCK, count), address, offset=NOISE_BLOCK)
+        np.testing.assert_array_equal(later, part[:, NOISE_BLOCK:])
+
+
+def test_values_are_those_of_earlier_versions():
+    # files that were saved are solved again bit for bit
+    found = normals(2 * NOISE_BLOCK + 3, seed=11, stream=Stream.PROBE, step=4, position=2, layer=3, refinement=2)
+    expected = [
+        0.5895338984163452, -2.501355676127089, 0.5659658098954835, 0.047977565001196945, -0.2269499492894109,
+        -0.1781553650805266, 0.558598069343249,
+    ]  # fmt: skip
+    np.testing.assert_allclose(found[[0, 63, 64, 127, 2047, 2048, 4098]], expected, rtol=1e-14)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 from tests.conftest import MARGIN
-from validation.coverage import Coverage
+from validation.coverage import Coverage, coverage, reference_limit
 from validation.limits import _covered, _plateau, _towards
+from validation.problems import one_sample
 from validation.rates import CoupledErrors
 
 DEPTHS, WIDTHS = (8, 16, 32, 64), (128, 256, 512)
@@ -51,11 +54,11 @@ def test_pairs_of_networks_and_limits():
     assert verdicts("independent", "tied", same) == ["refuted"]
 
 
-def covered(shares, runs=100):
+def covered(shares, runs=100, **options):
     rng = np.random.default_rng(0)
     contained = rng.random((runs, 1, len(shares))) < np.array(shares)
     ones = np.ones((1, len(shares)))
-    return _covered("x", Coverage(runs, contained, ones, ones, 0.01 * ones)).verdict
+    return _covered("x", Coverage(runs, contained, ones, ones, 0.01 * ones), **options).verdict
 
 
 def test_coverage_is_judged_by_the_worst_output():
@@ -64,6 +67,48 @@ def test_coverage_is_judged_by_the_worst_output():
     assert covered([1.0, 1.0, 1.0]) == "undecided"  # too wide, if anything
     assert covered([0.95, 0.96, 0.97], runs=16) == "undecided"
     assert covered([0.1, 0.9, 0.9], runs=16) == "refuted"
+
+
+def test_nominal_coverage_may_be_exceeded_but_not_missed():
+    assert covered([0.95, 1.0, 1.0], nominal=True) == covered([1.0, 1.0, 1.0], nominal=True) == "confirmed"
+    assert covered([1.0, 1.0, 0.7], nominal=True) == "refuted"
+    assert covered([0.95, 1.0, 1.0], runs=16, nominal=True) == "undecided"
+
+
+@pytest.mark.parametrize("fault", [False, True])
+def test_estimates_that_leave_the_particles_bias_are_refuted(fault, monkeypatch):
+    """Outputs 1 + b/N + noise, as those of relu: the fault is that what halves of the particles show is not looked at.
+
+    The noise of N particles is the mean of that of its halves.
+    """
+    particles, bias, spread = 500, -10.0, 0.8
+
+    def train(problem, settings, seed, first, gate):
+        count = particles if fault else settings.particles
+        noise = np.random.default_rng(seed).standard_normal(particles)
+        noise = noise if fault else noise[first : first + count]
+        outputs = np.full((1, 1), 1.0 + bias / count + spread * noise.mean())
+        records = [SimpleNamespace(step=k, outputs=outputs, test_outputs=np.empty((0, 1))) for k in (0, 1)]
+        return SimpleNamespace(settings=settings, records=records, status="completed", unmatched=False)
+
+    monkeypatch.setattr("flds.rounds._train_one", train)
+    monkeypatch.setattr("validation.coverage._WORTH_PROCESSES", 1000)  # other processes would not see the plant
+    reference = np.ones((2, 1)), np.full((2, 1), 1e-4)
+    found = coverage(
+        100, one_sample("relu"), reference=reference, budget_seconds=1e-3, particles=particles, depth=4, replicates=32
+    )
+    assert _covered("x", found, nominal=True).verdict == ("refuted" if fault else "confirmed")
+
+
+def test_an_error_of_the_reference_is_added_unless_small():
+    options = {"budget_seconds": 1e-3, "particles": 100, "depth": 2, "replicates": 2}
+    problem = one_sample("identity")
+    limit, error = reference_limit(problem, **options, seed=1)
+    assert limit.shape == error.shape == (2, 1)
+    far = coverage(4, problem, reference=(limit + 10.0, np.full_like(error, 1e-9)), **options)
+    near = coverage(4, problem, reference=(limit + 10.0, np.full_like(error, 20.0)), **options)
+    assert far.inside.max() == 0
+    assert near.inside.min() == 4
 
 
 def test_errors_in_depth_are_extrapolated_in_width():
