@@ -12,18 +12,24 @@ from functools import cache
 
 import numpy as np
 
-from flds.problem import TrainingProblem
+from flds.problem import TABLED, TrainingProblem
 from solvers.blocks import Blocks
+from solvers.memory import INTERPRETER_BYTES
+from solvers.random import NORMAL_SECONDS
 
 # Probes share their fresh noise within a chunk; the size bounds memory and the cost of factoring.
 PROBE_CHUNK = 64
-# Resident memory of the interpreter with the libraries a solve imports.
-INTERPRETER_BYTES = 170e6
 # Python's share of one pass through one layer, and of conditioning its noise.
 CALL_SECONDS = 150e-6
 # Per particle, sample, layer and direction: one normal, φ or φ', the update of the state.
 ELEMENTWISE_SECONDS = 20e-9
-NORMAL_SECONDS = 1.5e-9
+# Bytes besides numbers: Python's objects of a layer and of a record, and the loss of a step with its place in the table
+# of batches for each sample.
+_LAYER, _RECORD, _STEP = 10_000, 1_600, 48
+# Bytes that matching holds in a layer: for each pair of constraints, and for each constraint.
+_FACTOR, _MEMBER = 6, 100
+# Vectors that a sample has in one pass through one layer.
+_PASS = 8
 # Larger training sets are not searched for repeated rows.
 _COMPARED = 1_000
 # Threads share the memory's bandwidth: T of them were measured to be about T^0.5 times as fast as one.
@@ -76,21 +82,27 @@ class Workload:
     itemsize: int
     threads: int
     refinement: int
-    kernels: int
-    networks: int
+    records: int
+    recorded: int
+    kernels: bool
+    kept: bool
+    replicates: int
+    data: float
 
     @staticmethod
     def of(problem: TrainingProblem, particles: int, depth: int, *, probes: int, tied: bool, sampling: str = "law",
-           itemsize: int = 8, threads: int = 1, refinement: int = 1, kernels: int = 0,
-           networks: int = 1) -> Workload:  # fmt: skip
-        """Read the sizes off a problem; `kernels` counts the records whose kernels are kept, `networks` those held."""
-        visited = np.unique(problem.batches)
-        if len(visited) <= _COMPARED:  # repeated rows add no direction
-            visited = np.unique(problem.x[visited], axis=0)
-        distinct = len(visited)
+           itemsize: int = 8, threads: int = 1, refinement: int = 1, records: int = 1, recorded: int = 0,
+           kernels: bool = False, kept: bool = False, replicates: int = 1) -> Workload:  # fmt: skip
+        """Read the sizes off a problem.
+
+        `probes` and `recorded` count samples: those probed in all records, and those whose outputs are in one.
+        """
+        arrays = (problem.x, problem.y, problem.test_x, problem.test_y)
+        data = 2.0 * sum(array.nbytes for array in arrays)  # the caller's and ours
+        data += TABLED * (problem.steps + 1) * problem.batch
         return Workload(
-            particles, depth, problem.steps, problem.batch, distinct, problem.x.shape[1], problem.outputs, probes,
-            tied, sampling, itemsize, threads, refinement, kernels, networks,
+            particles, depth, problem.steps, problem.batch, _distinct(problem), problem.x.shape[1], problem.outputs,
+            probes, tied, sampling, itemsize, threads, refinement, records, recorded, kernels, kept, replicates, data,
         )  # fmt: skip
 
     @property
@@ -135,25 +147,64 @@ class Workload:
         return ((self.steps + 1) * self.batch * matrices + self.probes) * self.particles**2 * self.depth
 
     def lazy_memory(self, rank: tuple[int, int]) -> float:
-        """Peak bytes at these final ranks."""
-        forward, backward = rank
-        vectors = 2 * (forward + backward) * self.depth + self._vectors()
-        small = (
-            8 * (forward * backward * 2 + (2 * (forward + backward)) ** 2 * (self.sampling == "matched")) * self.depth
-        )
-        return INTERPRETER_BYTES + self.networks * (vectors * self.particles * self.itemsize + small)
+        """Peak bytes of the process at these final ranks of the forward and the backward basis."""
+        total = sum(rank)
+        drawn = 2 * total * self.depth if self.sampling == "matched_all" else 0  # all draws, and as they grow
+        numbers = (2 * total * self.depth + self._constants() + drawn) * self.particles * self.itemsize
+        numbers += 8 * self.depth * rank[0] * rank[1]
+        if self.sampling == "matched":
+            members = 2 * total + self.inputs + self.outputs
+            numbers += self.depth * (_FACTOR * members**2 + _MEMBER * members)
+        grown = [side * (1 - min(1.0, side / max(self.visits, 1)) / 2) for side in rank]  # mean over the steps
+        return self._peak(numbers, 8 * total, 8 * sum(grown), 8 * max(rank))
 
     def dense_memory(self) -> float:
-        """Peak bytes with weights held as matrices; coordinates are then whole vectors."""
-        matrices = self.particles**2 * self.depth * (1 if self.tied else 2)
-        coordinates = 2 * self.depth * self.batch * (1 + self.kernels)
-        numbers = matrices + (coordinates + self._vectors()) * self.particles
-        return INTERPRETER_BYTES + self.networks * numbers * self.itemsize
+        """Peak bytes of the process with weights held as matrices; coordinates are then whole vectors."""
+        numbers = self.particles**2 * self.depth * (1 if self.tied else 2) + self._constants() * self.particles
+        # those of gradients are recorded in float64
+        recorded, widest = (self.itemsize + 8) * self.particles, 8 * self.particles
+        return self._peak(numbers * self.itemsize, 2 * self.itemsize * self.particles, recorded, widest)
 
-    def _vectors(self) -> float:
-        """Vectors held besides the bases: constants, states at all depths, temporaries of one pass."""
-        constants = (self.inputs + self.outputs) * (1 if self.sampling == "law" else 2)
-        return constants + (self.depth + 4) * self.batch + 6 * min(PROBE_CHUNK, self.probes)
+    def _constants(self) -> int:
+        return (self.inputs + self.outputs) * (1 if self.sampling == "law" else 2)
+
+    def _peak(self, network: float, coordinates: float, recorded: float, widest: float) -> float:
+        """Peak bytes: in the last replicate's training, or when its records and those of all others become fields.
+
+        The last three are bytes of the coordinates of one sample in one layer: of the last step and of a mean step,
+        both sides, and of the wider side at the end.
+        """
+        replicates, passes = self.replicates, self.records * self.batch
+        network += self.depth * (_LAYER + self.batch * coordinates)
+        each = self.records * (self.recorded * self.outputs + 2 * self.depth + 4) * 8.0
+        rows = each + self.records * _RECORD + (self.steps + 1) * _STEP
+        kernels = temporaries = 0.0
+        if self.kernels:
+            rows += self.depth * passes * recorded
+            kernels = 2.0 * self.depth * passes**2 * 8
+            temporaries = passes * (3 * widest + 8 * passes)
+        state = network + 2 * self.batch * self.particles * self.itemsize + rows
+        kept = replicates * state if self.kept else 0.0
+        held = INTERPRETER_BYTES + self.data + replicates * rows
+        fields = replicates * kernels + temporaries
+        if replicates > 1:  # what is stacked and its differences from the mean, means and errors, and all outputs
+            fields += 2 * replicates * max(each, kernels / 2) + 2 * (each + kernels) + replicates * each
+        training = max(0.0, kept - state) + network + self._temporaries()
+        return held + max(training, kept + fields)
+
+    def _temporaries(self) -> float:
+        """Bytes of the states at all depths, and of one pass through one layer, of the batch or of what is probed."""
+        probed = min(PROBE_CHUNK, self.probes // self.records)
+        held = (self.depth + 1 + _PASS) * self.batch, (self.depth + 2) * self.batch + _PASS * probed
+        return max(held) * self.particles * self.itemsize
+
+    def normals(self, operator: str) -> float:
+        """Normals that are drawn, on the grid of the noise."""
+        if operator == "lazy":
+            draws = (2 * self.expected_rank + self.probes) * self.particles
+        else:
+            draws = self.particles**2 * (1 if self.tied else 2)
+        return draws * self.depth * self.refinement
 
     def seconds(self, operator: str) -> float:
         """Expected time on this machine."""
@@ -163,14 +214,22 @@ class Workload:
         passes = 2 * (self.steps + 1) + -(-self.probes // PROBE_CHUNK)
         samples = 2 * (self.steps + 1) * self.batch + self.probes
         elementwise = samples * self.particles * self.depth * ELEMENTWISE_SECONDS
-        if operator == "lazy":
-            draws = (2 * self.expected_rank + self.probes) * self.particles * self.depth
-        else:
-            draws = self.particles**2 * self.depth * (1 if self.tied else 2)
-        elementwise += draws * self.refinement * NORMAL_SECONDS
+        elementwise += self.normals(operator) * NORMAL_SECONDS
         overhead = passes * self.depth * CALL_SECONDS * (1 if self.sampling == "law" else 3)
         rate = multiply_adds_per_second(self.batch, self.itemsize)
         return overhead + (work / rate + elementwise) / threads**THREAD_EXPONENT
+
+
+def _distinct(problem: TrainingProblem) -> int:
+    """Count the different samples that are trained on, without making the table of batches where it is large."""
+    visits = (problem.steps + 1) * problem.batch
+    if not isinstance(problem.batch_order, str) or (problem.batch_order == "random" and visits < problem.samples):
+        visited = np.unique(problem.batches)
+    else:  # each sample comes once before any comes again
+        visited = np.arange(min(visits, problem.samples))
+    if len(visited) <= _COMPARED:  # repeated rows add no direction
+        return len(np.unique(problem.x[visited], axis=0))
+    return len(visited)
 
 
 @cache

@@ -108,7 +108,7 @@ class Network:
     def forward(self, inputs: Array, address: Address, *, probe: bool = False) -> ForwardPass:
         """h_0 = U x/√d, h_ℓ = h_{ℓ-1} + √τ 𝒲_ℓ φ(h_{ℓ-1}), f = ⟨v, h_L⟩: F-(1), and F-(7) in the limit.
 
-        A probe leaves the network as it was and keeps no states but the last.
+        A probe leaves the network as it was and keeps no coordinates, and no states but the last.
         """
         h = self._combination(inputs / math.sqrt(inputs.shape[1]), self.input_weights)
         states, coordinates, variance = [h], [], [self._second_moment(h)]
@@ -116,7 +116,8 @@ class Network:
             image, c = self.forward_image(layer, h, address, probe)
             h = self._step(h, image)
             states = [h] if probe else [*states, h]
-            coordinates.append(c)
+            if not probe:
+                coordinates.append(c)
             variance.append(self._second_moment(h))
         outputs = self.blocks.inner(h, self.readout)
         return ForwardPass(states, coordinates, np.array(variance), outputs)

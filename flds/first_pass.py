@@ -16,8 +16,8 @@ from solvers.blocks import Blocks, available_threads
 from solvers.brownian import BrownianMotion
 from solvers.equation import McKeanVlasov
 from solvers.integrate import Ensemble, compile_kernels, integrate
-from solvers.memory import require_memory
-from solvers.random import Address, Noise, Stream
+from solvers.memory import INTERPRETER_BYTES, require_memory
+from solvers.random import Address, Noise, Stream, require_drawable
 from solvers.solution import Field, Solution, library_versions
 from solvers.trial import Trial
 
@@ -85,7 +85,7 @@ def solve_forward(
     Raises
     ------
     ValueError, TypeError, MemoryError
-        If an argument is not valid or the particles do not fit in memory.
+        If an argument is not valid, noise would take more than a week, or the particles do not fit in memory.
 
     References
     ----------
@@ -130,7 +130,7 @@ def solve_backward(
     Paper F, Proposition 3; the diffusion is |φ'(h)|² E[g²].
     """
     run = _FirstPass(
-        activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads, stored=depth + 1
+        activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads, stored=depth + 2
     )
     path, variance = np.empty((depth + 1, particles), run.dtype), np.full(depth + 1, np.nan)
     with run.blocks.running():
@@ -147,7 +147,7 @@ class _FirstPass:
 
     def __init__(
         self, activation: str | Activation, initial_variance: float, horizon: float, particles: int, depth: int,
-        seed: int, noise_depth: int | None, dtype: str, threads: int | None, stored: int = 1,
+        seed: int, noise_depth: int | None, dtype: str, threads: int | None, stored: int = 0,
     ) -> None:  # fmt: skip
         self.phi = get_activation(activation)
         initial_variance = checks.positive_number("initial_variance", initial_variance, zero=True)
@@ -156,9 +156,10 @@ class _FirstPass:
         depth = checks.positive_integer("depth", depth)
         fine = checks.noise_grid(noise_depth, depth)
         self.dtype = np.dtype(checks.choice("dtype", dtype, DTYPES))
-        needed = (stored + 2) * particles * self.dtype.itemsize + _GRID * (depth + 1)
+        needed = INTERPRETER_BYTES + (stored + 2) * particles * self.dtype.itemsize + _GRID * (depth + 1)
         require_memory(needed, 'lower particles or depth, or use dtype="float32"')
         threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
+        require_drawable(particles * fine, threads, "noise_depth", "particles")
         self.blocks = Blocks(particles, threads)
         self.seed, self.depth, self.fine = checks.seed_number("seed", seed), depth, fine
         self.initial_variance, self.horizon = initial_variance, horizon

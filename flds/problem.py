@@ -17,7 +17,7 @@ from solvers.memory import require_memory
 Array = NDArray[np.float64]
 
 # Bytes for each entry of the table of batches: the entry, and what making it takes.
-_TABLED = 16
+TABLED = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ class TrainingProblem:
         self._set("divergence_factor", checks.positive_number("divergence_factor", self.divergence_factor))
         self._set("batch_seed", checks.seed_number("batch_seed", self.batch_seed))
         self._check_batches()
-        require_memory(_TABLED * (self.steps + 1) * self.batch, "take fewer steps")
+        require_memory(TABLED * (self.steps + 1) * self.batch, "take fewer steps")
         self._set("rates", checked_rates(self.learning_rate, self.steps, "step"))
         scalar = np.ndim(self.learning_rate) == 0
         self._set("learning_rate", float(self.learning_rate) if scalar else self.rates)  # type: ignore[arg-type]

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from flds.divergence import Divergence
 from flds.dynamics import BackwardPass, ForwardPass, Network
 from flds.problem import TrainingProblem
-from flds.settings import Settings, record_steps
+from flds.settings import RecordSteps, Settings
+from solvers.rows import Rows
 from solvers.weight_operator import Coordinates
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _ARRAYS = ("outputs", "test_outputs", "feature_variance", "gradient_variance", "
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of one step."""
+    """What is kept of one step; arrays are rows of those of all steps."""
 
     step: int
     outputs: Array
@@ -44,8 +45,9 @@ class Recorder:
         self.status = "completed"
         self.completed_steps = 0
         self.unmatched = False
-        self.due = record_steps(problem.steps, settings.record_every)
+        self.due = RecordSteps(problem.steps, settings.record_every)
         self.records: list[Record] = []
+        self.rows = {name: Rows(self.due.count) for name in _ARRAYS}
         self.batch_loss: list[float] = []
         self.rank = np.zeros((settings.depth, 2), np.int64)
         self.truncation = np.zeros((settings.depth, 2))
@@ -60,21 +62,21 @@ class Recorder:
             # The noise of a test sample has the position of a training sample that does not exist.
             tests = range(problem.samples, problem.samples + len(problem.test_x))
             kernels = self.settings.record_kernels
-            self.records.append(
-                Record(
-                    step=step,
-                    outputs=(
+            self._keep(
+                step,
+                {
+                    "outputs": (
                         forward.outputs[recorded]
                         if problem.full_batch
                         else self.network.probe(problem.x[recorded], recorded)
                     ),
-                    test_outputs=self.network.probe(problem.test_x, tests),
-                    feature_variance=forward.variance,
-                    gradient_variance=backward.variance,
-                    rank=np.mean([layer.rank for layer in self.network.layers], axis=0),
-                    features=forward.coordinates if kernels else [],
-                    gradients=self._with_gaps(backward) if kernels else [],
-                )
+                    "test_outputs": self.network.probe(problem.test_x, tests),
+                    "feature_variance": forward.variance,
+                    "gradient_variance": backward.variance,
+                    "rank": np.mean([layer.rank for layer in self.network.layers], axis=0),
+                },
+                features=forward.coordinates if kernels else [],
+                gradients=self._with_gaps(backward) if kernels else [],
             )
         self.batch_loss.append(float(loss))
         self.completed_steps = step
@@ -112,10 +114,20 @@ class Recorder:
         for index, step in enumerate(arrays["recorded_step"].tolist()):
             if step == self.completed_steps and step not in self.due:
                 continue  # recorded only because training stopped there
-            one = {name: arrays[f"recorded_{name}"][index] for name in _ARRAYS}
-            for side in ("features", "gradients"):
-                one[side] = [arrays[f"layer_{layer}_recorded_{side}"][index] for layer in layers] if kernels else []
-            self.records.append(Record(step=step, **one))
+            self._keep(
+                step,
+                {name: arrays[f"recorded_{name}"][index] for name in _ARRAYS},
+                *(
+                    [arrays[f"layer_{layer}_recorded_{side}"][index] for layer in layers] if kernels else []
+                    for side in ("features", "gradients")
+                ),
+            )
+
+    def _keep(
+        self, step: int, arrays: dict[str, Array], features: list[Coordinates], gradients: list[Coordinates]
+    ) -> None:
+        rows = {name: self.rows[name].append(array) for name, array in arrays.items()}
+        self.records.append(Record(step=step, features=features, gradients=gradients, **rows))
 
     def _with_gaps(self, backward: BackwardPass) -> list[Coordinates]:
         """Coordinates of the gradients, NaN for samples with L' = 0, whose gradient was not needed."""
@@ -134,7 +146,7 @@ def kernels(coordinates: list[list[Coordinates]]) -> Array:
     Takes, for every record, the (batch, rank) coordinates in each layer; returns (layers, passes, passes)
     with passes = records × batch.
     """
-    result = []
+    result = Rows(len(coordinates[0]))
     for rows in zip(*coordinates, strict=True):
         padded = _padded(rows)
         stacked = padded.reshape(padded.shape[0] * padded.shape[1], padded.shape[2])
@@ -142,10 +154,12 @@ def kernels(coordinates: list[list[Coordinates]]) -> Array:
         kernel = np.nan_to_num(stacked) @ np.nan_to_num(stacked).T
         kernel[missing] = kernel[:, missing] = np.nan
         result.append(kernel)
-    return np.array(result)
+    return result.array
 
 
 def _padded(rows: Sequence[Coordinates]) -> Coordinates:
     """Coordinates of one layer, (records, batch, rank), with zeros on directions that came later."""
-    width = max(row.shape[1] for row in rows)
-    return np.array([np.pad(row, ((0, 0), (0, width - row.shape[1]))) for row in rows])
+    padded = np.zeros((len(rows), len(rows[0]), max(row.shape[1] for row in rows)), np.result_type(*rows))
+    for record, row in zip(padded, rows, strict=True):
+        record[:, : row.shape[1]] = row
+    return padded

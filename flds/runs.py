@@ -21,8 +21,10 @@ DEFAULTS: dict[str, Any] = {
     "activation": "tanh", "horizon": 1.0, "learning_rate": 1.0, "steps": 25, "loss": None, "batch_size": None,
     "batch_order": "random", "batch_seed": 0,
 }  # fmt: skip
-# What the default run may take; the cost model chooses the number of particles within it.
-DEFAULT_SECONDS, DEFAULT_BYTES = 50.0, 3.5e9
+# What the default run may take, in memory no more than this share of what is available; the cost model chooses the number
+# of particles within it, and where memory is short one of the smaller ones.
+DEFAULT_SECONDS, DEFAULT_BYTES, DEFAULT_SHARE = 50.0, 3.5e9, 0.8
+SMALL_CHOICES = (100, 200, 300, 500, 700)
 PARTICLE_CHOICES = (1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 12_000, 16_000, 20_000, 30_000, 50_000, 100_000)
 
 
@@ -118,19 +120,24 @@ def whole_runs() -> Iterator[None]:
 def affordable_particles(problem: TrainingProblem, depth: int, sampling: str, options: dict[str, Any]) -> int:
     """The largest number of particles that the cost model puts within the default time and memory.
 
-    Numbers that leave room to match noise come first: with it fewer particles go further.
+    Where memory is short it may be below what time allows at least, PARTICLE_CHOICES[0]; and where even the smallest
+    number does not fit, the run is refused. Numbers that leave room to match noise come first: with it fewer particles go further.
     """
     from flds.solve import estimate_cost
+    from solvers.memory import available_memory
 
-    affordable = {"lazy": PARTICLE_CHOICES[0], "dense": 0}
-    for particles in PARTICLE_CHOICES:
+    room = min(DEFAULT_BYTES, DEFAULT_SHARE * available_memory())
+    affordable, smallest = {"lazy": 0, "dense": 0}, SMALL_CHOICES[0]
+    for particles in SMALL_CHOICES + PARTICLE_CHOICES:
         try:
             cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
         except MemoryError:
             break
-        if cost.seconds <= DEFAULT_SECONDS and cost.memory <= DEFAULT_BYTES:
+        if cost.memory <= room and particles <= PARTICLE_CHOICES[0]:
+            smallest = particles
+        if cost.memory <= room and cost.seconds <= DEFAULT_SECONDS and particles >= PARTICLE_CHOICES[0]:
             affordable[cost.operator] = particles
-    return affordable["lazy"] if affordable["lazy"] > PARTICLE_CHOICES[0] else max(affordable.values())
+    return affordable["lazy"] if affordable["lazy"] > PARTICLE_CHOICES[0] else max(*affordable.values(), smallest)
 
 
 def assignments(grid: list[str], fixed: list[str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:

@@ -13,6 +13,7 @@ from flds.problem import TrainingProblem
 from solvers import checks
 from solvers.blocks import available_threads
 from solvers.memory import available_memory, require_memory
+from solvers.random import require_drawable
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -28,6 +29,14 @@ DTYPES = ("float64", "float32")
 FEW_SAMPLES = 32
 MOST_RECORDED = 256
 MOST_RECORDS = 20
+# Share of the available memory that bases may grow to fill.
+_SHARE = 0.9
+# What to do where a run does not fit.
+_REMEDIES = {
+    "lazy": "lower particles, depth, rank_budget or replicates, take fewer steps or records, raise tolerance, or use "
+    'dtype="float32"',
+    "dense": 'lower particles, depth or replicates, take fewer steps or records, or use operator="lazy"',
+}
 
 
 @dataclass(frozen=True)
@@ -67,14 +76,20 @@ def stored_options(kind: Any, saved: dict[str, Any]) -> dict[str, Any]:
     return {name: saved[name] for name in kind.__annotations__ if name in saved and name != "threads"}
 
 
-def record_count(steps: int, every: int) -> int:
-    """How many steps `record_steps` has, without making them."""
-    return 1 + -(-steps // every)
+@dataclass(frozen=True)
+class RecordSteps:
+    """Steps at which outputs are recorded: 0, every, 2 every, … and always the last; there may be very many."""
 
+    steps: int
+    every: int
 
-def record_steps(steps: int, every: int) -> set[int]:
-    """Steps at which outputs are recorded: 0, every, 2 every, … and always the last."""
-    return {*range(0, steps + 1, every), steps}
+    def __contains__(self, step: int) -> bool:
+        return step == self.steps or step % self.every == 0
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return 1 + -(-self.steps // self.every)
 
 
 def recording(problem: TrainingProblem, record_every: int | None, recorded_samples: Any) -> tuple[int, tuple[int, ...]]:
@@ -182,23 +197,26 @@ def resolve(
     kernels = checks.flag("record_kernels", options.get("record_kernels", False))
     keep = checks.flag("keep_state", options.get("keep_state", False))
     every, samples = recording(problem, options.get("record_every"), options.get("recorded_samples"))
-    records = record_count(problem.steps, every)
+    records = RecordSteps(problem.steps, every).count
     probed = len(problem.test_x) + (0 if problem.full_batch else len(samples))
     load = Workload.of(
         problem, particles, depth, probes=records * probed, tied=weights == "tied", sampling=sampling,
         itemsize=np.dtype(dtype).itemsize, threads=threads, refinement=noise_depth // depth,
-        kernels=records if kernels else 0, networks=replicates if keep else 1,
+        records=records, recorded=len(problem.test_x) + len(samples), kernels=kernels, kept=keep,
+        replicates=replicates,
     )  # fmt: skip
     operator, sampling, reason, notes = _method(operator, sampling, load, options)
     if keep and sampling == "matched_all":
         raise ValueError('keep_state needs sampling "matched" or "law", got "matched_all"')
+    require_drawable(load.normals(operator), threads, "noise_depth", "particles")
     budget = _rank_budget(options.get("rank_budget"), operator, load)
+    rank = min(load.expected_rank, budget[0]), min(load.expected_rank, budget[1])
+    memory = load.lazy_memory(rank) if operator == "lazy" else load.dense_memory()
+    require_memory(memory, _REMEDIES[operator])
     settings = Settings(
         particles, depth, weights, seed, operator, sampling, tolerance, budget, noise_depth, every, samples,
         kernels, keep, dtype, threads, replicates,
     )  # fmt: skip
-    rank = (min(load.expected_rank, budget[0]), min(load.expected_rank, budget[1]))
-    memory = load.lazy_memory(rank) if operator == "lazy" else load.dense_memory()
     rank = rank if operator == "lazy" else (particles, particles)
     return settings, CostEstimate(operator, reason, rank, memory, replicates * load.seconds(operator)), notes
 
@@ -238,26 +256,30 @@ def _choose_operator(operator: str, load: Workload) -> tuple[str, str]:
 
 
 def _rank_budget(budget: tuple[int, int] | None, operator: str, load: Workload) -> tuple[int, int]:
-    """Check that the run fits in memory, and decide how far the ranks may grow by default."""
+    """Check the budget, and decide how far the ranks may grow: as asked or needed, as far as memory allows."""
     if operator == "dense":
-        require_memory(load.dense_memory(), 'lower particles or depth, or use operator="lazy"')
         return load.particles, load.particles
-    remedy = 'lower particles, depth or rank_budget, raise tolerance, or use dtype="float32"'
-    if budget is not None:
-        try:
-            forward, backward = budget
-        except (TypeError, ValueError):
-            raise ValueError(f"rank_budget must be a pair (forward, backward), got {checks.shown(budget)}") from None
-        ranks = (
-            checks.positive_integer("rank_budget[0]", forward),
-            checks.positive_integer("rank_budget[1]", backward),
-        )
-        needed = (min(ranks[0], load.visits), min(ranks[1], load.visits))
-        require_memory(load.lazy_memory(needed), remedy)
-        return ranks
-    expected = load.expected_rank
-    require_memory(load.lazy_memory((expected, expected)), remedy)
-    base = load.lazy_memory((0, 0))
-    each = (load.lazy_memory((expected, expected)) - base) / expected
-    most = int(min(load.visits, max(expected, (0.9 * available_memory() - base) / each)))
-    return most, most
+    if budget is None:
+        budget = load.visits, load.visits
+    try:
+        forward, backward = budget
+    except (TypeError, ValueError):
+        raise ValueError(f"rank_budget must be a pair (forward, backward), got {checks.shown(budget)}") from None
+    ranks = (
+        checks.positive_integer("rank_budget[0]", forward),
+        checks.positive_integer("rank_budget[1]", backward),
+    )
+    most = max(load.expected_rank, _affordable_rank(load, max(ranks)))
+    return min(ranks[0], most), min(ranks[1], most)
+
+
+def _affordable_rank(load: Workload, most: int) -> int:
+    """Return the largest rank, up to `most`, for which there is memory, with some room for error."""
+    room, low = _SHARE * available_memory(), 0
+    while low < most:
+        middle = (low + most + 1) // 2
+        if load.lazy_memory((middle, middle)) <= room:
+            low = middle
+        else:
+            most = middle - 1
+    return low

@@ -234,22 +234,22 @@ def mean_and_error(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], N
 def average_replicates(parts: list[dict[str, Field]], averaged: tuple[str, ...]) -> dict[str, Field]:
     """Combine replicates: the mean of every field named in `averaged`, its standard error, and all outputs."""
     fields: dict[str, Field] = {}
-    for name, first in parts[0].items():
+    replicates: dict[str, Field] = {}
+    for name in list(parts[0]):
+        first = parts[0][name]
         if name not in averaged or len(parts) == 1:
             fields[name] = first
             continue
-        mean, error = mean_and_error(np.stack([part[name].values for part in parts]))
+        stacked = np.stack([part.pop(name).values for part in parts])  # so that little is held twice
+        mean, error = mean_and_error(stacked)
         fields[name] = first._replace(values=mean)
         fields[f"{name}_standard_error"] = first._replace(
             values=error, long_name=f"standard error of {first.long_name} over replicates"
         )
-    if "outputs" in parts[0] and len(parts) > 1:
-        outputs = [part["outputs"] for part in parts]
-        fields["replicate_outputs"] = Field(
-            ("replicate", *outputs[0].dims), np.stack([one.values for one in outputs]),
-            "network outputs of each replicate",
-        )  # fmt: skip
-    return fields
+        if name == "outputs":
+            dims = ("replicate", *first.dims)
+            replicates["replicate_outputs"] = Field(dims, stacked, "network outputs of each replicate")
+    return fields | replicates
 
 
 def all_states(states: list[dict[str, Field]], replicates: int) -> dict[str, dict[str, Field]]:
@@ -305,7 +305,7 @@ def _replicate_fields(
     records = recorder.records[:count]
 
     def stacked(name: str, *shape: int) -> NDArray[np.float64]:
-        return np.array([getattr(record, name) for record in records]).reshape(count, *shape)
+        return recorder.rows[name].array[:count].reshape(count, *shape)
 
     fields = output_fields(
         problem, [r.step for r in records], recorded, stacked("outputs", len(recorded), problem.outputs),

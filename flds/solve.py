@@ -185,8 +185,11 @@ def run(
     total = settings.replicates * (problem.steps + 1 - done)
     with progress_bar(total, progress) as bar:
         for replicate in range(settings.replicates):
-            network = kind(problem, settings, replicate_seed(settings.seed, replicate))
-            recorder = train(network, bar, states[replicate] if states else None)
+            # no name holds the network, whose memory is free for what is made of the records
+            recorder = train(
+                kind(problem, settings, replicate_seed(settings.seed, replicate)),
+                bar, states[replicate] if states else None,
+            )  # fmt: skip
             recorders.append(recorder)
             if recorder.status in ("interrupted", "rank_budget"):  # the others would end so, too
                 break
@@ -231,6 +234,7 @@ def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> 
                     place = step + 1, network.mark()
                 elif network.settings.keep_state:
                     recorder.state = snapshot(network, recorder, forward, backward)
+                del forward, backward  # whose states would lie beside those of the next pass
                 if bar is not None:
                     bar.update()
     except (RankBudgetExceeded, MemoryError):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from solvers import checks
 from solvers.memory import require_memory
-from solvers.random import NOISE_BLOCK, Address, Noise, Stream
+from solvers.random import NOISE_BLOCK, Address, Noise, Stream, require_drawable
 
 # Streams whose intervals are places in time.
 _IN_TIME = (Stream.PATH, Stream.COMMON)
@@ -141,6 +141,8 @@ class BrownianMotion:
         layers = np.arange(self.steps)[slice(None) if intervals is None else intervals]
         out = np.empty((np.size(layers), len(wanted), self.motions))
         blocks, places = np.divmod(wanted, NOISE_BLOCK)
+        drawn = np.size(layers) * len(np.unique(blocks)) * NOISE_BLOCK * self.motions * self.refinement
+        require_drawable(drawn, 1, "noise_steps", "steps")
         normals = np.empty((self.motions, NOISE_BLOCK))
         for row, layer in enumerate(np.atleast_1d(layers)):
             for block in np.unique(blocks):

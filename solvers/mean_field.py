@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
-from solvers.blocks import Blocks, available_threads
+from solvers.blocks import Blocks, available_threads, partition
 from solvers.brownian import BrownianMotion
 from solvers.equation import Form, McKeanVlasov, reason
 from solvers.field import ExternalField, as_field
 from solvers.integrate import Ensemble, compile_kernels, integrate
-from solvers.memory import require_memory
-from solvers.random import NOISE_BLOCK, Stream
+from solvers.memory import INTERPRETER_BYTES, require_memory
+from solvers.random import NOISE_BLOCK, Stream, require_drawable
 from solvers.schemes import SCHEMES
 from solvers.solution import Field, Solution, library_versions
 from solvers.statistics import Save, Saved, chosen
@@ -33,8 +33,11 @@ _SAMPLER = 0x7830
 _RECORDS = 100
 # A particle so many times as far from 0 as the farthest at t0 (or as 1) is lost, though its position is finite.
 _FAR = 1e100
-# Arrays as large as the particles that a solve holds.
-_HELD = 4
+# Arrays as large as the particles that a solve holds: where they are, where they go, and what a statistic or the copy
+# that is returned takes.
+_HELD = 3
+# Bytes for each time of the grid, for each common motion there, and for each record besides its values.
+_GRID, _COMMON, _RECORD = 16, 24, 240
 
 
 def solve(
@@ -164,11 +167,13 @@ def initial_particles(x0: Any, particles: int | None, seed: int) -> Array:
             raise TypeError("x0 is a sampler, so the number of particles is needed: pass particles=")
         count = checks.positive_integer("particles", particles)
         first = _sample(x0, seed, 0)
-        require_memory(_HELD * count * first[0].nbytes, "use fewer particles")
-        parts = [first, *(_sample(x0, seed, block) for block in range(1, -(-count // NOISE_BLOCK)))]
-        if len({part.shape for part in parts}) > 1:
-            raise ValueError("x0 must return the same shape whenever it is called")
-        x = np.concatenate(parts)[:count]
+        require_memory(INTERPRETER_BYTES + _HELD * count * first[0].nbytes, "use fewer particles")
+        x = np.empty((count, *first.shape[1:]))
+        for block, places in enumerate(partition(count, NOISE_BLOCK)):
+            part = first if block == 0 else _sample(x0, seed, block)
+            if part.shape != first.shape:
+                raise ValueError("x0 must return the same shape whenever it is called")
+            x[places] = part[: places.stop - places.start]
     else:
         x = np.asarray(checks.finite("x0", x0), np.float64)
         if x.ndim not in (1, 2):
@@ -226,6 +231,7 @@ class MeanFieldRun:
     blocks: Blocks
     first: int  # the step that it starts with
     size: float  # of the particles at t0, at least 1
+    held: int  # arrays as large as the particles at the same time
 
     @classmethod
     def checked(
@@ -241,7 +247,8 @@ class MeanFieldRun:
         times = BrownianMotion(**grid).times
         threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
         start = initial_particles(x0, particles, grid["seed"])
-        require_memory(_HELD * start.nbytes, "use fewer particles")
+        held = _HELD + (scheme == "heun") + (not callable(x0))
+        require_memory(INTERPRETER_BYTES + held * start.nbytes, "use fewer particles")
         scalar = start.ndim == 1
         x = np.array(np.atleast_2d(start.T), order="C")  # a copy: the solve writes into it
         outside = as_field(field)
@@ -253,8 +260,10 @@ class MeanFieldRun:
         form = trial.form()
         common = BrownianMotion(**grid, motions=form.common[-1], stream=Stream.COMMON) if form.common else None
         brownian = BrownianMotion(**grid, motions=form.motions)
+        drawn = len(start) * form.motions * brownian.refinement * brownian.steps
+        require_drawable(drawn, threads, "noise_steps", "particles")
         size = max(size, float(np.abs(x).max()))
-        run = cls(equation, form, x, brownian, common, outside, scheme, Blocks(len(start), threads), first, size)
+        run = cls(equation, form, x, brownian, common, outside, scheme, Blocks(len(start), threads), first, size, held)
         trial.check(form, times[first:], lambda step: run.outside(first + step))
         return run
 
@@ -270,11 +279,12 @@ class MeanFieldRun:
 
     def solution(self, save: Save | Iterable[Save] | Mapping[str, Save], save_at: Any) -> Solution:
         """Solve, warn if it ended early, and return what is to be saved."""
-        saved = Saved(chosen(save))
         wanted = _grid_indices(save_at, self.brownian, self.first)
+        saved = Saved(chosen(save), len(set(wanted)))
         with self.blocks.running():
             # what a function of the user's cannot do should come out before the work
-            saved.try_out(float(self.brownian.times[self.first]), self.view(self.x))
+            record = saved.try_out(float(self.brownian.times[self.first]), self.view(self.x))
+            self.require_memory(len(wanted), record)
             compile_seconds = self.compile()
             start = time.perf_counter()
             status, final, failure = self.integrate(saved, set(wanted))
@@ -288,6 +298,13 @@ class MeanFieldRun:
         fields["final_particles"] = Field(axes, self.view(final.x).copy(), "particles where the solve ended")
         fields["final_time"] = Field((), np.array(final.t), "time where the solve ended")
         return Solution(fields, status, timings, self.brownian.seed, self.settings(final), notes, library_versions())
+
+    def require_memory(self, records: int, record: float) -> None:
+        """Raise MemoryError if the particles, the grid and so many records of this size do not fit."""
+        motions = 0 if self.common is None else self.common.motions
+        grid = (_GRID + _COMMON * motions) * len(self.brownian.times)
+        needed = INTERPRETER_BYTES + self.held * self.x.nbytes + grid + records * (_RECORD + record)
+        require_memory(needed, "use fewer particles or steps, or save less at fewer times")
 
     def compile(self) -> float:
         """Compile the equation; return the seconds it took."""

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+# Resident memory of the interpreter with the libraries a solve imports.
+INTERPRETER_BYTES = 200e6
 
-def available_memory() -> float:
-    """Return the bytes this process may still use, by the system's and the container's account."""
-    limits = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        limits.append(1024.0 * float(lines["MemAvailable"].split()[0]))
-    group = Path("/sys/fs/cgroup")
-    if (group / "memory.max").exists() and (bound := (group / "memory.max").read_text().strip()) != "max":
-        limits.append(float(bound) - float((group / "memory.current").read_text()))
-    return min(limits, default=np.inf)
+# By kind of control group: files with its limits, the file with what is in use, and the entry of memory.stat for page
+# cache that the system takes back before it refuses memory. Beyond memory.high a group is slowed down to a crawl.
+_GROUP_FILES = {
+    "cgroup": (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
+    "cgroup2": (("memory.max", "memory.high"), "memory.current", "inactive_file"),
+}
+# Limits of the process itself, and the entry of its status that counts towards each.
+_PROCESS_LIMITS = {"Max address space": "VmSize", "Max data size": "VmData"}
+
+
+def available_memory(root: Path = Path("/")) -> float:
+    """Return the bytes this process may still use.
+
+    It is the smallest of what the system has available, what the control groups of the process and those above them
+    leave, and what its own limits on address space and data leave.
+
+    Parameters
+    ----------
+    root : path
+        Where proc and sys are found.
+
+    Returns
+    -------
+    float
+        At least 0; infinity where nothing is known.
+    """
+    left = [*_system(root), *_control_groups(root), *_own_limits(root)]
+    return max(0.0, min(left, default=np.inf))
 
 
 def require_memory(needed: float, remedy: str) -> None:
@@ -25,3 +46,72 @@ def require_memory(needed: float, remedy: str) -> None:
     available = available_memory()
     if needed > available:
         raise MemoryError(f"this run needs {needed / 1e9:.3g} GB and {available / 1e9:.3g} GB are available; {remedy}")
+
+
+def _system(root: Path) -> Iterator[float]:
+    available = _entries(root / "proc/meminfo").get("MemAvailable")
+    if available is not None:
+        yield available
+
+
+def _own_limits(root: Path) -> Iterator[float]:
+    used = _entries(root / "proc/self/status")
+    for line in _read(root / "proc/self/limits").splitlines():
+        found = re.match(r"(Max [a-z ]+?) {2,}(\d+)", line)  # the soft limit, a number where there is one
+        if found and found[1] in _PROCESS_LIMITS:
+            yield float(found[2]) - used[_PROCESS_LIMITS[found[1]]]
+
+
+def _control_groups(root: Path) -> Iterator[float]:
+    """Yield what is left to the groups of this process and to all above them, as far as they are mounted here."""
+    own = {}
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            own["cgroup2"] = path
+        elif "memory" in controllers.split(","):
+            own["cgroup"] = path
+    for line in _read(root / "proc/self/mountinfo").splitlines():
+        place, _, source = line.partition(" - ")
+        kind, _, options = source.split(" ", 2)
+        if kind not in own or (kind == "cgroup" and "memory" not in options.split(",")):
+            continue
+        top, mount = (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), part) for part in place.split()[3:5])
+        group = root / mount.lstrip("/")
+        yield _left_to_group(group, kind)
+        for name in _below(own[kind], top):
+            group /= name
+            yield _left_to_group(group, kind)
+
+
+def _below(path: str, top: str) -> tuple[str, ...]:
+    """Return the way from the group that is mounted down to that of the process.
+
+    A container may see another path than its mounts do; the group that is mounted is then its own, or one above it.
+    """
+    parts, above = PurePosixPath(path).parts, PurePosixPath(top).parts
+    inside = parts[: len(above)] == above and ".." not in parts
+    return parts[len(above) :] if inside else ()
+
+
+def _left_to_group(group: Path, kind: str) -> float:
+    limits, usage, cache = _GROUP_FILES[kind]
+    bounds = [float(text) for name in limits if (text := _read(group / name).strip()) not in ("", "max")]
+    if not bounds:
+        return np.inf
+    statistics = dict(line.split() for line in _read(group / "memory.stat").splitlines())
+    # of groups that are not mounted here, as in a container, the older kind tells its members
+    bounds.append(float(statistics.get("hierarchical_memory_limit", np.inf)))
+    return min(bounds) - max(0.0, float(_read(group / usage) or 0) - float(statistics.get(cache, 0)))
+
+
+def _entries(path: Path) -> dict[str, float]:
+    """Return the entries in bytes of a file with lines of the form "name: 123 kB"."""
+    return {name: 1024 * float(size) for name, size in re.findall(r"^(\w+):\s+(\d+) kB$", _read(path), re.MULTILINE)}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError):  # not there, not ours to read, or gone meanwhile
+        return ""

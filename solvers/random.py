@@ -19,6 +19,10 @@ from numpy.typing import NDArray
 from solvers.accelerate import kernel
 
 NOISE_BLOCK = 2048
+# What one normal takes on one thread.
+NORMAL_SECONDS = 1.5e-9
+# Nobody waits longer for noise alone, and where it is drawn nothing can be interrupted.
+_LONGEST_SECONDS = 7 * 86_400.0
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 # Pairs of normals made at a time; a shorter block costs as much as a multiple of these.
@@ -227,6 +231,16 @@ class Noise:
             out, first + block.start, first + block.stop, first + offset, self.seed, int(address.stream), address.step,
             np.array(address.positions, np.int64), self.finest(layer), self.refinement, 1.0,
         )  # fmt: skip
+
+
+def require_drawable(normals: float, threads: int, grid: str, coarse: str) -> None:
+    """Raise ValueError if a run would take more than a week to draw its normals on `grid`, which `coarse` divides."""
+    seconds = normals * NORMAL_SECONDS / threads
+    if seconds > _LONGEST_SECONDS:
+        raise ValueError(
+            f"{grid} must be smaller: to draw {normals:.2g} normals would take {seconds / 86_400:.2g} days; "
+            f"lower {grid}, or {coarse}"
+        )
 
 
 def replicate_seed(seed: int, replicate: int) -> int:

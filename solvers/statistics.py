@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
+from solvers.rows import Rows
 from solvers.solution import Field, Solution
 
 Array = NDArray[np.float64]
@@ -174,15 +175,14 @@ def _name(entry: Any) -> str:
 
 
 class Saved:
-    """Statistics collected during a solve."""
+    """Statistics collected during a solve, at so many times at most."""
 
-    def __init__(self, statistics: dict[str, Statistic]) -> None:
+    def __init__(self, statistics: dict[str, Statistic], most: int) -> None:
         self.statistics = statistics
-        self.steps: list[int] = []
-        self.times: list[float] = []
-        self.moments: list[Array] = []
-        self.values: dict[str, list[Array]] = {name: [] for name in statistics}
+        self.steps, self.times, self.moments = Rows(most), Rows(most), Rows(most)
+        self.values = {name: Rows(most) for name in statistics}
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.order: Sequence[int] | None = None  # of the rows in fields, where it is not theirs
 
     def add(self, step: int, t: float, x: Array, m: Array) -> None:
         """Evaluate every statistic at a step of the grid; `x` is (N,) or (N, D).
@@ -201,32 +201,36 @@ class Saved:
 
     def arrange(self, wanted: Sequence[int]) -> None:
         """Put what was collected into the order of the steps wanted, as far as they were reached."""
-        places = {step: place for place, step in enumerate(self.steps)}
+        places = {step: place for place, step in enumerate(self.steps.array.tolist())}
         order = [places[step] for step in wanted if step in places]
-        for values in (self.steps, self.times, self.moments, *self.values.values()):
-            values[:] = [values[place] for place in order]  # type: ignore[index]
+        self.order = None if order == list(range(len(places))) else order
 
-    def try_out(self, t: float, x: Array) -> None:
-        """Evaluate every statistic to learn the shapes of their values; raises as `add` does."""
-        for name in self.statistics:
-            self.shapes[name] = self._value(name, t, x).shape
+    def try_out(self, t: float, x: Array) -> float:
+        """Evaluate every statistic to learn the shapes of their values; raises as `add` does.
+
+        Returns the bytes that one record takes.
+        """
+        values = {name: self._value(name, t, x) for name in self.statistics}
+        self.shapes = {name: value.shape for name, value in values.items()}
+        return float(sum(value.nbytes for value in values.values()))
 
     def _value(self, name: str, t: float, x: Array) -> Array:
         where, rule = f"{name} failed at t = {t:g}", "; save takes functions of time and all particles, (t, x)"
         given = checks.called(where, self.statistics[name].function, t, x, rule=rule)
-        value = np.array(checks.numeric(f"the value of {name}", given, truth=True))
+        value = np.asarray(checks.numeric(f"the value of {name}", given, truth=True))
         if self.shapes.get(name, value.shape) != value.shape:
             raise ValueError(f"{name} must keep its shape, got {self.shapes[name]} and then {value.shape}")
         return value
 
     def fields(self, component: int | None, moments: int) -> dict[str, Field]:
         """Return the collected arrays; a last axis of length `component` is named so; m has `moments` entries."""
-        fields = {"times": Field(("time",), np.array(self.times), "time")}
+        times = self._arranged(self.times)
+        fields = {"times": Field(("time",), times, "time")}
         if moments:
-            means = np.array(self.moments).reshape(len(self.times), moments)
+            means = self._arranged(self.moments).reshape(len(times), moments)
             fields["moments"] = Field(("time", "moment"), means, "mean of ψ over the particles")
         for name, statistic in self.statistics.items():
-            values = np.array(self.values[name]).reshape(len(self.times), *self.shapes[name])
+            values = self._arranged(self.values[name]).reshape(len(times), *self.shapes[name])
             axes = list(statistic.axes[: values.ndim - 1])
             for axis in range(len(axes), values.ndim - 1):
                 last = axis == values.ndim - 2 and values.shape[-1] == component
@@ -238,3 +242,6 @@ class Saved:
                 )
             fields[name] = Field(("time", *axes), values, statistic.long_name)
         return fields
+
+    def _arranged(self, rows: Rows) -> Array:
+        return rows.array if self.order is None else rows.array[np.array(self.order, np.intp)]

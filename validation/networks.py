@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from flds.divergence import Divergence
 from flds.problem import TrainingProblem
-from flds.settings import BACKWARD_WEIGHTS, DTYPES, record_steps
+from flds.settings import BACKWARD_WEIGHTS, DTYPES, RecordSteps
 from flds.solution import Solution, depth_fields, describe, output_fields
 from solvers import checks
 from solvers.solution import Field, library_versions
@@ -178,7 +178,7 @@ def train(
     checks.choice("dtype", dtype, DTYPES)
     checks.choice("device", device, ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",))
     sizes = {"width": checks.positive_integer("width", width), "depth": checks.positive_integer("depth", depth)}
-    due = record_steps(problem.steps, checks.positive_integer("record_every", record_every))
+    due = RecordSteps(problem.steps, checks.positive_integer("record_every", record_every))
     real = torch.float64 if dtype == "float64" else torch.float32
     start = time.perf_counter()
     network = ResNet(

@@ -22,7 +22,7 @@ from flds.mean_ode.blocks import (
 )
 from flds.mean_ode.draws import draw_units
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.settings import record_steps
+from flds.settings import RecordSteps
 from solvers import checks
 from solvers.random import replicate_seed
 from validation.networks import ACTIVATIONS
@@ -111,7 +111,7 @@ def train_units(
     units = [{name: torch.tensor(a, requires_grad=True) for name, a in z.items()} for z in initial]
     runs = len(next(iter(initial[0].values())))
     x = torch.tensor(problem.x).expand(runs, *problem.x.shape)
-    due = record_steps(problem.steps, record_every or max(1, problem.steps))
+    due = RecordSteps(problem.steps, record_every or max(1, problem.steps))
     outputs, losses, history = [], [], []
     lost, divergence = np.zeros(runs, bool), Divergence(problem.divergence_factor)
     for step in range(problem.steps + 1):

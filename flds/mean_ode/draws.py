@@ -9,11 +9,14 @@ import numpy as np
 from flds.mean_ode.blocks import Array, Block, Parameters
 from flds.mean_ode.problem import MeanFieldProblem
 from solvers import checks
+from solvers.blocks import partition
 
 SAMPLINGS = ("sobol", "iid")
 # As many coordinates as scipy's direction numbers have.
 _MOST_COORDINATES = 21_201
 _BITS = 30
+# Coordinates made at a time.
+_AT_A_TIME = 2**20
 
 
 def draw_units(
@@ -82,8 +85,12 @@ def _sobol(count: int, coordinates: int, generator: np.random.Generator) -> Arra
             f'sampling must be "iid" for units of more than {_MOST_COORDINATES} numbers, got {coordinates}'
         )
     sequence = qmc.Sobol(coordinates, bits=_BITS, seed=generator)
-    points = sequence.random_base2(math.ceil(math.log2(max(count, 2))))[:count]
-    return np.asarray(points + 0.5**_BITS / 2)  # the middle of the cell, never 0
+    points = np.empty((count, coordinates))
+    few = 2 ** int(math.log2(max(1, min(count, _AT_A_TIME // coordinates))))  # scipy wants a power of two
+    for part in partition(count, few):
+        # the middle of the cell, never 0
+        points[part] = sequence.random(few)[: part.stop - part.start] + 0.5**_BITS / 2
+    return points
 
 
 def _reflect(points: Array, block: Block, shapes: dict[str, tuple[int, ...]]) -> Array:

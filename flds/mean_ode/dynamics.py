@@ -71,7 +71,7 @@ class Dynamics(ABC):
 
     def travel(self, parameter: str) -> Array:
         """Return the root mean square over units of ‖Z(s) − Z_0‖/√p at each node, (nodes,)."""
-        total = [np.mean(self._displacement(z, z0, parameter) ** 2, axis=tuple(range(1, z[parameter].ndim)))
+        total = [np.mean(self._squares(z, z0, parameter), axis=tuple(range(1, z[parameter].ndim)))
                  for z, z0 in zip(self.moved, self.initial, strict=True) if parameter in z]  # fmt: skip
         return np.asarray(np.sqrt(np.mean(total, axis=0)))
 
@@ -114,8 +114,8 @@ class Dynamics(ABC):
         """Sum over units of the field of b; moves the units in place."""
 
     @abstractmethod
-    def _displacement(self, z: Parameters, z0: Parameters, name: str) -> Array:
-        """How far the units have moved."""
+    def _squares(self, z: Parameters, z0: Parameters, name: str) -> Array:
+        """Squares of how far the units have moved, in a new array."""
 
     def _steps(self, h: Array, factor: float) -> dict[str, float]:
         """Return how far gradients of sums over rows of h move each parameter: rates are those of mean losses."""
@@ -134,8 +134,9 @@ class MeanDynamics(Dynamics):
     def _pull(self, block: Block, z0: Parameters, z: Parameters, h: Array, b: Array) -> Array:
         return self.problem.alpha * block.descend(h, b, z, self._steps(h, 1 / self.problem.alpha))
 
-    def _displacement(self, z: Parameters, z0: Parameters, name: str) -> Array:
-        return z[name] - z0[name]
+    def _squares(self, z: Parameters, z0: Parameters, name: str) -> Array:
+        moved = z[name] - z0[name]
+        return np.multiply(moved, moved, out=moved)
 
 
 class TangentDynamics(Dynamics):
@@ -152,8 +153,8 @@ class TangentDynamics(Dynamics):
         move(z, gradient, self._steps(h, 1.0))
         return back
 
-    def _displacement(self, z: Parameters, z0: Parameters, name: str) -> Array:
-        return z[name]
+    def _squares(self, z: Parameters, z0: Parameters, name: str) -> Array:
+        return np.multiply(z[name], z[name])
 
 
 def temporaries(block: Block, shape: tuple[int, ...]) -> int:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-import numpy as np
-
 from flds.mean_ode.draws import SAMPLINGS
-from flds.mean_ode.dynamics import MOST_GROUPS, SHORTEST, temporaries
+from flds.mean_ode.footprint import peak_memory
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.settings import DTYPES, record_count
+from flds.settings import DTYPES
 from solvers import checks
 from solvers.blocks import available_threads
 from solvers.memory import require_memory
@@ -96,22 +93,5 @@ def resolve_mean(problem: Any, units: int, depth: int, options: MeanOptions) -> 
     if settings.depth_error and depth % 2:
         raise ValueError(f"depth must be even to estimate its error, got {depth}")
     remedy = "take fewer steps, lower units or depth, raise record_every, or leave out record_features"
-    require_memory(_memory(problem, settings), remedy)
+    require_memory(peak_memory(problem, settings), remedy)
     return settings
-
-
-def _memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
-    """Bytes of the units (initial and moved, and while they are drawn), of states and sums, and of records."""
-    numbers = sum(int(np.prod(shape)) for shapes in problem.shapes for shape in shapes.values())
-    nodes = settings.depth + 1
-    kept = settings.replicates if settings.keep_state else 0
-    units = (4.0 + kept) * numbers * settings.units * nodes * 8
-    rows = max(problem.x.size, problem.test_x.size)
-    stretch = SHORTEST * settings.threads * max(
-        temporaries(block, problem.x.shape) * sum(math.prod(shape) for shape in shapes.values()) / problem.dimension
-        for block, shapes in zip(problem.blocks, problem.shapes, strict=True)
-    )  # fmt: skip
-    working = 8.0 * (rows * (2 * nodes + 2 * MOST_GROUPS) + 6 * stretch)
-    records = record_count(problem.steps, settings.record_every) * settings.replicates
-    features = 2 * nodes * problem.x.size if settings.record_features else 0
-    return units + working + 8.0 * records * (features + problem.x.size + problem.test_x.size)

@@ -162,6 +162,10 @@ def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]
     records = run.records[:count]
     tokens = ("token",) if problem.x.ndim == 3 else ()
     nodes = np.linspace(0.0, 1.0, len(next(iter(records[0].travel.values()))) if records else 0)
+
+    def stacked(name: str) -> Array:
+        return np.asarray(run.rows[name].array[:count], np.float64)
+
     fields = {
         "steps": Field(("record",), np.array([record.step for record in records], np.int64), "training step"),
         "depth_grid": Field(("node",), nodes, "depth s"),
@@ -170,9 +174,8 @@ def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]
     for prefix, dim, targets, label in groups:
         if not len(targets):
             continue
-        values = [getattr(record, f"{prefix}outputs") for record in records]
         shape = (0, *targets.shape[: 1 + len(tokens)], problem.outputs)
-        outputs: Array = np.array(values, np.float64) if values else np.empty(shape)
+        outputs: Array = stacked(f"{prefix}outputs") if records else np.empty(shape)
         dims = ("record", dim, *tokens, "output")
         fields[f"{prefix}outputs"] = Field(dims, outputs, f"network outputs on {label} samples")
         loss = np.array([problem.losses(one, targets).mean() for one in outputs])
@@ -185,7 +188,6 @@ def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]
         fields[f"travel_{name}"] = Field(("record", "node"), travel, f"root mean square displacement of {name}")
     if records and records[0].states.size:
         dims = ("record", "node", "sample", *tokens, "dimension")
-        fields["features"] = Field(dims, np.array([record.states for record in records], np.float64), "states h")
-        covectors = np.array([record.covectors for record in records], np.float64)
-        fields["covectors"] = Field(dims, covectors, "covectors b of the loss")
+        fields["features"] = Field(dims, stacked("states"), "states h")
+        fields["covectors"] = Field(dims, stacked("covectors"), "covectors b of the loss")
     return fields

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.settings import MeanOptions, MeanSettings, resolve_mean
 from flds.mean_ode.solution import MeanFieldSolution, assemble
 from flds.mean_ode.state import Record, restore, snapshot
-from flds.settings import record_steps
+from flds.settings import RecordSteps
 from flds.state import steps_done
 from solvers.random import replicate_seed
+from solvers.rows import Rows
 from solvers.solution import Field
 
 # Units on which E φ(x, Z_0) = 0 is tested, and how far a mean may be from zero in standard errors of eight draws, so
@@ -37,11 +38,22 @@ _DEPTH_SEED = 10**6
 
 @dataclass
 class Run:
-    """The records of one seed, and how it ended."""
+    """The records of one seed, whose arrays are rows of those of all, and how it ended."""
 
-    records: list[Record]
+    records: list[Record] = field(default_factory=list)
+    rows: dict[str, Rows] = field(default_factory=dict)
     status: str = "completed"
     state: dict[str, Field] = field(default_factory=dict)  # of the trained units, where it is kept
+
+    def keep(self, record: Record, most: int) -> None:
+        """Copy a record, one of at most so many."""
+        arrays: dict[str, Any] = {
+            name: getattr(record, name) for name in ("outputs", "test_outputs", "states", "covectors")
+        }
+        arrays |= {f"travel_{name}": travel for name, travel in record.travel.items()}
+        kept = {name: self.rows.setdefault(name, Rows(most)).append(array) for name, array in arrays.items()}
+        travels = {name: kept.pop(f"travel_{name}") for name in record.travel}
+        self.records.append(Record(record.step, travel=travels, **kept))
 
 
 KINDS: dict[str, type[Dynamics]] = {"solve_mean_ode": MeanDynamics, "solve_tangent_ode": TangentDynamics}
@@ -176,14 +188,16 @@ def _notes(problem: MeanFieldProblem, shown: list[Run], status: str, remark: str
 
 def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | None = None) -> Run:
     """K gradient steps, or those after a stored state; each step is recorded before its update."""
-    problem, run, first = dynamics.problem, Run([]), 0
+    problem, run, first = dynamics.problem, Run(), 0
     upcoming: int | None = None  # the step that comes next, where the units are between two steps
-    due, divergence = record_steps(problem.steps, settings.record_every), Divergence(problem.divergence_factor)
+    due, divergence = RecordSteps(problem.steps, settings.record_every), Divergence(problem.divergence_factor)
     inputs, tests = problem.x.astype(settings.dtype), problem.test_x.astype(settings.dtype)
     try:
         if state is not None:
-            run.records, done = restore(dynamics, state), steps_done(state)
-            first = run.records.pop().step if done is None else done  # the last one's update is still to come
+            records, done = restore(dynamics, state), steps_done(state)
+            first = records.pop().step if done is None else done  # the last one's update is still to come
+            for record in records:
+                run.keep(record, due.count)
             for record in run.records[:1]:
                 divergence.at(problem.losses(record.outputs, problem.y).mean(), np.mean(record.outputs**2))
         with dynamics.blocks.running():
@@ -199,14 +213,16 @@ def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | 
                 tested = problem.read(dynamics.forward(tests)) if step in due and len(tests) else problem.read(tests)
                 covectors: list[Array] = []
                 final = settings.keep_state and step == problem.steps
-                units = copy.deepcopy(dynamics.moved) if final else []  # the covectors of a record move them
+                units = dynamics.moved if final else []
+                if final and settings.record_features:  # the covectors of the record move them
+                    units = copy.deepcopy(units)
                 if step < problem.steps or settings.record_features:
                     upcoming = None
                     with dynamics.blocks.whole():
                         covectors = dynamics.backward(states, problem.loss_gradient(last).astype(settings.dtype))
                 if step in due:
                     kept = (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
-                    run.records.append(Record(step, outputs, tested, travel, *kept))
+                    run.keep(Record(step, outputs, tested, travel, *kept), due.count)
                 if final:
                     run.state = snapshot(problem, units, run.records)
                 upcoming = step + 1

@@ -121,7 +121,7 @@ def test_offset_and_precision_do_not_change_the_values():
 def test_a_field_may_begin_at_any_particle(first, count, refinement):
     whole = normals(4 * NOISE_BLOCK, seed=5, refinement=refinement)
     part = np.empty((2, count))
-    noise = Noise(5, refinement, first)
+    noise = Noise(5, refinement, first=first)
     # in blocks, as threads fill it, and then from one block on
     address = Address(Stream.FORWARD, positions=(1, 0))
     for start in range(0, count, NOISE_BLOCK):
