@@ -209,7 +209,7 @@ def test_a_round_that_does_not_fit_in_memory_is_not_begun(monkeypatch):
     import flds.settings
 
     require = flds.settings.require_memory
-    limit = 175e6
+    limit = 204e6
     monkeypatch.setattr(
         "flds.settings.require_memory",
         lambda needed, remedy: require(needed if needed < limit else 1e18, remedy),
