@@ -187,8 +187,9 @@ class Workload:
         kept = replicates * state if self.kept else 0.0
         held = INTERPRETER_BYTES + self.data + replicates * rows
         fields = replicates * kernels + temporaries
-        if replicates > 1:  # what is stacked and its differences from the mean, means and errors, and all outputs
-            fields += 2 * replicates * max(each, kernels / 2) + 2 * (each + kernels) + replicates * each
+        if replicates > 1:
+            # what is stacked and its differences from the mean, where one takes the place of kernels; means and errors
+            fields += replicates * max(2 * each, kernels / 2) + 3 * each + 2 * kernels
         training = max(0.0, kept - state) + network + self._temporaries()
         return held + max(training, kept + fields)
 

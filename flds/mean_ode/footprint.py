@@ -74,5 +74,6 @@ def _records(problem: MeanFieldProblem, settings: MeanSettings) -> tuple[float, 
     records = count * (runs * item * (outputs + features) + replicates * _RECORD)
     fields = 0.0 if item == 8 else 8 * replicates * (outputs + features)  # fields are float64
     if replicates > 1:  # what is stacked, its differences from the mean, means and errors, and all outputs
-        fields += 8 * (2 * replicates * max(outputs, features / 2) + 2 * (outputs + features) + replicates * outputs)
+        largest = max(outputs, features / 2)
+        fields += 8 * ((2 * replicates + 1) * largest + 2 * (outputs + features) + replicates * outputs)
     return records, count * fields
