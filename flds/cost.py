@@ -187,8 +187,9 @@ class Workload:
         kept = replicates * state if self.kept else 0.0
         held = INTERPRETER_BYTES + self.data + replicates * rows
         fields = replicates * kernels + temporaries
-        if replicates > 1:  # what is stacked and its differences from the mean, means and errors, and all outputs
-            fields += 2 * replicates * max(each, kernels / 2) + 2 * (each + kernels) + replicates * each
+        if replicates > 1:
+            # what is stacked and its differences from the mean, where one takes the place of kernels; means and errors
+            fields += replicates * max(2 * each, kernels / 2) + 3 * each + 2 * kernels
         training = max(0.0, kept - state) + network + self._temporaries()
         return held + max(training, kept + fields)
 
@@ -198,13 +199,10 @@ class Workload:
         held = (self.depth + 1 + _PASS) * self.batch, (self.depth + 2) * self.batch + _PASS * probed
         return max(held) * self.particles * self.itemsize
 
-    def normals(self, operator: str) -> float:
-        """Normals that are drawn, on the grid of the noise."""
-        if operator == "lazy":
-            draws = (2 * self.expected_rank + self.probes) * self.particles
-        else:
-            draws = self.particles**2 * (1 if self.tied else 2)
-        return draws * self.depth * self.refinement
+    def draws(self, operator: str) -> int:
+        """Vectors of all particles that are drawn in all layers."""
+        lazy, dense = 2 * self.expected_rank + self.probes, self.particles * (1 if self.tied else 2)
+        return self.depth * (lazy if operator == "lazy" else dense)
 
     def seconds(self, operator: str) -> float:
         """Expected time on this machine."""
@@ -214,7 +212,7 @@ class Workload:
         passes = 2 * (self.steps + 1) + -(-self.probes // PROBE_CHUNK)
         samples = 2 * (self.steps + 1) * self.batch + self.probes
         elementwise = samples * self.particles * self.depth * ELEMENTWISE_SECONDS
-        elementwise += self.normals(operator) * NORMAL_SECONDS
+        elementwise += self.draws(operator) * self.particles * self.refinement * NORMAL_SECONDS
         overhead = passes * self.depth * CALL_SECONDS * (1 if self.sampling == "law" else 3)
         rate = multiply_adds_per_second(self.batch, self.itemsize)
         return overhead + (work / rate + elementwise) / threads**THREAD_EXPONENT

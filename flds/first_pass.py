@@ -85,7 +85,7 @@ def solve_forward(
     Raises
     ------
     ValueError, TypeError, MemoryError
-        If an argument is not valid, noise would take more than a week, or the particles do not fit in memory.
+        If an argument is not valid, its noise would take more than a day, or the particles do not fit in memory.
 
     References
     ----------
@@ -159,7 +159,7 @@ class _FirstPass:
         needed = INTERPRETER_BYTES + (stored + 2) * particles * self.dtype.itemsize + _GRID * (depth + 1)
         require_memory(needed, 'lower particles or depth, or use dtype="float32"')
         threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
-        require_drawable(particles * fine, threads, "noise_depth", "particles")
+        require_drawable(depth, particles, fine // depth, threads, "noise_depth")
         self.blocks = Blocks(particles, threads)
         self.seed, self.depth, self.fine = checks.seed_number("seed", seed), depth, fine
         self.initial_variance, self.horizon = initial_variance, horizon

@@ -21,8 +21,8 @@ DEFAULTS: dict[str, Any] = {
     "activation": "tanh", "horizon": 1.0, "learning_rate": 1.0, "steps": 25, "loss": None, "batch_size": None,
     "batch_order": "random", "batch_seed": 0,
 }  # fmt: skip
-# What the default run may take, in memory no more than this share of what is available; the cost model chooses the number
-# of particles within it, and where memory is short one of the smaller ones.
+# What the default run may take, in memory at most this share of what is available; the cost model chooses the number of
+# particles within it, and where memory is short one of the smaller ones.
 DEFAULT_SECONDS, DEFAULT_BYTES, DEFAULT_SHARE = 50.0, 3.5e9, 0.8
 SMALL_CHOICES = (100, 200, 300, 500, 700)
 PARTICLE_CHOICES = (1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 12_000, 16_000, 20_000, 30_000, 50_000, 100_000)
@@ -120,8 +120,8 @@ def whole_runs() -> Iterator[None]:
 def affordable_particles(problem: TrainingProblem, depth: int, sampling: str, options: dict[str, Any]) -> int:
     """The largest number of particles that the cost model puts within the default time and memory.
 
-    Where memory is short it may be below what time allows at least, PARTICLE_CHOICES[0]; and where even the smallest
-    number does not fit, the run is refused. Numbers that leave room to match noise come first: with it fewer particles go further.
+    Numbers that leave room to match noise come first: with it fewer particles go further. Where time is short
+    PARTICLE_CHOICES[0] are taken, and where memory is short fewer; a run of the fewest may still be refused.
     """
     from flds.solve import estimate_cost
     from solvers.memory import available_memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -85,6 +85,10 @@ class RecordSteps:
 
     def __contains__(self, step: int) -> bool:
         return step == self.steps or step % self.every == 0
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(0, self.steps, self.every)
+        yield self.steps
 
     @property
     def count(self) -> int:
@@ -208,7 +212,7 @@ def resolve(
     operator, sampling, reason, notes = _method(operator, sampling, load, options)
     if keep and sampling == "matched_all":
         raise ValueError('keep_state needs sampling "matched" or "law", got "matched_all"')
-    require_drawable(load.normals(operator), threads, "noise_depth", "particles")
+    require_drawable(load.draws(operator), particles, load.refinement, threads, "noise_depth")
     budget = _rank_budget(options.get("rank_budget"), operator, load)
     rank = min(load.expected_rank, budget[0]), min(load.expected_rank, budget[1])
     memory = load.lazy_memory(rank) if operator == "lazy" else load.dense_memory()

@@ -141,8 +141,8 @@ class BrownianMotion:
         layers = np.arange(self.steps)[slice(None) if intervals is None else intervals]
         out = np.empty((np.size(layers), len(wanted), self.motions))
         blocks, places = np.divmod(wanted, NOISE_BLOCK)
-        drawn = np.size(layers) * len(np.unique(blocks)) * NOISE_BLOCK * self.motions * self.refinement
-        require_drawable(drawn, 1, "noise_steps", "steps")
+        drawn = np.size(layers) * len(np.unique(blocks)) * self.motions
+        require_drawable(drawn, NOISE_BLOCK, self.refinement, 1, "noise_steps")
         normals = np.empty((self.motions, NOISE_BLOCK))
         for row, layer in enumerate(np.atleast_1d(layers)):
             for block in np.unique(blocks):

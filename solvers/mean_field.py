@@ -260,8 +260,7 @@ class MeanFieldRun:
         form = trial.form()
         common = BrownianMotion(**grid, motions=form.common[-1], stream=Stream.COMMON) if form.common else None
         brownian = BrownianMotion(**grid, motions=form.motions)
-        drawn = len(start) * form.motions * brownian.refinement * brownian.steps
-        require_drawable(drawn, threads, "noise_steps", "particles")
+        require_drawable(form.motions * brownian.steps, len(start), brownian.refinement, threads, "noise_steps")
         size = max(size, float(np.abs(x).max()))
         run = cls(equation, form, x, brownian, common, outside, scheme, Blocks(len(start), threads), first, size, held)
         trial.check(form, times[first:], lambda step: run.outside(first + step))

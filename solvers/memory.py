@@ -17,15 +17,17 @@ _GROUP_FILES = {
     "cgroup": (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
     "cgroup2": (("memory.max", "memory.high"), "memory.current", "inactive_file"),
 }
-# Limits of the process itself, and the entry of its status that counts towards each.
-_PROCESS_LIMITS = {"Max address space": "VmSize", "Max data size": "VmData"}
+# Limits of the process itself; for each the entry of its status that counts towards it, and the bytes that a thread
+# reserves of it and does not use, for its stack and its share of the heap.
+_PROCESS_LIMITS = {"Max address space": ("VmSize", 72e6), "Max data size": ("VmData", 0.0)}
 
 
 def available_memory(root: Path = Path("/")) -> float:
-    """Return the bytes this process may still use.
+    """Return the bytes this process may hold at the peak of a run, the interpreter included.
 
     It is the smallest of what the system has available, what the control groups of the process and those above them
-    leave, and what its own limits on address space and data leave.
+    leave, and what its own limits on address space and data leave. What it holds already is added up to the size of an
+    interpreter; of what it has more, a run makes no use.
 
     Parameters
     ----------
@@ -37,32 +39,37 @@ def available_memory(root: Path = Path("/")) -> float:
     float
         At least 0; infinity where nothing is known.
     """
-    left = [*_system(root), *_control_groups(root), *_own_limits(root)]
+    held = min(_entries(root / "proc/self/status").get("VmRSS", 0.0), INTERPRETER_BYTES)
+    left = [*_system(root, held), *_control_groups(root, held), *_own_limits(root)]
     return max(0.0, min(left, default=np.inf))
 
 
 def require_memory(needed: float, remedy: str) -> None:
-    """Raise MemoryError, with the numbers and what to do, if so many bytes are not available."""
+    """Raise MemoryError, with the numbers and what to do, if so many bytes, as a peak, are not available."""
     available = available_memory()
     if needed > available:
         raise MemoryError(f"this run needs {needed / 1e9:.3g} GB and {available / 1e9:.3g} GB are available; {remedy}")
 
 
-def _system(root: Path) -> Iterator[float]:
+def _system(root: Path, held: float) -> Iterator[float]:
     available = _entries(root / "proc/meminfo").get("MemAvailable")
     if available is not None:
-        yield available
+        yield available + held
 
 
 def _own_limits(root: Path) -> Iterator[float]:
+    """Yield what is left of the limits of this process; nothing is added, since more is reserved than is held."""
     used = _entries(root / "proc/self/status")
     for line in _read(root / "proc/self/limits").splitlines():
         found = re.match(r"(Max [a-z ]+?) {2,}(\d+)", line)  # the soft limit, a number where there is one
         if found and found[1] in _PROCESS_LIMITS:
-            yield float(found[2]) - used[_PROCESS_LIMITS[found[1]]]
+            from solvers.blocks import available_threads  # which takes a second to import
+
+            entry, reserved = _PROCESS_LIMITS[found[1]]
+            yield float(found[2]) - used.get(entry, 0.0) - reserved * available_threads()
 
 
-def _control_groups(root: Path) -> Iterator[float]:
+def _control_groups(root: Path, held: float) -> Iterator[float]:
     """Yield what is left to the groups of this process and to all above them, as far as they are mounted here."""
     own = {}
     for line in _read(root / "proc/self/cgroup").splitlines():
@@ -78,10 +85,9 @@ def _control_groups(root: Path) -> Iterator[float]:
             continue
         top, mount = (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), part) for part in place.split()[3:5])
         group = root / mount.lstrip("/")
-        yield _left_to_group(group, kind)
-        for name in _below(own[kind], top):
+        for name in ("", *_below(own[kind], top)):
             group /= name
-            yield _left_to_group(group, kind)
+            yield _left_to_group(group, kind, held)
 
 
 def _below(path: str, top: str) -> tuple[str, ...]:
@@ -94,7 +100,7 @@ def _below(path: str, top: str) -> tuple[str, ...]:
     return parts[len(above) :] if inside else ()
 
 
-def _left_to_group(group: Path, kind: str) -> float:
+def _left_to_group(group: Path, kind: str, held: float) -> float:
     limits, usage, cache = _GROUP_FILES[kind]
     bounds = [float(text) for name in limits if (text := _read(group / name).strip()) not in ("", "max")]
     if not bounds:
@@ -102,7 +108,8 @@ def _left_to_group(group: Path, kind: str) -> float:
     statistics = dict(line.split() for line in _read(group / "memory.stat").splitlines())
     # of groups that are not mounted here, as in a container, the older kind tells its members
     bounds.append(float(statistics.get("hierarchical_memory_limit", np.inf)))
-    return min(bounds) - max(0.0, float(_read(group / usage) or 0) - float(statistics.get(cache, 0)))
+    # less may be in use than this process holds: libraries that another group read first are not counted here
+    return min(bounds) - max(0.0, float(_read(group / usage) or 0) - float(statistics.get(cache, 0)) - held)
 
 
 def _entries(path: Path) -> dict[str, float]:

@@ -21,8 +21,8 @@ from solvers.accelerate import kernel
 NOISE_BLOCK = 2048
 # What one normal takes on one thread.
 NORMAL_SECONDS = 1.5e-9
-# Nobody waits longer for noise alone, and where it is drawn nothing can be interrupted.
-_LONGEST_SECONDS = 7 * 86_400.0
+# Longer for the noise of a refined grid alone is a mistake; while a vector is drawn nothing can be interrupted.
+_LONGEST_SECONDS = 86_400.0
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 # Pairs of normals made at a time; a shorter block costs as much as a multiple of these.
@@ -233,14 +233,16 @@ class Noise:
         )  # fmt: skip
 
 
-def require_drawable(normals: float, threads: int, grid: str, coarse: str) -> None:
-    """Raise ValueError if a run would take more than a week to draw its normals on `grid`, which `coarse` divides."""
-    seconds = normals * NORMAL_SECONDS / threads
-    if seconds > _LONGEST_SECONDS:
-        raise ValueError(
-            f"{grid} must be smaller: to draw {normals:.2g} normals would take {seconds / 86_400:.2g} days; "
-            f"lower {grid}, or {coarse}"
-        )
+def require_drawable(vectors: float, particles: int, refinement: int, threads: int, grid: str) -> None:
+    """Raise ValueError if so many vectors of particles would take more than a day to draw on a refined grid.
+
+    A run whose grid is not refined draws no more than it works on. `grid` is what errors call the number of its steps.
+    """
+    # a short block costs as much as two rows of pairs, and threads share blocks
+    normals = float(vectors) * max(particles, 2 * PAIRS) * refinement
+    seconds = normals * NORMAL_SECONDS / min(threads, -(-particles // NOISE_BLOCK))
+    if refinement > 1 and seconds > _LONGEST_SECONDS:
+        raise ValueError(f"{grid} must be smaller: its noise alone would take {seconds / 86_400:.2g} days to draw")
 
 
 def replicate_seed(seed: int, replicate: int) -> int:

@@ -230,7 +230,7 @@ class _Record(NamedTuple):
     gradient_variance: Array
 
 
-def _train(problem: TrainingProblem, network: ResNet, due: set[int]) -> tuple[list[_Record], list[float], str]:
+def _train(problem: TrainingProblem, network: ResNet, due: RecordSteps) -> tuple[list[_Record], list[float], str]:
     """Forward, loss, record, backward, update; for every step, unless training diverges. Return also the status."""
     like = network.readout
     x, y, test_x = (

@@ -69,10 +69,11 @@ def _records(problem: MeanFieldProblem, settings: MeanSettings) -> tuple[float, 
     nodes = settings.depth + 1
     outputs = (problem.x.size + problem.test_x.size) // problem.dimension * problem.outputs + nodes * len(problem.rates)
     features = 2 * nodes * problem.x.size if settings.record_features else 0
-    runs = replicates + (replicates if settings.keep_state else 0)  # a state has copies
-    runs += _DEPTH_RUNS if settings.depth_error else 0
+    copies = replicates if settings.keep_state else 0  # in the states
+    runs = replicates + copies + (_DEPTH_RUNS if settings.depth_error else 0.0)
     records = count * (runs * item * (outputs + features) + replicates * _RECORD)
     fields = 0.0 if item == 8 else 8 * replicates * (outputs + features)  # fields are float64
     if replicates > 1:  # what is stacked, its differences from the mean, means and errors, and all outputs
-        fields += 8 * (2 * replicates * max(outputs, features / 2) + 2 * (outputs + features) + replicates * outputs)
+        largest = max(outputs, features / 2)
+        fields += 8 * ((2 * replicates + 1) * largest + 2 * (outputs + features) + replicates * outputs)
     return records, count * fields

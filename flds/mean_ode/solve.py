@@ -41,15 +41,14 @@ class Run:
     """The records of one seed, whose arrays are rows of those of all, and how it ended."""
 
     records: list[Record] = field(default_factory=list)
-    rows: dict[str, Rows] = field(default_factory=dict)
     status: str = "completed"
     state: dict[str, Field] = field(default_factory=dict)  # of the trained units, where it is kept
+    rows: dict[str, Rows] = field(default_factory=dict)
 
     def keep(self, record: Record, most: int) -> None:
         """Copy a record, one of at most so many."""
-        arrays: dict[str, Any] = {
-            name: getattr(record, name) for name in ("outputs", "test_outputs", "states", "covectors")
-        }
+        names = ("outputs", "test_outputs", "states", "covectors")
+        arrays: dict[str, Any] = {name: getattr(record, name) for name in names}
         arrays |= {f"travel_{name}": travel for name, travel in record.travel.items()}
         kept = {name: self.rows.setdefault(name, Rows(most)).append(array) for name, array in arrays.items()}
         travels = {name: kept.pop(f"travel_{name}") for name in record.travel}
