@@ -129,7 +129,7 @@ def _enlarge(crew: list[_Worker[T]], jobs: deque[_Job[T]], processes: int) -> in
     """Start processes while there is work for more, and return how many there may be."""
     while len(crew) < processes and sum(worker.job is None for worker in crew) < len(jobs):
         try:
-            with _undisturbed():
+            with _undisturbed(), _interrupts_blocked():
                 crew.append(_Worker())
         except OSError:
             if not crew:
@@ -213,10 +213,7 @@ def _watch(parent: Any) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Put off signals that raise here, which would leave a process half started or running.
-
-    Processes that start meanwhile put Ctrl-C off as well, since it would be a traceback while they load.
-    """
+    """Put off signals that raise here, which would leave a process half started or running."""
     ours = threading.current_thread() is threading.main_thread()
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if ours and hasattr(signal, name)]
     handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
@@ -224,8 +221,7 @@ def _undisturbed() -> Iterator[None]:
     for number in handlers:
         signal.signal(number, lambda number, frame: pending.append(number))
     try:
-        with _blocked():
-            yield
+        yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -234,7 +230,8 @@ def _undisturbed() -> Iterator[None]:
 
 
 @contextmanager
-def _blocked() -> Iterator[None]:
+def _interrupts_blocked() -> Iterator[None]:
+    """Let processes that start here put Ctrl-C off, which would be a traceback while they load."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -149,7 +149,7 @@ def _mark(solution: Solution) -> dict[str, Any]:
 
 def _difference(name: str, there: str, here: str) -> str:
     hashed = there.startswith("sha256 ") or here.startswith("sha256 ")
-    return f"other {name}" if hashed else f"{name} {there}, not {here}"
+    return f"other {name}" if hashed else f"{name} is {there} there and {here} here"
 
 
 def _owner(lock: int) -> str:

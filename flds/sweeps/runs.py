@@ -9,6 +9,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from flds.processes import run_each
@@ -40,7 +41,7 @@ def run_all(tasks: list[Task], executor: Executor | None, workers: int, progress
             _run_on(executor, given, ended)
             return unwritten
         try:
-            run_each(run, given, workers, ended)
+            run_each(_run_apart, given, workers, ended)
         finally:
             sweep_out(tasks[0].path.parent, tasks)
     return unwritten
@@ -64,6 +65,14 @@ def run(task: Task) -> str:
     except Exception as error:
         return _told(error)
     return ""
+
+
+def _run_apart(task: Task) -> str:
+    """Do a run in a process that may be killed."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(RLock())  # its own lock, between processes, would be told as leaked
+    return run(task)
 
 
 def _run_on(executor: Executor, tasks: list[Task], ended: Callable[[Task, str], None]) -> None:

@@ -47,7 +47,9 @@ def test_a_second_call_does_only_what_is_missing(tmp_path):
     changed = [path for path, before in times.items() if path.suffix == ".nc" and path.stat().st_mtime_ns != before]
     assert changed == [lost]
     assert one.equals(two)
-    with pytest.raises(ValueError, match="holds another sweep: particles 200, not 300; choose another folder"):
+    with pytest.raises(
+        ValueError, match="holds another sweep: particles is 200 there and 300 here; choose another folder"
+    ):
         flds.sweep(PROBLEM, GRID, folder=tmp_path / "two", particles=300)
 
 
