@@ -81,6 +81,7 @@ def alone(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                owner = "process unknown"
                 owner = _owner(lock)
             else:
                 os.ftruncate(lock, 0)
@@ -104,7 +105,11 @@ def is_done(task: Task) -> bool:
     """
     if not task.path.exists():
         return False
-    if _mark(_stored(task.path)).get("fingerprint") != task.fingerprint:
+    try:
+        mark = _mark(load(task.path, groups=False))
+    except ValueError as error:
+        raise ValueError(f"{error}; remove it, and its run is done again") from None
+    if mark.get("fingerprint") != task.fingerprint:
         other = f"; values such as {ITEM}0 keep their places in a grid" if f"={ITEM}" in task.path.name else ""
         raise ValueError(f"{str(task.path)!r} belongs to another sweep{other}; choose another folder")
     return True
@@ -116,9 +121,9 @@ def sign(solution: Solution, task: Task) -> None:
 
 
 def sweep_out(folder: Path, tasks: list[Task]) -> None:
-    """Remove what processes that died while they wrote have left of runs without a result."""
+    """Remove what processes that died while they wrote have left of the description and of runs without a result."""
     missing = [task for task in tasks if not task.path.exists()]  # of others it may be the only copy of their arrays
-    names = {task.path.name for task in missing} | {task.failure.name for task in missing}
+    names = {_DESCRIPTION} | {task.path.name for task in missing} | {task.failure.name for task in missing}
     for part in folder.glob(".*.part"):  # .NAME.PROCESS.RANDOM.part
         if part.name[1:].rsplit(".", 3)[0].removesuffix(".state") in names:
             part.unlink(missing_ok=True)
@@ -127,20 +132,16 @@ def sweep_out(folder: Path, tasks: list[Task]) -> None:
 def _check_runs(folder: Path, plan: Grid) -> None:
     """Refuse a folder without a description, as older versions made them, if its runs are not of this sweep."""
     for path in sorted(folder.glob("*=*.nc")):
-        mark = _mark(_stored(path))
+        try:
+            mark = _mark(load(path, groups=False))
+        except ValueError:  # it is not of a sweep, or damaged, which matters where it stands in the way
+            continue
         point = mark.get("point", {})
-        if list(point) != list(plan.values):
+        if mark and list(point) != list(plan.values):
             there = _difference("grid", ", ".join(point), ", ".join(plan.values))
             raise ValueError(f"{str(folder)!r} holds another sweep: {there}; choose another folder")
-        if f"={ITEM}" not in path.name and mark.get("fingerprint") != plan.fingerprint(point):
+        if mark and f"={ITEM}" not in path.name and mark.get("fingerprint") != plan.fingerprint(point):
             raise ValueError(f"{str(folder)!r} holds runs of another sweep, such as {path.name}; choose another folder")
-
-
-def _stored(path: Path) -> Solution:
-    try:
-        return load(path, groups=False)
-    except ValueError as error:
-        raise ValueError(f"{error}; remove it, and its run is done again") from None
 
 
 def _mark(solution: Solution) -> dict[str, Any]:

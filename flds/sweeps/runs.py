@@ -33,7 +33,7 @@ def run_all(tasks: list[Task], executor: Executor | None, workers: int, progress
     with progress_bar(len(tasks), progress) as bar:
 
         def ended(task: Task, error: str) -> None:
-            if error and not _keep(task, error):
+            if error and not task.path.exists() and not _keep(task, error):
                 unwritten[task.path] = error
             bar.update()
 

@@ -26,6 +26,7 @@ fcntl = pytest.importorskip("fcntl")
 GENERATOR = np.random.default_rng(0)
 X, Y = GENERATOR.normal(size=(3, 4)), GENERATOR.normal(size=3)
 PROBLEM = flds.TrainingProblem(X, Y, steps=2)
+SMALL = {"particles": 50, "depth": 2}
 RELU = get_activation("relu")
 
 
@@ -35,7 +36,7 @@ def sweep(tmp_path):
     with ThreadPoolExecutor(1) as executor:
 
         def run(grid, problem=PROBLEM, folder="grid", **options):
-            options = {"particles": 50, "depth": 2} | options
+            options = SMALL | options
             options = {name: value for name, value in options.items() if name not in grid and value is not None}
             return flds.sweep(problem, grid, folder=tmp_path / folder, executor=executor, **options)
 
@@ -96,6 +97,8 @@ def test_values_that_are_called_by_their_places_keep_them(sweep):
 
 def test_folders_of_older_versions_go_on(sweep, tmp_path):
     first, folder = sweep({"seed": [0, 1]}), tmp_path / "grid"
+    (folder / "mine=1.nc").write_text("not of a sweep")
+    flds.solve_flds(PROBLEM, sampling="law", **SMALL).save(folder / "mine=2.nc")
     description = (folder / "sweep.json").read_text()
     (folder / "sweep.json").unlink()
     for grid, options, message in (
@@ -160,11 +163,11 @@ def test_folders_without_locks_are_used_without(sweep, number, monkeypatch):
 def test_what_a_killed_process_wrote_in_part_is_removed(sweep, tmp_path):
     sweep({"seed": [0]})
     parts = [tmp_path / "grid" / f".{name}.99.abc.part" for name in (
-        "seed=1.nc", "seed=1.nc.state", "seed=1.error.json", "seed=0.nc.state", "mine")]  # fmt: skip
+        "seed=1.nc", "seed=1.nc.state", "seed=1.error.json", "sweep.json", "seed=0.nc.state", "mine")]  # fmt: skip
     for path in parts:
         path.write_text("")
     sweep({"seed": [0, 1]})
-    assert [path for path in parts if path.exists()] == parts[3:]  # those of others may be in use
+    assert [path for path in parts if path.exists()] == parts[4:]  # those of others may be in use
 
 
 def test_a_sweep_started_twice_at_once_is_done_once(tmp_path):
