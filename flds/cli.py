@@ -294,9 +294,11 @@ def sweep(
     problem = training_problem(load_data(data), **fields, train_samples=train_samples, test_samples=test_samples)
     progress = not quiet and sys.stderr.isatty()
     try:
-        found = run_sweep(problem, values, folder=out, workers=workers, progress=progress, **settings)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"the runs that had ended are in {out}") from None
+        with show_warnings():
+            found = run_sweep(problem, values, folder=out, workers=workers, progress=progress, **settings)
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (f"the runs that had ended are in {out}",)  # the same one, which may say of which signal
+        raise
     interrupts.ignore()
     write_dataset(out / "sweep.nc", found)
     counts = {name: int((found.status == name).sum()) for name in dict.fromkeys(found.status.values.ravel().tolist())}

@@ -1,0 +1,102 @@
+"""Sweeps: one run for every point of a grid, each with a file of its own, resumed where it was left."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flds.mean_ode.problem import MeanFieldProblem
+from flds.problem import TrainingProblem
+from flds.processes import refuse_unguarded
+from flds.sweeps.folder import alone, check, is_done, settle
+from flds.sweeps.grid import Grid
+from flds.sweeps.results import collect
+from flds.sweeps.runs import run_all
+from solvers import checks
+from solvers.blocks import available_threads
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def sweep(
+    problem: TrainingProblem | MeanFieldProblem,
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    folder: str | Path,
+    solver: str | None = None,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> xarray.Dataset:
+    """Solve a problem at every point of a grid over its fields and its solver's settings.
+
+    Each run writes a file of its own. Worker processes import the script that calls this, which must do so under
+    ``if __name__ == "__main__":``. A second call with the same folder does only what is missing or failed, and may
+    extend the sweep by other values of the same names. A run that fails, or whose process dies twice, leaves its error
+    in a file and does not stop the others; an interrupt stops the sweep and keeps what is done.
+
+    Parameters
+    ----------
+    problem : TrainingProblem or MeanFieldProblem
+        What the grid varies.
+    grid : dict
+        Values by name: fields of the problem, such as ``learning_rate``, or arguments of the solver, such as ``depth``.
+    folder : path
+        Where the files go; it is made if needed. It belongs to one sweep, which ``sweep.json`` in it describes.
+    solver : str, optional
+        solve_flds, simulate_resnet, solve_mean_ode or solve_tangent_ode; by default simulate_resnet where there is a
+        width, else the first of the problem's kind.
+    executor : concurrent.futures.Executor, optional
+        What runs the tasks, such as ``dask.distributed.Client(...).get_executor()``; by default processes of its own,
+        which end when the calling process does.
+    workers : int, optional
+        Number of these processes; default one for each CPU. Numbers do not depend on it.
+    progress : bool
+        Show a progress bar on standard error.
+    **options
+        Arguments of the solver that are the same in all runs.
+
+    Returns
+    -------
+    xarray.Dataset
+        Every array that has one shape in all runs, with the grid's names as first dimensions and NaN where a run is
+        missing; ``status`` is "completed", "diverged", …, or "failed".
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the grid or an option is not valid, or the folder holds another sweep.
+    OSError
+        If another process is at work on a sweep in the folder, or the folder cannot be written to.
+    RuntimeError
+        If worker processes end before they begin to work.
+    KeyboardInterrupt
+        If the user ends it.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the errors of runs that failed could not be written; the warning has them.
+    """
+    plan = Grid(problem, grid, solver, options)
+    place = Path(folder)
+    tasks = plan.tasks(place)
+    check(place, plan)
+    most = available_threads() if workers is None else checks.positive_integer("workers", workers)
+    unwritten: dict[Path, str] = {}
+    if not all(map(is_done, tasks)):
+        refuse_unguarded(executor is None)
+        place.mkdir(parents=True, exist_ok=True)
+        with alone(place):
+            settle(place, plan)
+            waiting = [task for task in tasks if not is_done(task)]
+            unwritten = run_all(waiting, executor, min(len(waiting), most), progress)
+    if unwritten:
+        told = "; ".join(f"{path.name}: {' '.join(error.split())}" for path, error in unwritten.items())
+        warnings.warn(f"runs failed whose errors could not be written: {told}", RuntimeWarning, stacklevel=2)
+    return collect(tasks, plan.values, unwritten)

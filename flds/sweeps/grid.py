@@ -1,0 +1,179 @@
+"""The runs of a sweep: what is solved at each point of its grid, checked before any work, and what tells them apart."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flds.mean_ode.problem import MeanFieldProblem
+from flds.mean_ode.settings import MeanOptions
+from flds.problem import TrainingProblem
+from flds.settings import Options
+from solvers import checks
+
+_SOLVERS = {
+    TrainingProblem: ("solve_flds", "simulate_resnet"),
+    MeanFieldProblem: ("solve_mean_ode", "solve_tangent_ode"),
+}
+# Fields of problems that older sweeps did not know; at their defaults they mean what was meant then.
+_LATER = ("divergence_factor",)
+# What a value is called in a file's name where it is not a word or a number; its place in the list follows.
+ITEM = "item"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: what is solved, how, and where it is written."""
+
+    solver: str
+    problem: Any
+    options: dict[str, Any]
+    path: Path
+    point: dict[str, Any]
+    fingerprint: str
+
+    @property
+    def failure(self) -> Path:
+        return self.path.with_suffix(".error.json")
+
+
+class Grid:
+    """A problem, its solver, and the values by name that a sweep goes through, all of it checked.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If something is not valid; the message names it.
+    """
+
+    def __init__(
+        self, problem: Any, grid: Mapping[str, Sequence[Any]], solver: str | None, options: dict[str, Any]
+    ) -> None:
+        kind = next((kind for kind in _SOLVERS if isinstance(problem, kind)), None)
+        if kind is None:
+            raise TypeError(
+                f"problem must be a flds.TrainingProblem or flds.MeanFieldProblem, got {type(problem).__name__}"
+            )
+        if not isinstance(grid, Mapping) or not grid:
+            raise ValueError(f"grid must be a dictionary of lists of values by name, got {checks.shown(grid)}")
+        default = _SOLVERS[kind][1 if kind is TrainingProblem and "width" in {*grid, *options} else 0]
+        self.problem, self.options = problem, options
+        self.solver = checks.choice("solver", solver or default, _SOLVERS[kind])
+        self.described = {item.name for item in fields(problem) if item.init}
+        settable = _arguments(self.solver)
+        for name in options:
+            if name not in settable:
+                raise TypeError(f"{self.solver} takes no {name!r}; it takes {', '.join(sorted(settable))}")
+        self.values = {name: _checked_values(name, given, self.described | settable) for name, given in grid.items()}
+
+    def tasks(self, folder: Path) -> list[Task]:
+        """Return the runs, in the order of the grid."""
+        found: dict[str, Task] = {}
+        for chosen in itertools.product(*self.values.values()):
+            point = dict(zip(self.values, chosen, strict=True))
+            problem, options = self._at(point)
+            label = ",".join(f"{name}={_label(value, self.values[name])}" for name, value in point.items())
+            if label in found:
+                raise ValueError(f"grid must not repeat values, got {label} twice")
+            mark = _fingerprint(self.solver, _deciding(problem, options))
+            found[label] = Task(self.solver, problem, options, folder / f"{label}.nc", point, mark)
+        return list(found.values())
+
+    def fingerprint(self, point: dict[str, Any]) -> str:
+        """Return what marks the run of this sweep at a point, which need not be one of its own."""
+        return _fingerprint(self.solver, _deciding(*self._at(point)))
+
+    @cached_property
+    def fixed(self) -> dict[str, str]:
+        """Return what is the same in all runs and decides their numbers: values as text, or a hash, by name."""
+        return {
+            name.removeprefix(_OPTION): repr(value) if _is_plain(value) else f"sha256 {_hash(name, value)}"
+            for name, value in _deciding(self.problem, self.options).items()
+            if name.removeprefix(_OPTION) not in self.values
+        }
+
+    def _at(self, point: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return the problem and the options at a point."""
+        changed = {name: value for name, value in point.items() if name in self.described}
+        settings = {name: value for name, value in point.items() if name not in self.described}
+        return replace(self.problem, **changed), self.options | settings
+
+
+def plain(point: dict[str, Any]) -> dict[str, Any]:
+    """Return a point as JSON has it."""
+    return {name: value if isinstance(value, (int, float, str)) else repr(value) for name, value in point.items()}
+
+
+def _arguments(solver: str) -> set[str]:
+    """Names of the keyword arguments of a solver."""
+    import flds
+
+    named = set(inspect.signature(getattr(flds, solver)).parameters) - {"problem", "options", "progress"}
+    return named | set((Options if solver in _SOLVERS[TrainingProblem] else MeanOptions).__annotations__)
+
+
+def _checked_values(name: str, values: Any, known: set[str]) -> list[Any]:
+    if name not in known:
+        raise ValueError(f"grid must name fields of the problem or arguments of the solver, got {name!r}; "
+                         f"valid are {', '.join(sorted(known))}")  # fmt: skip
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or not len(values):
+        raise ValueError(f"grid[{name!r}] must be a list of values, got {checks.shown(values)}")
+    return [value.item() if isinstance(value, np.generic) else value for value in values]
+
+
+def _label(value: Any, values: list[Any]) -> str:
+    """A value as a part of a file's name; its place in the list where it is not a word or a number."""
+    if isinstance(value, (int, float, str)) and len(str(value)) <= 40:
+        return re.sub(r"[^\w.+-]", "-", str(value))
+    return f"{ITEM}{next(i for i, other in enumerate(values) if other is value)}"
+
+
+_OPTION = "option "
+
+
+def _deciding(problem: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Everything that decides the numbers of a run but its solver, by name."""
+    parts = {item.name: getattr(problem, item.name) for item in fields(problem)
+             if item.init and not (item.name in _LATER and getattr(problem, item.name) == item.default)}  # fmt: skip
+    return parts | {f"{_OPTION}{name}": value for name, value in options.items() if name != "threads"}
+
+
+def _fingerprint(solver: str, parts: dict[str, Any]) -> str:
+    """A hash of everything that decides the numbers."""
+    digest = hashlib.sha256(solver.encode())
+    for name, value in sorted(parts.items()):
+        digest.update(name.encode())
+        for piece in _bytes(name, value):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _hash(name: str, value: Any) -> str:
+    return hashlib.sha256(b"".join(_bytes(name, value))).hexdigest()[:16]
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float))
+
+
+def _bytes(name: str, value: Any) -> tuple[bytes, ...]:
+    """What a value is made of, for a hash."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{value.shape}".encode(), np.ascontiguousarray(value).tobytes()
+    try:
+        return (repr(value).encode() if _is_plain(value) else pickle.dumps(value, protocol=5),)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        raise TypeError(
+            f"{name} must be something that can be sent to another process, such as a function of a module; "
+            f"got {checks.shown(value)}"
+        ) from None

@@ -1,0 +1,175 @@
+"""Kill sweeps at random times, and see that a later call completes each as one that was not disturbed.
+
+`python -m tests.benchmarks.killed_sweeps 40` prints the numbers; the tests do it a few times.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import xarray
+
+import flds
+
+RUNS = 8
+COMMAND = [
+    sys.executable, "-m", "flds", "sweep", "--grid", f"seed={','.join(map(str, range(RUNS)))}", "--workers", "2",
+    "--set", "steps=4", "--set", "particles=500", "--set", "depth=4", "--set", "keep_state=true",
+]  # fmt: skip
+TARGETS = ("parent", "worker", "group")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+# Seconds after the end of a command in which its processes may end as well.
+PATIENCE = 5.0
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    """Start the sweep in a session of its own, by which its processes are found."""
+    data = folder.parent / "data.npz"
+    if not data.exists():
+        generator = np.random.default_rng(0)
+        np.savez(data, inputs=generator.normal(size=(20, 64)), targets=generator.normal(size=20))
+    command = [*COMMAND, "--data", str(data), "--out", str(folder)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )  # fmt: skip
+
+
+def finish(folder: Path) -> tuple[int, str, str]:
+    """Start the sweep and wait for its end; nothing of it is left behind, however this ends."""
+    with start(folder) as process:
+        try:
+            printed, errors = process.communicate(timeout=300)
+            return process.returncode, printed, errors
+        finally:
+            process.kill()
+
+
+def processes(session: int) -> dict[int, str]:
+    """Return the command lines of the living processes of a session, by number."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            state, _, _, of = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+            if state != "Z" and int(of) == session:
+                found[int(entry.name)] = (entry / "cmdline").read_text()
+        except (OSError, ValueError):
+            continue  # it has ended, or is none
+    return found
+
+
+def workers(session: int) -> list[int]:
+    return [number for number, command in processes(session).items() if "spawn_main" in command]
+
+
+def orphans(session: int) -> dict[int, str]:
+    """Return the processes of a session that are still there some time after its command has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while (left := processes(session)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def disturb(folder: Path, target: str, number: int, delay: float) -> str:
+    """Start a sweep and kill a part of it; return what is wrong a little later, or nothing."""
+    with start(folder) as process:
+        try:
+            time.sleep(delay)
+            if target == "parent":
+                process.send_signal(number)
+            elif target == "group":
+                os.killpg(process.pid, number)
+            else:
+                deadline = time.monotonic() + PATIENCE
+                while not (there := workers(process.pid)) and process.poll() is None and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                for one in random.sample(there, min(1, len(there))):
+                    os.kill(one, number)
+            process.wait(300)
+            left = orphans(process.pid)
+            errors = process.stderr.read() if process.stderr and not left else ""
+        finally:
+            process.kill()
+            for one in processes(process.pid):
+                os.kill(one, signal.SIGKILL)
+    if left:
+        return f"{len(left)} orphans"
+    if target == "worker" and process.returncode:
+        return f"status {process.returncode} after the death of a worker: {errors}"
+    return "a traceback" if "Traceback" in errors else ""
+
+
+def compare(folder: Path, whole: Path) -> str:
+    """Return how a completed sweep differs from an undisturbed one, or nothing."""
+    for path in sorted(whole.glob("seed=*.nc")):
+        one, other = flds.load(folder / path.name), flds.load(path)
+        if one.missing or not all(np.array_equal(one.fields[name].values, other.fields[name].values, equal_nan=True)
+                                  for name in other.fields):  # fmt: skip
+            return f"{path.name} differs"
+    with xarray.open_dataset(folder / "sweep.nc") as one, xarray.open_dataset(whole / "sweep.nc") as other:
+        if not one.equals(other):
+            return "sweep.nc differs"
+    expected = {path.name for path in whole.iterdir()}
+    others = {path.name for path in folder.iterdir()} ^ expected
+    others = {name for name in others if not name.startswith(".sweep.nc.")}  # the command's own, which is no result
+    return f"other files: {sorted(others)}" if others else ""
+
+
+def kill(count: int, where: Path, seed: int = 0) -> list[str]:
+    """Kill so many sweeps; return what went wrong."""
+    random.seed(seed)
+    begun = time.monotonic()
+    status, _, errors = finish(where / "whole")
+    assert status == 0, errors
+    duration, wrong = time.monotonic() - begun, []
+    for index in range(count):
+        folder = where / str(index)
+        target, number = TARGETS[index % len(TARGETS)], SIGNALS[index // len(TARGETS) % len(SIGNALS)]
+        delay = random.uniform(0.1, 0.9) * duration
+        found = [disturb(folder, target, number, delay)]
+        done = len(list(folder.glob("seed=*.nc")))
+        status, printed, errors = finish(folder)
+        if status or not printed.startswith(f"{RUNS} completed\n"):
+            found.append(f"the later call ended with {status}: {printed}{errors}")
+        else:
+            found.append(compare(folder, where / "whole"))
+        found = [text for text in found if text]
+        said = (
+            f"{number.name} to the {target} after {delay:4.1f} s, {done} of {RUNS} done: {'; '.join(found) or 'good'}"
+        )
+        print(said, flush=True)
+        if found:
+            wrong.append(said)
+        else:
+            shutil.rmtree(folder)
+    return wrong
+
+
+def twice(where: Path) -> list[tuple[int, str, str]]:
+    """Start a sweep twice at once and return how both ended."""
+    ended = []
+    with start(where) as one, start(where) as other:
+        for process in (one, other):
+            try:
+                printed, errors = process.communicate(timeout=300)
+                ended.append((process.returncode, printed, errors))
+            finally:
+                process.kill()
+    return ended
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        folder, count = Path(name), int(sys.argv[1])
+        wrong = kill(count, folder)
+        print(f"{count - len(wrong)} of {count} sweeps were completed by a later call as if nothing had happened")
+        print(Counter(status for index in range(7) for status, *_ in twice(folder / f"twice {index}")))
