@@ -200,7 +200,7 @@ class Network:
         return [operator.mark() for operator in self.layers]
 
     def forget(self, marks: list[Any]) -> None:
-        """Undo what passes have revealed since then, if there was no update."""
+        """Undo what passes have revealed since these `marks`, if there was no update."""
         for operator, mark in zip(self.layers, marks, strict=True):
             operator.forget(mark)
 

@@ -19,12 +19,21 @@ _DENSE_ROWS = 256
 class DenseOperator(WeightOperator):
     """𝒲 held as a matrix: O(N²) memory, cheaper than the bases once their ranks approach N.
 
-    Parameters are those of `LazyOperator`, without tolerance, budget and sampling; the noise is read once, for the
-    entries, and `dtype` is theirs. In the basis √N e_i the coordinates of φ are φ/√N, so the update reads as for the
+    In the basis √N e_i the coordinates of φ are φ/√N, so the update reads as for the
     lazy operator.
 
     Parameters
     ----------
+    blocks : Blocks
+        The partition of the particles.
+    noise : Noise
+        Source of the entries, which is read once.
+    layer : int
+        Where it is read.
+    tied : bool
+        Whether the backward images use 𝒲ᵀ or an independent copy 𝒲̃ᵀ.
+    dtype : numpy dtype
+        Storage of the entries.
     draw : bool
         Whether to draw the entries, or leave them to be restored.
     """
