@@ -136,7 +136,7 @@ def kill(count: int, where: Path, seed: int = 0) -> list[str]:
         folder = where / str(index)
         target, number = TARGETS[index % len(TARGETS)], SIGNALS[index // len(TARGETS) % len(SIGNALS)]
         runs = random.randrange(RUNS)
-        found = [disturb(folder, target, number, runs, random.uniform(0.0, 1.0 if runs else 3.0))]
+        found = [disturb(folder, target, number, runs, random.uniform(0.0, 0.3 if runs else 3.0))]
         done = len(list(folder.glob("seed=*.nc")))
         status, printed, errors = finish(folder)
         if status or not printed.startswith(f"{RUNS} completed\n"):
