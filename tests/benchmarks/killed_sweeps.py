@@ -79,10 +79,12 @@ def orphans(session: int) -> dict[int, str]:
     return left
 
 
-def disturb(folder: Path, target: str, number: int, delay: float) -> str:
-    """Start a sweep and kill a part of it; return what is wrong a little later, or nothing."""
+def disturb(folder: Path, target: str, number: int, runs: int, delay: float) -> str:
+    """Start a sweep, kill a part of it so long after so many runs, and return what is wrong later, or nothing."""
     with start(folder) as process:
         try:
+            while process.poll() is None and len(list(folder.glob("seed=*.nc"))) < runs:
+                time.sleep(0.01)
             time.sleep(delay)
             if target == "parent":
                 process.send_signal(number)
@@ -127,15 +129,14 @@ def compare(folder: Path, whole: Path) -> str:
 def kill(count: int, where: Path, seed: int = 0) -> list[str]:
     """Kill so many sweeps; return what went wrong."""
     random.seed(seed)
-    begun = time.monotonic()
     status, _, errors = finish(where / "whole")
     assert status == 0, errors
-    duration, wrong = time.monotonic() - begun, []
+    wrong = []
     for index in range(count):
         folder = where / str(index)
         target, number = TARGETS[index % len(TARGETS)], SIGNALS[index // len(TARGETS) % len(SIGNALS)]
-        delay = random.uniform(0.1, 0.9) * duration
-        found = [disturb(folder, target, number, delay)]
+        runs = random.randrange(RUNS)
+        found = [disturb(folder, target, number, runs, random.uniform(0.0, 0.3 if runs else 3.0))]
         done = len(list(folder.glob("seed=*.nc")))
         status, printed, errors = finish(folder)
         if status or not printed.startswith(f"{RUNS} completed\n"):
@@ -143,9 +144,8 @@ def kill(count: int, where: Path, seed: int = 0) -> list[str]:
         else:
             found.append(compare(folder, where / "whole"))
         found = [text for text in found if text]
-        said = (
-            f"{number.name} to the {target} after {delay:4.1f} s, {done} of {RUNS} done: {'; '.join(found) or 'good'}"
-        )
+        said = f"{number.name} to the {target} after {runs} runs, {done} of {RUNS} done at its end: "
+        said += "; ".join(found) or "good"
         print(said, flush=True)
         if found:
             wrong.append(said)
