@@ -290,7 +290,7 @@ def test_commands_clean_up(here, dead):
     settings = ["--set", "width=20", "--set", "steps=1", "--train-samples", "20", "--workers", "1"]
     done = flds_command("sweep", "--grid", "depth=1", *settings, "--out", "grid", "--quiet", cwd=here)
     assert done.returncode == 0, done.stderr
-    assert sorted(os.listdir("grid")) == ["depth=1.nc", "sweep.nc"]
+    assert sorted(os.listdir("grid")) == [".sweep.lock", "depth=1.nc", "sweep.json", "sweep.nc"]
 
 
 def test_the_target_of_a_link_is_what_is_written(here):
