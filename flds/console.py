@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+from solvers.signals import ENDING
+
 # 128 and the number of a signal, as shells have it; 2 for a user's mistake.
 SIGNALLED, CLOSED, BAD_USAGE = 128, 141, 2
-# Signals that end a program where nothing is done about them.
-_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # Ctrl-C again within so many seconds belongs to the one before.
 _TOGETHER = 2.0
 # Seconds until an interrupt that was lost is raised again, which must not be here and now.
@@ -46,7 +46,7 @@ class Interrupts:
     def catch(self) -> None:
         """Deal with these signals from now on, but for those that a shell or nohup has its jobs ignore."""
         sys.unraisablehook = self.unraisable
-        for number in _ENDING:
+        for number in ENDING:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 self.caught.append(number)
                 signal.signal(number, self.interrupt)

@@ -20,6 +20,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
+from solvers.signals import ENDING
+
 T = TypeVar("T")
 
 # How often an item is tried that its process does not survive: others may have taken the memory the first time.
@@ -215,8 +217,7 @@ def _watch(parent: Any) -> None:
 def _undisturbed() -> Iterator[None]:
     """Put off signals that raise here, which would leave a process half started or running."""
     ours = threading.current_thread() is threading.main_thread()
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if ours and hasattr(signal, name)]
-    handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
+    handlers = {number: handler for number in ENDING if ours and callable(handler := signal.getsignal(number))}
     pending: list[int] = []
     for number in handlers:
         signal.signal(number, lambda number, frame: pending.append(number))

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flds.console import note
-from flds.places import fallback_folders as fallback_folders  # where the commands look for it
 
 if TYPE_CHECKING:
     from flds.datasets import Dataset

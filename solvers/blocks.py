@@ -22,6 +22,7 @@ from threadpoolctl import ThreadpoolController
 
 from solvers import products
 from solvers.random import NOISE_BLOCK, Address, Noise, Stream
+from solvers.signals import ENDING
 from solvers.workers import Workers
 
 Array = NDArray[np.floating]
@@ -35,8 +36,6 @@ _MOST_GROUPS = 16
 SHARE = 16 * NOISE_BLOCK
 # Stretches of groups for each thread, who take turns: a thread that wakes late takes fewer.
 _STRETCHES = 2
-# What ends a program.
-_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # Waking a thread takes about as long as this many multiply–adds.
 _SMALL_WORK = 300_000
 
@@ -221,7 +220,7 @@ class _Interrupts:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        found = {number: signal.getsignal(number) for number in _ENDING}
+        found = {number: signal.getsignal(number) for number in ENDING}
         self.handlers = {number: handler for number, handler in found.items() if callable(handler)}
         for number in self.handlers:
             signal.signal(number, self._note)

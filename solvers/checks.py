@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,9 +185,15 @@ def called(where: str, function: Callable[..., Any], *arguments: Any, rule: str 
     try:
         return function(*arguments)
     except (Exception, SystemExit) as error:
-        from solvers.equation import reason  # which imports this module
+        raise TypeError(f"{where}: {reason(error)}{rule}") from None
 
-        raise TypeError(f"{where}: {reason(cast(Exception, error))}{rule}") from None
+
+def reason(error: BaseException) -> str:
+    """The line of an error that says most; Numba's are long, coloured and begin with the name of a stage."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Failed in nopython mode pipeline")]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def shown(value: Any) -> str:

@@ -6,7 +6,6 @@ dX = b(t, X, m) dt + s(t, X, m) dW,    m_t = E[ψ(t, X_t)],    X ∈ R^D per par
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -141,14 +140,6 @@ class McKeanVlasov:
                 f" or ({', '.join((*arguments, 'field'))})" if len(valid) == 2 else ""
             )
             raise TypeError(f"{name} must take {rule}, got {inspect.signature(_plain(function))}")
-
-
-def reason(error: Exception) -> str:
-    """The line of an error that says most; Numba's are long, coloured and begin with the name of a stage."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith("Failed in nopython mode pipeline")]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _arity(function: Function) -> int:

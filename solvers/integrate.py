@@ -100,7 +100,7 @@ def compile_kernels(
 ) -> float:
     """Compile the equation, or load it from the cache, without calling it; return the seconds it took."""
     start = time.perf_counter()
-    run = _Run(equation, form, scheme, Blocks(x.shape[1]), brownian, np.inf)
+    run = _Run(equation, form, scheme, Blocks(x.shape[1]), brownian, LARGEST)
     t0, dt = brownian.times[0], brownian.times[1] - brownian.times[0]
     motions = form.common[-1] if form.common else 0
     factor = np.zeros((form.dimension,) * 2 if run.correlated else (0, 0))

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from solvers import checks
 from solvers.blocks import Blocks, available_threads, partition
 from solvers.brownian import BrownianMotion
-from solvers.equation import Form, McKeanVlasov, reason
+from solvers.checks import reason
+from solvers.equation import Form, McKeanVlasov
 from solvers.field import ExternalField, as_field
 from solvers.integrate import Ensemble, compile_kernels, integrate
 from solvers.memory import INTERPRETER_BYTES, require_memory

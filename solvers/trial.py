@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.blocks import partition
+from solvers.checks import reason
 from solvers.coefficients import block_coefficients, law_function
-from solvers.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov, reason
+from solvers.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov
 from solvers.interpret import bounds_checked, interpreted
 from solvers.random import NOISE_BLOCK
 

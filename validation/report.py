@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import resource
 import time
@@ -23,6 +22,7 @@ import flds
 from flds.pictures import attempt, save_picture
 from flds.places import clean_parts, written
 from solvers import checks
+from solvers.files import write_text
 from solvers.solution import library_versions
 from validation import convergence, engine, general_solver, limits, mean_ode
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
@@ -158,9 +158,7 @@ def _write(out: Path, sections: dict[str, Any]) -> None:
     for name, text in texts.items():
         target = written(out / name)
         clean_parts(target.parent, target.name)
-        part = target.with_name(f".{target.name}.{os.getpid()}.report.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
+        write_text(target, text)
 
 
 def _plain(value: Any) -> Any:

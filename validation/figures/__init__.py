@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flds.pictures import attempt, picture_of, save_picture
-from flds.places import check_folder, check_out, clean_parts, written
+from flds.places import check_folder, check_out, clean_parts
 from solvers import checks
 from solvers.solution import Field, Solution, library_versions
 
@@ -118,7 +118,7 @@ def reproduce(
         drawing.fields, "completed", {"solve": time.perf_counter() - start}, seed, settings, versions=library_versions()
     )
     clean_parts(out, path.name)
-    result.save(written(path))
+    result.save(path)
     drawn = attempt(save_picture, drawing.figure, picture_of(path))
     return [picture_of(path), path] if drawn else [path]
 
