@@ -2,7 +2,8 @@
 # make test      install what the tests need and run them
 # make lint      ruff and mypy
 # make docs      build the documentation, notebooks included, into docs/_build/html
-# make evidence  the long comparisons with exact answers and dense networks; rewrites validation/reports (an hour)
+# make evidence  the long comparisons with exact answers and dense networks, which rewrite validation/reports, and the
+#                tests of many kills, damaged files and full disks (four hours)
 # make benchmark speed against what one would use otherwise
 
 PYTHON ?= python3
@@ -30,6 +31,7 @@ docs: $(VENV)/.installed-dev
 
 evidence: $(VENV)/.installed-dev
 	$(BIN)/flds validate --full --out validation/reports
+	$(BIN)/python -m pytest -m slow
 
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/benchmarks/requirements.txt

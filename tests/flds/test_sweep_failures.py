@@ -19,7 +19,7 @@ import pytest
 import flds
 import flds.sweeps.runs
 from flds.solution import Solution
-from tests.benchmarks import killed_sweeps
+from tests import killed_sweeps
 
 GENERATOR = np.random.default_rng(0)
 X, Y = GENERATOR.normal(size=(3, 4)), GENERATOR.normal(size=3)
@@ -146,5 +146,5 @@ def test_signals_end_a_sweep_with_its_workers(tmp_path, number, group):
 
 
 def test_sweeps_that_are_killed_are_completed_later(tmp_path):
-    """A few of the kills that `tests/benchmarks/killed_sweeps.py` counts."""
+    """A few of the kills that `tests/test_endurance.py` counts."""
     assert killed_sweeps.kill(4, tmp_path) == []

@@ -19,7 +19,7 @@ import xarray
 
 import flds
 from flds.activations import get_activation
-from tests.benchmarks import killed_sweeps
+from tests import killed_sweeps
 
 fcntl = pytest.importorskip("fcntl")
 

@@ -19,6 +19,7 @@ import flds
 import solvers
 from solvers import files
 from solvers.files import Field
+from tests import damage
 from tests.conftest import three_samples
 
 BROWNIAN = solvers.equations.ornstein_uhlenbeck()
@@ -117,16 +118,16 @@ def test_any_changed_bit_is_found(kept, tmp_path, part):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << rng.integers(8)
         (tmp_path / part).write_bytes(damaged)
-        _refused_or_harmless(path, kept)
+        refused_or_harmless(path, kept)
     for zeros in (16, 64, 512):
         (tmp_path / part).write_bytes(bytes(zeros) + whole[zeros:])
         with pytest.raises(ValueError, match="its checksum does not fit its contents"):
             flds.load(path)
     (tmp_path / part).write_bytes(whole[: len(whole) // 2])
-    _refused_or_harmless(path, kept)
+    refused_or_harmless(path, kept)
 
 
-def _refused_or_harmless(path: Path, kept: flds.Solution) -> None:
+def refused_or_harmless(path: Path, kept: flds.Solution) -> None:
     """A change of the seal itself leaves the contents as they were."""
     try:
         found = flds.load(path)
@@ -217,48 +218,10 @@ def test_an_old_file_with_a_damaged_header_ends(tmp_path, kept, monkeypatch):
     assert time.monotonic() - start < 30
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"settings": "null"}, {"settings": "{}"}, {"settings": "[1"}, {"timings": "3"}, {"notes": "{}"},
-        {"extra": "{}"}, {"extra": '{"problem": null}'}, {"extra": '{"problem": {}}'}, {"versions": "[]"},
-        {"status": "done"},
-        {"seed": "first"}, {"seed": -1}, {"schema": "flds.Solution/1/2"},
-    ],
-)  # fmt: skip
-def test_crafted_files_give_one_line(kept, tmp_path, change):
-    path = tmp_path / "crafted.nc"
-    files.write_dataset(path, kept.data.assign_attrs(change))
-    _one_line_each(path, tmp_path)
-
-
-@pytest.mark.parametrize("dropped", ["outputs", "steps", "loss", "problem_inputs", "recorded_samples", "truncation"])
-def test_files_that_lack_a_field_give_one_line(kept, tmp_path, dropped):
-    path = tmp_path / "crafted.nc"
-    files.write_dataset(path, kept.data.drop_vars(dropped))
-    _one_line_each(path, tmp_path)
-
-
-def test_files_with_strange_fields_give_one_line(kept, tmp_path):
-    path = tmp_path / "crafted.nc"
-    data = kept.data
-    files.write_dataset(path, data.assign(problem_inputs=(("a", "b"), np.ones((2, 2)), data["problem_inputs"].attrs)))
-    _one_line_each(path, tmp_path)
-    files.write_dataset(path, data.assign(extra=(("a",), np.ones(2))))  # without a long name
-    _one_line_each(path, tmp_path)
-    state = dict(kept.groups["state_0"])
-    for name, values in {
-        "last_active": np.array([99]), "last_weights": np.ones(5), "recorded_step": np.array([7]),
-        "layer_0_learned": np.ones((90, 90)), "layer_7_learned": np.ones((1, 1)), "readout": np.ones((3, 3)),
-    }.items():  # fmt: skip
-        changed = state | {name: Field(tuple("ab"[: values.ndim]), values, "changed")}
-        groups = {"state_0": changed, "state_1": kept.groups["state_1"]}
-        files.write_with_arrays(path, groups, lambda beside: data.assign_attrs(state=json.dumps(beside)))
-        _one_line_each(path, tmp_path)
-    files.write_with_arrays(path, {"other": state}, lambda beside: data.assign_attrs(state=json.dumps(beside)))
-    _one_line_each(path, tmp_path)
-    files.write_dataset(path, data.assign_attrs(state="{}"))
-    _one_line_each(path, tmp_path)
+def test_crafted_files_give_one_line(kept, tmp_path):
+    for write in damage.crafted(kept).values():
+        write(tmp_path / "crafted.nc")
+        _one_line_each(tmp_path / "crafted.nc", tmp_path)
 
 
 def _one_line_each(path: Path, folder: Path) -> None:

@@ -1,7 +1,4 @@
-"""Kill sweeps at random times, and see that a later call completes each as one that was not disturbed.
-
-`python -m tests.benchmarks.killed_sweeps 40` prints the numbers; the tests do it a few times.
-"""
+"""Kill sweeps at random times, and see that a later call completes each as one that was not disturbed."""
 
 from __future__ import annotations
 
@@ -11,9 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -165,11 +160,3 @@ def twice(where: Path) -> list[tuple[int, str, str]]:
             finally:
                 process.kill()
     return ended
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        folder, count = Path(name), int(sys.argv[1])
-        wrong = kill(count, folder)
-        print(f"{count - len(wrong)} of {count} sweeps were completed by a later call as if nothing had happened")
-        print(Counter(status for index in range(7) for status, *_ in twice(folder / f"twice {index}")))
