@@ -145,6 +145,18 @@ def test_signals_end_a_sweep_with_its_workers(tmp_path, number, group):
     assert not list(runs.glob(".*.part"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_command_says_which_signal_ended_it(tmp_path, number):
+    with killed_sweeps.start(tmp_path / "runs") as process:
+        while process.poll() is None and not list((tmp_path / "runs").glob("seed=*.nc")):
+            time.sleep(0.01)
+        process.send_signal(number)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number
+    (line,) = errors.splitlines()
+    assert line.startswith("flds: interrupted")
+
+
 def test_sweeps_that_are_killed_are_completed_later(tmp_path):
     """A few of the kills that `tests/test_endurance.py` counts."""
     assert killed_sweeps.kill(4, tmp_path) == []
