@@ -6,15 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flds.activations import Activation as Activation
-    from flds.cost import CostEstimate as CostEstimate
     from flds.datasets import Dataset as Dataset
     from flds.datasets import load_cifar10 as load_cifar10
     from flds.datasets import load_digits as load_digits
     from flds.datasets import load_npz as load_npz
-    from flds.first_pass import solve_backward as solve_backward
-    from flds.first_pass import solve_forward as solve_forward
-    from flds.limit import estimate_limit as estimate_limit
+    from flds.limit.estimate import estimate_limit as estimate_limit
     from flds.mean_ode.attention import Attention as Attention
     from flds.mean_ode.blocks import Block as Block
     from flds.mean_ode.blocks import GatedLinearUnit as GatedLinearUnit
@@ -23,61 +19,65 @@ if TYPE_CHECKING:
     from flds.mean_ode.blocks import TwoLayerPerceptron as TwoLayerPerceptron
     from flds.mean_ode.draws import draw_units as draw_units
     from flds.mean_ode.follow import follow_units as follow_units
+    from flds.mean_ode.options import MeanOptions as MeanOptions
     from flds.mean_ode.problem import MeanFieldProblem as MeanFieldProblem
     from flds.mean_ode.regimes import Regime as Regime
     from flds.mean_ode.regimes import residual_regime as residual_regime
-    from flds.mean_ode.settings import MeanOptions as MeanOptions
-    from flds.mean_ode.solution import MeanFieldSolution as MeanFieldSolution
     from flds.mean_ode.solve import solve_mean_ode as solve_mean_ode
     from flds.mean_ode.solve import solve_tangent_ode as solve_tangent_ode
-    from flds.problem import TrainingProblem as TrainingProblem
-    from flds.reruns import rerun as rerun
-    from flds.reruns import resume as resume
-    from flds.settings import Options as Options
-    from flds.solution import LimitEstimate as LimitEstimate
-    from flds.solution import Solution as Solution
-    from flds.solution import load as load
-    from flds.solve import estimate_cost as estimate_cost
-    from flds.solve import simulate_resnet as simulate_resnet
-    from flds.solve import solve_flds as solve_flds
+    from flds.replay import rerun as rerun
+    from flds.replay import resume as resume
+    from flds.results.mean_ode import MeanFieldSolution as MeanFieldSolution
+    from flds.results.solution import LimitEstimate as LimitEstimate
+    from flds.results.solution import Solution as Solution
+    from flds.results.solution import load as load
     from flds.sweeps import sweep as sweep
+    from flds.training.activations import Activation as Activation
+    from flds.training.cost import CostEstimate as CostEstimate
+    from flds.training.options import Options as Options
+    from flds.training.problem import TrainingProblem as TrainingProblem
+    from flds.training.solve import estimate_cost as estimate_cost
+    from flds.training.solve import simulate_resnet as simulate_resnet
+    from flds.training.solve import solve_flds as solve_flds
+    from flds.training.untrained import solve_backward as solve_backward
+    from flds.training.untrained import solve_forward as solve_forward
 
 __version__ = "0.1.0"
 
 # Names load when first used, because numba, xarray and matplotlib take a second or more to import.
 _HOMES = {
-    "Activation": "flds.activations",
+    "Activation": "flds.training.activations",
     "Attention": "flds.mean_ode.attention",
     "Block": "flds.mean_ode.blocks",
-    "CostEstimate": "flds.cost",
+    "CostEstimate": "flds.training.cost",
     "Dataset": "flds.datasets",
     "GatedLinearUnit": "flds.mean_ode.blocks",
-    "LimitEstimate": "flds.solution",
+    "LimitEstimate": "flds.results.solution",
     "MatrixAfterActivation": "flds.mean_ode.blocks",
     "MatrixBeforeActivation": "flds.mean_ode.blocks",
     "MeanFieldProblem": "flds.mean_ode.problem",
-    "MeanFieldSolution": "flds.mean_ode.solution",
-    "MeanOptions": "flds.mean_ode.settings",
-    "Options": "flds.settings",
+    "MeanFieldSolution": "flds.results.mean_ode",
+    "MeanOptions": "flds.mean_ode.options",
+    "Options": "flds.training.options",
     "Regime": "flds.mean_ode.regimes",
-    "Solution": "flds.solution",
-    "TrainingProblem": "flds.problem",
+    "Solution": "flds.results.solution",
+    "TrainingProblem": "flds.training.problem",
     "TwoLayerPerceptron": "flds.mean_ode.blocks",
     "draw_units": "flds.mean_ode.draws",
-    "estimate_cost": "flds.solve",
-    "estimate_limit": "flds.limit",
+    "estimate_cost": "flds.training.solve",
+    "estimate_limit": "flds.limit.estimate",
     "follow_units": "flds.mean_ode.follow",
-    "load": "flds.solution",
+    "load": "flds.results.solution",
     "load_cifar10": "flds.datasets",
     "load_digits": "flds.datasets",
     "load_npz": "flds.datasets",
-    "rerun": "flds.reruns",
+    "rerun": "flds.replay",
     "residual_regime": "flds.mean_ode.regimes",
-    "resume": "flds.reruns",
-    "simulate_resnet": "flds.solve",
-    "solve_backward": "flds.first_pass",
-    "solve_flds": "flds.solve",
-    "solve_forward": "flds.first_pass",
+    "resume": "flds.replay",
+    "simulate_resnet": "flds.training.solve",
+    "solve_backward": "flds.training.untrained",
+    "solve_flds": "flds.training.solve",
+    "solve_forward": "flds.training.untrained",
     "solve_mean_ode": "flds.mean_ode.solve",
     "solve_tangent_ode": "flds.mean_ode.solve",
     "sweep": "flds.sweeps",

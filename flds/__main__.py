@@ -8,14 +8,14 @@ import sys
 def main() -> None:
     """Start the command line; Ctrl-C while it loads is no traceback either."""
     try:
-        from flds import console
+        from flds.cli import console
     except KeyboardInterrupt:
         sys.exit(130)
     console.run(_start)
 
 
 def _start() -> None:
-    from flds.cli import main as start
+    from flds.cli.commands import main as start
 
     start()
 

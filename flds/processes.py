@@ -20,7 +20,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from solvers.signals import ENDING
+from solvers.interrupts import ENDING
 
 T = TypeVar("T")
 

@@ -7,54 +7,54 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from solvers import equations as equations
-    from solvers.blocks import Blocks as Blocks
-    from solvers.brownian import BrownianMotion as BrownianMotion
-    from solvers.cholesky import IncrementalCholesky as IncrementalCholesky
-    from solvers.cholesky import rank_revealing_cholesky as rank_revealing_cholesky
-    from solvers.continuation import resume as resume
-    from solvers.convergence import ConvergenceStudy as ConvergenceStudy
-    from solvers.convergence import particle_order as particle_order
-    from solvers.convergence import strong_order as strong_order
-    from solvers.convergence import weak_order as weak_order
-    from solvers.dense_operator import DenseOperator as DenseOperator
-    from solvers.equation import McKeanVlasov as McKeanVlasov
-    from solvers.field import ExternalField as ExternalField
-    from solvers.functions import tanh as tanh
-    from solvers.mean_field import solve as solve
-    from solvers.random import Address as Address
-    from solvers.random import Noise as Noise
-    from solvers.random import Stream as Stream
-    from solvers.solution import Solution as Solution
-    from solvers.solution import load as load
-    from solvers.statistics import Statistic as Statistic
-    from solvers.statistics import particles as particles
-    from solvers.statistics import quantiles as quantiles
-    from solvers.weight_operator import LazyOperator as LazyOperator
+    from solvers.ensemble.brownian import BrownianMotion as BrownianMotion
+    from solvers.ensemble.random import Address as Address
+    from solvers.ensemble.random import Noise as Noise
+    from solvers.ensemble.random import Stream as Stream
+    from solvers.ensemble.threads import Blocks as Blocks
+    from solvers.matrices.cholesky import IncrementalCholesky as IncrementalCholesky
+    from solvers.matrices.cholesky import rank_revealing_cholesky as rank_revealing_cholesky
+    from solvers.matrices.dense import DenseOperator as DenseOperator
+    from solvers.matrices.lazy import LazyOperator as LazyOperator
+    from solvers.results.solution import Solution as Solution
+    from solvers.results.solution import load as load
+    from solvers.sde.continuation import resume as resume
+    from solvers.sde.convergence import ConvergenceStudy as ConvergenceStudy
+    from solvers.sde.convergence import particle_order as particle_order
+    from solvers.sde.convergence import strong_order as strong_order
+    from solvers.sde.convergence import weak_order as weak_order
+    from solvers.sde.equation import McKeanVlasov as McKeanVlasov
+    from solvers.sde.field import ExternalField as ExternalField
+    from solvers.sde.functions import tanh as tanh
+    from solvers.sde.solve import solve as solve
+    from solvers.sde.statistics import Statistic as Statistic
+    from solvers.sde.statistics import particles as particles
+    from solvers.sde.statistics import quantiles as quantiles
 
 _HOMES = {
-    "Address": "solvers.random",
-    "Blocks": "solvers.blocks",
-    "BrownianMotion": "solvers.brownian",
-    "ConvergenceStudy": "solvers.convergence",
-    "DenseOperator": "solvers.dense_operator",
-    "ExternalField": "solvers.field",
-    "IncrementalCholesky": "solvers.cholesky",
-    "LazyOperator": "solvers.weight_operator",
-    "McKeanVlasov": "solvers.equation",
-    "Noise": "solvers.random",
-    "Solution": "solvers.solution",
-    "Statistic": "solvers.statistics",
-    "Stream": "solvers.random",
-    "load": "solvers.solution",
-    "particle_order": "solvers.convergence",
-    "particles": "solvers.statistics",
-    "quantiles": "solvers.statistics",
-    "rank_revealing_cholesky": "solvers.cholesky",
-    "resume": "solvers.continuation",
-    "solve": "solvers.mean_field",
-    "strong_order": "solvers.convergence",
-    "tanh": "solvers.functions",
-    "weak_order": "solvers.convergence",
+    "Address": "solvers.ensemble.random",
+    "Blocks": "solvers.ensemble.threads",
+    "BrownianMotion": "solvers.ensemble.brownian",
+    "ConvergenceStudy": "solvers.sde.convergence",
+    "DenseOperator": "solvers.matrices.dense",
+    "ExternalField": "solvers.sde.field",
+    "IncrementalCholesky": "solvers.matrices.cholesky",
+    "LazyOperator": "solvers.matrices.lazy",
+    "McKeanVlasov": "solvers.sde.equation",
+    "Noise": "solvers.ensemble.random",
+    "Solution": "solvers.results.solution",
+    "Statistic": "solvers.sde.statistics",
+    "Stream": "solvers.ensemble.random",
+    "load": "solvers.results.solution",
+    "particle_order": "solvers.sde.convergence",
+    "particles": "solvers.sde.statistics",
+    "quantiles": "solvers.sde.statistics",
+    "rank_revealing_cholesky": "solvers.matrices.cholesky",
+    "resume": "solvers.sde.continuation",
+    "solve": "solvers.sde.solve",
+    "strong_order": "solvers.sde.convergence",
+    "tanh": "solvers.sde.functions",
+    "weak_order": "solvers.sde.convergence",
 }
 
 _MODULES = ("equations",)

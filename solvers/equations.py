@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
-from solvers.equation import McKeanVlasov
+from solvers.sde.equation import McKeanVlasov
 
 Array = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 import flds
-from solvers import files
-from solvers.files import Field
+from solvers.results import files
+from solvers.results.files import Field
 
 # Attributes that no run leaves.
 ATTRIBUTES = (

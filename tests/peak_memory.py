@@ -190,8 +190,8 @@ def measured(name: str) -> tuple[float, float]:
 
 def main(name: str) -> None:
     import flds.mean_ode.solve
-    import flds.solve  # noqa: F401  what is loaded is watched
-    import solvers.mean_field  # noqa: F401
+    import flds.training.solve  # noqa: F401  what is loaded is watched
+    import solvers.sde.solve  # noqa: F401
 
     asked: list[float] = []
     for module in list(sys.modules.values()):

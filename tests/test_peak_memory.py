@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import flds
-import flds.settings
+import flds.training.options
 import solvers
-from flds import runs
+from flds.cli import training as runs
 from solvers.memory import INTERPRETER_BYTES
 from tests.conftest import one_sample, three_samples
 from tests.peak_memory import measured
@@ -35,10 +35,10 @@ def test_the_predicted_memory_is_what_a_run_takes(name):
 )
 def test_an_estimate_is_the_number_that_a_run_is_refused_by(monkeypatch, options):
     asked = []
-    monkeypatch.setattr("flds.settings.require_memory", lambda needed, remedy: asked.append(needed))
+    monkeypatch.setattr("flds.training.options.require_memory", lambda needed, remedy: asked.append(needed))
     estimate = flds.estimate_cost(three_samples(), particles=500, depth=3, **options)
     rest = {name: value for name, value in options.items() if name != "sampling"}
-    flds.settings.resolve(three_samples(), 500, 3, options.get("sampling", "matched"), rest)
+    flds.training.options.resolve(three_samples(), 500, 3, options.get("sampling", "matched"), rest)
     assert asked == [estimate.memory] * 2
 
 
@@ -107,8 +107,10 @@ def test_the_default_run_takes_less_where_less_memory_is_free(monkeypatch):
     found = []
     for free in (20e9, 1e9, 0.4e9, 0.26e9):
         monkeypatch.setattr("solvers.memory.available_memory", lambda free=free: free)
-        monkeypatch.setattr("flds.settings.available_memory", lambda free=free: free)
-        monkeypatch.setattr("flds.cost.multiply_adds_per_second", lambda batch, itemsize: 1e12)  # time is no matter
+        monkeypatch.setattr("flds.training.options.available_memory", lambda free=free: free)
+        monkeypatch.setattr(
+            "flds.training.cost.multiply_adds_per_second", lambda batch, itemsize: 1e12
+        )  # time is no matter
         found.append(runs.affordable_particles(problem, 64, "matched", options))
         needed = flds.estimate_cost(problem, particles=found[-1], depth=64, **options).memory
         assert needed <= min(runs.DEFAULT_BYTES, runs.DEFAULT_SHARE * free)
@@ -119,9 +121,9 @@ def test_the_default_run_takes_less_where_less_memory_is_free(monkeypatch):
 def test_bases_grow_no_further_than_memory_allows(monkeypatch):
     problem, options = one_sample(steps=10_000), {"particles": 10_000, "depth": 8, "operator": "lazy"}
     for free in (1e9, 2e9):
-        monkeypatch.setattr("flds.settings.available_memory", lambda free=free: free)
-        settings = flds.settings.resolve(problem, 10_000, 8, "law", {"operator": "lazy"})[0]
-        asked = flds.settings.resolve(problem, 10_000, 8, "law", {"rank_budget": (7000, 5)})[0]
+        monkeypatch.setattr("flds.training.options.available_memory", lambda free=free: free)
+        settings = flds.training.options.resolve(problem, 10_000, 8, "law", {"operator": "lazy"})[0]
+        asked = flds.training.options.resolve(problem, 10_000, 8, "law", {"rank_budget": (7000, 5)})[0]
         assert 100 < settings.rank_budget[0] < 10_000
         assert asked.rank_budget == (settings.rank_budget[0], 5)
         load = dict(rank_budget=settings.rank_budget, **options)

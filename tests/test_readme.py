@@ -57,7 +57,7 @@ def small(tmp_path, monkeypatch):
     from validation import report
     from validation.figures import feature_learning
 
-    monkeypatch.setattr("flds.runs.PARTICLE_CHOICES", (300,))
+    monkeypatch.setattr("flds.cli.training.PARTICLE_CHOICES", (300,))
     monkeypatch.setattr(report, "SECTIONS", {"singular": report.SECTIONS["singular"]})
     monkeypatch.setattr(feature_learning, "SIZES", {"quick": TINY})
     rng = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def small(tmp_path, monkeypatch):
 def test_the_commands_run_as_printed(small):
     from typer.testing import CliRunner
 
-    from flds.cli import app
+    from flds.cli.commands import app
 
     demo = re.search(r"(flds solve .*)", (ROOT / "Makefile").read_text())[1].replace("$(RESULTS)/", "")
     commands = [demo, *re.findall(r"^flds .*$", README, re.MULTILINE)]

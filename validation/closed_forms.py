@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.activations import Activation, get_activation
-from flds.problem import TrainingProblem
-from flds.settings import BACKWARD_WEIGHTS
+from flds.training.activations import Activation, get_activation
+from flds.training.options import BACKWARD_WEIGHTS
+from flds.training.problem import TrainingProblem
 from solvers import checks
 
 Array = NDArray[np.float64]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flds
-from flds.settings import BACKWARD_WEIGHTS as WEIGHTS
+from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
 from validation import closed_forms
 from validation.claims import Claim, Picture, Scale, Section, Table, above, against, at_least, equal, margin_of
 from validation.problems import large_steps

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flds
-from flds.dynamics import Network
-from flds.settings import BACKWARD_WEIGHTS as WEIGHTS
-from flds.settings import resolve
-from flds.solve import train
-from solvers.random import Address, Stream
-from solvers.weight_operator import LazyOperator
+from flds.training.network import Network
+from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
+from flds.training.options import resolve
+from flds.training.solve import train
+from solvers.ensemble.random import Address, Stream
+from solvers.matrices.lazy import LazyOperator
 from validation import closed_forms, tensor_program
 from validation.claims import MARGIN, Claim, Scale, Section, above, against, check, margin_of, mean_and_error
 from validation.problems import one_sample, three_samples
@@ -307,7 +307,7 @@ import json, resource, numpy as np, flds
 problem = flds.TrainingProblem(np.ones((1, 1)), [1.0], learning_rate=0.5, steps=50)
 options = dict(depth=64, dtype="float32", tolerance=1e-3, rank_budget=(7, 6))
 s = flds.simulate_resnet(problem, width=1_000_000, **options)
-from flds.cost import Workload
+from flds.training.cost import Workload
 load = Workload.of(problem, 1_000_000, 64, probes=0, tied=True, itemsize=4)
 rank = s.rank.mean(axis=0)
 print(json.dumps(dict(status=s.status, seconds=s.timings["solve"], rank=s.rank.max(axis=0).tolist(),

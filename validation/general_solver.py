@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import solvers
 from solvers import McKeanVlasov, equations
-from solvers.convergence import ConvergenceStudy
+from solvers.sde.convergence import ConvergenceStudy
 from validation import closed_forms
 from validation.claims import Claim, Scale, Section, against, check, equal
 from validation.peers import frozen_moments, solve_torchsde

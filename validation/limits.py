@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flds
-from flds.settings import BACKWARD_WEIGHTS as WEIGHTS
+from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
 from validation import closed_forms
 from validation.claims import (
     MARGIN,

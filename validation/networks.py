@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flds.divergence import Divergence
-from flds.problem import TrainingProblem
-from flds.settings import BACKWARD_WEIGHTS, DTYPES, RecordSteps
-from flds.solution import Solution, depth_fields, describe, output_fields
+from flds.results.solution import Solution, depth_fields, describe, output_fields
+from flds.training.divergence import Divergence
+from flds.training.options import BACKWARD_WEIGHTS, DTYPES, RecordSteps
+from flds.training.problem import TrainingProblem
 from solvers import checks
-from solvers.solution import Field, library_versions
+from solvers.results.solution import Field, library_versions
 
 Array = NDArray[np.float64]
 

@@ -14,11 +14,11 @@ import torch
 import torchsde
 from numpy.typing import NDArray
 
-from flds.activations import get_activation
+from flds.training.activations import get_activation
 from solvers import checks
-from solvers.brownian import BrownianMotion
-from solvers.random import Address, Noise, Stream
-from solvers.solution import Solution
+from solvers.ensemble.brownian import BrownianMotion
+from solvers.ensemble.random import Address, Noise, Stream
+from solvers.results.solution import Solution
 
 Array = NDArray[np.float64]
 Coefficient = Callable[[Any, torch.Tensor], torch.Tensor]

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.dynamics import BackwardPass, ForwardPass, Network
-from flds.problem import TrainingProblem
-from flds.settings import Options, resolve
-from flds.solve import train
+from flds.training.network import BackwardPass, ForwardPass, Network
+from flds.training.options import Options, resolve
+from flds.training.problem import TrainingProblem
+from flds.training.solve import train
 from solvers import checks
-from solvers.random import replicate_seed
+from solvers.ensemble.random import replicate_seed
 from validation.claims import mean_and_error
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import flds
-from flds.pictures import attempt, save_picture
-from flds.places import clean_parts, written
+from flds.cli.pictures import attempt, save_picture
+from flds.cli.places import clean_parts, written
 from solvers import checks
-from solvers.files import write_text
-from solvers.solution import library_versions
+from solvers.results.files import write_text
+from solvers.results.solution import library_versions
 from validation import convergence, engine, general_solver, limits, mean_ode
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
 

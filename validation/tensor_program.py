@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flds
-from flds.dynamics import BackwardPass, ForwardPass, Network
-from flds.problem import TrainingProblem
-from flds.solution import Solution
-from flds.solve import run
+from flds.results.solution import Solution
+from flds.training.network import BackwardPass, ForwardPass, Network
+from flds.training.problem import TrainingProblem
+from flds.training.solve import run
 from solvers import checks
-from solvers.random import Address
-from solvers.weight_operator import Coordinates
+from solvers.ensemble.random import Address
+from solvers.matrices.lazy import Coordinates
 
 Array = NDArray[np.floating]
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flds.divergence import Divergence
 from flds.mean_ode.attention import Attention
 from flds.mean_ode.blocks import (
     Block,
@@ -22,9 +21,10 @@ from flds.mean_ode.blocks import (
 )
 from flds.mean_ode.draws import draw_units
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.settings import RecordSteps
+from flds.training.divergence import Divergence
+from flds.training.options import RecordSteps
 from solvers import checks
-from solvers.random import replicate_seed
+from solvers.ensemble.random import replicate_seed
 from validation.networks import ACTIVATIONS
 
 Array = NDArray[np.float64]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.activations import Activation, get_activation
+from flds.training.activations import Activation, get_activation
 
 Array = NDArray[np.float64]
 Parameters = dict[str, Array]

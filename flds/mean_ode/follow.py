@@ -12,7 +12,7 @@ from flds.mean_ode.problem import MeanFieldProblem
 from solvers import checks
 
 if TYPE_CHECKING:
-    from flds.mean_ode.solution import MeanFieldSolution
+    from flds.results.mean_ode import MeanFieldSolution
 
 
 def follow_units(

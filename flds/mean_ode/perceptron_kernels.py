@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from solvers.accelerate import kernel
-from solvers.functions import tanh
-from solvers.products import NO, YES, gemm, letter
+from solvers.ensemble.products import NO, YES, gemm, letter
+from solvers.sde.functions import tanh
 
 # Numbers of a chunk, so that its parameters and temporaries stay in cache.
 _CACHED = 32_768

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flds.activations import Activation
 from flds.mean_ode.attention import Attention
 from flds.mean_ode.blocks import (
     Block,
@@ -20,6 +19,7 @@ from flds.mean_ode.blocks import (
     Parameters,
     TwoLayerPerceptron,
 )
+from flds.training.activations import Activation
 from solvers import checks
 
 Array = NDArray[np.float64]

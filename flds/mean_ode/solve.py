@@ -11,19 +11,19 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from flds.divergence import Divergence, outcome
 from flds.mean_ode.blocks import Array, Parameters
 from flds.mean_ode.draws import draw_units
-from flds.mean_ode.dynamics import Dynamics, MeanDynamics, TangentDynamics
+from flds.mean_ode.network import Dynamics, MeanDynamics, TangentDynamics
+from flds.mean_ode.options import MeanOptions, MeanSettings, resolve_mean
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.mean_ode.settings import MeanOptions, MeanSettings, resolve_mean
-from flds.mean_ode.solution import MeanFieldSolution, assemble
-from flds.mean_ode.state import Record, restore, snapshot
-from flds.settings import RecordSteps
-from flds.state import steps_done
-from solvers.random import replicate_seed
-from solvers.rows import Rows
-from solvers.solution import Field
+from flds.mean_ode.snapshot import Record, restore, snapshot
+from flds.results.mean_ode import MeanFieldSolution, assemble
+from flds.training.divergence import Divergence, outcome
+from flds.training.options import RecordSteps
+from flds.training.snapshot import steps_done
+from solvers.ensemble.random import replicate_seed
+from solvers.results.rows import Rows
+from solvers.results.solution import Field
 
 # Units on which E φ(x, Z_0) = 0 is tested, and how far a mean may be from zero in standard errors of eight draws, so
 # that numbers of order 100 are hardly ever beyond by chance (Student's law with seven degrees of freedom: 2e-5).

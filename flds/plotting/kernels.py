@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-import solvers.solution
+import solvers.results.solution
 from flds.plotting.curves import TRAINING, few, new_axes, over_steps
 from solvers import checks
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.container import BarContainer
 
-    from flds.solution import Solution
+    from flds.results.solution import Solution
 
 # Name, letter, and the layer whose kernel sums up the pass: Σ before the last layer, Θ after the first.
 _KERNELS = {"feature_kernel": ("Feature kernel", "Σ", -1), "gradient_kernel": ("Gradient kernel", "Θ", 0)}
@@ -151,7 +151,7 @@ def plot_spectrum(
 
 
 def plot_particles(
-    solution: solvers.solution.Solution, sample: int = 0, bins: int = 80, ax: Axes | None = None
+    solution: solvers.results.solution.Solution, sample: int = 0, bins: int = 80, ax: Axes | None = None
 ) -> list[Artist]:
     """Draw a histogram of the particles next to the Gaussian of the same mean and variance.
 

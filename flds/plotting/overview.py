@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from flds.mean_ode.solution import MeanFieldSolution
-    from flds.solution import Solution
+    from flds.results.mean_ode import MeanFieldSolution
+    from flds.results.solution import Solution
 
 
 def overview(solution: Solution) -> Figure:

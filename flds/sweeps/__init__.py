@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.problem import TrainingProblem
 from flds.processes import refuse_unguarded
 from flds.sweeps.folder import alone, check, is_done, settle
 from flds.sweeps.grid import Grid
 from flds.sweeps.results import collect
 from flds.sweeps.runs import run_all
+from flds.training.problem import TrainingProblem
 from solvers import checks
-from solvers.blocks import available_threads
+from solvers.ensemble.threads import available_threads
 
 if TYPE_CHECKING:
     import xarray

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from flds.sweeps.grid import ITEM, Grid, Task, plain
-from solvers.files import write_text
-from solvers.solution import Solution, load
+from solvers.results.files import write_text
+from solvers.results.solution import Solution, load
 
 _DESCRIPTION, _LOCK = "sweep.json", ".sweep.lock"
 _SCHEMA = "flds.sweep-folder/1"

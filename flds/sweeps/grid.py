@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from flds.mean_ode.options import MeanOptions
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.mean_ode.settings import MeanOptions
-from flds.problem import TrainingProblem
-from flds.settings import Options
+from flds.training.options import Options
+from flds.training.problem import TrainingProblem
 from solvers import checks
 
 _SOLVERS = {

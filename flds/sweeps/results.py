@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flds.sweeps.grid import Task
-from solvers.solution import Solution, load
+from solvers.results.solution import Solution, load
 
 if TYPE_CHECKING:
     import xarray

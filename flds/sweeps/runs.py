@@ -13,14 +13,14 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from flds.processes import run_each
-from flds.solve import progress_bar
 from flds.sweeps.folder import sign, sweep_out
 from flds.sweeps.grid import Task, plain
-from solvers.blocks import available_threads
-from solvers.files import write_text
+from flds.training.solve import progress_bar
+from solvers.ensemble.threads import available_threads
+from solvers.results.files import write_text
 
 if TYPE_CHECKING:
-    from solvers.solution import Solution
+    from solvers.results.solution import Solution
 
 
 def run_all(tasks: list[Task], executor: Executor | None, workers: int, progress: bool) -> dict[Path, str]:

@@ -14,8 +14,8 @@ from numba import njit
 import flds
 import solvers
 from solvers import tanh
-from solvers.blocks import available_threads
-from solvers.random import fill_normals, mix64
+from solvers.ensemble.random import fill_normals, mix64
+from solvers.ensemble.threads import available_threads
 
 PARTICLES, STEPS, ROUNDS = 100_000, 200, 5
 DT = 1 / STEPS

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import flds
-from flds.activations import ACTIVATIONS
-from flds.losses import get_loss
+from flds.training.activations import ACTIVATIONS
+from flds.training.losses import get_loss
 
 torch = pytest.importorskip("torch")
 

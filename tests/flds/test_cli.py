@@ -178,8 +178,14 @@ def test_interrupt_keeps_what_was_computed(tmp_path):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ("import flds.cli; flds.cli.load_data = interrupt", "flds: interrupted before anything was computed\n"),
-        ("import flds.cli; flds.cli.app = interrupt", "flds: interrupted before anything was computed\n"),
+        (
+            "import flds.cli.commands; flds.cli.commands.load_data = interrupt",
+            "flds: interrupted before anything was computed\n",
+        ),
+        (
+            "import flds.cli.commands; flds.cli.commands.app = interrupt",
+            "flds: interrupted before anything was computed\n",
+        ),
         ("sys.meta_path.insert(0, Finder)", "flds: interrupted before anything was computed\n"),
     ],
 )
@@ -191,7 +197,7 @@ def interrupt(*arguments, **rest):
     raise KeyboardInterrupt
 class Finder:
     def find_spec(name, path=None, target=None):
-        if name == "flds.cli":
+        if name == "flds.cli.commands":
             interrupt()
 {broken}
 sys.argv = ["flds", "solve"]
@@ -228,7 +234,7 @@ def test_help_and_version(tmp_path):
 @pytest.mark.parametrize("command", [["validate", "singular"], ["reproduce", "feature-learning/fig1"]])
 def test_a_missing_extra_says_what_to_install(command, tmp_path):
     start = f"sys.modules['torch'] = None; sys.argv = ['flds', *{command}]"
-    code = f"import sys; {start}; from flds.cli import main; main()"
+    code = f"import sys; {start}; from flds.cli.commands import main; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "flds: this command needs torch: install the extra with pip install 'flds[validation]'\n"
@@ -279,7 +285,7 @@ def test_sweep_trains_a_grid_and_names_mistakes(tmp_path):
 
 
 def test_training_goes_on_from_a_file(tmp_path, monkeypatch):
-    from flds.cli import app
+    from flds.cli.commands import app
 
     whole = run("solve", *FAST, "--steps", 6, "--out", "whole.nc", "--tolerance", 0.01, cwd=tmp_path)
     part = run("solve", *FAST, "--out", "part.nc", "--tolerance", 0.01, "--keep-state", cwd=tmp_path)

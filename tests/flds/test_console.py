@@ -68,7 +68,7 @@ STARTED = """
 import sys
 class Finder:
     def find_spec(name, path=None, target=None):
-        if name == "flds.cli":
+        if name == "flds.cli.commands":
             print("ready", file=sys.stderr, flush=True)
 sys.meta_path.insert(0, Finder)
 sys.argv = ["flds", *sys.argv[1:]]
@@ -115,28 +115,28 @@ from flds.__main__ import main
 main()
 """
 SAVE = """
-import flds.solution
-save = solvers.solution.Solution.save
+import flds.results.solution
+save = solvers.results.solution.Solution.save
 def slowly(self, path):
     interrupt()
     written = save(self, path)
     interrupt()
     return written
-solvers.solution.Solution.save = slowly
+solvers.results.solution.Solution.save = slowly
 """
 
 
 @pytest.mark.parametrize(
     ("prepare", "status", "kept"),
     [
-        ("import solvers.solution" + SAVE, 0, True),  # while results are written
+        ("import solvers.results.solution" + SAVE, 0, True),  # while results are written
         ("atexit.register(interrupt)", 0, True),  # in the interpreter's shutdown
-        ("import flds.cli; flds.cli.load_data = interrupt", 130, False),  # before there is anything to write
+        ("import flds.cli.commands; flds.cli.commands.load_data = interrupt", 130, False),  # too early
         # where Python cannot raise it, and would print it and go on
-        ("import flds.cli; flds.cli.check_out = lambda *rest: Interrupting() and None", 130, False),
+        ("import flds.cli.commands; flds.cli.commands.check_out = lambda *rest: Interrupting() and None", 130, False),
         # where a library makes another error of it
-        ("import flds.cli\ndef broken(*rest):\n try:\n  interrupt()\n finally:\n  raise RuntimeError('from C')\n"
-         "flds.cli.load_data = broken", 130, False),
+        ("import flds.cli.commands\ndef broken(*rest):\n try:\n  interrupt()\n finally:\n"
+         "  raise RuntimeError('from C')\nflds.cli.commands.load_data = broken", 130, False),
     ],
 )  # fmt: skip
 def test_interrupts_at_any_place_are_no_traceback(prepare, status, kept, tmp_path):
@@ -152,16 +152,15 @@ def test_interrupts_at_any_place_are_no_traceback(prepare, status, kept, tmp_pat
 
 def test_interrupts_are_left_alone_where_a_shell_ignores_them(tmp_path):
     start = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
-    code = DURING.format(prepare=f"{start}; atexit.register(interrupt); import flds.cli; "
-                                 "flds.cli.check_out = interrupt")  # fmt: skip
+    code = DURING.format(prepare=f"{start}; atexit.register(interrupt); import flds.cli.commands; "
+                                 "flds.cli.commands.check_out = interrupt")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code, *SMALL], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_other_lost_errors_are_still_told():
-    code = (
-        "from flds.console import interrupts; interrupts.catch()\nclass A:\n def __del__(self): raise ValueError\nA()"
-    )
+    start = "from flds.cli.console import interrupts; interrupts.catch()"
+    code = f"{start}\nclass A:\n def __del__(self): raise ValueError\nA()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ValueError" in done.stderr
 
@@ -171,14 +170,14 @@ def test_other_lost_errors_are_still_told():
 def test_a_report_has_no_claims_of_interrupted_runs(ignored, quiet, tmp_path):
     """Solvers keep what an interrupt leaves of a run, warn of it and go on, which a report must not."""
     prepare = f"""
-import flds, flds.solve
+import flds, flds.training.solve
 import numpy as np
 from validation import report
 from validation.claims import check
 def section(scale):
     "A section."
     {ignored}
-    flds.solve.Recorder.record = interrupt
+    flds.training.solve.Recorder.record = interrupt
     problem = flds.TrainingProblem(np.ones((1, 1)), [1.0], steps=2)
     run = flds.solve_flds(problem, particles=50, depth=1)
     yield check("steps", run.status, "completed", False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import flds
-from flds.cost import Workload
+from flds.training.cost import Workload
 from solvers.memory import available_memory
 from tests.conftest import one_sample, three_samples
 

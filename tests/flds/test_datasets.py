@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import flds
-from flds.runs import DEFAULTS, load_data, training_problem
+from flds.cli.training import DEFAULTS, load_data, training_problem
 
 
 def test_digits_are_split_by_class_centred_and_scaled():

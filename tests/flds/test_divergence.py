@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import flds
-from flds.divergence import Divergence, outcome
 from flds.sweeps import sweep
+from flds.training.divergence import Divergence, outcome
 from tests.conftest import three_samples
 from validation import networks
 from validation.unit_networks import train_units

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import flds
-from solvers.blocks import Blocks
+from solvers.ensemble.threads import Blocks
 from tests.conftest import three_samples
 
 ROOT = Path(__file__).parents[2]

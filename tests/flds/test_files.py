@@ -9,7 +9,7 @@ import xarray
 
 import flds
 import solvers
-from solvers.files import write_dataset
+from solvers.results.files import write_dataset
 from tests.conftest import three_samples
 
 X = np.eye(4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import flds
-from flds.activations import ACTIVATIONS
+from flds.training.activations import ACTIVATIONS
 from tests.conftest import MARGIN, one_sample, z_score
 from validation import closed_forms
 

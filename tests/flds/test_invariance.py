@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import flds
-from flds.dynamics import Network
-from flds.settings import resolve
-from solvers.random import Address, Stream
+from flds.training.network import Network
+from flds.training.options import resolve
+from solvers.ensemble.random import Address, Stream
 from tests.conftest import one_sample, three_samples
 
 

@@ -16,10 +16,10 @@ import pytest
 from scipy.stats import binom
 
 import flds
-from flds.dynamics import Network
-from flds.limit import _Search
-from flds.rounds import Plan, extrapolate, plan_round, run_round
-from flds.solve import train
+from flds.limit.estimate import _Search
+from flds.limit.extrapolation import Plan, extrapolate, plan_round, run_round
+from flds.training.network import Network
+from flds.training.solve import train
 from tests.conftest import one_sample, three_samples
 from validation import closed_forms
 from validation.coverage import coverage, exact_limit
@@ -170,7 +170,7 @@ def test_the_bias_is_that_of_outputs_at_depth_2L(monkeypatch):
         record = SimpleNamespace(step=0, outputs=outputs, test_outputs=np.empty((0, 1)))
         return SimpleNamespace(settings=settings, records=[record], status="completed", unmatched=False)
 
-    monkeypatch.setattr("flds.rounds._train_one", train)
+    monkeypatch.setattr("flds.limit.extrapolation._train_one", train)
     for particles in (100, 101):
         plan = plan_round(one_sample(), particles, 4, {})
         found = run_round(one_sample(), plan, [1, 2], 1, False)
@@ -246,7 +246,7 @@ def test_a_round_that_took_too_long_is_told(monkeypatch):
         time.sleep(2.0 if seeds[0] else 0.0)  # the first seed of the first round is 0
         return run_round(problem, plan, seeds, *rest)
 
-    monkeypatch.setattr("flds.limit.run_round", slow)
+    monkeypatch.setattr("flds.limit.estimate.run_round", slow)
     search = _Search(one_sample(), {"threads": 1, "seed": 0}, 2, 1, None, 2.0, False)
     search.run(50, 2)
     assert re.search(r"round \d took .* s where .* s were expected, so all \d took", " ".join(search.warned))
@@ -309,14 +309,14 @@ def test_an_interrupt_of_the_first_round_is_raised(monkeypatch):
 
 def test_a_round_that_does_not_fit_in_memory_is_not_begun(monkeypatch):
     # a first round passes, and a larger one does not
-    import flds.settings
+    import flds.training.options
 
-    require = flds.settings.require_memory
+    require = flds.training.options.require_memory
     limit = 1.01 * max(
         cost.memory for _, cost in plan_round(one_sample(), SMALL["particles"], SMALL["depth"], {}).whole
     )
     monkeypatch.setattr(
-        "flds.settings.require_memory",
+        "flds.training.options.require_memory",
         lambda needed, remedy: require(needed if needed < limit else 1e18, remedy),
     )
     with pytest.warns(RuntimeWarning, match="above target_error"):

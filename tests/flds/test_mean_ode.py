@@ -11,8 +11,8 @@ from scipy.special import gammaincinv
 import flds
 from flds.mean_ode.depth import integrate
 from flds.mean_ode.draws import draw_units
-from flds.mean_ode.dynamics import MeanDynamics, TangentDynamics
-from flds.mean_ode.settings import MeanSettings
+from flds.mean_ode.network import MeanDynamics, TangentDynamics
+from flds.mean_ode.options import MeanSettings
 from flds.mean_ode.solve import train
 from validation.linear_units import linear_mean_ode
 

@@ -16,7 +16,7 @@ from matplotlib.testing.compare import compare_images
 
 import flds
 from flds import plotting
-from solvers.solution import Field
+from solvers.results.solution import Field
 from tests.conftest import three_samples
 
 KEPT = Path(__file__).parent / "pictures"

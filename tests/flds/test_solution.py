@@ -13,8 +13,8 @@ import pytest
 import xarray
 
 import flds
-from flds.solve import _EXPLANATIONS
-from solvers import files
+from flds.training.solve import _EXPLANATIONS
+from solvers.results import files
 from tests.conftest import one_sample, three_samples
 
 
@@ -124,7 +124,7 @@ def test_a_replicate_that_ends_early_is_left_out():
 
 
 def test_interrupt_keeps_what_was_computed(monkeypatch):
-    from flds.dynamics import Network
+    from flds.training.network import Network
 
     update, calls = Network.update, []
 
@@ -142,7 +142,7 @@ def test_interrupt_keeps_what_was_computed(monkeypatch):
 
 
 def test_every_early_end_has_an_explanation():
-    from solvers.solution import STATUSES
+    from solvers.results.solution import STATUSES
 
     assert set(_EXPLANATIONS) == set(STATUSES) - {"completed", "failed"}
 

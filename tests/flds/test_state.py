@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import flds
-from flds.reruns import predict
+from flds.replay import predict
 from tests.conftest import MARGIN, three_samples
 
 GENERATOR = np.random.default_rng(0)

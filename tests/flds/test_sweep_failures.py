@@ -18,7 +18,7 @@ import pytest
 
 import flds
 import flds.sweeps.runs
-from flds.solution import Solution
+from flds.results.solution import Solution
 from tests import killed_sweeps
 
 GENERATOR = np.random.default_rng(0)

@@ -18,7 +18,7 @@ import pytest
 import xarray
 
 import flds
-from flds.activations import get_activation
+from flds.training.activations import get_activation
 from tests import killed_sweeps
 
 fcntl = pytest.importorskip("fcntl")
@@ -185,8 +185,8 @@ KILLS = 3
 # Writes sweep.nc in small pieces, and says when it begins.
 SLOW = """
 import sys, time
-import solvers.files
-write = solvers.files._write
+import solvers.results.files
+write = solvers.results.files._write
 def slowly(path, fill, sealed=True):
     if "sweep.nc" not in path.name:
         return write(path, fill, sealed)
@@ -198,7 +198,7 @@ def slowly(path, fill, sealed=True):
                 time.sleep(0.001)
         fill(put_slowly)
     return write(path, pieces, sealed)
-solvers.files._write = slowly
+solvers.results.files._write = slowly
 sys.argv = ["flds", *sys.argv[1:]]
 from flds.__main__ import main
 main()

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
-from solvers.blocks import Blocks, partition
-from solvers.random import NOISE_BLOCK, Address, Noise, Stream
+from solvers.ensemble.random import NOISE_BLOCK, Address, Noise, Stream
+from solvers.ensemble.threads import Blocks, partition
 
 SIZES = [1, 5, NOISE_BLOCK, NOISE_BLOCK + 1, 40 * NOISE_BLOCK + 77]
 

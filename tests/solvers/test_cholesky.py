@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers.blocks import Blocks
-from solvers.cholesky import IncrementalCholesky, rank_revealing_cholesky
+from solvers.ensemble.threads import Blocks
+from solvers.matrices.cholesky import IncrementalCholesky, rank_revealing_cholesky
 
 
 def gram(rows, columns, seed=0):

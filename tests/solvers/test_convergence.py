@@ -9,7 +9,7 @@ from numba import njit
 
 import solvers
 from solvers import McKeanVlasov
-from solvers.convergence import _study
+from solvers.sde.convergence import _study
 from tests.conftest import MARGIN
 from tests.solvers.equations import GEOMETRIC, MU, ORNSTEIN_UHLENBECK, SIGMA, THETA, A, S
 

@@ -17,8 +17,8 @@ import xarray
 
 import flds
 import solvers
-from solvers import files
-from solvers.files import Field
+from solvers.results import files
+from solvers.results.files import Field
 from tests import damage
 from tests.conftest import three_samples
 
@@ -228,7 +228,7 @@ def _one_line_each(path: Path, folder: Path) -> None:
     """Every command on a file ends well or says in one line why not."""
     from typer.testing import CliRunner
 
-    from flds.cli import app
+    from flds.cli.commands import app
 
     out = str(folder / "out.nc")
     for command in (

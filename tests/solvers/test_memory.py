@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from solvers.blocks import available_threads
+from solvers.ensemble.threads import available_threads
 from solvers.memory import INTERPRETER_BYTES, available_memory
 
 MB = 10**6

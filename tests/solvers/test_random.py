@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from solvers import random
-from solvers.random import NOISE_BLOCK, Address, Noise, Stream
+from solvers.ensemble import random
+from solvers.ensemble.random import NOISE_BLOCK, Address, Noise, Stream
 from tests import naive
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from solvers.rows import Rows
+from solvers.results.rows import Rows
 
 
 def test_rows_are_what_a_stacked_list_is():

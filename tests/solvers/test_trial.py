@@ -10,8 +10,9 @@ import pytest
 from numba import njit
 
 import solvers
-from solvers import ExternalField, McKeanVlasov, functions
-from solvers.interpret import bounds_checked, interpreted
+from solvers import ExternalField, McKeanVlasov
+from solvers.sde import functions
+from solvers.sde.interpret import bounds_checked, interpreted
 from tests.solvers.equations import ORNSTEIN_UHLENBECK
 
 PAIRS = np.random.default_rng(0).normal(2, 1, (1000, 2))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from solvers.blocks import Blocks
-from solvers.dense_operator import DenseOperator
-from solvers.random import Address, Noise, Stream
-from solvers.sampling import MatchedSampling, Sampling
-from solvers.weight_operator import LazyOperator, RankBudgetExceeded
+from solvers.ensemble.random import Address, Noise, Stream
+from solvers.ensemble.threads import Blocks
+from solvers.matrices.dense import DenseOperator
+from solvers.matrices.lazy import LazyOperator, RankBudgetExceeded
+from solvers.matrices.sampling import MatchedSampling, Sampling
 
 
 def lazy(particles=500, seed=0, tied=True, tolerance=0.0, budget=(100, 100), sampling=None, dtype=np.float64):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from solvers.workers import Workers
+from solvers.ensemble.workers import Workers
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 pytest.importorskip("torch")
 
 import flds
-from flds.cli import app
+from flds.cli.commands import app
 from tests.flds.test_datasets import write_cifar10
 from validation import closed_forms, figures
 from validation.figures import feature_learning, hidden_width

@@ -91,7 +91,7 @@ def test_estimates_that_leave_the_particles_bias_are_refuted(fault, monkeypatch)
         records = [SimpleNamespace(step=k, outputs=outputs, test_outputs=np.empty((0, 1))) for k in (0, 1)]
         return SimpleNamespace(settings=settings, records=records, status="completed", unmatched=False)
 
-    monkeypatch.setattr("flds.rounds._train_one", train)
+    monkeypatch.setattr("flds.limit.extrapolation._train_one", train)
     monkeypatch.setattr("validation.coverage._WORTH_PROCESSES", 1000)  # other processes would not see the plant
     reference = np.ones((2, 1)), np.full((2, 1), 1e-4)
     found = coverage(

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 import flds
 from flds.mean_ode import depth
 from flds.mean_ode.blocks import Block
-from flds.mean_ode.dynamics import MeanDynamics
+from flds.mean_ode.network import MeanDynamics
 from validation import mean_ode
 from validation.claims import Scale
 

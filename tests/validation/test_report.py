@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 pytest.importorskip("torchsde")
 
-import flds.first_pass
-from flds.cli import app
-from flds.dynamics import Network
-from solvers.equation import McKeanVlasov
-from solvers.weight_operator import LazyOperator
+import flds.training.untrained
+from flds.cli.commands import app
+from flds.training.network import Network
+from solvers.matrices.lazy import LazyOperator
+from solvers.sde.equation import McKeanVlasov
 from validation import report
 from validation.claims import PAPER_F, Picture, Table, check, equal
 
@@ -182,7 +182,7 @@ ORIGINAL_UPDATE = Network.update
         (LazyOperator, "_draw_images", flipped_response, "one_matrix"),
         (LazyOperator, "_draw_images", flipped_response, "identity_outputs"),
         (LazyOperator, "_draw_images", no_projection, "one_matrix"),
-        (flds.first_pass, "backward_equation", mean_gradient_squared, "initialisation"),
+        (flds.training.untrained, "backward_equation", mean_gradient_squared, "initialisation"),
         (Network, "update", shifted_features, "identity_outputs"),
     ],
 )

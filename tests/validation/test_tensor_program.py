@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flds.dynamics import Network
-from flds.settings import resolve
-from solvers.random import Address, Stream
+from flds.training.network import Network
+from flds.training.options import resolve
+from solvers.ensemble.random import Address, Stream
 from tests.conftest import MARGIN, one_sample, three_samples, z_score
 from validation import closed_forms, tensor_program
 

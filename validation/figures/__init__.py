@@ -9,10 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flds.pictures import attempt, picture_of, save_picture
-from flds.places import check_folder, check_out, clean_parts
+from flds.cli.pictures import attempt, picture_of, save_picture
+from flds.cli.places import check_folder, check_out, clean_parts
 from solvers import checks
-from solvers.solution import Field, Solution, library_versions
+from solvers.results.solution import Field, Solution, library_versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

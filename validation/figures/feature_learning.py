@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 import flds
 from flds.plotting.curves import BACKWARD, FORWARD, TEST, TRAINING
-from flds.settings import BACKWARD_WEIGHTS as WEIGHTS
-from solvers.random import replicate_seed
-from solvers.solution import Field
+from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
+from solvers.ensemble.random import replicate_seed
+from solvers.results.solution import Field
 from validation import closed_forms, networks
 from validation.claims import mean_and_error
 from validation.figures import Drawing, Request

@@ -13,8 +13,8 @@ from scipy.optimize import lsq_linear
 import flds
 from flds.mean_ode.regimes import DEPTH_ERROR, FLUCTUATION, TRAVEL
 from flds.plotting.curves import PALETTE
-from solvers.random import replicate_seed
-from solvers.solution import Field
+from solvers.ensemble.random import replicate_seed
+from solvers.results.solution import Field
 from validation.claims import mean_and_error
 from validation.figures import Drawing, Request
 from validation.problems import random_pairs

@@ -1,0 +1,374 @@
+"""The command line: `flds solve`, `resume`, `info`, `sweep`, `validate`, `reproduce` and `phase-diagram`."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from flds.cli.console import BAD_USAGE, ending, fail, interrupts, note
+from flds.cli.pictures import attempt, picture_of, quieten
+from flds.cli.places import check_folder, check_out, check_table, clean_parts, keep
+from flds.cli.training import DEFAULTS, assignments, load_data, run, show_warnings, spread, training_problem, whole_runs
+
+if TYPE_CHECKING:
+    from flds.results.solution import Solution
+
+REFUTED, OUT_OF_MEMORY = 1, 4
+EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4}
+
+
+class Commands(TyperGroup):
+    """Commands that say so when they are interrupted, and nothing when nobody reads them; typer would do otherwise."""
+
+    def make_context(self, *arguments: Any, **rest: Any) -> Any:
+        with ending():
+            return super().make_context(*arguments, **rest)
+
+    def invoke(self, ctx: Any) -> Any:
+        with ending():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Deep residual networks of infinite width and depth, during training.",
+)  # fmt: skip
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        from flds import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    quieten()
+
+
+@app.command()
+def solve(
+    context: typer.Context,
+    data: Annotated[str, typer.Option(help="digits, cifar10:FOLDER (binary version), or FILE.npz with inputs, targets and optionally test_inputs, test_targets.")] = "digits",
+    out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
+    activation: Annotated[str, typer.Option(help="φ: identity, tanh, relu, gelu, erf, softplus, silu or sin.")] = DEFAULTS["activation"],
+    horizon: Annotated[float, typer.Option(help="T, the length of the depth interval.")] = DEFAULTS["horizon"],
+    learning_rate: Annotated[float, typer.Option(help="η_c; the rate of width n is η_c n.")] = DEFAULTS["learning_rate"],
+    steps: Annotated[int, typer.Option(help="Number of updates K.")] = DEFAULTS["steps"],
+    loss: Annotated[str | None, typer.Option(help="squared, logistic or cross_entropy; by default cross_entropy for whole-number targets from 0 on, else squared.")] = DEFAULTS["loss"],
+    batch_size: Annotated[int | None, typer.Option(help="Samples a step; default 16, or all of them if there are fewer.")] = DEFAULTS["batch_size"],
+    batch_order: Annotated[str, typer.Option(help="Order in which samples are visited: random or sequential.")] = DEFAULTS["batch_order"],
+    batch_seed: Annotated[int, typer.Option(help="Seed of the random order.")] = DEFAULTS["batch_seed"],
+    train_samples: Annotated[int | None, typer.Option(help="Use only the first so many training samples.")] = None,
+    test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
+    particles: Annotated[int | None, typer.Option(help="Number of particles N; by default as many as fit in about a minute and 3.5 GB.")] = None,
+    width: Annotated[int | None, typer.Option(help="Train a finite network of this width, in law, instead of the limit.")] = None,
+    depth: Annotated[int, typer.Option(help="Number of layers L, or of depth steps of the limit.")] = 8,
+    backward_weights: Annotated[str, typer.Option(help="tied: ordinary backpropagation; independent: Definition 1 of the FLDS paper.")] = "tied",
+    sampling: Annotated[str | None, typer.Option(help="How noise is drawn for the limit: matched (default, smaller error), law (as a network would) or matched_all (a test).")] = None,
+    operator: Annotated[str, typer.Option(help="How weights are held: lazy, dense, or auto for the cheaper.")] = "auto",
+    tolerance: Annotated[float | None, typer.Option(help="Relative size of what may be dropped; default 0.1/sqrt(N).")] = None,
+    rank_budget: Annotated[tuple[int, int] | None, typer.Option(help="Largest forward and backward rank.")] = None,
+    noise_depth: Annotated[int | None, typer.Option(help="Grid of the noise, a multiple of the depth.")] = None,
+    record_every: Annotated[int | None, typer.Option(help="Steps between records; default a quarter of the run.")] = None,
+    recorded_samples: Annotated[int | None, typer.Option(help="How many training samples are recorded; default 64.")] = None,
+    record_kernels: Annotated[bool, typer.Option("--record-kernels", help="Record the kernels Σ and Θ.")] = False,
+    keep_state: Annotated[bool, typer.Option("--keep-state", help="Keep the trained network in the file, for resume and predictions.")] = False,
+    dtype: Annotated[str, typer.Option(help="Storage precision: float64 or float32.")] = "float64",
+    threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
+    replicates: Annotated[int, typer.Option(help="Independent repetitions, for standard errors.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    source: Annotated[Path | None, typer.Option("--from", help="Run again what is in this results file, with the same data, settings and seed.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+) -> None:  # fmt: skip
+    """Train on data and write a results file and a picture.
+
+    Without options this trains the infinite-width limit on handwritten digits.
+    """
+    if source is not None:
+        _check_alone(context, {"source", "out", "quiet", "threads"})
+        check_out(out, source)
+        from flds.replay import rerun
+
+        _finish(_from_file(source, threads, quiet, rerun), out, quiet)
+        return
+    if width is not None and sampling not in (None, "law"):
+        raise ValueError(f"--sampling must be law for a finite network, got {sampling!r}; leave it out with --width")
+    if particles is not None and width is not None:
+        raise ValueError("give --particles for the limit or --width for a finite network, not both")
+    check_out(out)
+    dataset = load_data(data)
+    problem = training_problem(
+        dataset, activation, horizon, learning_rate, steps, loss, batch_size, batch_order, batch_seed, train_samples,
+        test_samples,
+    )  # fmt: skip
+    options = {
+        "backward_weights": backward_weights, "operator": operator, "tolerance": tolerance,
+        "rank_budget": rank_budget, "noise_depth": noise_depth, "record_kernels": record_kernels,
+        "keep_state": keep_state,
+        "record_every": max(1, -(-steps // 4)) if record_every is None else record_every, "dtype": dtype, "threads": threads,
+        "replicates": replicates, "seed": seed,
+        "recorded_samples": spread(problem.samples, 64 if recorded_samples is None else recorded_samples),
+    }  # fmt: skip
+    _finish(run(problem, particles, width, depth, sampling or "matched", options, quiet), out, quiet)
+
+
+@app.command()
+def resume(
+    file: Annotated[Path, typer.Argument(help="A results file that was written with --keep-state.")],
+    steps: Annotated[int | None, typer.Option(help="Further training steps; of a run that ended early by default the rest.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Their learning rate; default as planned, then the last one.")] = None,
+    out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
+    threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+) -> None:  # fmt: skip
+    """Go on training for more steps from a results file, and write all of it to a new one."""
+    from flds.replay import resume as go_on
+
+    check_out(out, file)
+    _finish(_from_file(file, threads, quiet, go_on, steps=steps, learning_rate=learning_rate), out, quiet)
+
+
+def _from_file(file: Path, threads: int | None, quiet: bool, work: Callable[..., Solution], **rest: Any) -> Solution:
+    """Rerun or resume what a results file holds, and say where the numbers need not be the same."""
+    from flds.replay import version_changes
+    from flds.results.solution import load
+
+    stored = load(file)
+    with show_warnings():
+        solution = work(stored, progress=not quiet and sys.stderr.isatty(), threads=threads, **rest)
+    changed = version_changes(stored)
+    if changed:
+        note(f"warning: numbers may differ in the last digits: {', '.join(changed)}")
+    return solution
+
+
+def _check_alone(context: typer.Context, allowed: set[str]) -> None:
+    """Refuse options that a rerun takes from its file."""
+    for name in context.params:
+        given = context.get_parameter_source(name)
+        if name not in allowed and given is not None and given.name == "COMMANDLINE":
+            raise ValueError(f"--from takes everything from the file; leave out --{name.replace('_', '-')}")
+
+
+def _finish(solution: Solution, out: Path, quiet: bool) -> None:
+    """Write results and picture, print what came out, and end with the status of the run."""
+    from flds.plotting.curves import chance
+
+    interrupts.ignore()  # what was computed is written, come what may
+    place = keep(solution, out)
+    drawn = attempt(solution.plot, picture_of(place))
+    if not quiet:
+        print(solution.summary())
+        if "test_accuracy" in solution.fields and len(solution.steps):
+            print(f"\ntest accuracy {solution.test_accuracy[-1]:.1%} (chance {chance(solution):.1%})")
+        print(f"results  {place}" + (f"\npicture  {picture_of(place)}" if drawn else ""))
+    code = interrupts.status if solution.status == "interrupted" else EXIT_CODES[solution.status]
+    if code or place != out:
+        raise typer.Exit(code or BAD_USAGE)
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="A results file.")],
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write what changes with the step as a table of this name.")
+    ] = None,
+) -> None:
+    """Print what a results file holds, and how to run it again."""
+    from flds.replay import can_rerun, understood
+    from flds.results.solution import load
+
+    if csv is not None:
+        check_table(csv, file)
+        clean_parts(csv.parent, csv.name)
+    solution = load(file, groups=False)
+    with understood():
+        print(solution.summary())
+        name = shlex.quote(str(file))
+        if can_rerun(solution):
+            print(f"rerun      flds solve --from {name} --out again.nc")
+        if Path(f"{file}.state").exists():
+            steps = " --steps K" if solution.status == "completed" else ""
+            print(f"train on   flds resume {name}{steps} --out longer.nc")
+        print("fields")
+        for name, item in solution.fields.items():
+            sizes = " × ".join(f"{dim} {size}" for dim, size in zip(item.dims, item.values.shape, strict=True))
+            print(f"  {name:32} {sizes:44} {item.long_name}")
+        if csv is not None:
+            print(f"table    {solution.to_csv(csv)}")
+
+
+@app.command()
+def validate(
+    sections: Annotated[list[str] | None, typer.Argument(help="Sections to run; all of them by default.", show_default=False)] = None,
+    full: Annotated[bool, typer.Option("--full/--quick", help="Sizes of the kept report (about an hour), or of a first look (minutes).")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for report.md, report.json and pictures.")] = Path("validation-report"),
+    list_sections: Annotated[bool, typer.Option("--list", help="List the sections and end.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdicts' counts only.")] = False,
+) -> None:  # fmt: skip
+    """Compare the solvers with exact answers and dense networks, and write one report.
+
+    Ends with status 1 if a claim of this library is refuted. Claims of papers are results either way. Naming
+    sections runs these alone and keeps the others of the report in the folder.
+    """
+    with _extra():
+        from validation import report
+    if list_sections:
+        _list(report.titles())
+        return
+    check_folder(out, "report.json", "report.md")
+    try:
+        with whole_runs():
+            claims = report.validate(sections or (), full=full, out=out, say=_silent if quiet else _say)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("sections that had ended are kept in the report") from None
+    print(f"\n{report.summary(claims)}\nreport  {out / 'report.md'}")
+    if not report.holds(claims):
+        raise typer.Exit(REFUTED)
+
+
+@app.command()
+def reproduce(
+    figure: Annotated[str, typer.Argument(help="Name of the figure, such as feature-learning/fig1; see --list.", show_default=False)] = "",
+    full: Annotated[bool, typer.Option("--full/--quick", help="The paper's sizes, or a first look (minutes).")] = False,
+    data: Annotated[str, typer.Option(help="digits, or cifar10:FOLDER (binary version), for figures that train on data.")] = "digits",
+    out: Annotated[Path, typer.Option(help="Folder for the picture (.png) and its data (.nc).")] = Path("figures"),
+    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    list_figures: Annotated[bool, typer.Option("--list", help="List the figures and end.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+) -> None:  # fmt: skip
+    """Reproduce a figure of the papers: a picture, and a file with the numbers in it."""
+    from validation import figures
+
+    with _extra(), whole_runs():
+        if list_figures:
+            _list(figures.descriptions())
+            return
+        files = figures.reproduce(
+            figure, full=full, dataset=lambda: load_data(data), out=out, seed=seed, say=_silent if quiet else _say
+        )
+    if not quiet:
+        for path in files:
+            print(path)
+
+
+@app.command()
+def sweep(
+    grid: Annotated[list[str], typer.Option(help="NAME=A,B,… of a field of the problem, such as learning_rate, or an argument of the solver, such as depth or width; repeat for more.")],
+    fixed: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE that is the same in all runs; repeat for more.")] = None,
+    data: Annotated[str, typer.Option(help="As for solve.")] = "digits",
+    train_samples: Annotated[int | None, typer.Option(help="Use only the first so many training samples.")] = None,
+    test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs' files, and of sweep.nc with all results.")] = Path("sweep"),
+    workers: Annotated[int | None, typer.Option(help="Number of processes; default one for each CPU.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+) -> None:  # fmt: skip
+    """Train at every point of a grid; called again, do only what is missing.
+
+    With width in the grid or among the fixed values, finite networks are trained, otherwise the limit.
+    """
+    from flds.sweeps import sweep as run_sweep
+    from solvers.results.files import write_dataset
+
+    check_folder(out, "sweep.nc")
+    clean_parts(out)
+    values, settings = assignments(grid, fixed or [])
+    for name in {"problem", "grid", "folder", "executor", "workers", "progress"} & {*values, *settings}:
+        raise ValueError(f"{name} is not a setting of a run; see flds sweep --help")
+    fields = {name: settings.pop(name, default) for name, default in DEFAULTS.items()}
+    problem = training_problem(load_data(data), **fields, train_samples=train_samples, test_samples=test_samples)
+    progress = not quiet and sys.stderr.isatty()
+    try:
+        with show_warnings():
+            found = run_sweep(problem, values, folder=out, workers=workers, progress=progress, **settings)
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (f"the runs that had ended are in {out}",)  # the same one, which may say of which signal
+        raise
+    interrupts.ignore()
+    write_dataset(out / "sweep.nc", found)
+    counts = {name: int((found.status == name).sum()) for name in dict.fromkeys(found.status.values.ravel().tolist())}
+    if not quiet:
+        print(", ".join(f"{count} {name}" for name, count in counts.items()) + f"\nresults  {out / 'sweep.nc'}")
+    if counts.get("failed"):
+        raise ValueError(f"{counts['failed']} runs failed; their errors are in {out}/*.error.json")
+
+
+@app.command("phase-diagram")
+def phase_diagram(
+    dimension: Annotated[int, typer.Option(help="D, the embedding dimension.")],
+    depth: Annotated[int, typer.Option(help="L, the number of layers.")],
+    hidden_width: Annotated[int, typer.Option(help="M, the hidden units of a layer.")],
+    sigma_u: Annotated[float | None, typer.Option(help="Standard deviation of input weights u; default √D.")] = None,
+    sigma_v: Annotated[float | None, typer.Option(help="Standard deviation of output weights v; default √D.")] = None,
+    eta_u: Annotated[float | None, typer.Option(help="Learning rate of u; default the recommended one.")] = None,
+    eta_v: Annotated[float | None, typer.Option(help="Learning rate of v; default the recommended one.")] = None,
+) -> None:  # fmt: skip
+    """Say in which regime a ResNet of two-layer perceptrons trains, with what errors, and what the theory recommends.
+
+    The network is h_l = h_(l-1) + 1/(LM) sum over j of v_j rho(u_j . h_(l-1) / D), with learning rates that are multiplied
+    by LM.
+    """
+    from flds.mean_ode.regimes import residual_regime
+
+    recommended = residual_regime(dimension, depth, hidden_width, sigma_u=sigma_u, sigma_v=sigma_v).recommended_rates
+    rates = (recommended[0] if eta_u is None else eta_u, recommended[1] if eta_v is None else eta_v)
+    regime = residual_regime(
+        dimension, depth, hidden_width, sigma_u=sigma_u, sigma_v=sigma_v, learning_rates=rates
+    )  # fmt: skip
+    print("\n".join(regime.lines()))
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Say what to install where torch is missing, which `validation` needs and the solvers do not."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("torch", "torchsde"):
+            raise
+        raise ValueError(
+            f"this command needs {error.name}: install the extra with pip install 'flds[validation]'"
+        ) from None
+
+
+def _list(descriptions: dict[str, str]) -> None:
+    for name, description in descriptions.items():
+        print(f"{name:24} {description}")
+
+
+def _say(line: str) -> None:
+    interrupts.check()
+    print(line, flush=True)
+
+
+def _silent(line: str) -> None:
+    interrupts.check()
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Greek letters
+    try:
+        with ending():
+            app(prog_name="flds")
+    except MemoryError as error:
+        fail(error, OUT_OF_MEMORY)
+    except (ValueError, TypeError, OSError) as error:
+        fail(error, BAD_USAGE)

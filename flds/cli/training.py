@@ -1,0 +1,176 @@
+"""What the commands share: data by name, the problem trained on them, and the solver's run with its warnings."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from flds.cli.console import note
+
+if TYPE_CHECKING:
+    from flds.datasets import Dataset
+    from flds.results.solution import Solution
+    from flds.training.problem import TrainingProblem
+
+# How `flds solve` and `flds sweep` train by default.
+DEFAULTS: dict[str, Any] = {
+    "activation": "tanh", "horizon": 1.0, "learning_rate": 1.0, "steps": 25, "loss": None, "batch_size": None,
+    "batch_order": "random", "batch_seed": 0,
+}  # fmt: skip
+# What the default run may take, in memory at most this share of what is available; the cost model chooses the number of
+# particles within it, and where memory is short one of the smaller ones.
+DEFAULT_SECONDS, DEFAULT_BYTES, DEFAULT_SHARE = 50.0, 3.5e9, 0.8
+SMALL_CHOICES = (100, 200, 300, 500, 700)
+PARTICLE_CHOICES = (1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 12_000, 16_000, 20_000, 30_000, 50_000, 100_000)
+
+
+def load_data(data: str) -> Dataset:
+    from flds import datasets
+
+    if data == "digits":
+        return datasets.load_digits()
+    if data.startswith("cifar10:"):
+        return datasets.load_cifar10(data.removeprefix("cifar10:"))
+    if data.endswith(".npz"):
+        return datasets.load_npz(data)
+    raise ValueError(f"--data must be digits, cifar10:FOLDER or FILE.npz, got {data!r}")
+
+
+def training_problem(
+    dataset: Dataset, activation: str, horizon: float, learning_rate: float, steps: int,
+    loss: str | None, batch_size: int | None, batch_order: str, batch_seed: int,
+    train_samples: int | None, test_samples: int | None,
+) -> TrainingProblem:  # fmt: skip
+    from flds.training.problem import TrainingProblem
+    from solvers.checks import positive_integer
+
+    train = len(dataset.inputs) if train_samples is None else positive_integer("train_samples", train_samples)
+    test = 1000 if test_samples is None else positive_integer("test_samples", test_samples)
+    tested = dataset.test_inputs is not None
+    default = "cross_entropy" if dataset.classes else "squared"
+    return TrainingProblem(
+        dataset.inputs[:train], dataset.targets[:train], activation=activation, horizon=horizon,
+        learning_rate=learning_rate, steps=steps, loss=loss or default,
+        batch_size=min(16, train, len(dataset.inputs)) if batch_size is None else batch_size,
+        batch_order=batch_order, batch_seed=batch_seed,
+        test_inputs=dataset.test_inputs[:test] if tested else None,  # type: ignore[index]
+        test_targets=dataset.test_targets[:test] if dataset.test_targets is not None else None,
+    )  # fmt: skip
+
+
+def spread(samples: int, count: int) -> list[int]:
+    """Indices of `count` samples, spread evenly; all of them if there are fewer."""
+    import numpy as np
+
+    from solvers.checks import positive_integer
+
+    count = positive_integer("recorded_samples", count)
+    return [int(i) for i in np.unique(np.linspace(0, samples - 1, min(count, samples)).astype(int))]
+
+
+def run(
+    problem: TrainingProblem, particles: int | None, width: int | None, depth: int, sampling: str,
+    options: dict[str, Any], quiet: bool,
+) -> Solution:  # fmt: skip
+    from flds.training.solve import estimate_cost, simulate_resnet, solve_flds
+
+    if width is not None:
+        sampling, particles = "law", width
+    if particles is None:
+        particles = affordable_particles(problem, depth, sampling, options)
+    cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
+    if not quiet:
+        note(f"{particles} {'neurons' if width else 'particles'}, depth {depth}: {cost}")
+    progress = not quiet and sys.stderr.isatty()
+    with show_warnings():
+        if width is not None:
+            solution = simulate_resnet(problem, width=width, depth=depth, progress=progress, **options)
+        else:
+            solution = solve_flds(
+                problem, particles=particles, depth=depth, sampling=sampling, progress=progress, **options
+            )
+    return solution
+
+
+@contextmanager
+def show_warnings() -> Iterator[None]:
+    """Print warnings as lines on standard error once the work is done."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        yield
+    for warning in caught:
+        note(f"warning: {warning.message}")
+
+
+@contextmanager
+def whole_runs() -> Iterator[None]:
+    """End the command where one of its runs is interrupted: solvers keep what there is and warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "interrupted", RuntimeWarning)
+        try:
+            yield
+        except RuntimeWarning:
+            raise KeyboardInterrupt from None
+
+
+def affordable_particles(problem: TrainingProblem, depth: int, sampling: str, options: dict[str, Any]) -> int:
+    """The largest number of particles that the cost model puts within the default time and memory.
+
+    Numbers that leave room to match noise come first: with it fewer particles go further. Where time is short
+    PARTICLE_CHOICES[0] are taken, and where memory is short fewer; a run of the fewest may still be refused.
+    """
+    from flds.training.solve import estimate_cost
+    from solvers.memory import available_memory
+
+    room = min(DEFAULT_BYTES, DEFAULT_SHARE * available_memory())
+    affordable, smallest = {"lazy": 0, "dense": 0}, SMALL_CHOICES[0]
+    for particles in SMALL_CHOICES + PARTICLE_CHOICES:
+        try:
+            cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
+        except MemoryError:
+            break
+        if cost.memory <= room and particles <= PARTICLE_CHOICES[0]:
+            smallest = particles
+        if cost.memory <= room and cost.seconds <= DEFAULT_SECONDS and particles >= PARTICLE_CHOICES[0]:
+            affordable[cost.operator] = particles
+    return affordable["lazy"] if affordable["lazy"] > PARTICLE_CHOICES[0] else max(*affordable.values(), smallest)
+
+
+def assignments(grid: list[str], fixed: list[str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Return the values of NAME=A,B,… and of NAME=VALUE texts: numbers or truth values where they read as such.
+
+    Raises
+    ------
+    ValueError
+        If there is no name or no value, a name comes twice, or there are several values where one is meant.
+    """
+    varied, constant = [_assignment(text) for text in grid], [_assignment(text) for text in fixed]
+    names = [name for name, _ in varied + constant]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is given twice; list all its values in one --grid {name}=A,B")
+    for name, values in constant:
+        if len(values) > 1:
+            raise ValueError(f"--set takes one value, got {len(values)} for {name}; use --grid for several")
+    return dict(varied), {name: values[0] for name, values in constant}
+
+
+def _assignment(text: str) -> tuple[str, list[Any]]:
+    name, equals, values = text.partition("=")
+    if not (name and equals and values):
+        raise ValueError(f"--grid and --set need NAME=VALUE, got {text!r}")
+    return name.strip().replace("-", "_"), [_value(part.strip()) for part in values.split(",")]
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,1 @@
+"""The limit of infinite width and depth, with intervals."""

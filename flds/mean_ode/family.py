@@ -1,0 +1,113 @@
+"""What a solution of a Mean ODE problem was computed for, and what can be done with it again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flds.mean_ode import solve
+from flds.mean_ode.options import MeanOptions, MeanSettings, resolve_mean
+from flds.mean_ode.problem import BLOCK_TYPES, MeanFieldProblem
+from flds.mean_ode.snapshot import restore
+from flds.results.mean_ode import MeanFieldSolution, constants, describe, function_values
+from flds.results.solution import difference, same_functions
+from flds.training.activations import ACTIVATIONS
+from flds.training.options import stored_options, stored_settings
+
+PROBLEM = MeanFieldProblem
+SOLVERS = ("solve_mean_ode", "solve_tangent_ode")
+CHANGES = ("threads",)
+# Arguments of the problem that are kept as they are; older files lack the last one.
+_PLAIN = ("alpha", "loss", "deviations", "learning_rates", "steps", "divergence_factor")
+
+
+def problem_of(solution: MeanFieldSolution) -> MeanFieldProblem:
+    """Read the problem back from a solution.
+
+    Raises
+    ------
+    ValueError
+        If a block, its activation or an initial law is not built in.
+    """
+    described = solution.extra["problem"]
+    if "types" not in described:
+        raise ValueError("the file does not say which blocks it is of: give the problem= itself")
+    own = [f"the initial law of {name}" for name in described["initial_laws"]]
+    own += [f"the block {name!r}" for name in described["types"] if name not in BLOCK_TYPES]
+    own += [f"the activation {block['activation']!r}" for block in described["blocks"]
+            if block.get("activation", "tanh") not in ACTIVATIONS]  # fmt: skip
+    if own:
+        raise ValueError(f"{own[0]} is not built in: give the problem= itself")
+    stored = {name: item.values for name, item in solution.fields.items()}
+    embedded = "embedding" in stored
+    arrays = {name: stored.get(name) for name in ("targets", "embedding", "unembedding", "test_targets")}
+    for name in ("inputs", "test_inputs"):
+        arrays[name] = stored.get(f"raw_{name}" if embedded else name)
+    blocks = tuple(
+        BLOCK_TYPES[name](**{key: value for key, value in block.items() if key != "name"})
+        for name, block in zip(described["types"], described["blocks"], strict=True)
+    )
+    same = {name: described[name] for name in _PLAIN if name in described}
+    problem = MeanFieldProblem(**arrays, block=blocks, **same)  # type: ignore[arg-type]
+    if not same_functions(described, function_values(problem)):  # a function of one's own that has the name of another
+        raise ValueError("an activation or block is not built in, though its name is: give the problem= itself")
+    return problem
+
+
+def adapted(solution: MeanFieldSolution, problem: MeanFieldProblem) -> MeanFieldProblem:
+    """Return a problem with the steps of the solution, which may have gone on training."""
+    return replace(problem, steps=solution.extra["problem"]["steps"])
+
+
+def differs(solution: MeanFieldSolution, problem: MeanFieldProblem) -> str | None:
+    """Return the first thing in which a problem differs from that of the solution, or None."""
+    found = difference(solution.extra["problem"], describe(problem))
+    if found:
+        return found
+    for name, item in constants(problem).items():
+        if name not in solution.fields or not np.array_equal(solution.fields[name].values, item.values):
+            return name
+    return None
+
+
+def again(
+    solution: MeanFieldSolution, problem: MeanFieldProblem, progress: bool, changes: dict[str, Any]
+) -> MeanFieldSolution:
+    """Run the solver again; it shows no progress."""
+    solver = getattr(solve, solution.settings["solver"])
+    return solver(problem, **{"units": solution.settings["units"], "depth": solution.settings["depth"]}
+                  | stored_options(MeanOptions, solution.settings) | changes)  # fmt: skip
+
+
+def go_on(
+    solution: MeanFieldSolution, problem: MeanFieldProblem, done: int | None, steps: int | None, learning_rate: Any,
+    progress: bool, changes: dict[str, Any],
+) -> MeanFieldSolution:  # fmt: skip
+    """Run the solver from the state of a solution, for more steps or to the end of those planned."""
+    if learning_rate is not None:
+        raise TypeError("learning_rate is for a TrainingProblem; the rates of a MeanFieldProblem are constant")
+    planned = problem.steps
+    longer = replace(problem, steps=planned if steps is None else (planned if done is None else done) + steps)
+    options = MeanOptions(**stored_options(MeanOptions, solution.settings) | changes)  # type: ignore[typeddict-item]
+    settings = resolve_mean(longer, solution.settings["units"], solution.settings["depth"], options)
+    return solve.run(solution.settings["solver"], longer, settings, solution.states)
+
+
+def outputs(solution: MeanFieldSolution, problem: MeanFieldProblem, inputs: ArrayLike) -> NDArray[np.float64]:
+    """Return the outputs of every replicate on new inputs, (replicates, samples[, tokens], outputs)."""
+    x = problem.embed("inputs", inputs)
+    if x.shape[1:] != problem.x.shape[1:]:
+        raise ValueError(f"inputs must have the shape of the training inputs past the first, {problem.x.shape[1:]}, "
+                         f"got {x.shape[1:]}")  # fmt: skip
+    settings = stored_settings(MeanSettings, solution.settings)
+    kind = solve.KINDS[solution.settings["solver"]]
+    parts = []
+    for index, state in enumerate(solution.states):
+        dynamics = solve.prepare(kind, problem, settings, index)
+        restore(dynamics, state)
+        with dynamics.blocks.running():
+            parts.append(problem.read(dynamics.forward(x.astype(settings.dtype))))
+    return np.array(parts, np.float64)

@@ -1,0 +1,97 @@
+"""How a Mean ODE problem is solved: units, depth, draws, precision and what is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from flds.mean_ode.cost import peak_memory
+from flds.mean_ode.draws import SAMPLINGS
+from flds.mean_ode.problem import MeanFieldProblem
+from flds.training.options import DTYPES
+from solvers import checks
+from solvers.ensemble.threads import available_threads
+from solvers.memory import require_memory
+
+
+class MeanOptions(TypedDict, total=False):
+    """Options of `solve_mean_ode` and `solve_tangent_ode`.
+
+    Parameters
+    ----------
+    sampling : str
+        "sobol" (default) spreads the initial draws evenly over their law, "iid" draws them independently.
+    seed : int
+        Seed of the draws, 0 to 2**63 - 1.
+    replicates : int
+        Independent seeds; fields become means with standard errors.
+    depth_error : bool
+        Also estimate the error of finite depth, from two more runs with the same draws at every node and `depth` and
+        depth/2 steps: the field ``outputs_depth_error`` is a third of their distance, which a method of order two
+        would leave, or the distance itself where depth is below 8.
+    record_every : int
+        Steps between records; the last step is always recorded.
+    record_features : bool
+        Record h and b at all nodes, as `follow_units` needs.
+    keep_state : bool
+        Keep the trained units, for `MeanFieldSolution.predict` and `resume`.
+    dtype : str
+        "float64" or "float32".
+    threads : int
+        Number of threads; by default all CPUs. Results do not depend on it.
+    """
+
+    sampling: str
+    seed: int
+    replicates: int
+    depth_error: bool
+    record_every: int
+    record_features: bool
+    keep_state: bool
+    dtype: str
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class MeanSettings:
+    """Checked settings of a Mean ODE solve; they are saved with the result."""
+
+    units: int
+    depth: int
+    sampling: str = "sobol"
+    seed: int = 0
+    replicates: int = 1
+    depth_error: bool = False
+    record_every: int = 1
+    record_features: bool = False
+    keep_state: bool = False
+    dtype: str = "float64"
+    threads: int = 1
+
+
+def resolve_mean(problem: Any, units: int, depth: int, options: MeanOptions) -> MeanSettings:
+    """Check the options, decide the defaults, and refuse a run that does not fit in memory."""
+    if not isinstance(problem, MeanFieldProblem):
+        raise TypeError(f"problem must be a flds.MeanFieldProblem, got {type(problem).__name__}")
+    unknown = sorted(set(options) - set(MeanOptions.__annotations__))
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}; valid options are {', '.join(MeanOptions.__annotations__)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = MeanSettings(
+        units=checks.positive_integer("units", units, smallest=2),
+        depth=checks.positive_integer("depth", depth),
+        sampling=checks.choice("sampling", given.get("sampling", "sobol"), SAMPLINGS),
+        seed=checks.seed_number("seed", given.get("seed", 0)),
+        replicates=checks.positive_integer("replicates", given.get("replicates", 1)),
+        depth_error=checks.flag("depth_error", given.get("depth_error", False)),
+        record_every=checks.positive_integer("record_every", given.get("record_every", 1)),
+        record_features=checks.flag("record_features", given.get("record_features", False)),
+        keep_state=checks.flag("keep_state", given.get("keep_state", False)),
+        dtype=checks.choice("dtype", given.get("dtype", "float64"), DTYPES),
+        threads=checks.positive_integer("threads", given.get("threads", available_threads())),
+    )
+    if settings.depth_error and depth % 2:
+        raise ValueError(f"depth must be even to estimate its error, got {depth}")
+    remedy = "take fewer steps, lower units or depth, raise record_every, or leave out record_features"
+    require_memory(peak_memory(problem, settings), remedy)
+    return settings

@@ -1,0 +1,73 @@
+"""The state of trained units: what it takes to evaluate them on new inputs, and to go on with their training.
+
+The units are those before the update of the last step, which training from it does again: all but the draws is
+deterministic.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from flds.mean_ode.blocks import Array, Parameters
+from flds.mean_ode.network import Dynamics
+from flds.mean_ode.problem import MeanFieldProblem
+from solvers.results.solution import Field
+
+
+class Record(NamedTuple):
+    """What is kept of one step, before its update."""
+
+    step: int
+    outputs: Array
+    test_outputs: Array
+    travel: dict[str, Array]
+    states: Array  # (nodes, *inputs.shape), or empty
+    covectors: Array
+
+
+def snapshot(
+    problem: MeanFieldProblem, units: list[Parameters], records: list[Record], next_step: int | None = None
+) -> dict[str, Field]:
+    """Return the units of every block and the records, as arrays by name.
+
+    `next_step` is that of a run that ended early, whose units are those before it.
+    """
+    tokens = ("token",) if problem.x.ndim == 3 else ()
+    fields = {} if next_step is None else {"next_step": Field((), np.array(next_step), "step whose passes come next")}
+    for block, z in enumerate(units):
+        for name, values in z.items():
+            shape = tuple(f"{name}_{axis}_of_block_{block}" for axis in range(values.ndim - 2))
+            dims = ("node", *shape, "unit")
+            fields[f"block_{block}_{name}"] = Field(dims, values, f"trained {name} of block {block + 1}")
+    kinds = {
+        "step": (), "outputs": ("sample", *tokens, "output"), "test_outputs": ("test_sample", *tokens, "output"),
+        "states": ("node", "sample", *tokens, "dimension"), "covectors": ("node", "sample", *tokens, "dimension"),
+    }  # fmt: skip
+    for name, dims in kinds.items():
+        values = np.array([getattr(record, name) for record in records])
+        if values.size:
+            fields[f"recorded_{name}"] = Field(("record", *dims), values, f"recorded {name.replace('_', ' ')}")
+    for name in problem.rates:
+        values = np.array([record.travel[name] for record in records])
+        fields[f"recorded_travel_{name}"] = Field(("record", "node"), values, f"recorded travel of {name}")
+    return fields
+
+
+def restore(dynamics: Dynamics, state: dict[str, Field]) -> list[Record]:
+    """Move the units to where they were, and return the records."""
+    for block, z in enumerate(dynamics.moved):
+        for name, values in z.items():
+            values[...] = state[f"block_{block}_{name}"].values
+    stored = {name.removeprefix("recorded_"): item.values for name, item in state.items()}
+    tests = stored.get("test_outputs")
+    untested = dynamics.problem.read(dynamics.problem.test_x)  # of no samples
+    return [
+        Record(
+            int(step), stored["outputs"][index], untested if tests is None else tests[index],
+            {name: stored[f"travel_{name}"][index] for name in dynamics.problem.rates},
+            *(stored[name][index] if name in stored else np.empty(0) for name in ("states", "covectors")),
+        )
+        for index, step in enumerate(stored["step"])
+    ]  # fmt: skip

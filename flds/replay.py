@@ -1,0 +1,185 @@
+"""A run again from its file, its trained network on new inputs, and its training for more steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import solvers.results.solution
+from flds.training.snapshot import steps_done
+from solvers import checks
+from solvers.results.solution import library_versions
+
+if TYPE_CHECKING:
+    from flds.mean_ode.problem import MeanFieldProblem
+    from flds.results.solution import Solution
+    from flds.training.problem import TrainingProblem
+
+
+def rerun(
+    solution: solvers.results.solution.Solution,
+    *,
+    problem: TrainingProblem | MeanFieldProblem | None = None,
+    progress: bool = False,
+    **changes: Any,
+) -> Solution:
+    """Solve again what a solution was computed for.
+
+    Parameters
+    ----------
+    solution : Solution
+        Of `solve_flds`, `simulate_resnet`, `solve_mean_ode` or `solve_tangent_ode`, fresh or from a file.
+    problem : TrainingProblem or MeanFieldProblem, optional
+        The problem itself, where it cannot be read back: with an activation, a block or an initial law of one's own, or
+        with data too large to be kept. It is compared with what the solution says of it; steps and learning rates are
+        the solution's.
+    progress : bool
+        Show a progress bar on standard error, where the solver has one.
+    **changes
+        Arguments of the solver that are to differ, such as ``threads``.
+
+    Returns
+    -------
+    Solution
+        Equal bit for bit on the same machine with the same versions; `version_changes` says what differs.
+
+    Raises
+    ------
+    ValueError
+        If it is the solution of something else, the problem cannot be read back, or another problem was given.
+    TypeError, MemoryError
+        As the solver.
+    """
+    with understood():
+        family = _family(solution)
+        return cast("Solution", family.again(solution, _problem(family, solution, problem), progress, changes))
+
+
+def resume(
+    solution: solvers.results.solution.Solution,
+    steps: int | None = None,
+    *,
+    learning_rate: float | ArrayLike | None = None,
+    problem: TrainingProblem | MeanFieldProblem | None = None,
+    progress: bool = False,
+    **changes: Any,
+) -> Solution:
+    """Go on training for more steps, from a solution with ``keep_state=True``.
+
+    Parameters
+    ----------
+    solution : Solution
+        As for `rerun`. It is left as it is.
+    steps : int, optional
+        Further updates; of a run that ended early by default those that it did not come to.
+    learning_rate : float or (steps,) array, optional
+        η_c of these updates; by default those planned, and then the last one. For a `TrainingProblem`.
+    problem, progress
+        As for `rerun`.
+    **changes
+        threads, where they are to differ; rank_budget for a `TrainingProblem`, by default what memory allows.
+
+    Returns
+    -------
+    Solution
+        All records from step 0 to the last, and the state again: bit for bit what one run of all steps gives with the
+        same operator, sampling, tolerance and records.
+
+    Raises
+    ------
+    ValueError
+        If there is no state, an argument is not valid, or the problem lists its batches and they would end; also as
+        `rerun`.
+    TypeError, MemoryError
+        As the solver.
+    """
+    with understood():
+        family = _family(solution)
+        unknown = sorted(set(changes) - set(family.CHANGES))
+        if unknown:
+            raise TypeError(f"unknown option {unknown[0]!r}; only {', '.join(family.CHANGES)} can differ")
+        _require_state(solution)
+        done = steps_done(solution.groups["state_0"])
+        if steps is None and done is None:
+            raise ValueError("steps must be given: the run made all those that were planned")
+        steps = None if steps is None else checks.positive_integer("steps", steps)
+        trained = _problem(family, solution, problem)
+        return cast("Solution", family.go_on(solution, trained, done, steps, learning_rate, progress, changes))
+
+
+def predict(
+    solution: solvers.results.solution.Solution, inputs: ArrayLike, problem: TrainingProblem | MeanFieldProblem | None
+) -> NDArray[np.float64]:
+    """Return the outputs of each replicate of the trained network on new inputs; see `Solution.predict`."""
+    with understood():
+        family = _family(solution)
+        _require_state(solution)
+        return np.asarray(family.outputs(solution, _problem(family, solution, problem), inputs))
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Say in one line that a solution lacks something, or holds what no run can have left, as a changed file may."""
+    try:
+        yield
+    except (LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"the solution lacks what is needed, or holds what no run can have left ({reason})") from None
+
+
+def version_changes(solution: solvers.results.solution.Solution) -> list[str]:
+    """Return which versions that decide the numbers have changed since a solution was computed, a phrase each."""
+    now = library_versions()
+    return [f"{name} {then} then, {now.get(name, 'none')} now" for name, then in solution.versions.items()
+            if now.get(name) != then]  # fmt: skip
+
+
+def can_rerun(solution: solvers.results.solution.Solution) -> bool:
+    """Whether a solution is of a solver that `rerun` knows."""
+    try:
+        return bool(_family(solution))
+    except ValueError:
+        return False
+
+
+def _family(solution: solvers.results.solution.Solution) -> ModuleType:
+    """Return the module that knows how solutions of this solver came about."""
+    from flds.mean_ode import family as mean_ode
+    from flds.training import family as training
+
+    if not isinstance(solution, solvers.results.solution.Solution):
+        raise TypeError(f"solution must be a Solution, got {type(solution).__name__}")
+    solver = solution.settings.get("solver", type(solution).__name__)
+    for family in (training, mean_ode):
+        if solver in family.SOLVERS:
+            return family
+    known = ", ".join((*training.SOLVERS, *mean_ode.SOLVERS))
+    raise ValueError(f"solution must be of one of {known}, got {solver}")
+
+
+def _problem(family: ModuleType, solution: solvers.results.solution.Solution, given: Any) -> Any:
+    """Return the problem given, if it is that of the solution, or read it back."""
+    if given is None:
+        return family.problem_of(solution)
+    if not isinstance(given, family.PROBLEM):
+        raise TypeError(f"problem must be a flds.{family.PROBLEM.__name__}, got {type(given).__name__}")
+    problem = family.adapted(solution, given)
+    difference = family.differs(solution, problem)
+    if difference is not None:
+        raise ValueError(f"problem must be that of the solution, but differs in its {difference}")
+    return problem
+
+
+def _require_state(solution: solvers.results.solution.Solution) -> None:
+    if solution.missing:
+        raise ValueError(f"the state of the trained network cannot be read: {solution.missing}")
+    if not solution.groups:
+        raise ValueError(
+            "the solution has no state of the trained network: solve with keep_state=True; runs that diverged or "
+            f"ended in their first step, or in one of several replicates, have none (status {solution.status!r})"
+        )

@@ -1,0 +1,1 @@
+"""What solvers return, and the files of it."""

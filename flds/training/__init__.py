@@ -1,0 +1,1 @@
+"""The feature-learning dynamics: a problem, the network that is trained, and the solvers."""

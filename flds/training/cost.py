@@ -1,0 +1,246 @@
+"""What a run will need: rank, memory and time, estimated before it starts.
+
+The unit of work is one multiply–add of a product of a (batch, n) block with bases or weights. Counts
+follow the passes of `solvers.matrices.lazy`; the speed of this machine is measured once.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from flds.training.problem import TABLED, TrainingProblem
+from solvers.ensemble.random import NORMAL_SECONDS
+from solvers.ensemble.threads import Blocks
+from solvers.memory import INTERPRETER_BYTES
+
+# Probes share their fresh noise within a chunk; the size bounds memory and the cost of factoring.
+PROBE_CHUNK = 64
+# Python's share of one pass through one layer, and of conditioning its noise.
+CALL_SECONDS = 150e-6
+# Per particle, sample, layer and direction: one normal, φ or φ', the update of the state.
+ELEMENTWISE_SECONDS = 20e-9
+# Bytes besides numbers: Python's objects of a layer and of a record, and the loss of a step with its place in the table
+# of batches for each sample.
+_LAYER, _RECORD, _STEP = 10_000, 1_600, 48
+# Bytes that matching holds in a layer: for each pair of constraints, and for each constraint.
+_FACTOR, _MEMBER = 6, 100
+# Vectors that a sample has in one pass through one layer.
+_PASS = 8
+# Larger training sets are not searched for repeated rows.
+_COMPARED = 1_000
+# Threads share the memory's bandwidth: T of them were measured to be about T^0.5 times as fast as one.
+THREAD_EXPONENT = 0.5
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """What `estimate_cost` returns.
+
+    Attributes
+    ----------
+    operator : str
+        "lazy" or "dense", as the run would use it.
+    reason : str
+        Why.
+    rank : (int, int)
+        Expected final ranks of the forward and the backward basis in each layer.
+    memory : float
+        Expected peak memory in bytes.
+    seconds : float
+        Expected time of the solve on this machine.
+    """
+
+    operator: str
+    reason: str
+    rank: tuple[int, int]
+    memory: float
+    seconds: float
+
+    def __str__(self) -> str:
+        rank = f", rank {self.rank[0]}/{self.rank[1]}" if self.operator == "lazy" else ""
+        return f"{self.operator} operator{rank}, {self.memory / 1e9:.2g} GB, about {self.seconds:.2g} s ({self.reason})"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The sizes that decide the cost of a run."""
+
+    particles: int
+    depth: int
+    steps: int
+    batch: int
+    distinct: int
+    inputs: int
+    outputs: int
+    probes: int
+    tied: bool
+    sampling: str
+    itemsize: int
+    threads: int
+    refinement: int
+    records: int
+    recorded: int
+    kernels: bool
+    kept: bool
+    replicates: int
+    data: float
+
+    @staticmethod
+    def of(problem: TrainingProblem, particles: int, depth: int, *, probes: int, tied: bool, sampling: str = "law",
+           itemsize: int = 8, threads: int = 1, refinement: int = 1, records: int = 1, recorded: int = 0,
+           kernels: bool = False, kept: bool = False, replicates: int = 1) -> Workload:  # fmt: skip
+        """Read the sizes off a problem.
+
+        `probes` and `recorded` count samples: those probed in all records, and those whose outputs are in one.
+        """
+        arrays = (problem.x, problem.y, problem.test_x, problem.test_y)
+        data = 2.0 * sum(array.nbytes for array in arrays)  # the caller's and ours
+        data += TABLED * (problem.steps + 1) * problem.batch
+        return Workload(
+            particles, depth, problem.steps, problem.batch, _distinct(problem), problem.x.shape[1], problem.outputs,
+            probes, tied, sampling, itemsize, threads, refinement, records, recorded, kernels, kept, replicates, data,
+        )  # fmt: skip
+
+    @property
+    def visits(self) -> int:
+        """Vectors each basis meets: no rank exceeds this or N."""
+        return min((self.steps + 1) * self.batch, self.particles)
+
+    @property
+    def expected_rank(self) -> int:
+        """A rank seen in practice: every new sample adds about one direction, old ones a few in all.
+
+        Few samples saturate near 10 n^1.5 directions at the default tolerance (1 sample: 4–9, 5 samples:
+        about 110, 16 samples: 600 and more); random batches over a large set do not saturate.
+        """
+        return int(min(self.visits, round(10 * self.distinct**1.5)))
+
+    def matching_room(self) -> bool:
+        """Whether the constraints of matched noise stay below half of the space, as it requires."""
+        constraints = 4 * self.expected_rank + self.inputs + self.outputs
+        return 2 * (constraints + 3 * max(self.batch, min(PROBE_CHUNK, self.probes))) <= self.particles
+
+    def lazy_work(self) -> float:
+        """Multiply–adds with bases that grow to the expected rank."""
+        rank, size = self.expected_rank, self.particles * self.depth
+        grown = min(1.0, rank / max(self.visits, 1))  # share of the steps that add directions
+        mean = rank * (1 - grown / 2)
+        trained = (self.steps + 1) * self.batch
+        training = trained * (5 + 6 * grown) * 2 * mean
+        probing = self.probes * (3 * 2 * mean + 4 * min(PROBE_CHUNK, self.probes))
+        # matching multiplies the constraints with what is new and subtracts them from the fresh noise
+        constraints = 4 * mean + self.inputs + self.outputs
+        matching = 0.0
+        if self.sampling == "matched":
+            matching = constraints * (10 * trained * grown + 4 * self.probes)
+        elif self.sampling == "matched_all":  # every draw meets all earlier ones, in all layers, four times
+            matching = 4 * rank * (2 * rank * self.depth)
+        return (training + probing + matching) * size
+
+    def dense_work(self) -> float:
+        """Multiply–adds with weights held as matrices: forward, backward, update."""
+        matrices = 3.0 if self.tied else 4.0
+        return ((self.steps + 1) * self.batch * matrices + self.probes) * self.particles**2 * self.depth
+
+    def lazy_memory(self, rank: tuple[int, int]) -> float:
+        """Peak bytes of the process at these final ranks of the forward and the backward basis."""
+        total = sum(rank)
+        drawn = 2 * total * self.depth if self.sampling == "matched_all" else 0  # all draws, and as they grow
+        numbers = (2 * total * self.depth + self._constants() + drawn) * self.particles * self.itemsize
+        numbers += 8 * self.depth * rank[0] * rank[1]
+        if self.sampling == "matched":
+            members = 2 * total + self.inputs + self.outputs
+            numbers += self.depth * (_FACTOR * members**2 + _MEMBER * members)
+        grown = [side * (1 - min(1.0, side / max(self.visits, 1)) / 2) for side in rank]  # mean over the steps
+        return self._peak(numbers, 8 * total, 8 * sum(grown), 8 * max(rank))
+
+    def dense_memory(self) -> float:
+        """Peak bytes of the process with weights held as matrices; coordinates are then whole vectors."""
+        numbers = self.particles**2 * self.depth * (1 if self.tied else 2) + self._constants() * self.particles
+        # those of gradients are recorded in float64
+        recorded, widest = (self.itemsize + 8) * self.particles, 8 * self.particles
+        return self._peak(numbers * self.itemsize, 2 * self.itemsize * self.particles, recorded, widest)
+
+    def _constants(self) -> int:
+        return (self.inputs + self.outputs) * (1 if self.sampling == "law" else 2)
+
+    def _peak(self, network: float, coordinates: float, recorded: float, widest: float) -> float:
+        """Peak bytes: in the last replicate's training, or when its records and those of all others become fields.
+
+        The last three are bytes of the coordinates of one sample in one layer: of the last step and of a mean step,
+        both sides, and of the wider side at the end.
+        """
+        replicates, passes = self.replicates, self.records * self.batch
+        network += self.depth * (_LAYER + self.batch * coordinates)
+        each = self.records * (self.recorded * self.outputs + 2 * self.depth + 4) * 8.0
+        rows = each + self.records * _RECORD + (self.steps + 1) * _STEP
+        kernels = temporaries = 0.0
+        if self.kernels:
+            rows += self.depth * passes * recorded
+            kernels = 2.0 * self.depth * passes**2 * 8
+            temporaries = passes * (3 * widest + 8 * passes)
+        state = network + 2 * self.batch * self.particles * self.itemsize + rows
+        kept = replicates * state if self.kept else 0.0
+        held = INTERPRETER_BYTES + self.data + replicates * rows
+        fields = replicates * kernels + temporaries
+        if replicates > 1:
+            # what is stacked and its differences from the mean, where one takes the place of kernels; means and errors
+            fields += replicates * max(2 * each, kernels / 2) + 3 * each + 2 * kernels
+        training = max(0.0, kept - state) + network + self._temporaries()
+        return held + max(training, kept + fields)
+
+    def _temporaries(self) -> float:
+        """Bytes of the states at all depths, and of one pass through one layer, of the batch or of what is probed."""
+        probed = min(PROBE_CHUNK, self.probes // self.records)
+        held = (self.depth + 1 + _PASS) * self.batch, (self.depth + 2) * self.batch + _PASS * probed
+        return max(held) * self.particles * self.itemsize
+
+    def draws(self, operator: str) -> int:
+        """Vectors of all particles that are drawn in all layers."""
+        lazy, dense = 2 * self.expected_rank + self.probes, self.particles * (1 if self.tied else 2)
+        return self.depth * (lazy if operator == "lazy" else dense)
+
+    def seconds(self, operator: str) -> float:
+        """Expected time on this machine."""
+        work = self.lazy_work() if operator == "lazy" else self.dense_work()
+        blocks = len(Blocks(self.particles).groups) if operator == "lazy" else self.particles / 256
+        threads = max(1.0, min(self.threads, blocks))
+        passes = 2 * (self.steps + 1) + -(-self.probes // PROBE_CHUNK)
+        samples = 2 * (self.steps + 1) * self.batch + self.probes
+        elementwise = samples * self.particles * self.depth * ELEMENTWISE_SECONDS
+        elementwise += self.draws(operator) * self.particles * self.refinement * NORMAL_SECONDS
+        overhead = passes * self.depth * CALL_SECONDS * (1 if self.sampling == "law" else 3)
+        rate = multiply_adds_per_second(self.batch, self.itemsize)
+        return overhead + (work / rate + elementwise) / threads**THREAD_EXPONENT
+
+
+def _distinct(problem: TrainingProblem) -> int:
+    """Count the different samples that are trained on, without making the table of batches where it is large."""
+    visits = (problem.steps + 1) * problem.batch
+    if not isinstance(problem.batch_order, str) or (problem.batch_order == "random" and visits < problem.samples):
+        visited = np.unique(problem.batches)
+    else:  # each sample comes once before any comes again
+        visited = np.arange(min(visits, problem.samples))
+    if len(visited) <= _COMPARED:  # repeated rows add no direction
+        return len(np.unique(problem.x[visited], axis=0))
+    return len(visited)
+
+
+@cache
+def multiply_adds_per_second(batch: int, itemsize: int) -> float:
+    """Measure one thread on products of the shape the bases need, (batch, n) times (n, 64)."""
+    dtype = np.dtype(f"f{itemsize}")
+    bases = np.ones((64, 1 << 16), dtype)
+    vectors = np.ones((min(batch, PROBE_CHUNK), 1 << 16), dtype)
+    best = np.inf
+    with Blocks(1).running():
+        for _ in range(5):
+            start = time.perf_counter()
+            for first in range(0, bases.shape[1], 4096):
+                vectors[:, first : first + 4096] @ bases[:, first : first + 4096].T
+            best = min(best, time.perf_counter() - start)
+    return float(len(vectors) * bases.size / best)

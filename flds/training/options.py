@@ -1,0 +1,289 @@
+"""How a problem is solved: particles, depth, operator, sampling, precision and what is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+import numpy as np
+
+from flds.training.cost import CostEstimate, Workload
+from flds.training.problem import TrainingProblem
+from solvers import checks
+from solvers.ensemble.random import require_drawable
+from solvers.ensemble.threads import available_threads
+from solvers.memory import available_memory, require_memory
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Kind = TypeVar("Kind", bound=DataclassInstance)
+
+OPERATORS = ("auto", "lazy", "dense")
+BACKWARD_WEIGHTS = ("tied", "independent")
+SAMPLINGS = ("matched", "law", "matched_all")
+DTYPES = ("float64", "float32")
+
+# A training set up to this size, or one trained on as a whole, is recorded at every step.
+FEW_SAMPLES = 32
+MOST_RECORDED = 256
+MOST_RECORDS = 20
+# Share of the available memory that bases may grow to fill.
+_SHARE = 0.9
+# What to do where a run does not fit.
+_REMEDIES = {
+    "lazy": "lower particles, depth, rank_budget or replicates, take fewer steps or records, raise tolerance, or use "
+    'dtype="float32"',
+    "dense": 'lower particles, depth or replicates, take fewer steps or records, or use operator="lazy"',
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked solver settings with every default decided; they are saved with the result."""
+
+    particles: int
+    depth: int
+    backward_weights: str
+    seed: int
+    operator: str
+    sampling: str
+    tolerance: float
+    rank_budget: tuple[int, int]
+    noise_depth: int
+    record_every: int
+    recorded_samples: tuple[int, ...]
+    record_kernels: bool
+    keep_state: bool
+    dtype: str
+    threads: int
+    replicates: int
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        return np.dtype(self.dtype)
+
+
+def stored_settings(kind: type[Kind], saved: dict[str, Any]) -> Kind:
+    """Return the settings that a solution was computed with, on all CPUs of this machine."""
+    values = {item.name: saved[item.name] for item in fields(kind)} | {"threads": available_threads()}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def stored_options(kind: Any, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a solver, a TypedDict, that a solution was computed with, but for the threads."""
+    return {name: saved[name] for name in kind.__annotations__ if name in saved and name != "threads"}
+
+
+@dataclass(frozen=True)
+class RecordSteps:
+    """Steps at which outputs are recorded: 0, every, 2 every, … and always the last; there may be very many."""
+
+    steps: int
+    every: int
+
+    def __contains__(self, step: int) -> bool:
+        return step == self.steps or step % self.every == 0
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(0, self.steps, self.every)
+        yield self.steps
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return 1 + -(-self.steps // self.every)
+
+
+def recording(problem: TrainingProblem, record_every: int | None, recorded_samples: Any) -> tuple[int, tuple[int, ...]]:
+    """Decide at which steps and on which training samples outputs are recorded."""
+    few = problem.samples <= FEW_SAMPLES or problem.full_batch
+    if record_every is None:
+        # both ends are recorded, so 19 intervals make 20 records
+        record_every = 1 if few else max(1, -(-problem.steps // (MOST_RECORDS - 1)))
+    checks.positive_integer("record_every", record_every)
+    if recorded_samples is None:
+        if problem.samples <= MOST_RECORDED or problem.full_batch:
+            recorded_samples = np.arange(problem.samples)
+        else:
+            recorded_samples = np.linspace(0, problem.samples - 1, MOST_RECORDED).astype(int)
+    indices = checks.numeric("recorded_samples", recorded_samples)
+    if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
+        raise ValueError(f"recorded_samples must be a list of sample indices, got {checks.shown(recorded_samples)}")
+    if indices.min() < 0 or indices.max() >= problem.samples:
+        raise ValueError(
+            f"recorded_samples must be sample indices from 0 to {problem.samples - 1}, "
+            f"got {indices.min()} to {indices.max()}"
+        )
+    return int(record_every), tuple(int(i) for i in indices)
+
+
+class Options(TypedDict, total=False):
+    """Options that every training solver takes.
+
+    Parameters
+    ----------
+    backward_weights : str
+        "tied" uses W_ℓᵀ as backpropagation does; "independent" uses a copy, as Definition 1 of paper F.
+    seed : int
+        Seed of all noise, 0 to 2**63 - 1.
+    operator : str
+        "lazy" samples the weights where training looks, "dense" holds them, "auto" takes the cheaper.
+    tolerance : float
+        Residuals below this fraction of a vector's norm are dropped; default 0.1/sqrt(particles), times
+        the largest learning rate where that is below 1. Zero means rounding (1e-7, in float32 1e-5).
+    rank_budget : (int, int)
+        Largest ranks of the forward and backward bases; by default what memory allows.
+    noise_depth : int
+        A multiple of `depth`: the grid on which noise is drawn. Runs with the same value share a path.
+    record_every : int
+        Steps between records; by default every step for few samples, else at most 20 records.
+    recorded_samples : sequence of int
+        Training samples whose outputs are recorded; by default at most 256.
+    record_kernels : bool
+        Record Σ and Θ across recorded steps and batch samples.
+    keep_state : bool
+        Keep the trained network, for `Solution.predict` and `resume`. A saved solution then takes about the memory of
+        the run. Not with ``sampling="matched_all"``.
+    dtype : str
+        Storage, "float64" or "float32". With float32, inner products are summed in float32 within blocks
+        of 2,048 particles and in float64 across them; norms and pivots are float64 throughout.
+    threads : int
+        Number of threads; by default all available CPUs. Results do not depend on it.
+    replicates : int
+        Independent seeds; fields become means with standard errors.
+    """
+
+    backward_weights: str
+    seed: int
+    operator: str
+    tolerance: float | None
+    rank_budget: tuple[int, int] | None
+    noise_depth: int | None
+    record_every: int | None
+    recorded_samples: Sequence[int] | None
+    record_kernels: bool
+    keep_state: bool
+    dtype: str
+    threads: int | None
+    replicates: int
+
+
+def resolve(
+    problem: TrainingProblem, particles: int, depth: int, sampling: str, options: Options
+) -> tuple[Settings, CostEstimate, list[str]]:
+    """Check the options, decide the defaults, and refuse a run that does not fit in memory.
+
+    Returns the settings, the cost, and notes on what was decided against the caller's wish.
+    """
+    if not isinstance(problem, TrainingProblem):
+        raise TypeError(f"problem must be a flds.TrainingProblem, got {type(problem).__name__}")
+    unknown = sorted(set(options) - set(Options.__annotations__))
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}; valid options are {', '.join(Options.__annotations__)}")
+    particles = checks.positive_integer("particles", particles)
+    depth = checks.positive_integer("depth", depth)
+    checks.choice("sampling", sampling, SAMPLINGS)
+    weights = checks.choice("backward_weights", options.get("backward_weights", "tied"), BACKWARD_WEIGHTS)
+    operator = checks.choice("operator", options.get("operator", "auto"), OPERATORS)
+    dtype = checks.choice("dtype", options.get("dtype", "float64"), DTYPES)
+    seed = checks.seed_number("seed", options.get("seed", 0))
+    threads = checks.positive_integer("threads", _given(options, "threads", available_threads()))
+    replicates = checks.positive_integer("replicates", options.get("replicates", 1))
+    # Features move by about η_c a step, so a fixed tolerance would drop the movement at small rates.
+    movement = min(1.0, float(problem.rates.max(initial=0.0)))
+    default = 0.1 * movement / particles**0.5
+    tolerance = checks.positive_number("tolerance", _given(options, "tolerance", default), zero=True)
+    if tolerance >= 1:
+        raise ValueError(f"tolerance must be below 1, or everything is dropped, got {tolerance:g}")
+    noise_depth = checks.noise_grid(options.get("noise_depth"), depth)
+    kernels = checks.flag("record_kernels", options.get("record_kernels", False))
+    keep = checks.flag("keep_state", options.get("keep_state", False))
+    every, samples = recording(problem, options.get("record_every"), options.get("recorded_samples"))
+    records = RecordSteps(problem.steps, every).count
+    probed = len(problem.test_x) + (0 if problem.full_batch else len(samples))
+    load = Workload.of(
+        problem, particles, depth, probes=records * probed, tied=weights == "tied", sampling=sampling,
+        itemsize=np.dtype(dtype).itemsize, threads=threads, refinement=noise_depth // depth,
+        records=records, recorded=len(problem.test_x) + len(samples), kernels=kernels, kept=keep,
+        replicates=replicates,
+    )  # fmt: skip
+    operator, sampling, reason, notes = _method(operator, sampling, load, options)
+    if keep and sampling == "matched_all":
+        raise ValueError('keep_state needs sampling "matched" or "law", got "matched_all"')
+    require_drawable(load.draws(operator), particles, load.refinement, threads, "noise_depth")
+    budget = _rank_budget(options.get("rank_budget"), operator, load)
+    rank = min(load.expected_rank, budget[0]), min(load.expected_rank, budget[1])
+    memory = load.lazy_memory(rank) if operator == "lazy" else load.dense_memory()
+    require_memory(memory, _REMEDIES[operator])
+    settings = Settings(
+        particles, depth, weights, seed, operator, sampling, tolerance, budget, noise_depth, every, samples,
+        kernels, keep, dtype, threads, replicates,
+    )  # fmt: skip
+    rank = rank if operator == "lazy" else (particles, particles)
+    return settings, CostEstimate(operator, reason, rank, memory, replicates * load.seconds(operator)), notes
+
+
+def _given(options: Options, name: str, default: Any) -> Any:
+    value = options.get(name)
+    return default if value is None else value
+
+
+def _method(operator: str, sampling: str, load: Workload, options: Options) -> tuple[str, str, str, list[str]]:
+    """Decide how weights are held and noise is drawn; return both, the reason, and notes for the user."""
+    if operator == "auto" and options.get("rank_budget") is not None:
+        operator = "lazy"  # only the lazy operator has ranks
+    operator, reason = _choose_operator(operator, load)
+    constants = load.inputs + load.outputs
+    if sampling != "law" and operator == "dense":
+        return operator, "law", reason, [
+            f"matched noise needs the lazy operator; the run is sampled by law ({reason})"
+        ]  # fmt: skip
+    if sampling != "law" and 2 * constants > load.particles:
+        return operator, "law", reason, [
+            f"matched noise needs at least {2 * constants} particles here; the run is sampled by law"
+        ]  # fmt: skip
+    return operator, sampling, reason, []
+
+
+def _choose_operator(operator: str, load: Workload) -> tuple[str, str]:
+    """Decide between lazy and dense by work, which is the same on every machine, where memory allows both."""
+    rank = load.expected_rank
+    if operator != "auto":
+        return operator, "as asked"
+    if load.sampling != "law" and load.matching_room():
+        return "lazy", f"expected rank {rank} leaves room to match noise among {load.particles} particles"
+    if load.dense_work() < load.lazy_work() and load.dense_memory() < available_memory():
+        return "dense", f"expected rank {rank} is not small against {load.particles} particles"
+    return "lazy", f"expected rank {rank} against {load.particles} particles"
+
+
+def _rank_budget(budget: tuple[int, int] | None, operator: str, load: Workload) -> tuple[int, int]:
+    """Check the budget, and decide how far the ranks may grow: as asked or needed, as far as memory allows."""
+    if operator == "dense":
+        return load.particles, load.particles
+    if budget is None:
+        budget = load.visits, load.visits
+    try:
+        forward, backward = budget
+    except (TypeError, ValueError):
+        raise ValueError(f"rank_budget must be a pair (forward, backward), got {checks.shown(budget)}") from None
+    ranks = (
+        checks.positive_integer("rank_budget[0]", forward),
+        checks.positive_integer("rank_budget[1]", backward),
+    )
+    most = max(load.expected_rank, _affordable_rank(load, max(ranks)))
+    return min(ranks[0], most), min(ranks[1], most)
+
+
+def _affordable_rank(load: Workload, most: int) -> int:
+    """Return the largest rank, up to `most`, for which there is memory, with some room for error."""
+    room, low = _SHARE * available_memory(), 0
+    while low < most:
+        middle = (low + most + 1) // 2
+        if load.lazy_memory((middle, middle)) <= room:
+            low = middle
+        else:
+            most = middle - 1
+    return low

@@ -1,0 +1,129 @@
+"""The state of a trained network: what it takes to evaluate it on new inputs, and to go on with its training.
+
+At the end of training it is taken after the last passes and before the update that they call for, so that it belongs to
+the outputs recorded last, and training goes on as if it had never stopped. A run that ends early leaves the network as
+it was after its last update, before the passes that were broken off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flds.training.network import BackwardPass, ForwardPass, Network
+from flds.training.records import Recorder
+from solvers.results.solution import Field
+
+if TYPE_CHECKING:
+    from flds.training.options import Settings
+    from flds.training.problem import TrainingProblem
+
+_DESCRIBED = {
+    "input_weights": ("trained input weights U", "input particle"),
+    "readout": ("trained readout v", "output particle"),
+    "feature_directions": ("orthonormal features that the weights have met", "feature_direction particle"),
+    "feature_images": ("images of the feature directions", "feature_direction particle"),
+    "gradient_directions": ("orthonormal gradients that the weights have met", "gradient_direction particle"),
+    "gradient_images": ("images of the gradient directions", "gradient_direction particle"),
+    "learned": ("learned part of the weights on the directions", "learned_row learned_column"),
+    "mass": ("sum of squares seen, and dropped", "side share"),
+    "matching_factor": ("inverse Cholesky factor of what noise is matched to", "constraint other_constraint"),
+    "matching_members": ("family and row of what noise is matched to", "constraint place"),
+    "matching_seen": ("rows of each family offered for matching", "family"),
+    "matching_room": ("whether there was no room left to match noise, now and ever", "flag"),
+    "weights": ("weights over the root of the width", "neuron other_neuron"),
+    "backward_weights": ("independent backward weights over the root of the width", "neuron other_neuron"),
+    "last_features": ("coordinates of the last features", "batch last_feature"),
+    "last_gradients": ("coordinates of the last gradients", "active last_gradient"),
+    "last_states": ("features h_L of the last batch", "batch particle"),
+    "last_bottom": ("gradients g_0 of the last batch", "active particle"),
+    "last_outputs": ("outputs of the last batch", "batch output"),
+    "last_active": ("positions in the last batch with a slope of the loss", "active"),
+    "last_weights": ("slopes of the loss there", "active"),
+    "recorded_step": ("recorded training steps", "record"),
+    "recorded_outputs": ("recorded outputs on training samples", "record sample output"),
+    "recorded_test_outputs": ("recorded outputs on test samples", "record test_sample output"),
+    "recorded_feature_variance": ("recorded mean square features", "record depth_point"),
+    "recorded_gradient_variance": ("recorded mean square gradients", "record depth_point"),
+    "recorded_rank": ("recorded rank, mean over depth", "record side"),
+    "recorded_features": ("coordinates of the recorded features", "record batch recorded_feature"),
+    "recorded_gradients": ("coordinates of the recorded gradients", "record batch recorded_gradient"),
+    "batch_loss": ("loss of the batch", "step"),
+    "next_step": ("step whose passes come next", ""),
+    "initial_sizes": ("loss and mean square output of the batch at step 0", "size"),
+}
+# Dimensions that differ from layer to layer.
+_OF_A_LAYER = {
+    "feature_direction", "gradient_direction", "learned_row", "learned_column", "constraint", "other_constraint",
+    "family", "last_feature", "last_gradient", "recorded_feature", "recorded_gradient",
+}  # fmt: skip
+
+
+def snapshot(network: Network, recorder: Recorder, forward: ForwardPass, backward: BackwardPass) -> dict[str, Field]:
+    """Return the state of a network after its last passes, the passes, and what was recorded."""
+    arrays = network.state() | recorder.stored() | {
+        "last_states": forward.states[-1], "last_outputs": forward.outputs, "last_bottom": backward.bottom,
+        "last_active": backward.active, "last_weights": backward.weights,
+    }  # fmt: skip
+    for layer, (c, d) in enumerate(zip(forward.coordinates, backward.coordinates, strict=True)):
+        arrays |= {f"layer_{layer}_last_features": c, f"layer_{layer}_last_gradients": d}
+    return {name: _field(name, array) for name, array in arrays.items()}
+
+
+def early_snapshot(network: Network, recorder: Recorder, step: int) -> dict[str, Field]:
+    """Return the state of a network before the passes of a step, with what was recorded by then; none at step 0."""
+    if step == 0:
+        return {}
+    arrays = network.state() | recorder.stored(before=step) | {"next_step": np.array(step)}
+    return {name: _field(name, array) for name, array in arrays.items()}
+
+
+def steps_done(state: dict[str, Field]) -> int | None:
+    """Return how many updates a run had made that ended early, or None if it had made all of them."""
+    return int(state["next_step"].values) if "next_step" in state else None
+
+
+def go_on(network: Network, recorder: Recorder, state: dict[str, Field]) -> int:
+    """Restore network and records, make the update that the last passes call for, and return the step that follows."""
+    arrays = {name: item.values for name, item in state.items()}
+    network.restore(arrays)
+    recorder.restore(arrays)
+    done = steps_done(state)
+    if done is not None:
+        return done
+    layers = range(network.settings.depth)
+    problem, step = network.problem, len(recorder.batch_loss) - 1
+    batch, none = problem.batches[step], np.empty(0)
+    forward = ForwardPass(
+        [arrays["last_states"]], [arrays[f"layer_{layer}_last_features"] for layer in layers], none,
+        arrays["last_outputs"],
+    )  # fmt: skip
+    backward = BackwardPass(
+        arrays["last_active"], arrays["last_weights"], arrays["last_bottom"],
+        [arrays[f"layer_{layer}_last_gradients"] for layer in layers], none,
+    )  # fmt: skip
+    slopes = problem.loss_function.derivative(forward.outputs, problem.y[batch])
+    with network.blocks.whole():
+        network.update(problem.x[batch], slopes, forward, backward, problem.rates[step])
+    return step + 1
+
+
+def predict(
+    problem: TrainingProblem, settings: Settings, seed: int, state: dict[str, Field], inputs: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the outputs of a stored network on new inputs, (samples, outputs)."""
+    network = Network(problem, settings, seed)
+    with network.blocks.running():
+        network.restore({name: item.values for name, item in state.items()})
+        return network.probe(inputs, range(problem.samples, problem.samples + len(inputs)))
+
+
+def _field(name: str, array: NDArray[Any]) -> Field:
+    layer, part = "", name
+    if name.startswith("layer_"):
+        _, layer, part = name.split("_", 2)
+    long_name, dims = _DESCRIBED[part]
+    named = tuple(f"{dim}_{layer}" if dim in _OF_A_LAYER else dim for dim in dims.split())
+    return Field(named, array, long_name + (f", layer {int(layer) + 1}" if layer else ""))

@@ -1,0 +1,268 @@
+"""The public solvers of the feature-learning dynamics: the limit, and a finite network in law."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Unpack
+
+import numpy as np
+
+from flds.results.solution import Solution, assemble
+from flds.training.cost import CostEstimate
+from flds.training.divergence import outcome
+from flds.training.network import Network
+from flds.training.options import Options, Settings, resolve
+from flds.training.problem import TrainingProblem
+from flds.training.records import Recorder
+from flds.training.snapshot import early_snapshot, go_on, snapshot
+from solvers import checks
+from solvers.ensemble.random import Address, Stream, replicate_seed
+from solvers.ensemble.threads import compile_kernels
+from solvers.matrices.lazy import RankBudgetExceeded
+from solvers.results.solution import Field
+
+_EXPLANATIONS = {
+    "diverged": "training diverged after step {step}: lower learning_rate or horizon",
+    "rank_budget": "the rank outgrew rank_budget {budget}, or memory, after step {step}: raise it or tolerance",
+    "interrupted": "interrupted after step {step}",
+}
+
+
+def solve_flds(
+    problem: TrainingProblem,
+    *,
+    particles: int = 20_000,
+    depth: int = 64,
+    sampling: str = "matched",
+    progress: bool = False,
+    **options: Unpack[Options],
+) -> Solution:
+    """Solve the feature-learning dynamics: the infinite-width limit of training, at depth L.
+
+    Parameters
+    ----------
+    problem : TrainingProblem
+        What is trained.
+    particles : int
+        N; statistical errors fall like 1/sqrt(N).
+    depth : int
+        L, the number of Euler–Maruyama steps; the error of the limit L → ∞ falls like 1/L.
+    sampling : str
+        "matched" makes the second moments of fresh noise exact (smaller errors at equal N), "law" draws
+        it as a network would, "matched_all" is the strong test for the identity activation.
+    progress : bool
+        Show a progress bar on standard error.
+    **options : Options
+        backward_weights, seed, operator, tolerance, rank_budget, noise_depth, record_every,
+        recorded_samples, record_kernels, keep_state, dtype, threads, replicates; see `flds.Options`.
+
+    Returns
+    -------
+    Solution
+        Outputs, losses, moments over depth, ranks; `status` says whether the solve completed.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not valid.
+    MemoryError
+        If the run would not fit in memory.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the solve ended early or could not be done as asked; the solution keeps all that was computed.
+
+    References
+    ----------
+    Paper F, Definition 1, eqs. (7)–(9), for ``backward_weights="independent"``; the limit of ordinary
+    backpropagation, which has an additional response term, for ``"tied"``.
+    """
+    return run(problem, particles, depth, sampling, progress, options, "solve_flds")
+
+
+def simulate_resnet(
+    problem: TrainingProblem,
+    *,
+    width: int = 1_000,
+    depth: int = 64,
+    progress: bool = False,
+    **options: Unpack[Options],
+) -> Solution:
+    """Train a ResNet of finite width by SGD, exactly in law, without holding its weight matrices.
+
+    Parameters
+    ----------
+    problem : TrainingProblem
+        What is trained.
+    width, depth : int
+        n and L of F-(1).
+    progress : bool
+        Show a progress bar on standard error.
+    **options : Options
+        As for `solve_flds`. The law is exact at ``tolerance=0``; the default drops less than the
+        fluctuations of the network.
+
+    Notes
+    -----
+    The joint law of the outputs on trained samples over all steps is that of the network. An input that is
+    only evaluated (a test input, or a training sample between its visits) is not remembered by the lazy
+    operator: its output has the right law at every record, and jointly with up to 63 others evaluated with
+    it, but not jointly over records. ``operator="dense"`` has no such restriction.
+
+    Returns
+    -------
+    Solution
+        As for `solve_flds`.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As for `solve_flds`.
+
+    References
+    ----------
+    Paper F, eqs. (1) and (4).
+    """
+    return run(problem, checks.positive_integer("width", width), depth, "law", progress, options, "simulate_resnet")
+
+
+def estimate_cost(
+    problem: TrainingProblem,
+    *,
+    particles: int | None = None,
+    depth: int = 64,
+    sampling: str | None = None,
+    width: int | None = None,
+    **options: Unpack[Options],
+) -> CostEstimate:
+    """Return operator, rank, memory and time that `solve_flds` or `simulate_resnet` would need, without running it.
+
+    Parameters are those of `solve_flds`. The time is for this machine, whose speed is measured first.
+
+    Parameters
+    ----------
+    width : int, optional
+        n of `simulate_resnet`, whose cost it then is; without particles, and with sampling "law".
+
+    Returns
+    -------
+    CostEstimate
+        Ranks, bytes and seconds, and which operator the run would take.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As for `solve_flds`; also if there are both particles and a width, or a width and a sampling other than "law".
+    """
+    if width is not None:
+        if particles is not None:
+            raise ValueError("give particles for solve_flds or width for simulate_resnet, not both")
+        if sampling not in (None, "law"):
+            raise ValueError(f'sampling must be "law" with a width, got {checks.shown(sampling)}; leave it out')
+        particles, sampling = checks.positive_integer("width", width), "law"
+    particles = 20_000 if particles is None else particles
+    return resolve(problem, particles, depth, "matched" if sampling is None else sampling, options)[1]
+
+
+def run(
+    problem: TrainingProblem, particles: int, depth: int, sampling: str, progress: bool, options: Options, solver: str,
+    kind: type[Network] = Network, states: Sequence[dict[str, Field]] = (),
+) -> Solution:  # fmt: skip
+    """Check the options, train every replicate of a network of this kind, and return the solution.
+
+    With stored states, one for each replicate, training goes on from there.
+    """
+    settings, cost, notes = resolve(problem, particles, depth, sampling, options)
+    timings = {"compile": compile_kernels(settings.numpy_dtype)}
+    start = time.perf_counter()
+    recorders: list[Recorder] = []
+    done = states[0]["batch_loss"].values.size if states else 0
+    total = settings.replicates * (problem.steps + 1 - done)
+    with progress_bar(total, progress) as bar:
+        for replicate in range(settings.replicates):
+            # no name holds the network, whose memory is free for what is made of the records
+            recorder = train(
+                kind(problem, settings, replicate_seed(settings.seed, replicate)),
+                bar, states[replicate] if states else None,
+            )  # fmt: skip
+            recorders.append(recorder)
+            if recorder.status in ("interrupted", "rank_budget"):  # the others would end so, too
+                break
+    timings["solve"] = time.perf_counter() - start
+    status, ended, kept, remark = outcome([one.status for one in recorders], settings.replicates)
+    where = f"{recorders[ended].completed_steps}" + (f" of replicate {ended + 1}" if settings.replicates > 1 else "")
+    notes += remarks(status, where, settings, recorders, remark)
+    for note in notes:
+        warnings.warn(note, RuntimeWarning, stacklevel=3)
+    saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason}
+    with np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
+        return assemble(problem, settings, [recorders[index] for index in kept], status, timings, notes, saved)
+
+
+def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> Recorder:  # type: ignore[no-untyped-def]
+    """Forward through depth, loss, backward through depth, update; for every step."""
+    problem = network.problem
+    recorder = Recorder(problem, network.settings, network)
+    place: tuple[int, list[Any]] | None = None  # the step that comes next, and what the weights revealed before it
+    try:
+        with network.blocks.running():
+            first = 0
+            if state is None:
+                network.initialise()
+            else:
+                first = go_on(network, recorder, state)
+            place = first, network.mark()
+            for step, batch in enumerate(problem.batches[first:], first):
+                inputs, targets = problem.x[batch], problem.y[batch]
+                forward = network.forward(inputs, Address(Stream.FORWARD, step, tuple(range(len(batch)))))
+                loss = problem.loss_function.value(forward.outputs, targets).mean()
+                if recorder.divergence.at(loss, np.mean(forward.outputs**2)):
+                    recorder.status = "diverged"
+                    break
+                slopes = problem.loss_function.derivative(forward.outputs, targets)
+                backward = network.backward(forward, slopes, step)
+                recorder.record(step, loss, forward, backward)
+                if step < problem.steps:
+                    place = None  # there is no going on from half an update
+                    with network.blocks.whole():
+                        network.update(inputs, slopes, forward, backward, problem.rates[step])
+                    place = step + 1, network.mark()
+                elif network.settings.keep_state:
+                    recorder.state = snapshot(network, recorder, forward, backward)
+                del forward, backward  # whose states would lie beside those of the next pass
+                if bar is not None:
+                    bar.update()
+    except (RankBudgetExceeded, MemoryError):
+        recorder.status = "rank_budget"
+    except np.linalg.LinAlgError:  # a Gram matrix with NaN or infinity in it
+        recorder.status = "diverged"
+    except KeyboardInterrupt:
+        recorder.status = "interrupted"
+    if network.settings.keep_state and place is not None and recorder.status in ("rank_budget", "interrupted"):
+        network.forget(place[1])
+        recorder.state = early_snapshot(network, recorder, place[0])
+    recorder.finish()
+    return recorder
+
+
+def remarks(status: str, where: str, settings: Settings, recorders: list[Recorder], remark: str = "") -> list[str]:
+    """Return what a user should know of how these runs went; `where` is the step after which one ended early."""
+    notes = []
+    if status != "completed":
+        explained = _EXPLANATIONS[status].format(step=where, budget=settings.rank_budget)
+        notes.append("; ".join(filter(None, [explained, remark])))
+    if any(recorder.unmatched for recorder in recorders):
+        notes.append("the bases left too little room to match noise: part of the run was sampled by law")
+    return notes
+
+
+def progress_bar(total: int, shown: bool):  # type: ignore[no-untyped-def]
+    """Return a bar on standard error, which a run advances by one at every step."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, disable=not shown, unit="step", leave=False)

@@ -1,0 +1,1 @@
+"""The N coordinates, wherever they live: arrays, noise and sums over them."""

@@ -1,0 +1,154 @@
+"""Rank-revealing Cholesky factors, built row by row in the order the vectors arrive.
+
+A Gram matrix may be singular (repeated inputs, converged training). Rows whose pivot falls below the
+tolerance are skipped instead of dividing by rounding errors, and the order of the others is kept, so
+that runs of different particle number and depth choose the same directions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from solvers.ensemble.threads import Blocks, partition
+
+Matrix = NDArray[np.float64]
+
+# Pivots this small against the diagonal have lost twelve of sixteen digits.
+_ROUNDING = 1e-12
+# Rows of a triangular factor that one thread takes at a time.
+_ROWS = 128
+
+
+def rank_revealing_cholesky(
+    gram: Matrix, smallest_pivot: Matrix, most: int | None = None
+) -> tuple[Matrix, NDArray[np.intp]]:
+    """Factor gram ≈ C Cᵀ, skipping rows below their tolerance.
+
+    Pivots below 1e-12 of their diagonal entry are skipped in any case: what the subtractions leave there is
+    rounding.
+
+    Parameters
+    ----------
+    gram : (b, b) float64
+        Positive semidefinite matrix of inner products.
+    smallest_pivot : (b,) float64
+        Smallest squared residual norm for which row s starts a new direction.
+    most : int, optional
+        Largest number of directions, where the vectors live in a space of so many dimensions.
+
+    Returns
+    -------
+    factor : (b, m) float64
+        Coordinates of the b vectors on the m directions that were kept.
+    kept : (m,) int
+        The rows that started a direction, in ascending order; factor[kept] is lower triangular.
+
+    References
+    ----------
+    N. J. Higham, "Analysis of the Cholesky decomposition of a semi-definite matrix", in Reliable Numerical Computation,
+    Oxford 1990.
+    """
+    size = len(gram)
+    factor = np.zeros((size, size))
+    kept: list[int] = []
+    residual = np.diagonal(gram).copy()
+    smallest = np.maximum(smallest_pivot, _ROUNDING * residual)
+    for row in range(size):
+        if not residual[row] > smallest[row] or len(kept) == most:
+            continue
+        column = len(kept)
+        pivot = np.sqrt(residual[row])
+        rest = slice(row + 1, size)
+        factor[row, column] = pivot
+        factor[rest, column] = (gram[rest, row] - factor[rest, :column] @ factor[row, :column]) / pivot
+        residual[rest] -= factor[rest, column] ** 2
+        kept.append(row)
+    return factor[:, : len(kept)], np.array(kept, dtype=np.intp)
+
+
+class IncrementalCholesky:
+    """The Cholesky factor of a growing Gram matrix of linearly independent vectors.
+
+    Vectors that depend on the earlier ones, up to `tolerance` relative to their norm, are refused. The
+    inverse of the factor is held, which makes solving a product; the tolerance bounds its condition.
+
+    Parameters
+    ----------
+    tolerance : float
+        Smallest residual of a vector that is kept, relative to its norm.
+    blocks : Blocks
+        Whose threads share the products.
+    """
+
+    def __init__(self, tolerance: float, blocks: Blocks) -> None:
+        self.tolerance, self.blocks = tolerance, blocks
+        self.rank = 0
+        self._inverse = np.zeros((16, 16))
+
+    @property
+    def inverse(self) -> Matrix:
+        """The inverse of the factor, (rank, rank)."""
+        return self._inverse[: self.rank, : self.rank]
+
+    def restore(self, inverse: Matrix) -> None:
+        """Take over the inverse of another factor, which is left as it is."""
+        self.rank, self._inverse = len(inverse), inverse
+
+    def append(self, cross: Matrix, gram: Matrix) -> NDArray[np.intp]:
+        """Take in m new vectors.
+
+        Parameters
+        ----------
+        cross : (rank, m) float64
+            Inner products of the members with the new vectors.
+        gram : (m, m) float64
+            Inner products of the new vectors.
+
+        Returns
+        -------
+        kept : (k,) int
+            Indices of those that were kept, in ascending order.
+        """
+        rows = self._lower(cross).T
+        smallest = self.tolerance**2 * np.diagonal(gram)
+        new, kept = rank_revealing_cholesky(gram - rows @ rows.T, smallest)
+        total = self.rank + len(kept)
+        if total > len(self._inverse):
+            grown = np.zeros((max(total, 2 * len(self._inverse)),) * 2)
+            grown[: self.rank, : self.rank] = self._inverse[: self.rank, : self.rank]
+            self._inverse = grown
+        corner = solve_triangular(new[kept], np.eye(len(kept)), lower=True, check_finite=False)
+        self._inverse[self.rank : total, : self.rank] = -corner @ self._upper(rows[kept].T).T
+        self._inverse[self.rank : total, self.rank : total] = corner
+        self.rank = total
+        return kept
+
+    def truncate(self, rank: int) -> None:
+        """Forget every member after the first `rank`."""
+        self.rank = rank
+
+    def solve(self, right: Matrix) -> Matrix:
+        """Return a of (F Fᵀ) a = right; both are (rank, m) float64."""
+        return self._upper(self._lower(right))
+
+    def _lower(self, right: Matrix) -> Matrix:
+        """F⁻¹ right, on all threads, leaving out the zeros above the diagonal."""
+        out = np.empty_like(right)
+
+        def work(rows: slice) -> None:
+            out[rows] = self._inverse[rows, : rows.stop] @ right[: rows.stop]
+
+        self.blocks.each(work, partition(self.rank, _ROWS))
+        return out
+
+    def _upper(self, right: Matrix) -> Matrix:
+        """F⁻ᵀ right, likewise."""
+        out = np.empty_like(right)
+
+        def work(rows: slice) -> None:
+            out[rows] = self._inverse[rows.start : self.rank, rows].T @ right[rows.start :]
+
+        self.blocks.each(work, partition(self.rank, _ROWS))
+        return out

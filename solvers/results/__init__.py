@@ -1,0 +1,1 @@
+"""Named arrays with units, and the files that keep them."""

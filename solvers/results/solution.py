@@ -1,0 +1,285 @@
+"""The result of a solve: named arrays with units, a status, and what is needed to run it again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.results.files import Field as Field
+from solvers.results.files import (
+    find_arrays,
+    read_arrays,
+    read_dataset,
+    read_inner_groups,
+    remove_arrays,
+    write_dataset,
+    write_text,
+    write_with_arrays,
+)
+
+if TYPE_CHECKING:
+    import xarray
+
+# Attributes of a file that are JSON, and what they hold.
+_RECORDS = {"settings": dict, "timings": dict, "notes": list, "versions": dict, "extra": dict}
+STATUSES = ("completed", "diverged", "rank_budget", "interrupted", "failed")
+
+
+@dataclass(repr=False, eq=False)
+class Solution:
+    """Arrays by name, with status, timings, seed and settings.
+
+    Attributes
+    ----------
+    fields : dict of Field
+        Arrays by name, each with the names of its axes, a long name and units; they are read as attributes.
+    status : str
+        "completed", or why the solve ended early: "diverged", "rank_budget", "interrupted", or "failed" where a
+        function of the user's raised. Everything computed up to that point is kept.
+    timings : dict
+        Seconds spent: "compile" apart from "solve".
+    seed : int
+        Seed of the noise.
+    settings : dict
+        Solver settings, JSON-serialisable.
+    notes : list of str
+        What a user should know of how the solve went.
+    versions : dict
+        Versions of Python and of the libraries that decide the numbers.
+    extra : dict
+        What else the solver says of its problem, JSON-serialisable.
+    groups : dict
+        Further fields by name, such as the state of a network; they are saved beside the file.
+    missing : str
+        Of a solution from a file: why its groups could not be read, or nothing.
+
+    Raises
+    ------
+    AttributeError
+        On reading a field that this solver does not produce; the message names those it does.
+    """
+
+    fields: dict[str, Field]
+    status: str
+    timings: dict[str, float]
+    seed: int
+    settings: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, dict[str, Field]] = field(default_factory=dict)
+    missing: str = ""
+
+    schema: ClassVar[str] = "solvers.Solution/1"
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        if name.startswith("_") or "fields" not in self.__dict__:
+            raise AttributeError(name)
+        if name in self.fields:
+            return self.fields[name].values
+        raise AttributeError(f"this solution has no field {name!r}; it has {', '.join(self.fields)}")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.fields]
+
+    def __repr__(self) -> str:
+        arrays = ", ".join(f"{name}{list(f.values.shape)}" for name, f in self.fields.items())
+        return f"{type(self).__name__}(status={self.status!r}, seed={self.seed}, {arrays})"
+
+    @property
+    def data(self) -> xarray.Dataset:
+        """All fields with named dimensions, long names and units, and the rest as attributes."""
+        attributes = {"schema": self.schema, "status": self.status, "seed": self.seed}
+        records = {"settings": self.settings, "timings": self.timings, "notes": self.notes}
+        records |= {"versions": self.versions, "extra": self.extra}
+        attributes |= {name: json.dumps(record) for name, record in records.items()}
+        return _dataset(self.fields).assign_attrs(attributes)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the solution as NetCDF4 to `path` and return it.
+
+        The file is written beside its destination and renamed, so a file of that name is either the old
+        one or complete. It is sealed by a checksum. `groups`, such as the state of a network, are written to a file
+        beside it, `path`.state, which it names with its checksum: the two belong together.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder does not exist.
+        OSError
+            If the file cannot be written; what stood there before is kept.
+        """
+        target = Path(path)
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
+        if self.groups:
+            write_with_arrays(target, self.groups, lambda beside: self.data.assign_attrs(state=json.dumps(beside)))
+        else:
+            write_dataset(target, self.data)
+            remove_arrays(target)
+        return target
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write what changes with the step or the time as a table, a row for each, and return the path.
+
+        Columns are the fields over the first dimension, record or time. Those with one or two dimensions more become
+        name[0], name[1], … or name[0,0], name[0,1], …
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder does not exist.
+        ValueError
+            If no field changes with the step or the time.
+        """
+        target = Path(path)
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
+        first = next((f.dims[0] for f in self.fields.values() if f.dims and f.dims[0] in ("record", "time")), None)
+        if first is None:
+            raise ValueError(f"there is nothing to write over steps or times; the fields are {', '.join(self.fields)}")
+        columns: dict[str, NDArray[Any]] = {}
+        for name, item in self.fields.items():
+            if item.dims[:1] != (first,) or len(item.dims) > 3:
+                continue
+            for place in np.ndindex(item.values.shape[1:]):
+                column = f"{name}[{','.join(map(str, place))}]" if place else name
+                columns[column] = item.values[(slice(None), *place)]
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(columns)
+        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+        write_text(target, table.getvalue())
+        return target
+
+    def summary(self) -> str:
+        """Return settings and status as lines of plain text."""
+        lines = [f"{name:18} {value}" for name, value in self.settings.items()]
+        return "\n".join([*lines, f"{'seed':18} {self.seed}", f"{'status':18} {self.status}", *self.notes])
+
+    @classmethod
+    def _from_dataset(cls, dataset: xarray.Dataset) -> Solution:
+        attributes = dataset.attrs
+        records: dict[str, Any] = {name: json.loads(attributes[name]) for name in _RECORDS}
+        for name, kind in _RECORDS.items():
+            if not isinstance(records[name], kind):
+                raise ValueError(f"its {name} are not a {kind.__name__}")
+        if attributes["status"] not in STATUSES:
+            raise ValueError(f"its status is {attributes['status']!r}")
+        return cls(_fields(dataset), status=str(attributes["status"]), seed=int(attributes["seed"]), **records)
+
+
+def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
+    """Return the solution that `Solution.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    groups : bool
+        Whether to read groups as well, from the file beside it; if that is not there, the solution says so.
+
+    Returns
+    -------
+    Solution
+        Of the class that wrote it, with all arrays in memory.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not a saved solution, or is damaged.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}")
+    try:
+        dataset = read_dataset(Path(path))
+        classes: dict[str, type[Solution]] = {kind.schema: kind for kind in _kinds()}
+        kind = classes.get(str(dataset.attrs.get("schema")))
+        if kind is not None:
+            solution = kind._from_dataset(dataset)
+            if groups:
+                _read_groups(solution, Path(path), dataset.attrs.get("state"))
+            return solution
+    except (OSError, ValueError, LookupError, AttributeError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{str(path)!r} is not a readable results file: {reason}") from None
+    named = dataset.attrs.get("schema")
+    reason = "it names no schema" if named is None else f"this version reads no schema {named!r}"
+    raise ValueError(f"{str(path)!r} is not a results file of flds: {reason}")
+
+
+def _read_groups(solution: Solution, path: Path, reference: str | None) -> None:
+    """Read the groups of a solution from the file beside it, or, as they were written once, from the file itself."""
+    if reference is None:
+        solution.groups = {name: _fields(group) for name, group in read_inner_groups(path, "state_").items()}
+        return
+    beside = json.loads(reference)
+    place = find_arrays(path, beside)
+    if place is not None:
+        solution.groups = read_arrays(place)
+    else:
+        solution.missing = (
+            f"{path.name}.state, which belongs beside {str(path)!r}, is missing or that of another result"
+        )
+
+
+def _dataset(fields: dict[str, Field]) -> xarray.Dataset:
+    import xarray
+
+    return xarray.Dataset(
+        {name: (f.dims, f.values, {"long_name": f.long_name, "units": f.units}) for name, f in fields.items()}
+    )
+
+
+def _fields(dataset: xarray.Dataset) -> dict[str, Field]:
+    return {
+        str(name): Field(tuple(map(str, v.dims)), v.values, v.attrs["long_name"], v.attrs["units"])
+        for name, v in dataset.variables.items()
+    }
+
+
+def _kinds(base: type[Solution] = Solution) -> list[type[Solution]]:
+    return [base, *(kind for child in base.__subclasses__() for kind in _kinds(child))]
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide the numbers."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Look the versions up, which takes longer than a small solve."""
+    import platform
+    from importlib.metadata import version
+
+    from threadpoolctl import threadpool_info
+
+    libraries = {name: version(name) for name in ("flds", "numpy", "scipy", "numba")}
+    kernels = [f"{one['internal_api']} {one.get('version')} {one.get('architecture', '')}".strip()
+               for one in threadpool_info() if one["user_api"] == "blas"]  # fmt: skip
+    machine = {"processor": _processor(), "blas": ", ".join(dict.fromkeys(kernels))}
+    return {"python": platform.python_version()} | libraries | machine
+
+
+def _processor() -> str:
+    """Return the model of the processor, as far as the system says it."""
+    import platform
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(models), platform.processor() or platform.machine())

@@ -1,0 +1,268 @@
+"""The coefficients of an equation as functions of a block of particles.
+
+Whatever way a coefficient was written, here it takes t, positions x (D, n), means m (M,) and the external
+field (n or 1, F), and returns (rows, n), or (D, K, n) for a matrix. So the schemes are written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from solvers.sde.equation import Form, McKeanVlasov
+
+Block = NDArray[np.floating]
+Function = Callable[..., Any]
+
+# Partners that a block of particles meets at a time, so that they stay in cache, and, for functions of
+# arrays, so that the temporaries of all pairs do.
+_PARTNERS = 1024
+_PAIRS = 2**18
+
+
+_inner = njit(nogil=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
+
+
+class Coefficients(NamedTuple):
+    """Block functions of one equation; None where a coefficient is left out.
+
+    All take (t, x, m, field), except moments and covariance, (t, x), and interaction, (x, field, ensemble).
+    """
+
+    drift: Function | None
+    diffusion: Function | None
+    moments: Function | None
+    covariance: Function | None
+    common: Function | None
+    interaction: Function | None
+
+
+class _Written(NamedTuple):
+    """A coefficient as the user wrote it."""
+
+    function: Function
+    arguments: str  # "pair": (x, y[, field]), or "local": (t, x, m[, field])
+    shape: tuple[int, ...]  # of its value for one particle: (rows,), or (D, K) for a matrix
+    number: bool  # it returns a number instead of a sequence
+    takes_field: bool
+
+
+def block_coefficients(equation: McKeanVlasov, form: Form) -> Coefficients:
+    """Return the block functions of an equation for particles and fields of this form."""
+    adapt = _of_arrays if equation.vectorized else _of_particles
+    position = (form.dimension,)
+    matrix = (form.dimension, form.motions) if equation.noise == "general" else position
+    adapted: dict[str, Function] = {}
+    if equation.moments is not None:
+        adapted["moments"] = law_function(
+            equation, "moments", (form.moments,), form.number, form.scalar, form.dimension
+        )
+    if equation.psi is not None:
+        adapted["covariance"] = law_function(equation, "psi", position, form.scalar, form.scalar, form.dimension)
+    shapes = {"drift": position, "diffusion": matrix, "common": form.common, "interaction": position}
+    for name, shape in shapes.items():
+        if name in equation.given:
+            arguments = "pair" if name == "interaction" else "local"
+            function = getattr(equation, name)
+            written = _Written(function, arguments, shape, form.scalar, equation.takes_field(name))
+            adapted[name] = adapt(written, form)
+    return Coefficients(**{name: adapted.get(name) for name in Coefficients._fields})
+
+
+@lru_cache(maxsize=64)
+def law_function(
+    equation: McKeanVlasov, name: str, shape: tuple[int, ...], number: bool, scalar: bool, dimension: int
+) -> Function:
+    """Return "moments" or "psi" of an equation as a function (t, x) of a block, compiled once for all that use it."""
+    function = getattr(equation, name)
+    if equation.vectorized:
+        return lambda t, x: _rows(function(t, _position(x, scalar)), shape, x.shape[1])
+    point, store = _point(scalar), _store(shape, number)
+
+    @_inner
+    def of_law(t, x):  # type: ignore[no-untyped-def]
+        out, here = np.empty(shape + (x.shape[1],)), np.empty(dimension)
+        for p in range(x.shape[1]):
+            store(out, p, function(t, point(x, p, here)))
+        return out
+
+    return of_law
+
+
+def _position(x: Block, scalar: bool) -> Block:
+    """Return the particles as a NumPy function takes them; one that changes x would change the run."""
+    seen = x[0] if scalar else x[:]
+    seen.flags.writeable = False
+    return seen
+
+
+def _rows(value: Any, shape: tuple[int, ...], n: int) -> Block:
+    """Return what a NumPy function gave for n particles as (*shape, n)."""
+    value = np.asarray(value, np.float64)
+    if value.shape != (*shape, n):
+        value = np.broadcast_to(value.reshape(*shape, -1) if value.ndim else value, (*shape, n))
+    return np.ascontiguousarray(value)
+
+
+def _of_arrays(written: _Written, form: Form) -> Function:
+    """Adapt a NumPy function of many particles."""
+    function, shape, takes = written.function, written.shape, written.takes_field
+
+    def position(x: Block) -> Block:
+        return _position(x, form.scalar)
+
+    mean = (lambda m: m[0] if len(m) else 0.0) if form.number else (lambda m: m)
+
+    def outside(field: Block) -> Any:
+        if form.field == "number":
+            return field[:, 0] if form.per_particle else field[0, 0]
+        return field.T if form.per_particle else field[0]
+
+    if written.arguments == "local":
+        return lambda t, x, m, field: _rows(
+            function(t, position(x), mean(m), *((outside(field),) if takes else ())), shape, x.shape[1]
+        )
+
+    def interaction(x: Block, field: Block, ensemble: Block) -> Block:
+        n, total = x.shape[1], np.zeros((*shape, x.shape[1]))
+        size = max(1, _PAIRS // n)
+        for first in range(0, ensemble.shape[1], size):
+            others = position(ensemble[:, first : first + size])
+            here = outside(field)[..., None] if takes and form.per_particle else outside(field) if takes else None
+            value = function(position(x)[..., None], others[..., None, :], *((here,) if takes else ()))
+            pairs = (n, others.shape[-1]) if form.scalar else (*shape, n, others.shape[-1])
+            total += np.broadcast_to(value, pairs).sum(-1)
+        return total / ensemble.shape[1]
+
+    return interaction
+
+
+def _of_particles(written: _Written, form: Form) -> Function:
+    """Compile a loop over the particles of a block around a function of one."""
+    function, shape, takes, D = written.function, written.shape, written.takes_field, form.dimension
+    point, outside, mean, store = _point(form.scalar), _outside(form), _mean(form), _store(shape, written.number)
+
+    if written.arguments == "local":
+        call = (
+            _inner(lambda t, x, m, field, p: function(t, x, m, outside(field, p)))
+            if takes
+            else _inner(lambda t, x, m, field, p: function(t, x, m))
+        )
+
+        @_inner
+        def coefficient(t, x, m, field):  # type: ignore[no-untyped-def]
+            out, here = np.empty(shape + (x.shape[1],)), np.empty(D)
+            for p in range(x.shape[1]):
+                store(out, p, call(t, point(x, p, here), mean(m), field, p))
+            return out
+
+        return coefficient
+
+    meet = (
+        _inner(lambda x, y, field, p: function(x, y, outside(field, p)))
+        if takes
+        else _inner(lambda x, y, field, p: function(x, y))
+    )
+    accumulate = _accumulate(form)
+
+    @_inner
+    def interaction(x, field, ensemble):  # type: ignore[no-untyped-def]
+        total, here, there = np.zeros((D, x.shape[1])), np.empty(D), np.empty(D)
+        partners = ensemble.shape[1]
+        for first in range(0, partners, _PARTNERS):
+            for p in range(x.shape[1]):
+                mine = point(x, p, here)
+                accumulate(total, p, mine, ensemble, first, min(first + _PARTNERS, partners), there, field, meet)
+        return total / partners
+
+    return interaction
+
+
+def _point(scalar: bool) -> Function:
+    """The position of one particle: a number, or D numbers copied side by side."""
+    if scalar:
+        return _inner(lambda x, p, here: x[0, p])
+
+    @_inner
+    def point(x, p, here):  # type: ignore[no-untyped-def]
+        for i in range(len(here)):
+            here[i] = x[i, p]
+        return here
+
+    return point
+
+
+def _mean(form: Form) -> Function:
+    if not form.number:
+        return _inner(lambda m: m)
+    return _inner(lambda m: m[0]) if form.moments else _inner(lambda m: 0.0)
+
+
+def _outside(form: Form) -> Function:
+    if form.field == "number":
+        return _inner(lambda field, p: field[p % len(field), 0])
+    return _inner(lambda field, p: field[p % len(field)])
+
+
+def _store(shape: tuple[int, ...], number: bool) -> Function:
+    """Keep the value of one particle: a number, D numbers, or a matrix."""
+    if len(shape) == 2:
+
+        @_inner
+        def store(out, p, value):  # type: ignore[no-untyped-def]
+            if len(value) != out.shape[0]:
+                raise ValueError("a matrix has another number of rows than at the start")
+            for i in range(out.shape[0]):
+                if len(value[i]) != out.shape[1]:
+                    raise ValueError("a matrix has another number of columns than at the start")
+                for k in range(out.shape[1]):
+                    out[i, k, p] = value[i][k]
+
+    elif number:
+
+        @_inner
+        def store(out, p, value):  # type: ignore[no-untyped-def]
+            out[0, p] = value
+
+    else:
+
+        @_inner
+        def store(out, p, value):  # type: ignore[no-untyped-def]
+            if len(value) != out.shape[0]:
+                raise ValueError("a coefficient returns another number of components than at the start")
+            for i in range(out.shape[0]):
+                out[i, p] = value[i]
+
+    return store
+
+
+def _accumulate(form: Form) -> Function:
+    """Add the pull of partners first … last − 1 on particle p to total[:, p]."""
+    if form.scalar:
+
+        @_inner
+        def accumulate(total, p, mine, ensemble, first, last, there, field, meet):  # type: ignore[no-untyped-def]
+            pull = 0.0
+            for j in range(first, last):
+                pull += meet(mine, ensemble[0, j], field, p)
+            total[0, p] += pull
+
+    else:
+
+        @_inner
+        def accumulate(total, p, mine, ensemble, first, last, there, field, meet):  # type: ignore[no-untyped-def]
+            for j in range(first, last):
+                for i in range(len(there)):
+                    there[i] = ensemble[i, j]
+                value = meet(mine, there, field, p)
+                if len(value) != len(there):
+                    raise ValueError("interaction returns another number of components than at the start")
+                for i in range(len(there)):
+                    total[i, p] += value[i]
+
+    return accumulate

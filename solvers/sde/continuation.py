@@ -1,0 +1,119 @@
+"""A solve that goes on where another one ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from solvers import checks
+from solvers.results.solution import Solution
+from solvers.sde.equation import ARGUMENTS, McKeanVlasov
+from solvers.sde.solve import MeanFieldRun
+from solvers.sde.statistics import Save
+
+# Steps of two runs that differ by less than this part are the same, computed in another order of operations.
+_ROUNDING = 1e-9
+
+
+def resume(
+    equation: McKeanVlasov,
+    run: Solution,
+    t1: float,
+    steps: int,
+    *,
+    save_at: Any = None,
+    save: Save | Iterable[Save] | Mapping[str, Save] = ("mean", "variance"),
+    field: Any = None,
+    threads: int | None = None,
+) -> Solution:
+    """Go on from where a run ended, on the same Brownian paths.
+
+    Where the steps are as long as those of the run, the result is bit for bit that of one long run with the steps of
+    both, if its dt is the same float. With other steps it goes on with the same paths where these steps are made of
+    the run's finest ones, else with new noise, which a note says.
+
+    Parameters
+    ----------
+    equation : McKeanVlasov
+        The equation of the run; its functions are not compared.
+    run : Solution
+        Of `solve` or `resume`, fresh or from a file, however it ended but for "diverged". Seed, scheme and grid of the
+        noise are taken from it.
+    t1 : float
+        Where to go to, in the direction of the run.
+    steps : int
+        Number of equal steps from the run's `final_time` to t1.
+    save_at, save, field, threads
+        As for `solve`.
+
+    Returns
+    -------
+    Solution
+        As of `solve`, with the records from the run's `final_time` on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the run is not one of `solve`, diverged or is of another equation, t1 is not ahead of its end, or as `solve`.
+    RuntimeError, MemoryError
+        As `solve`.
+
+    Warns
+    -----
+    RuntimeWarning
+        As `solve`.
+
+    References
+    ----------
+    As for `solve`.
+
+    Examples
+    --------
+    >>> from numba import njit
+    >>> import numpy as np, solvers
+    >>> equation = solvers.McKeanVlasov(diffusion=njit(lambda t, x, m: 1.0), noise="additive")
+    >>> half = solvers.solve(equation, np.zeros(1000), 0.0, 1.0, 100)
+    >>> whole = solvers.solve(equation, np.zeros(1000), 0.0, 2.0, 200)
+    >>> bool(np.all(solvers.resume(equation, half, 2.0, 100).final_particles == whole.final_particles))
+    True
+    """
+    stored = _checked(equation, run)
+    steps = checks.positive_integer("steps", steps)
+    done, total = stored["last_step"], stored["steps"]
+    refinement, dt = stored["noise_steps"] // total, (stored["t1"] - stored["t0"]) / total
+    here, end = float(run.final_time), checks.finite_number("t1", t1)
+    if (end - here) * dt <= 0:
+        raise ValueError(f"t1 must lie beyond the end of the run at t = {here:g} in its direction, got {end:g}")
+    ratio = (end - here) / steps / dt * refinement  # of a step to the finest one of the run
+    grid = {"t0": here, "t1": end, "steps": steps, "seed": run.seed, "noise_steps": None}
+    first, notes = 0, []
+    if abs(ratio - refinement) <= _ROUNDING * refinement:
+        first = done
+        grid |= {"t0": stored["t0"], "steps": done + steps, "noise_steps": refinement * (done + steps)}
+    elif round(ratio) >= 1 and abs(ratio - round(ratio)) <= _ROUNDING * ratio:
+        grid["noise_steps"] = round(ratio) * steps
+    else:
+        notes = [f"steps of {abs(end - here) / steps:g} are not made of those of the run, {abs(dt) / refinement:g}: "
+                 f"from t = {here:g} on the noise is new"]  # fmt: skip
+    made = MeanFieldRun.checked(
+        equation, run.final_particles, grid, stored["scheme"], None, field, threads, first, stored["initial_size"]
+    )
+    found = made.solution(save, save_at)
+    found.notes[:0] = notes
+    return found
+
+
+def _checked(equation: McKeanVlasov, run: Solution) -> dict[str, Any]:
+    """Return the settings of a run that can go on; raises TypeError or ValueError."""
+    if not isinstance(equation, McKeanVlasov):
+        raise TypeError(f"equation must be a solvers.McKeanVlasov, got {type(equation).__name__}")
+    if not isinstance(run, Solution):
+        raise TypeError(f"run must be a solvers.Solution, got {type(run).__name__}")
+    settings = run.settings
+    if settings.get("solver") != "solve" or "last_step" not in settings:
+        raise ValueError("run must be a solution of solvers.solve that says where it ended")
+    if run.status == "diverged":
+        raise ValueError("run diverged, so there is nothing to go on from; solve again with more steps")
+    if settings["noise"] != equation.noise or {name for name in ARGUMENTS if name in settings} != set(equation.given):
+        raise ValueError("equation must be that of the run, but has other coefficients or another kind of noise")
+    return settings

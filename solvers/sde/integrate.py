@@ -1,0 +1,166 @@
+"""The particles of a McKean–Vlasov equation, followed from one end of a grid of times to the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.ensemble.brownian import BrownianMotion
+from solvers.ensemble.random import NOISE_BLOCK
+from solvers.ensemble.threads import SHARE, Blocks
+from solvers.matrices.cholesky import rank_revealing_cholesky
+from solvers.sde.equation import Form, McKeanVlasov
+from solvers.sde.schemes import Draw, kernels
+
+Array = NDArray[np.floating]
+Matrix = NDArray[np.float64]
+
+# Beyond this there is only infinity.
+LARGEST = float(np.finfo(np.float64).max)
+# Multiply–adds that one component of one particle is worth at least, noise included.
+_WORK = 5
+
+
+class Ensemble(NamedTuple):
+    """The particles at one time of the grid."""
+
+    step: int
+    t: float
+    x: Array  # (D, N); overwritten by later steps
+    m: Matrix  # (M,)
+    factor: Matrix  # (D, D), or empty without mean-field noise
+    finite: bool
+
+
+def integrate(
+    equation: McKeanVlasov,
+    form: Form,
+    x: Array,
+    brownian: BrownianMotion,
+    *,
+    blocks: Blocks,
+    common: BrownianMotion | None = None,
+    field: Callable[[int], Array] | None = None,
+    scheme: str = "euler_maruyama",
+    first: int = 0,
+    limit: float = LARGEST,
+) -> Iterator[Ensemble]:
+    """Yield the particles at every time of the grid, the first included, until one is lost.
+
+    Parameters
+    ----------
+    equation, form
+        What is solved.
+    x : (D, N) array
+        The particles at t0; used as working space.
+    brownian, common : BrownianMotion
+        The grid and the motions of the particles, and the motions they share.
+    blocks : Blocks
+        The partition of the particles, running.
+    field : callable, optional
+        field(j) is the external field at the j-th time, (N or 1, F).
+    scheme : str
+        One of `SCHEMES`.
+    first : int
+        The step to start with, whose time is that of `x`.
+    limit : float
+        Particles farther than this from 0, or not finite, are lost.
+    """
+    run = _Run(equation, form, scheme, blocks, brownian, limit)
+    # the particles of the last time are not written to, so that an interrupted step leaves them whole
+    y, predictor = np.empty_like(x), np.empty_like(x) if scheme == "heun" else x
+    times, steps = brownian.times, brownian.steps
+    shared = np.zeros((steps, 0)) if common is None else common.increments()[:, 0]
+    outside = field or (lambda step: np.zeros((1, 0)))
+    dt = (brownian.t1 - brownian.t0) / steps  # not a difference of times, whose rounding depends on where they are
+    now = run.measure(times[first], x)._replace(step=first)
+    yield now
+    for step in range(first, steps):
+        end, layer = times[step + 1], step if dt > 0 else steps - 1 - step
+        noise = layer, shared[layer][:, None]
+        if scheme == "heun":
+            there = run.advance(now, predictor, 1.0, x, dt, end, outside(step), *noise)
+            if there.finite:
+                there = run.advance(there, y, 0.5, x, dt, end, outside(step + 1), *noise)
+        else:
+            there = run.advance(now, y, 1.0, x, dt, end, outside(step), *noise)
+        x, y = y, x
+        now = there._replace(step=step + 1)
+        yield now
+        if not now.finite:
+            return
+
+
+def compile_kernels(
+    equation: McKeanVlasov, form: Form, x: Array, field: Array, brownian: BrownianMotion, scheme: str
+) -> float:
+    """Compile the equation, or load it from the cache, without calling it; return the seconds it took."""
+    start = time.perf_counter()
+    run = _Run(equation, form, scheme, Blocks(x.shape[1]), brownian, LARGEST)
+    t0, dt = brownian.times[0], brownian.times[1] - brownian.times[0]
+    motions = form.common[-1] if form.common else 0
+    factor = np.zeros((form.dimension,) * 2 if run.correlated else (0, 0))
+    nobody = Ensemble(0, t0, x[:, :0].copy(), np.zeros(form.moments), factor, True)
+    run.measure(t0, nobody.x)
+    run.advance(nobody, nobody.x, 1.0, nobody.x, dt, t0, field[:0].copy(), 0, np.zeros((motions, 1)))
+    return time.perf_counter() - start
+
+
+class _Run:
+    """Kernels of an equation on the threads of a solve."""
+
+    def __init__(
+        self, equation: McKeanVlasov, form: Form, scheme: str, blocks: Blocks, brownian: BrownianMotion, limit: float
+    ) -> None:
+        self.kernels, self.blocks, self.brownian = kernels(equation, form, scheme == "milstein"), blocks, brownian
+        self.pairs, self.limit = equation.interaction is not None, limit
+        self.form, self.correlated = form, equation.noise == "mean_field"
+        self.width = form.moments + self.correlated * form.dimension**2 + 1
+        self.block = min(blocks.group_size, SHARE) if equation.vectorized else NOISE_BLOCK
+        self.positions = np.array(brownian.address.positions, np.int64)
+
+    def measure(self, t: float, x: Array) -> Ensemble:
+        """Return the particles at t0 with their means."""
+        return self._sum(t, x, lambda groups, sums: self.kernels.measure(x, t, sums, *groups))
+
+    def advance(
+        self, start: Ensemble, target: Array, weight: float, base: Array, dt: float, arrival: float, field: Array,
+        layer: int, common: Matrix,
+    ) -> Ensemble:  # fmt: skip
+        """Set target to (1 − weight) base + weight (start + change), the particles at the time of arrival."""
+        noise, address = self.brownian.noise, self.brownian.address
+        draw = Draw(
+            noise.seed, int(address.stream), address.step, self.positions, noise.finest(layer), noise.refinement
+        )
+        return self._sum(
+            arrival, target,
+            lambda groups, sums: self.kernels.advance(
+                start.x, target, weight, base, start.t, dt, arrival, start.m, field, common, start.factor, draw,
+                self.limit, sums, *groups,
+            ),
+        )  # fmt: skip
+
+    def _sum(self, t: float, x: Array, work: Callable[[tuple[int, int, int, int], Matrix], None]) -> Ensemble:
+        blocks, form = self.blocks, self.form
+        sums = np.zeros((len(blocks.groups), self.width))
+        size = _WORK * x.size * (x.shape[1] if self.pairs else 1)
+        blocks.on_groups(lambda groups: work((groups.start, groups.stop, blocks.group_size, self.block), sums), size)
+        total = blocks.total(sums)
+        means = total[:-1] / blocks.particles
+        finite = total[-1] == 0 and bool(np.isfinite(total).all())
+        factor = np.zeros((0, 0))
+        if self.correlated and finite:
+            factor = _covariance_factor(means[form.moments :].reshape(form.dimension, form.dimension))
+        return Ensemble(0, t, x, means[: form.moments], factor, finite)
+
+
+def _covariance_factor(covariance: Matrix) -> Matrix:
+    """Return (D, D) C with C Cᵀ = covariance; a direction keeps the motion of the component that revealed it."""
+    factor, kept = rank_revealing_cholesky(covariance, np.zeros(len(covariance)))
+    full = np.zeros_like(covariance)
+    full[:, kept] = factor
+    return full

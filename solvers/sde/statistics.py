@@ -1,0 +1,247 @@
+"""What a solve keeps of its particles: statistics at chosen times instead of whole ensembles."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers import checks
+from solvers.results.rows import Rows
+from solvers.results.solution import Field, Solution
+
+Array = NDArray[np.float64]
+
+_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Names that a solution gives to other things.
+_TAKEN = {"times", "moments", "final_particles", "final_time", *dir(Solution), *Solution.__dataclass_fields__}
+
+
+@dataclass(frozen=True, eq=False)
+class Statistic:
+    """A function of time and of all particles, (N,) or (N, D), that is saved under a name.
+
+    Attributes
+    ----------
+    function : callable
+        (t, x) → array of fixed shape.
+    long_name : str
+        What the saved field is said to be.
+    axes : tuple of str
+        Names of the leading axes of the value; a last axis of length D is called "component".
+    labels : (length of the first axis,) array, optional
+        Values along the first axis, saved as the field named after it.
+
+    Raises
+    ------
+    ValueError
+        If there are labels and no axes.
+    """
+
+    function: Callable[[float, Array], Any]
+    long_name: str
+    axes: tuple[str, ...] = ()
+    labels: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and not self.axes:
+            raise ValueError("labels belong to the first of the axes, so axes must not be empty")
+
+
+def quantiles(levels: Sequence[float] = _LEVELS) -> Statistic:
+    """Return what saves the quantiles of every component.
+
+    Parameters
+    ----------
+    levels : sequence of float
+        Probabilities from 0 to 1.
+
+    Returns
+    -------
+    Statistic
+        Its value is (levels,) or (levels, D).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a level is not a number from 0 to 1.
+    """
+    wanted = np.atleast_1d(np.asarray(checks.finite("levels", levels), np.float64))
+    if wanted.ndim > 1 or wanted.min() < 0 or wanted.max() > 1:
+        raise ValueError(f"levels must be numbers from 0 to 1, got {checks.shown(levels)}")
+    return Statistic(lambda t, x: np.quantile(x, wanted, axis=0), "quantiles", ("quantile_level",), wanted)
+
+
+def particles(indices: int | Sequence[int] | None = None) -> Statistic:
+    """Return what saves the positions of particles.
+
+    Parameters
+    ----------
+    indices : int or sequence of int, optional
+        These particles, or the first so many; all of them by default.
+
+    Returns
+    -------
+    Statistic
+        Its value is (particles,) or (particles, D).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an index is not an integer of at least 0, or the number of particles not at least 1.
+    """
+    if indices is None:
+        return Statistic(lambda t, x: x.copy(), "particles", ("particle",))
+    if isinstance(indices, (int, np.integer)):
+        wanted = np.arange(checks.positive_integer("particles to save", indices))
+    else:
+        wanted = np.atleast_1d(checks.numeric("indices of particles", indices, "integers of at least 0"))
+        if wanted.dtype.kind not in "iu" or wanted.ndim > 1 or not wanted.size or wanted.min() < 0:
+            raise ValueError(f"indices of particles must be integers of at least 0, got {checks.shown(indices)}")
+    return Statistic(lambda t, x: x[wanted], "particles", ("particle",), wanted)
+
+
+def _covariance(t: float, x: Array) -> Array:
+    centred = x - x.mean(axis=0)
+    return centred.T @ centred / len(x)
+
+
+_NAMED = {
+    "mean": Statistic(lambda t, x: x.mean(axis=0), "mean over the particles"),
+    "variance": Statistic(lambda t, x: x.var(axis=0), "variance over the particles"),
+    "covariance": Statistic(_covariance, "covariance over the particles", ("row",)),
+    "quantiles": quantiles(),
+    "particles": particles(),
+}
+
+Save = str | Statistic | Callable[..., Any]
+
+
+def chosen(save: Save | Iterable[Save] | Mapping[str, Save]) -> dict[str, Statistic]:
+    """Return what to save by name, from names, statistics and functions, listed or in a mapping.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a name is unknown or cannot be an attribute, or an entry is neither a name nor a function.
+    """
+    if isinstance(save, Mapping):
+        entries = dict(save)
+    else:
+        single = isinstance(save, (str, Statistic)) or callable(save)
+        if not single and not isinstance(save, Iterable):
+            raise TypeError(f"save must hold names, statistics or functions of (t, x), got {save!r}")
+        entries = {}
+        for entry in [save] if single else list(save):  # type: ignore[arg-type]
+            if _name(entry) in entries:
+                raise ValueError(f"two entries of save are called {_name(entry)!r}; use save={{'name': entry, …}}")
+            entries[_name(entry)] = entry
+    found: dict[str, Statistic] = {}
+    for name, entry in entries.items():
+        if (
+            not isinstance(name, str)
+            or not name.isidentifier()
+            or keyword.iskeyword(name)
+            or name in _TAKEN
+            or name[0] == "_"
+        ):
+            raise ValueError(f"a saved quantity cannot be called {name!r}; choose another name")
+        if isinstance(entry, str):
+            checks.choice("save", entry, tuple(_NAMED))
+            found[name] = _NAMED[entry]
+        elif isinstance(entry, Statistic):
+            found[name] = entry
+        elif callable(entry):
+            found[name] = Statistic(entry, name)
+        else:
+            raise TypeError(f"save must hold names, statistics or functions of (t, x), got {entry!r}")
+    return found
+
+
+def _name(entry: Any) -> str:
+    if isinstance(entry, str):
+        checks.choice("save", entry, tuple(_NAMED))
+        return entry
+    if isinstance(entry, Statistic):
+        return entry.long_name.split()[0]
+    name = getattr(entry, "__name__", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"give {entry!r} a name: save={{'name': function}}")
+    return name
+
+
+class Saved:
+    """Statistics collected during a solve, at so many times at most."""
+
+    def __init__(self, statistics: dict[str, Statistic], most: int) -> None:
+        self.statistics = statistics
+        self.steps, self.times, self.moments = Rows(most), Rows(most), Rows(most)
+        self.values = {name: Rows(most) for name in statistics}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.order: Sequence[int] | None = None  # of the rows in fields, where it is not theirs
+
+    def add(self, step: int, t: float, x: Array, m: Array) -> None:
+        """Evaluate every statistic at a step of the grid; `x` is (N,) or (N, D).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a function fails or its value is not an array of real numbers of one shape.
+        """
+        values = {name: self._value(name, t, x) for name in self.statistics}
+        self.steps.append(step)
+        self.times.append(t)
+        self.moments.append(m)
+        for name, value in values.items():
+            self.values[name].append(value)
+
+    def arrange(self, wanted: Sequence[int]) -> None:
+        """Put what was collected into the order of the steps wanted, as far as they were reached."""
+        places = {step: place for place, step in enumerate(self.steps.array.tolist())}
+        order = [places[step] for step in wanted if step in places]
+        self.order = None if order == list(range(len(places))) else order
+
+    def try_out(self, t: float, x: Array) -> float:
+        """Evaluate every statistic to learn the shapes of their values; raises as `add` does.
+
+        Returns the bytes that one record takes.
+        """
+        values = {name: self._value(name, t, x) for name in self.statistics}
+        self.shapes = {name: value.shape for name, value in values.items()}
+        return float(sum(value.nbytes for value in values.values()))
+
+    def _value(self, name: str, t: float, x: Array) -> Array:
+        where, rule = f"{name} failed at t = {t:g}", "; save takes functions of time and all particles, (t, x)"
+        given = checks.called(where, self.statistics[name].function, t, x, rule=rule)
+        value = np.asarray(checks.numeric(f"the value of {name}", given, truth=True))
+        if self.shapes.get(name, value.shape) != value.shape:
+            raise ValueError(f"{name} must keep its shape, got {self.shapes[name]} and then {value.shape}")
+        return value
+
+    def fields(self, component: int | None, moments: int) -> dict[str, Field]:
+        """Return the collected arrays; a last axis of length `component` is named so; m has `moments` entries."""
+        times = self._arranged(self.times)
+        fields = {"times": Field(("time",), times, "time")}
+        if moments:
+            means = self._arranged(self.moments).reshape(len(times), moments)
+            fields["moments"] = Field(("time", "moment"), means, "mean of ψ over the particles")
+        for name, statistic in self.statistics.items():
+            values = self._arranged(self.values[name]).reshape(len(times), *self.shapes[name])
+            axes = list(statistic.axes[: values.ndim - 1])
+            for axis in range(len(axes), values.ndim - 1):
+                last = axis == values.ndim - 2 and values.shape[-1] == component
+                axes.append("component" if last else f"{name}_{axis}")
+            if statistic.labels is not None:
+                axes[0] = f"{name}_{axes[0]}"
+                fields[axes[0]] = Field(
+                    (axes[0],), statistic.labels, f"{statistic.axes[0].replace('_', ' ')} of {name}"
+                )
+            fields[name] = Field(("time", *axes), values, statistic.long_name)
+        return fields
+
+    def _arranged(self, rows: Rows) -> Array:
+        return rows.array if self.order is None else rows.array[np.array(self.order, np.intp)]

@@ -1,0 +1,268 @@
+"""The trial of an equation before a run: shapes of its coefficients, and what would make a run wrong without a word.
+
+Coefficients are tried where the run starts, with the means of all its particles: on up to 64 particles and on one place
+where there is none. They must give the same values when called again, keep within their arrays, and, as functions of
+many particles, give each one a value that does not depend on which others it comes with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.checks import reason
+from solvers.ensemble.random import NOISE_BLOCK
+from solvers.ensemble.threads import partition
+from solvers.sde.coefficients import block_coefficients, law_function
+from solvers.sde.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov
+from solvers.sde.interpret import bounds_checked, interpreted
+
+Array = NDArray[np.floating]
+Values = NDArray[np.float64]
+
+# Particles on which coefficients are tried, and of these the ones on which they are interpreted.
+_TRIED, _INTERPRETED = 64, 8
+# How far a value may differ between two cuts of the particles: vectorised functions round ends of arrays differently.
+_ROUNDING = 1e-6
+# Shares of the run at whose times noise is tried not to depend on x.
+_SHARES = (0.0, 0.382, 1.0)
+
+
+@dataclass
+class Trial:
+    """An equation and the particles, (D, N), and external field, (N or 1, F), that a run starts with at time t.
+
+    `kind` is "none", "number" or "vector", and `per_particle` says whether each particle has its own field.
+    """
+
+    equation: McKeanVlasov
+    t: float
+    x: Array
+    scalar: bool
+    field: Array = field(default_factory=lambda: np.zeros((1, 0)))
+    kind: str = "none"
+    per_particle: bool = False
+    m: Any = 0.0
+
+    @cached_property
+    def places(self) -> list[Array]:
+        """Particles from first to last, and a place where there is none, (D,) each."""
+        chosen = np.unique(np.linspace(0, self.x.shape[1] - 1, _TRIED).astype(int))
+        return [*self.x[:, chosen].T, self.x[:, 0] + 0.01 * (1.0 + np.abs(self.x[:, 0]))]
+
+    def form(self) -> Form:
+        """Return the sizes that follow from the values at the first particle; sets m to the means of all.
+
+        Raises
+        ------
+        TypeError
+            If a coefficient fails, or a field is missing or not wanted.
+        ValueError
+            If a coefficient returns another shape than it should.
+        """
+        equation, dimension = self.equation, len(self.x)
+        takers = [name for name in equation.given if name in TAKE_FIELD and equation.takes_field(name)]
+        if takers and self.kind == "none":
+            raise TypeError(f"{takers[0]} takes an external field: pass field=")
+        if not takers and self.kind != "none":
+            raise TypeError("field was given, but no coefficient takes it as its last argument")
+        shape = () if self.scalar else (dimension,)
+        if equation.moments:
+            self.m = self._means()
+        for name in ("drift", "interaction", "diffusion", "covariance"):
+            if getattr(equation, name) and not (name == "diffusion" and equation.noise == "general"):
+                self._vector(name, shape)
+        if equation.psi is not None and equation.psi is equation.moments:
+            self._vector("moments", shape)
+        motions = self._columns("diffusion") if equation.noise == "general" else dimension
+        common: tuple[int, ...] = ()
+        if equation.common:
+            common = self.value("common").shape
+            common = (dimension,) if common in ((), shape) else (dimension, self._columns("common"))
+        moments = np.size(self.m) if equation.moments else 0
+        return Form(
+            self.scalar, dimension, moments, np.ndim(self.m) == 0, motions, common, self.kind, self.per_particle
+        )
+
+    def check(self, form: Form, times: Values, outside: Callable[[int], Array]) -> None:
+        """Refuse what would make a run at these times silently wrong; outside(j) is the field at the j-th time.
+
+        Raises
+        ------
+        ValueError
+            If a value changes when it is asked for again, reads beyond the end of an array, depends on which particles
+            are evaluated together, or depends on x though the noise is called additive.
+        TypeError
+            If a coefficient fails on some of the particles.
+        """
+        for name in self.equation.given:
+            if not np.array_equal(self.value(name), self.value(name), equal_nan=True):
+                raise ValueError(
+                    f"{name} gives two values for the same arguments, so a run could not be repeated; noise comes from "
+                    "diffusion and common, and other random numbers from x0 or field"
+                )
+            if not self.equation.vectorized:
+                self._check_bounds(name)
+        if self.equation.vectorized:
+            for name, cut in self._cuts(form):
+                _compare(name, *cut)
+        if self.equation.noise == "additive" and self.equation.diffusion:
+            for share in _SHARES:
+                step = round(share * (len(times) - 2))
+                later = self if step == 0 else replace(self, t=float(times[step]), field=outside(step))
+                later._check_additive(surely=step == 0)
+
+    def value(self, name: str, place: int = 0, function: Callable[..., Any] | None = None) -> Values:
+        """Return what a coefficient gives at one of the places, (), (D,) or (D, K); raises TypeError if it fails."""
+        equation, pair, vectorized = self.equation, name == "interaction", self.equation.vectorized
+        points = [np.ascontiguousarray(point) for point in (self.places[place], self.places[-1])]
+        arguments: list[Any] = [point[0] if self.scalar else point for point in points]
+        if vectorized:
+            axes = (..., None, None) if pair else (..., None)
+            arguments = [np.asarray(point)[axes] for point in arguments]
+            for argument in arguments:
+                argument.flags.writeable = False
+        arguments = arguments if pair else [self.t, arguments[0], self.m][: len(ARGUMENTS[name])]
+        if equation.takes_field(name):
+            arguments.append(self._outside())
+        if function is not None:
+            return np.asarray(function(*arguments))
+        try:
+            with np.errstate(all="ignore"):  # as in the run
+                value = getattr(equation, name)(*arguments)
+        except Exception as error:  # whatever a user's function, or its compilation, raises
+            raise TypeError(f"{name} failed on the first particle: {reason(error)}") from None
+        if not vectorized and isinstance(value, tuple) and len({type(entry) for entry in value}) > 1:
+            raise TypeError(f"{name} must return numbers of one type, so write 0.0 instead of 0; got {value}")
+        try:
+            value = np.asarray("nothing" if value is None else value, np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"{name} must return numbers, got {value!r}") from None
+        if vectorized:
+            for _ in range(min(value.ndim, 2 if pair else 1)):
+                if value.shape[-1] != 1:
+                    raise ValueError(f"{name} of one particle must have a last axis of length 1, got {value.shape}")
+                value = value[..., 0]
+        return value
+
+    def _vector(self, name: str, shape: tuple[int, ...]) -> None:
+        found = self.value(name)
+        if found.shape != shape and not (self.equation.vectorized and found.ndim == 0):
+            raise ValueError(f"{name} must return {_numbers(shape)} a particle, got {_numbers(found.shape)}")
+
+    def _columns(self, name: str) -> int:
+        found = self.value(name)
+        if found.ndim != 2 or len(found) != len(self.x) or not found.size:
+            raise ValueError(f"a matrix of {len(self.x)} rows is needed for each particle, got {_numbers(found.shape)}")
+        return found.shape[1]
+
+    def _means(self) -> Any:
+        """Return m of all particles, a number or (M,)."""
+        psi = self.value("moments")
+        if psi.ndim > 1 or not psi.size:
+            raise ValueError(f"moments must return a number or M numbers a particle, got {_numbers(psi.shape)}")
+        law = law_function(self.equation, "moments", (psi.size,), psi.ndim == 0, self.scalar, len(self.x))
+        total = np.zeros(psi.size)
+        try:
+            with np.errstate(all="ignore"):
+                for part in partition(self.x.shape[1], NOISE_BLOCK):
+                    total += law(self.t, np.ascontiguousarray(self.x[:, part], np.float64)).sum(axis=1)
+        except Exception as error:  # whatever a user's function raises
+            raise TypeError(f"moments failed on some of the particles: {reason(error)}") from None
+        total /= self.x.shape[1]
+        return total if psi.ndim else float(total[0])
+
+    def _outside(self) -> Any:
+        """Return the external field of the first particle as a coefficient expects it."""
+        if self.equation.vectorized and self.per_particle:
+            return self.field[0, 0:1] if self.kind == "number" else self.field[0, :, None]
+        here = np.ascontiguousarray(self.field[0])
+        return float(here[0]) if self.kind == "number" else here
+
+    def _check_bounds(self, name: str) -> None:
+        """Refuse an index beyond the end of an array, which compiled code reads without a word."""
+        function = getattr(self.equation, name)
+        for place in {*range(0, len(self.places), max(1, len(self.places) // _INTERPRETED)), 0}:
+            for remade in (interpreted, bounds_checked):
+                try:
+                    with np.errstate(all="ignore"):
+                        self.value(name, place, remade(function))
+                    break
+                except IndexError as error:
+                    raise ValueError(
+                        f"{name} reads beyond the end of an array: {error}; x has {len(self.x)} components, m has "
+                        f"{np.size(self.m) if self.equation.moments else 0}"
+                    ) from None
+                except Exception:  # what only compiled code can do, as 1/0 = inf, is compiled; the rest meets the run
+                    continue
+
+    def _check_additive(self, surely: bool) -> None:
+        """Refuse a diffusion that depends on x; at later times, with means of another time, it may also fail."""
+        try:
+            first = self.value("diffusion")
+            same = all(
+                np.array_equal(self.value("diffusion", place), first, equal_nan=True)
+                for place in range(1, len(self.places))
+            )
+        except TypeError:
+            if surely:
+                raise
+            return
+        if not same:
+            raise ValueError('diffusion depends on x, so it is not noise="additive"; use noise="diagonal"')
+
+    def _cuts(self, form: Form) -> Iterator[tuple[str, tuple[Values, Values]]]:
+        """Yield each coefficient's values on some particles, evaluated together and in two parts.
+
+        They are tried where they are and apart from each other, because a mean of equal particles is hard to tell.
+        """
+        coefficients = block_coefficients(self.equation, form)
+        count = max(4, len(self.places))
+        chosen = np.linspace(0, self.x.shape[1] - 1, count).astype(int)
+        here = np.ascontiguousarray(self.x[:, chosen], np.float64)
+        apart = here + (1.0 + np.abs(here)) * np.linspace(0.01, 0.02, count)
+        outside = self.field[chosen] if self.per_particle else self.field
+        parts = slice(0, count // 3), slice(count // 3, count)
+        m = np.atleast_1d(self.m)[: form.moments]
+        for name in self.equation.given:
+            function: Any = getattr(coefficients, name)
+            for x in (here, apart):
+
+                def evaluate(part: slice, partners: slice, x: Array = x, name: str = name, f: Any = function) -> Values:
+                    near = outside[part] if self.per_particle else outside
+                    if name == "interaction":
+                        return np.asarray(f(x[:, part].copy(), near, x[:, partners].copy()))
+                    rest = () if name in ("moments", "covariance") else (m, near)
+                    return np.asarray(f(self.t, x[:, part].copy(), *rest))
+
+                both = slice(0, count)
+                try:
+                    with np.errstate(all="ignore"):
+                        whole = evaluate(both, both)
+                        pieces = np.concatenate([evaluate(part, both) for part in parts], axis=-1)
+                        if name == "interaction":
+                            shares = [evaluate(both, part) * (part.stop - part.start) / count for part in parts]
+                            whole, pieces = np.array([whole, whole]), np.array([pieces, sum(shares)])
+                except Exception as error:  # whatever a user's function raises
+                    if x is here:
+                        raise TypeError(f"{name} failed on some of the particles: {reason(error)}") from None
+                    continue  # nobody is there
+                yield name, (whole, pieces)
+
+
+def _compare(name: str, whole: Values, pieces: Values) -> None:
+    finite = np.abs(whole[np.isfinite(whole)])
+    if not np.allclose(whole, pieces, rtol=_ROUNDING, atol=_ROUNDING * finite.max(initial=0.0), equal_nan=True):
+        raise ValueError(
+            f"{name} gives a particle another value in other company: it must work on each particle alone, since it is "
+            "called for blocks of them; means over all particles are the argument m, through moments"
+        )
+
+
+def _numbers(shape: tuple[int, ...]) -> str:
+    return "a number" if shape == () else f"numbers of shape {shape}"
