@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import flds
+import flds.training.method
 import flds.training.options
 import solvers
 from flds.cli import training as runs
@@ -35,10 +36,10 @@ def test_the_predicted_memory_is_what_a_run_takes(name):
 )
 def test_an_estimate_is_the_number_that_a_run_is_refused_by(monkeypatch, options):
     asked = []
-    monkeypatch.setattr("flds.training.options.require_memory", lambda needed, remedy: asked.append(needed))
+    monkeypatch.setattr("flds.training.method.require_memory", lambda needed, remedy: asked.append(needed))
     estimate = flds.estimate_cost(three_samples(), particles=500, depth=3, **options)
     rest = {name: value for name, value in options.items() if name != "sampling"}
-    flds.training.options.resolve(three_samples(), 500, 3, options.get("sampling", "matched"), rest)
+    flds.training.method.decide(three_samples(), 500, 3, options.get("sampling", "matched"), rest)
     assert asked == [estimate.memory] * 2
 
 
@@ -107,7 +108,7 @@ def test_the_default_run_takes_less_where_less_memory_is_free(monkeypatch):
     found = []
     for free in (20e9, 1e9, 0.4e9, 0.26e9):
         monkeypatch.setattr("solvers.memory.available_memory", lambda free=free: free)
-        monkeypatch.setattr("flds.training.options.available_memory", lambda free=free: free)
+        monkeypatch.setattr("flds.training.method.available_memory", lambda free=free: free)
         monkeypatch.setattr(
             "flds.training.cost.multiply_adds_per_second", lambda batch, itemsize: 1e12
         )  # time is no matter
@@ -121,9 +122,9 @@ def test_the_default_run_takes_less_where_less_memory_is_free(monkeypatch):
 def test_bases_grow_no_further_than_memory_allows(monkeypatch):
     problem, options = one_sample(steps=10_000), {"particles": 10_000, "depth": 8, "operator": "lazy"}
     for free in (1e9, 2e9):
-        monkeypatch.setattr("flds.training.options.available_memory", lambda free=free: free)
-        settings = flds.training.options.resolve(problem, 10_000, 8, "law", {"operator": "lazy"})[0]
-        asked = flds.training.options.resolve(problem, 10_000, 8, "law", {"rank_budget": (7000, 5)})[0]
+        monkeypatch.setattr("flds.training.method.available_memory", lambda free=free: free)
+        settings = flds.training.method.decide(problem, 10_000, 8, "law", {"operator": "lazy"}).settings
+        asked = flds.training.method.decide(problem, 10_000, 8, "law", {"rank_budget": (7000, 5)}).settings
         assert 100 < settings.rank_budget[0] < 10_000
         assert asked.rank_budget == (settings.rank_budget[0], 5)
         load = dict(rank_budget=settings.rank_budget, **options)

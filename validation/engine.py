@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flds
+from flds.training.method import decide
 from flds.training.network import Network
 from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
-from flds.training.options import resolve
 from flds.training.solve import train
 from solvers.ensemble.random import Address, Stream
 from solvers.matrices.lazy import LazyOperator
@@ -136,7 +136,9 @@ def independent_identity(scale: Scale) -> Section:
     particles, replicates = sizes(scale)
     differences = []
     for seed in range(replicates):
-        settings = resolve(problem, particles, depth, "matched", {"backward_weights": "independent", "seed": seed})[0]
+        settings = decide(
+            problem, particles, depth, "matched", {"backward_weights": "independent", "seed": seed}
+        ).settings
         differences.append(_first_output_minus_moment(Network(problem, settings, seed), problem))
     yield against(
         "tanh, independent: f^(1) − 2 η_c y E[h^(0) h^(1)]", np.array(differences), 0.0, resolution=0.02
@@ -144,14 +146,14 @@ def independent_identity(scale: Scale) -> Section:
 
 
 def _first_output_minus_moment(network: Network, problem: flds.TrainingProblem) -> float:
-    with network.blocks.running():
+    with network.ensemble.running():
         network.initialise()
         first = network.forward(problem.x, Address(Stream.FORWARD, 0))
         slopes = problem.loss_function.derivative(first.outputs, problem.y)
         backward = network.backward(first, slopes, 0)
         network.update(problem.x, slopes, first, backward, problem.rates[0])
         second = network.forward(problem.x, Address(Stream.FORWARD, 1))
-        moment = network.blocks.inner(first.states[-1], second.states[-1])[0, 0]
+        moment = network.ensemble.inner(first.states[-1], second.states[-1])[0, 0]
     return float(second.outputs[0, 0] - 2 * problem.rates[0] * -slopes[0, 0] * moment)
 
 
@@ -167,7 +169,7 @@ def one_matrix(scale: Scale) -> Section:
 
 
 def _asymmetry(layer: LazyOperator) -> float:
-    inner = layer.blocks.inner
+    inner = layer.ensemble.inner
     forward, backward = layer.features, layer.gradients
     gaps = inner(backward.directions, forward.images) - inner(backward.images, forward.directions)
     return float(np.abs(gaps).max())
@@ -254,10 +256,10 @@ def singular(scale: Scale) -> Section:
         for dtype in ("float64", "float32"):
             network, finite = _trained(problem, dtype)
             worst = max(
-                float(np.abs(network.blocks.gram(side.directions) - np.eye(side.rank)).max())
+                float(np.abs(network.ensemble.gram(side.directions) - np.eye(side.rank)).max())
                 for layer in _lazy_layers(network) for side in (layer.features, layer.gradients)
             )  # fmt: skip
-            rank = np.max([layer.rank for layer in network.layers], axis=0)
+            rank = np.max([layer.rank for layer in network.operators], axis=0)
             yield check(
                 f"{label}, {dtype}: orthonormality of every basis", f"{worst:.1e}, ranks {rank[0]}/{rank[1]}",
                 "below 1e-6, finite", bool(worst < 1e-6 and finite),
@@ -292,11 +294,11 @@ def recursions(scale: Scale) -> Section:
 
 
 def _lazy_layers(network: Network) -> Iterator[LazyOperator]:
-    return (layer for layer in network.layers if isinstance(layer, LazyOperator))
+    return (layer for layer in network.operators if isinstance(layer, LazyOperator))
 
 
 def _trained(problem: flds.TrainingProblem, dtype: str, sampling: str = "matched") -> tuple[Network, bool]:
-    settings = resolve(problem, 5_000, 16, sampling, {"dtype": dtype})[0]
+    settings = decide(problem, 5_000, 16, sampling, {"dtype": dtype}).settings
     network = Network(problem, settings, 0)
     recorder = train(network)
     return network, recorder.status == "completed"

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flds.training.branches import Pull, SingleMatrix
+from flds.training.method import decide
 from flds.training.network import BackwardPass, ForwardPass, Network
-from flds.training.options import Options, resolve
+from flds.training.options import Options
 from flds.training.problem import TrainingProblem
 from flds.training.solve import train
 from solvers import checks
-from solvers.ensemble.random import replicate_seed
+from solvers.ensemble.random import Address, replicate_seed
+from solvers.matrices.operator import WeightOperator
 from validation.claims import mean_and_error
 
 if TYPE_CHECKING:
@@ -46,6 +49,15 @@ class Observation(NamedTuple):
     f: NDArray[np.float64]
 
 
+class ObservedBranch(SingleMatrix):
+    """A branch that keeps the last gradients that it met, g_ℓ; methods are those of `SingleMatrix`."""
+
+    def backward(self, g: NDArray[np.floating], h: NDArray[np.floating], address: Address) -> Pull:
+        """Pull g back and keep it."""
+        self.met = g
+        return super().backward(g, h, address)
+
+
 class ObservedNetwork(Network):
     """A network that keeps h, g and f at chosen steps and evenly spaced depths; methods are those of `Network`."""
 
@@ -56,20 +68,18 @@ class ObservedNetwork(Network):
         """Draw the network; nothing has been seen."""
         super().initialise()
         self.seen: dict[int, Observation] = {}
-        self.gradients: list[Array] = []
 
-    def backward_image(self, layer, g, slope, address):  # type: ignore[no-untyped-def]
-        """𝒲_ℓᵀ g, (b, N), and the coordinates of g; g_ℓ is kept."""
-        self.gradients.append(g)
-        return super().backward_image(layer, g, slope, address)
+    def branch(self, layer: int, operator: WeightOperator) -> ObservedBranch:
+        """The branch of a layer, which keeps the last gradients that it met."""
+        return ObservedBranch(self.ensemble, self.problem.phi, operator)
 
     def backward(self, forward: ForwardPass, slopes: Array, step: int) -> BackwardPass:
         """The backward pass; at chosen steps, what it and the forward pass saw is kept."""
-        self.gradients = []
         result = super().backward(forward, slopes, step)
         if step in self.steps:
-            every = len(self.layers) // self.points
-            gradients = [result.bottom, *self.gradients[::-1]]  # g_0 … g_L
+            every = len(self.branches) // self.points
+            met = [branch.met for branch in self.branches if isinstance(branch, ObservedBranch)]
+            gradients = [result.bottom, *met]  # g_0 … g_L
             h, g = (np.array(states[::every]) for states in (forward.states, gradients))
             first = self.problem.samples  # test inputs have the noise of training samples that do not exist
             tests = self.probe(self.problem.test_x, range(first, first + len(self.problem.test_x)))
@@ -85,7 +95,7 @@ def observe(
     It is seen at points + 1 depths. `problem`, `options` and `seed` are as for `flds.simulate_resnet`; raises its
     errors, and ValueError if training ends early.
     """
-    settings = resolve(problem, width, depth, "law", options)[0]
+    settings = decide(problem, width, depth, "law", options).settings
     network = ObservedNetwork(problem, settings, seed)
     network.steps, network.points = frozenset(steps), points
     status = train(network).status

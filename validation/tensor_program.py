@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 import flds
 from flds.results.solution import Solution
+from flds.training.activations import Activation
+from flds.training.branches import Pull, SingleMatrix
 from flds.training.network import BackwardPass, ForwardPass, Network
 from flds.training.problem import TrainingProblem
 from flds.training.solve import run
 from solvers import checks
+from solvers.ensemble.particles import Particles
 from solvers.ensemble.random import Address
-from solvers.matrices.lazy import Coordinates
+from solvers.matrices.operator import Coordinates, WeightOperator
 
 Array = NDArray[np.floating]
 
@@ -38,6 +41,41 @@ class _Past(NamedTuple):
     gradients: Array
 
 
+class PrintedBranch(SingleMatrix):
+    """A branch with the term F-(6) as printed in its forward pass; methods are those of `SingleMatrix`.
+
+    Parameters
+    ----------
+    root_tau : float
+        √(T/L).
+    """
+
+    def __init__(self, ensemble: Particles, phi: Activation, operator: WeightOperator, root_tau: float) -> None:
+        super().__init__(ensemble, phi, operator)
+        self.root_tau = root_tau
+        self.past: list[_Past] = []
+
+    def forward(self, h: Array, address: Address, remember: bool = True) -> tuple[Array, Coordinates]:
+        """𝒲_ℓ φ(h) plus τ^3/2 times the sum of F-(6), (b, N), which the step multiplies by √τ; and coordinates."""
+        image, coordinates = super().forward(h, address, remember)
+        features, slopes = (self.ensemble.map(phi, h) for phi in (self.phi.value, self.phi.derivative))
+        for past in self.past:
+            kernel = self.ensemble.inner(past.features, features) * self.ensemble.inner(past.slopes, slopes)
+            weights = self.root_tau**3 * past.rates[:, None] * kernel
+            self.ensemble.combine(image, [(weights.T, past.gradients)], add=True)
+        return image, coordinates
+
+    def backward(self, g: Array, h: Array, address: Address) -> Pull:
+        """Pull g back; it is kept for later forward passes."""
+        self.last = self.ensemble.copy(g)
+        return super().backward(g, h, address)
+
+    def remember(self, h: Array, rates: NDArray[np.float64]) -> None:
+        """Keep the step whose passes were the last, with −η L' of its samples, whose states are h."""
+        phi, derivative = (self.ensemble.map(function, h) for function in (self.phi.value, self.phi.derivative))
+        self.past.append(_Past(rates, phi, derivative, self.last))
+
+
 class PrintedNetwork(Network):
     """Independent weights, and in the forward pass the term F-(6) as printed; methods are those of `Network`.
 
@@ -46,37 +84,18 @@ class PrintedNetwork(Network):
     Paper F, Proposition 4, eqs. (5) and (6).
     """
 
-    def initialise(self) -> None:
-        """Draw the network; nothing has been trained."""
-        super().initialise()
-        self.past: list[list[_Past]] = [[] for _ in self.layers]
-        self.gradients: list[Array] = [np.empty((0, 0))] * len(self.layers)
-
-    def forward_image(self, layer: int, h: Array, address: Address, probe: bool) -> tuple[Array, Coordinates]:
-        """𝒲_ℓ φ(h) plus τ^3/2 times the sum of F-(6), (b, N), which the step multiplies by √τ; and coordinates."""
-        image, coordinates = super().forward_image(layer, h, address, probe)
-        features = self._apply(self.problem.phi.value, h)
-        slopes = self._apply(self.problem.phi.derivative, h)
-        for past in self.past[layer]:
-            kernel = self.blocks.inner(past.features, features) * self.blocks.inner(past.slopes, slopes)
-            weights = self.root_tau**3 * past.rates[:, None] * kernel
-            self.blocks.combine(image, [(weights.T, past.gradients)], add=True)
-        return image, coordinates
-
-    def backward_image(self, layer: int, g: Array, slope: Array, address: Address) -> tuple[Array, Coordinates]:
-        """𝒲̃_ℓᵀ g, (b, N), and the coordinates of g; g is kept for later forward passes."""
-        self.gradients[layer] = g.copy()
-        return super().backward_image(layer, g, slope, address)
+    def branch(self, layer: int, operator: WeightOperator) -> PrintedBranch:
+        """The branch of a layer, which has not been trained."""
+        return PrintedBranch(self.ensemble, self.problem.phi, operator, self.root_tau)
 
     def update(self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass,
                rate: float) -> None:  # fmt: skip
         """One step of SGD, which is remembered."""
         super().update(inputs, slopes, forward, backward, rate)
         rates = -rate / len(inputs) * backward.weights
-        for layer, past in enumerate(self.past):
-            h = forward.states[layer][backward.active]
-            phi = self.problem.phi
-            past.append(_Past(rates, self._apply(phi.value, h), self._apply(phi.derivative, h), self.gradients[layer]))
+        for branch, h in zip(self.branches, forward.states[:-1], strict=True):
+            assert isinstance(branch, PrintedBranch)
+            branch.remember(h[backward.active], rates)
 
 
 def solve(

@@ -43,11 +43,13 @@ from numpy.typing import NDArray
 
 from flds.results.solution import mean_and_error
 from flds.training.cost import CostEstimate
+from flds.training.method import decide
 from flds.training.network import Network
-from flds.training.options import Options, Settings, resolve
+from flds.training.notes import on_end
+from flds.training.options import Options, Settings
 from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder
-from flds.training.solve import progress_bar, remarks, train
+from flds.training.solve import progress_bar, train
 from solvers import checks
 from solvers.memory import available_memory
 
@@ -69,7 +71,7 @@ class Plan:
 
     whole: list[tuple[Settings, CostEstimate]]  # N particles at the depths 4L … L/2
     half: tuple[Settings, CostEstimate]  # half as many at depth 2L, to be run twice
-    notes: list[str]  # on what was decided against the caller's wish
+    notes: list[str]  # what could not be done as asked
 
     @property
     def runs(self) -> list[tuple[Settings, int]]:
@@ -145,12 +147,12 @@ def plan_round(problem: TrainingProblem, particles: int, depth: int, options: Op
     fine: Options = {**options, "noise_depth": depth // 2 * MULTIPLES[0]}
     whole, noted = [], []
     for multiple in MULTIPLES:
-        settings, cost, notes = resolve(problem, particles, depth // 2 * multiple, "matched", fine)
+        settings, cost, notes = decide(problem, particles, depth // 2 * multiple, "matched", fine)
         whole.append((replace(settings, tolerance=_TOLERANCE * settings.tolerance), cost))
         noted += notes
     alike = whole[MULTIPLES.index(_HALVED)][0]
     fine |= {"operator": alike.operator, "tolerance": alike.tolerance}
-    half, cost, _ = resolve(problem, particles // 2, alike.depth, "matched", fine)
+    half, cost, _ = decide(problem, particles // 2, alike.depth, "matched", fine)
     return Plan(whole, (half, cost), list(dict.fromkeys(noted)))
 
 
@@ -163,7 +165,7 @@ def run_round(problem: TrainingProblem, plan: Plan, seeds: list[int], threads: i
     settings, count = plan.whole[0][0], len(plan.whole)
     recorders = _train_all(problem, plan, seeds, threads, progress)
     status, where = _worst(recorders, plan)
-    notes = plan.notes + remarks(status, where, settings, [one for row in recorders[:count] for one in row])
+    notes = plan.notes + on_end(status, where, settings, (one.unmatched for row in recorders[:count] for one in row))
     lacking = settings.sampling != "law" and any(one.unmatched for row in recorders[count:] for one in row)
     coupled = plan.coupled and not lacking
     steps, values = _common(recorders, problem)

@@ -11,7 +11,8 @@ import numpy as np
 from flds.mean_ode.blocks import Array, Block, Parameters, move
 from flds.mean_ode.depth import integrate
 from flds.mean_ode.problem import MeanFieldProblem
-from solvers.ensemble.threads import Blocks, partition
+from solvers.ensemble.particles import partition
+from solvers.ensemble.threads import Blocks
 
 # Numbers that the temporaries of a stretch of units may hold, so that they stay in cache.
 _CACHED = 160_000
@@ -89,7 +90,7 @@ class Dynamics(ABC):
                 for units in stretches:
                     sums[index] += work(block, *(_part(p, node, units) for p in (z0, z)), *flat)
 
-            self.blocks.each(one, list(enumerate(groups)))  # type: ignore[arg-type]
+            self.blocks.each(one, list(enumerate(groups)))
             total += self.blocks.total(sums).reshape(h.shape)
         return total / self.units
 

@@ -12,13 +12,13 @@ from functools import cache
 
 import numpy as np
 
+from flds.training.network import PROBE_CHUNK
+from flds.training.options import RecordSteps, Settings
 from flds.training.problem import TABLED, TrainingProblem
 from solvers.ensemble.random import NORMAL_SECONDS
-from solvers.ensemble.threads import Blocks
+from solvers.ensemble.threads import ThreadParticles, group_size
 from solvers.memory import INTERPRETER_BYTES
 
-# Probes share their fresh noise within a chunk; the size bounds memory and the cost of factoring.
-PROBE_CHUNK = 64
 # Python's share of one pass through one layer, and of conditioning its noise.
 CALL_SECONDS = 150e-6
 # Per particle, sample, layer and direction: one normal, φ or φ', the update of the state.
@@ -60,6 +60,16 @@ class CostEstimate:
     memory: float
     seconds: float
 
+    @staticmethod
+    def of(load: Workload, settings: Settings, reason: str) -> CostEstimate:
+        """Estimate a run with these settings, whose operator was chosen for this reason."""
+        lazy, expected = settings.operator == "lazy", load.expected_rank
+        rank = min(expected, settings.rank_budget[0]), min(expected, settings.rank_budget[1])
+        memory = load.lazy_memory(rank) if lazy else load.dense_memory()
+        seconds = load.replicates * load.seconds(settings.operator)
+        shown = rank if lazy else (load.particles, load.particles)
+        return CostEstimate(settings.operator, reason, shown, memory, seconds)
+
     def __str__(self) -> str:
         rank = f", rank {self.rank[0]}/{self.rank[1]}" if self.operator == "lazy" else ""
         return f"{self.operator} operator{rank}, {self.memory / 1e9:.2g} GB, about {self.seconds:.2g} s ({self.reason})"
@@ -67,7 +77,7 @@ class CostEstimate:
 
 @dataclass(frozen=True)
 class Workload:
-    """The sizes that decide the cost of a run."""
+    """The sizes that decide the cost of a run; `probes` and `recorded` count samples, in all records and in one."""
 
     particles: int
     depth: int
@@ -90,20 +100,39 @@ class Workload:
     data: float
 
     @staticmethod
-    def of(problem: TrainingProblem, particles: int, depth: int, *, probes: int, tied: bool, sampling: str = "law",
-           itemsize: int = 8, threads: int = 1, refinement: int = 1, records: int = 1, recorded: int = 0,
-           kernels: bool = False, kept: bool = False, replicates: int = 1) -> Workload:  # fmt: skip
-        """Read the sizes off a problem.
-
-        `probes` and `recorded` count samples: those probed in all records, and those whose outputs are in one.
-        """
+    def of(problem: TrainingProblem, settings: Settings) -> Workload:
+        """Read the sizes off a problem and the settings of its run."""
         arrays = (problem.x, problem.y, problem.test_x, problem.test_y)
         data = 2.0 * sum(array.nbytes for array in arrays)  # the caller's and ours
         data += TABLED * (problem.steps + 1) * problem.batch
+        tests, samples = len(problem.test_x), len(settings.recorded_samples)
+        records = RecordSteps(problem.steps, settings.record_every).count
         return Workload(
-            particles, depth, problem.steps, problem.batch, _distinct(problem), problem.x.shape[1], problem.outputs,
-            probes, tied, sampling, itemsize, threads, refinement, records, recorded, kernels, kept, replicates, data,
-        )  # fmt: skip
+            particles=settings.particles,
+            depth=settings.depth,
+            steps=problem.steps,
+            batch=problem.batch,
+            distinct=_distinct(problem),
+            inputs=problem.x.shape[1],
+            outputs=problem.outputs,
+            probes=records * (tests + (0 if problem.full_batch else samples)),
+            tied=settings.backward_weights == "tied",
+            sampling=settings.sampling,
+            itemsize=settings.numpy_dtype.itemsize,
+            threads=settings.threads,
+            refinement=settings.noise_depth // settings.depth,
+            records=records,
+            recorded=tests + samples,
+            kernels=settings.record_kernels,
+            kept=settings.keep_state,
+            replicates=settings.replicates,
+            data=data,
+        )
+
+    @property
+    def constants(self) -> int:
+        """Vectors that matched noise meets from the start: input weights and readout."""
+        return self.inputs + self.outputs
 
     @property
     def visits(self) -> int:
@@ -207,8 +236,8 @@ class Workload:
     def seconds(self, operator: str) -> float:
         """Expected time on this machine."""
         work = self.lazy_work() if operator == "lazy" else self.dense_work()
-        blocks = len(Blocks(self.particles).groups) if operator == "lazy" else self.particles / 256
-        threads = max(1.0, min(self.threads, blocks))
+        shares = -(-self.particles // group_size(self.particles)) if operator == "lazy" else self.particles / 256
+        threads = max(1.0, min(self.threads, shares))
         passes = 2 * (self.steps + 1) + -(-self.probes // PROBE_CHUNK)
         samples = 2 * (self.steps + 1) * self.batch + self.probes
         elementwise = samples * self.particles * self.depth * ELEMENTWISE_SECONDS
@@ -237,7 +266,7 @@ def multiply_adds_per_second(batch: int, itemsize: int) -> float:
     bases = np.ones((64, 1 << 16), dtype)
     vectors = np.ones((min(batch, PROBE_CHUNK), 1 << 16), dtype)
     best = np.inf
-    with Blocks(1).running():
+    with ThreadParticles(1).running():
         for _ in range(5):
             start = time.perf_counter()
             for first in range(0, bases.shape[1], 4096):

@@ -1,4 +1,4 @@
-"""How a problem is solved: particles, depth, operator, sampling, precision and what is recorded."""
+"""How a problem is to be solved: particles, depth, operator, sampling, precision and what is recorded."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 
-from flds.training.cost import CostEstimate, Workload
 from flds.training.problem import TrainingProblem
 from solvers import checks
-from solvers.ensemble.random import require_drawable
 from solvers.ensemble.threads import available_threads
-from solvers.memory import available_memory, require_memory
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -29,14 +26,6 @@ DTYPES = ("float64", "float32")
 FEW_SAMPLES = 32
 MOST_RECORDED = 256
 MOST_RECORDS = 20
-# Share of the available memory that bases may grow to fill.
-_SHARE = 0.9
-# What to do where a run does not fit.
-_REMEDIES = {
-    "lazy": "lower particles, depth, rank_budget or replicates, take fewer steps or records, raise tolerance, or use "
-    'dtype="float32"',
-    "dense": 'lower particles, depth or replicates, take fewer steps or records, or use operator="lazy"',
-}
 
 
 @dataclass(frozen=True)
@@ -170,12 +159,16 @@ class Options(TypedDict, total=False):
     replicates: int
 
 
-def resolve(
-    problem: TrainingProblem, particles: int, depth: int, sampling: str, options: Options
-) -> tuple[Settings, CostEstimate, list[str]]:
-    """Check the options, decide the defaults, and refuse a run that does not fit in memory.
+def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str, options: Options) -> Settings:
+    """Check the options, and return them with the defaults that no cost decides.
 
-    Returns the settings, the cost, and notes on what was decided against the caller's wish.
+    The operator may still be "auto", the sampling one that turns out not to fit, and the budget what would never be
+    outgrown.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is not valid.
     """
     if not isinstance(problem, TrainingProblem):
         raise TypeError(f"problem must be a flds.TrainingProblem, got {type(problem).__name__}")
@@ -184,45 +177,29 @@ def resolve(
         raise TypeError(f"unknown option {unknown[0]!r}; valid options are {', '.join(Options.__annotations__)}")
     particles = checks.positive_integer("particles", particles)
     depth = checks.positive_integer("depth", depth)
-    checks.choice("sampling", sampling, SAMPLINGS)
-    weights = checks.choice("backward_weights", options.get("backward_weights", "tied"), BACKWARD_WEIGHTS)
-    operator = checks.choice("operator", options.get("operator", "auto"), OPERATORS)
-    dtype = checks.choice("dtype", options.get("dtype", "float64"), DTYPES)
-    seed = checks.seed_number("seed", options.get("seed", 0))
-    threads = checks.positive_integer("threads", _given(options, "threads", available_threads()))
-    replicates = checks.positive_integer("replicates", options.get("replicates", 1))
-    # Features move by about η_c a step, so a fixed tolerance would drop the movement at small rates.
-    movement = min(1.0, float(problem.rates.max(initial=0.0)))
-    default = 0.1 * movement / particles**0.5
-    tolerance = checks.positive_number("tolerance", _given(options, "tolerance", default), zero=True)
-    if tolerance >= 1:
-        raise ValueError(f"tolerance must be below 1, or everything is dropped, got {tolerance:g}")
-    noise_depth = checks.noise_grid(options.get("noise_depth"), depth)
-    kernels = checks.flag("record_kernels", options.get("record_kernels", False))
-    keep = checks.flag("keep_state", options.get("keep_state", False))
     every, samples = recording(problem, options.get("record_every"), options.get("recorded_samples"))
-    records = RecordSteps(problem.steps, every).count
-    probed = len(problem.test_x) + (0 if problem.full_batch else len(samples))
-    load = Workload.of(
-        problem, particles, depth, probes=records * probed, tied=weights == "tied", sampling=sampling,
-        itemsize=np.dtype(dtype).itemsize, threads=threads, refinement=noise_depth // depth,
-        records=records, recorded=len(problem.test_x) + len(samples), kernels=kernels, kept=keep,
-        replicates=replicates,
-    )  # fmt: skip
-    operator, sampling, reason, notes = _method(operator, sampling, load, options)
-    if keep and sampling == "matched_all":
-        raise ValueError('keep_state needs sampling "matched" or "law", got "matched_all"')
-    require_drawable(load.draws(operator), particles, load.refinement, threads, "noise_depth")
-    budget = _rank_budget(options.get("rank_budget"), operator, load)
-    rank = min(load.expected_rank, budget[0]), min(load.expected_rank, budget[1])
-    memory = load.lazy_memory(rank) if operator == "lazy" else load.dense_memory()
-    require_memory(memory, _REMEDIES[operator])
-    settings = Settings(
-        particles, depth, weights, seed, operator, sampling, tolerance, budget, noise_depth, every, samples,
-        kernels, keep, dtype, threads, replicates,
-    )  # fmt: skip
-    rank = rank if operator == "lazy" else (particles, particles)
-    return settings, CostEstimate(operator, reason, rank, memory, replicates * load.seconds(operator)), notes
+    operator = checks.choice("operator", options.get("operator", "auto"), OPERATORS)
+    budget = options.get("rank_budget")
+    if operator == "auto" and budget is not None:
+        operator = "lazy"  # only the lazy operator has ranks
+    return Settings(
+        particles=particles,
+        depth=depth,
+        backward_weights=checks.choice("backward_weights", options.get("backward_weights", "tied"), BACKWARD_WEIGHTS),
+        seed=checks.seed_number("seed", options.get("seed", 0)),
+        operator=operator,
+        sampling=checks.choice("sampling", sampling, SAMPLINGS),
+        tolerance=_tolerance(problem, particles, options.get("tolerance")),
+        rank_budget=_budget(budget, min((problem.steps + 1) * problem.batch, particles)),
+        noise_depth=checks.noise_grid(options.get("noise_depth"), depth),
+        record_every=every,
+        recorded_samples=samples,
+        record_kernels=checks.flag("record_kernels", options.get("record_kernels", False)),
+        keep_state=checks.flag("keep_state", options.get("keep_state", False)),
+        dtype=checks.choice("dtype", options.get("dtype", "float64"), DTYPES),
+        threads=checks.positive_integer("threads", _given(options, "threads", available_threads())),
+        replicates=checks.positive_integer("replicates", options.get("replicates", 1)),
+    )
 
 
 def _given(options: Options, name: str, default: Any) -> Any:
@@ -230,60 +207,24 @@ def _given(options: Options, name: str, default: Any) -> Any:
     return default if value is None else value
 
 
-def _method(operator: str, sampling: str, load: Workload, options: Options) -> tuple[str, str, str, list[str]]:
-    """Decide how weights are held and noise is drawn; return both, the reason, and notes for the user."""
-    if operator == "auto" and options.get("rank_budget") is not None:
-        operator = "lazy"  # only the lazy operator has ranks
-    operator, reason = _choose_operator(operator, load)
-    constants = load.inputs + load.outputs
-    if sampling != "law" and operator == "dense":
-        return operator, "law", reason, [
-            f"matched noise needs the lazy operator; the run is sampled by law ({reason})"
-        ]  # fmt: skip
-    if sampling != "law" and 2 * constants > load.particles:
-        return operator, "law", reason, [
-            f"matched noise needs at least {2 * constants} particles here; the run is sampled by law"
-        ]  # fmt: skip
-    return operator, sampling, reason, []
+def _tolerance(problem: TrainingProblem, particles: int, given: float | None) -> float:
+    if given is None:
+        # Features move by about η_c a step, so a fixed tolerance would drop the movement at small rates.
+        movement = min(1.0, float(problem.rates.max(initial=0.0)))
+        given = 0.1 * movement / particles**0.5
+    tolerance = checks.positive_number("tolerance", given, zero=True)
+    if tolerance >= 1:
+        raise ValueError(f"tolerance must be below 1, or everything is dropped, got {tolerance:g}")
+    return tolerance
 
 
-def _choose_operator(operator: str, load: Workload) -> tuple[str, str]:
-    """Decide between lazy and dense by work, which is the same on every machine, where memory allows both."""
-    rank = load.expected_rank
-    if operator != "auto":
-        return operator, "as asked"
-    if load.sampling != "law" and load.matching_room():
-        return "lazy", f"expected rank {rank} leaves room to match noise among {load.particles} particles"
-    if load.dense_work() < load.lazy_work() and load.dense_memory() < available_memory():
-        return "dense", f"expected rank {rank} is not small against {load.particles} particles"
-    return "lazy", f"expected rank {rank} against {load.particles} particles"
-
-
-def _rank_budget(budget: tuple[int, int] | None, operator: str, load: Workload) -> tuple[int, int]:
-    """Check the budget, and decide how far the ranks may grow: as asked or needed, as far as memory allows."""
-    if operator == "dense":
-        return load.particles, load.particles
-    if budget is None:
-        budget = load.visits, load.visits
+def _budget(given: tuple[int, int] | None, visits: int) -> tuple[int, int]:
+    """Check the largest ranks; by default the number of vectors that a basis meets."""
     try:
-        forward, backward = budget
+        forward, backward = (visits, visits) if given is None else given
     except (TypeError, ValueError):
-        raise ValueError(f"rank_budget must be a pair (forward, backward), got {checks.shown(budget)}") from None
-    ranks = (
+        raise ValueError(f"rank_budget must be a pair (forward, backward), got {checks.shown(given)}") from None
+    return (
         checks.positive_integer("rank_budget[0]", forward),
         checks.positive_integer("rank_budget[1]", backward),
     )
-    most = max(load.expected_rank, _affordable_rank(load, max(ranks)))
-    return min(ranks[0], most), min(ranks[1], most)
-
-
-def _affordable_rank(load: Workload, most: int) -> int:
-    """Return the largest rank, up to `most`, for which there is memory, with some room for error."""
-    room, low = _SHARE * available_memory(), 0
-    while low < most:
-        middle = (low + most + 1) // 2
-        if load.lazy_memory((middle, middle)) <= room:
-            low = middle
-        else:
-            most = middle - 1
-    return low

@@ -13,7 +13,7 @@ from flds.training.divergence import Divergence
 from flds.training.network import BackwardPass, ForwardPass, Network
 from flds.training.options import RecordSteps, Settings
 from flds.training.problem import TrainingProblem
-from solvers.matrices.lazy import Coordinates
+from solvers.matrices.operator import Coordinates
 from solvers.results.rows import Rows
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ class Recorder:
                     "test_outputs": self.network.probe(problem.test_x, tests),
                     "feature_variance": forward.variance,
                     "gradient_variance": backward.variance,
-                    "rank": np.mean([layer.rank for layer in self.network.layers], axis=0),
+                    "rank": np.mean([operator.rank for operator in self.network.operators], axis=0),
                 },
-                features=forward.coordinates if kernels else [],
+                features=forward.tapes if kernels else [],
                 gradients=self._with_gaps(backward) if kernels else [],
             )
         self.batch_loss.append(float(loss))
@@ -83,11 +83,10 @@ class Recorder:
 
     def finish(self) -> None:
         """Read off the final ranks and let the network go."""
-        layers = getattr(self.network, "layers", [])
-        for index, layer in enumerate(layers):
-            self.rank[index] = layer.rank
-            self.truncation[index] = layer.truncation
-        self.unmatched = bool(layers) and self.network.unmatched()
+        for index, operator in enumerate(self.network.operators):
+            self.rank[index] = operator.rank
+            self.truncation[index] = operator.truncation
+        self.unmatched = self.network.unmatched()
         del self.network
 
     def stored(self, before: int | None = None) -> dict[str, NDArray[Any]]:
@@ -132,7 +131,7 @@ class Recorder:
     def _with_gaps(self, backward: BackwardPass) -> list[Coordinates]:
         """Coordinates of the gradients, NaN for samples with L' = 0, whose gradient was not needed."""
         rows = []
-        for d in backward.coordinates:
+        for d in backward.tapes:
             full = np.full((self.problem.batch, max(1, d.shape[1])), np.nan)
             full[backward.active] = 0.0
             full[backward.active, : d.shape[1]] = d

@@ -67,7 +67,7 @@ def snapshot(network: Network, recorder: Recorder, forward: ForwardPass, backwar
         "last_states": forward.states[-1], "last_outputs": forward.outputs, "last_bottom": backward.bottom,
         "last_active": backward.active, "last_weights": backward.weights,
     }  # fmt: skip
-    for layer, (c, d) in enumerate(zip(forward.coordinates, backward.coordinates, strict=True)):
+    for layer, (c, d) in enumerate(zip(forward.tapes, backward.tapes, strict=True)):
         arrays |= {f"layer_{layer}_last_features": c, f"layer_{layer}_last_gradients": d}
     return {name: _field(name, array) for name, array in arrays.items()}
 
@@ -105,7 +105,7 @@ def go_on(network: Network, recorder: Recorder, state: dict[str, Field]) -> int:
         [arrays[f"layer_{layer}_last_gradients"] for layer in layers], none,
     )  # fmt: skip
     slopes = problem.loss_function.derivative(forward.outputs, problem.y[batch])
-    with network.blocks.whole():
+    with network.ensemble.whole():
         network.update(problem.x[batch], slopes, forward, backward, problem.rates[step])
     return step + 1
 
@@ -115,7 +115,7 @@ def predict(
 ) -> NDArray[np.float64]:
     """Return the outputs of a stored network on new inputs, (samples, outputs)."""
     network = Network(problem, settings, seed)
-    with network.blocks.running():
+    with network.ensemble.running():
         network.restore({name: item.values for name, item in state.items()})
         return network.probe(inputs, range(problem.samples, problem.samples + len(inputs)))
 

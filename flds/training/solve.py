@@ -14,22 +14,18 @@ import numpy as np
 from flds.results.solution import Solution, assemble
 from flds.training.cost import CostEstimate
 from flds.training.divergence import outcome
+from flds.training.method import decide
 from flds.training.network import Network
-from flds.training.options import Options, Settings, resolve
+from flds.training.notes import on_end
+from flds.training.options import Options
 from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder
 from flds.training.snapshot import early_snapshot, go_on, snapshot
 from solvers import checks
 from solvers.ensemble.random import Address, Stream, replicate_seed
 from solvers.ensemble.threads import compile_kernels
-from solvers.matrices.lazy import RankBudgetExceeded
+from solvers.matrices.operator import RankBudgetExceeded
 from solvers.results.solution import Field
-
-_EXPLANATIONS = {
-    "diverged": "training diverged after step {step}: lower learning_rate or horizon",
-    "rank_budget": "the rank outgrew rank_budget {budget}, or memory, after step {step}: raise it or tolerance",
-    "interrupted": "interrupted after step {step}",
-}
 
 
 def solve_flds(
@@ -166,7 +162,7 @@ def estimate_cost(
             raise ValueError(f'sampling must be "law" with a width, got {checks.shown(sampling)}; leave it out')
         particles, sampling = checks.positive_integer("width", width), "law"
     particles = 20_000 if particles is None else particles
-    return resolve(problem, particles, depth, "matched" if sampling is None else sampling, options)[1]
+    return decide(problem, particles, depth, "matched" if sampling is None else sampling, options).cost
 
 
 def run(
@@ -177,7 +173,7 @@ def run(
 
     With stored states, one for each replicate, training goes on from there.
     """
-    settings, cost, notes = resolve(problem, particles, depth, sampling, options)
+    settings, cost, notes = decide(problem, particles, depth, sampling, options)
     timings = {"compile": compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
     recorders: list[Recorder] = []
@@ -196,7 +192,7 @@ def run(
     timings["solve"] = time.perf_counter() - start
     status, ended, kept, remark = outcome([one.status for one in recorders], settings.replicates)
     where = f"{recorders[ended].completed_steps}" + (f" of replicate {ended + 1}" if settings.replicates > 1 else "")
-    notes += remarks(status, where, settings, recorders, remark)
+    notes += on_end(status, where, settings, (one.unmatched for one in recorders), remark)
     for note in notes:
         warnings.warn(note, RuntimeWarning, stacklevel=3)
     saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason}
@@ -210,7 +206,7 @@ def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> 
     recorder = Recorder(problem, network.settings, network)
     place: tuple[int, list[Any]] | None = None  # the step that comes next, and what the weights revealed before it
     try:
-        with network.blocks.running():
+        with network.ensemble.running():
             first = 0
             if state is None:
                 network.initialise()
@@ -229,7 +225,7 @@ def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> 
                 recorder.record(step, loss, forward, backward)
                 if step < problem.steps:
                     place = None  # there is no going on from half an update
-                    with network.blocks.whole():
+                    with network.ensemble.whole():
                         network.update(inputs, slopes, forward, backward, problem.rates[step])
                     place = step + 1, network.mark()
                 elif network.settings.keep_state:
@@ -248,17 +244,6 @@ def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> 
         recorder.state = early_snapshot(network, recorder, place[0])
     recorder.finish()
     return recorder
-
-
-def remarks(status: str, where: str, settings: Settings, recorders: list[Recorder], remark: str = "") -> list[str]:
-    """Return what a user should know of how these runs went; `where` is the step after which one ended early."""
-    notes = []
-    if status != "completed":
-        explained = _EXPLANATIONS[status].format(step=where, budget=settings.rank_budget)
-        notes.append("; ".join(filter(None, [explained, remark])))
-    if any(recorder.unmatched for recorder in recorders):
-        notes.append("the bases left too little room to match noise: part of the run was sampled by law")
-    return notes
 
 
 def progress_bar(total: int, shown: bool):  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ from flds.training.options import DTYPES
 from solvers import checks
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.random import Address, Noise, Stream, require_drawable
-from solvers.ensemble.threads import Blocks, available_threads
+from solvers.ensemble.threads import ThreadParticles, available_threads
 from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.results.solution import Field, Solution, library_versions
 from solvers.sde.equation import McKeanVlasov
@@ -93,7 +93,7 @@ def solve_forward(
     """
     run = _FirstPass(activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
     variance = np.full(depth + 1, np.nan)
-    with run.blocks.running():
+    with run.ensemble.running():
         for step, now in enumerate(run.forward()):
             variance[step] = now.m[1]
     return run.solution(variance, now.x[0], "h", seed)
@@ -132,8 +132,8 @@ def solve_backward(
     run = _FirstPass(
         activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads, stored=depth + 2
     )
-    path, variance = np.empty((depth + 1, particles), run.dtype), np.full(depth + 1, np.nan)
-    with run.blocks.running():
+    path, variance = run.ensemble.allocate(depth + 1, run.dtype), np.full(depth + 1, np.nan)
+    with run.ensemble.running():
         for step, now in enumerate(run.forward()):
             path[step] = now.x[0]
         # the step from depth ℓ to ℓ - 1 multiplies by φ'(h_{ℓ-1}), the field where it arrives
@@ -160,7 +160,7 @@ class _FirstPass:
         require_memory(needed, 'lower particles or depth, or use dtype="float32"')
         threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
         require_drawable(depth, particles, fine // depth, threads, "noise_depth")
-        self.blocks = Blocks(particles, threads)
+        self.ensemble = ThreadParticles(particles, threads)
         self.seed, self.depth, self.fine = checks.seed_number("seed", seed), depth, fine
         self.initial_variance, self.horizon = initial_variance, horizon
         self.settings: dict[str, Any] = {
@@ -183,15 +183,15 @@ class _FirstPass:
         self, equation: McKeanVlasov, stream: Stream, variance: float, path: BrownianMotion,
         field: Callable[[int], Array] | None = None,
     ) -> Iterator[Ensemble]:  # fmt: skip
-        x = np.empty((1, self.blocks.particles), self.dtype)
-        self.blocks.fill(x, Noise(self.seed), Address(stream))  # without depth there is no refinement
-        x *= np.sqrt(variance)
+        x, deviation = self.ensemble.allocate(1, self.dtype), np.sqrt(variance)
+        self.ensemble.fill(x, Noise(self.seed), Address(stream))  # without depth there is no refinement
+        self.ensemble.apply(lambda x: np.multiply(x, deviation, out=x), x)
         kind = "none" if field is None else "number"
         outside = np.zeros((1, 0)) if field is None else field(0)
         form = Trial(equation, path.t0, x, True, outside, kind, field is not None).form()
         self.timings["compile"] += compile_kernels(equation, form, x, outside, path, "euler_maruyama")
         start = time.perf_counter()
-        yield from integrate(equation, form, x, path, blocks=self.blocks, field=field)
+        yield from integrate(equation, form, x, path, blocks=self.ensemble, field=field)
         self.timings["solve"] += time.perf_counter() - start
 
     def solution(self, variance: NDArray[np.float64], particles: Array, symbol: str, seed: int) -> Solution:

@@ -185,9 +185,10 @@ class Address:
     step: int = 0
     positions: tuple[int, ...] = (0,)
 
-    def rows(self, kept: NDArray[np.intp]) -> Address:
+    def rows(self, kept: NDArray[np.intp] | slice) -> Address:
         """Return the address of the vectors `kept` alone."""
-        return Address(self.stream, self.step, tuple(self.positions[i] for i in kept))
+        picked = self.positions[kept] if isinstance(kept, slice) else tuple(self.positions[i] for i in kept)
+        return Address(self.stream, self.step, picked)
 
 
 @dataclass(frozen=True)

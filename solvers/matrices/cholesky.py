@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from solvers.ensemble.threads import Blocks, partition
+from solvers.ensemble.particles import Particles, partition
 
 Matrix = NDArray[np.float64]
 
@@ -78,12 +78,12 @@ class IncrementalCholesky:
     ----------
     tolerance : float
         Smallest residual of a vector that is kept, relative to its norm.
-    blocks : Blocks
+    ensemble : Particles
         Whose threads share the products.
     """
 
-    def __init__(self, tolerance: float, blocks: Blocks) -> None:
-        self.tolerance, self.blocks = tolerance, blocks
+    def __init__(self, tolerance: float, ensemble: Particles) -> None:
+        self.tolerance, self.ensemble = tolerance, ensemble
         self.rank = 0
         self._inverse = np.zeros((16, 16))
 
@@ -140,7 +140,7 @@ class IncrementalCholesky:
         def work(rows: slice) -> None:
             out[rows] = self._inverse[rows, : rows.stop] @ right[: rows.stop]
 
-        self.blocks.each(work, partition(self.rank, _ROWS))
+        self.ensemble.each(work, partition(self.rank, _ROWS))
         return out
 
     def _upper(self, right: Matrix) -> Matrix:
@@ -150,5 +150,5 @@ class IncrementalCholesky:
         def work(rows: slice) -> None:
             out[rows] = self._inverse[rows.start : self.rank, rows].T @ right[rows.start :]
 
-        self.blocks.each(work, partition(self.rank, _ROWS))
+        self.ensemble.each(work, partition(self.rank, _ROWS))
         return out

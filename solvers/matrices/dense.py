@@ -1,4 +1,4 @@
-"""A weight matrix under training that is held as a matrix."""
+"""A Gaussian weight matrix that is held whole."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.ensemble.particles import Array, Particles
 from solvers.ensemble.random import Address, Noise, Stream
-from solvers.ensemble.threads import Blocks, partition
-from solvers.matrices.lazy import Array, Coordinates, WeightOperator
-
-# Rows of a dense matrix that one thread takes at a time.
-_DENSE_ROWS = 256
+from solvers.matrices.operator import Coordinates, WeightOperator
 
 
 class DenseOperator(WeightOperator):
@@ -24,8 +21,8 @@ class DenseOperator(WeightOperator):
 
     Parameters
     ----------
-    blocks : Blocks
-        The partition of the particles.
+    ensemble : Particles
+        The particles.
     noise : Noise
         Source of the entries, which is read once.
     layer : int
@@ -39,66 +36,49 @@ class DenseOperator(WeightOperator):
     """
 
     def __init__(
-        self, blocks: Blocks, noise: Noise, layer: int, *, tied: bool, dtype: np.dtype, draw: bool = True
+        self, ensemble: Particles, noise: Noise, layer: int, *, tied: bool, dtype: np.dtype, draw: bool = True
     ) -> None:
-        self.blocks = blocks
-        self.rows = partition(blocks.particles, _DENSE_ROWS)
-        shape = (blocks.particles, blocks.particles)
-        self.weights = np.empty(shape, dtype)
-        self.backward_weights = self.weights if tied else np.empty(shape, dtype)
+        self.ensemble, self._tied = ensemble, tied
+        self.weights = ensemble.allocate(ensemble.particles, dtype)
+        self.backward_weights = self.weights if tied else ensemble.allocate(ensemble.particles, dtype)
         if draw:
             self._draw(self.weights, noise, Stream.WEIGHTS, layer)
             if not tied:
                 self._draw(self.backward_weights, noise, Stream.BACKWARD_WEIGHTS, layer)
 
     def _draw(self, weights: Array, noise: Noise, stream: Stream, layer: int) -> None:
-        size = self.blocks.particles
+        root = np.sqrt(self.ensemble.particles)
 
-        def draw(rows: slice) -> None:
-            address = Address(stream, 0, tuple(range(rows.start, rows.stop)))
-            noise.fill(weights[rows], slice(0, size), address, layer)
-            weights[rows] /= np.sqrt(size)
+        def scale(weights: Array) -> None:
+            weights /= root
 
-        self.blocks.each(draw, self.rows)
+        self.ensemble.fill(weights, noise, Address(stream, 0, tuple(range(self.ensemble.particles))), layer)
+        self.ensemble.apply(scale, weights)
 
     def forward(
         self, features: Array, address: Address, states: Array, remember: bool = True
     ) -> tuple[Array, Coordinates]:
-        return self._multiply(self.weights.T, features)
+        return self.ensemble.multiply(features, self.weights, transposed=True), self._coordinates(features)
 
     def backward(
         self, gradients: Array, address: Address, states: Array, remember: bool = True
     ) -> tuple[Array, Coordinates]:
-        return self._multiply(self.backward_weights, gradients)
+        return self.ensemble.multiply(gradients, self.backward_weights), self._coordinates(gradients)
 
-    def _multiply(self, matrix: Array, vectors: Array) -> tuple[Array, Coordinates]:
-        image = np.empty_like(vectors)
-
-        def work(columns: slice) -> None:
-            image[:, columns] = vectors @ matrix[:, columns]
-
-        self.blocks.each(work, self.rows)
-        return image, vectors / vectors.dtype.type(np.sqrt(self.blocks.particles))
+    def _coordinates(self, vectors: Array) -> Coordinates:
+        root = vectors.dtype.type(np.sqrt(self.ensemble.particles))
+        return self.ensemble.map(lambda part: part / root, vectors)
 
     def update(self, gradients: Coordinates, features: Coordinates) -> None:
-        left = np.ascontiguousarray(gradients.T, self.weights.dtype)
-        right = features.astype(self.weights.dtype)
-
-        def work(rows: slice) -> None:
-            change = left[rows] @ right
-            self.weights[rows] += change
-            if self.backward_weights is not self.weights:
-                self.backward_weights[rows] += change
-
-        self.blocks.each(work, self.rows)
+        both = (self.weights,) if self._tied else (self.weights, self.backward_weights)
+        self.ensemble.add_product(gradients, features, *both)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        tied = self.backward_weights is self.weights
-        return {"weights": self.weights} | ({} if tied else {"backward_weights": self.backward_weights})
+        return {"weights": self.weights} | ({} if self._tied else {"backward_weights": self.backward_weights})
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.weights[...] = state["weights"]
-        if self.backward_weights is not self.weights:
+        if not self._tied:
             self.backward_weights[...] = state["backward_weights"]
 
     def mark(self) -> None:
@@ -109,7 +89,7 @@ class DenseOperator(WeightOperator):
 
     @property
     def rank(self) -> tuple[int, int]:
-        return self.blocks.particles, self.blocks.particles
+        return self.ensemble.particles, self.ensemble.particles
 
     @property
     def truncation(self) -> tuple[float, float]:

@@ -1,15 +1,12 @@
-"""A Gaussian weight matrix under training, behind one interface: lazily sampled, or held densely.
+"""A Gaussian weight matrix that is sampled only where training looks.
 
-Inner products are ⟨a,b⟩ = (1/N) Σ_i a_i b_i, and 𝒲 = W/√N with W iid N(0,1). Training uses 𝒲 in three
-ways only: 𝒲φ forward, 𝒲ᵀg backward, and rank-one updates. `LazyOperator` therefore keeps an orthonormal
-basis of the vectors 𝒲 has met on either side and their images, and samples every new image
-conditionally on what has been revealed. Coordinates on the basis are rows of the Cholesky factors of
+An orthonormal basis of the vectors that 𝒲 has met on either side is kept, with their images, and every new image is
+sampled conditionally on what has been revealed. Coordinates on the basis are rows of the Cholesky factors of
 Σ = ⟨φ,φ⟩ and Θ = ⟨g,g⟩, the covariance rates of the noise in F-(9).
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,88 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from solvers.ensemble.particles import Array, Particles
 from solvers.ensemble.random import Address, Noise
-from solvers.ensemble.threads import Blocks
 from solvers.matrices.cholesky import rank_revealing_cholesky
+from solvers.matrices.operator import Coordinates, RankBudgetExceeded, WeightOperator
 from solvers.matrices.sampling import Context, Sampling
-
-Array = NDArray[np.floating]
-Coordinates = NDArray[np.float64]
 
 # Below these relative norms a residual is rounding: the Gram matrix holds squares, so half the digits.
 ROUNDING_FLOOR = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
 
 
-class RankBudgetExceeded(Exception):
-    """A basis outgrew the rank that memory was planned for."""
-
-
-class WeightOperator(ABC):
-    """𝒲 = W/√N at one layer, or, with independent backward weights, the pair (𝒲, 𝒲̃)."""
-
-    @abstractmethod
-    def forward(
-        self, features: Array, address: Address, states: Array, remember: bool = True
-    ) -> tuple[Array, Coordinates]:
-        """Return the images 𝒲φ, (b, N), and the coordinates of the features φ, (b, rank).
-
-        Fresh noise is that of `address`. `states`, (any number, N), are vectors of this depth that matched noise must
-        not correlate with. With `remember=False` the operator is left as it was.
-        """
-
-    @abstractmethod
-    def backward(
-        self, gradients: Array, address: Address, states: Array, remember: bool = True
-    ) -> tuple[Array, Coordinates]:
-        """Return the images 𝒲ᵀg (or 𝒲̃ᵀg), (b, N), and the coordinates of the gradients g, (b, rank).
-
-        `address`, `states` and `remember` are as for `forward`.
-        """
-
-    @abstractmethod
-    def update(self, gradients: Coordinates, features: Coordinates) -> None:
-        """Add Σ_s g_s φ_sᵀ / N to 𝒲 (and to 𝒲̃).
-
-        `gradients` and `features` are coordinates, (b, rank) each, of which one carries the rates.
-        """
-
-    @abstractmethod
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return what was revealed, (rank, N), and learned, or the matrices, (N, N), by name: own memory, no copies."""
-
-    @abstractmethod
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over the state of an operator made with the same arguments; the arrays are left as they are."""
-
-    @abstractmethod
-    def mark(self) -> Any:
-        """Return what `forget` needs to come back to here; a later update makes it worthless."""
-
-    @abstractmethod
-    def forget(self, mark: Any) -> None:
-        """Undo what passes have revealed since a mark."""
-
-    @property
-    @abstractmethod
-    def rank(self) -> tuple[int, int]:
-        """Dimensions of the forward and the backward basis."""
-
-    @property
-    @abstractmethod
-    def truncation(self) -> tuple[float, float]:
-        """Share of Σ⟨φ,φ⟩ and of Σ⟨g,g⟩ over all vectors seen that fell below the tolerance."""
-
-
 class Basis:
     """Orthonormal directions on one side of 𝒲, their images, and the mass dropped so far."""
 
-    def __init__(self, particles: int, budget: int, dtype: np.dtype) -> None:
-        self.budget = budget
+    def __init__(self, ensemble: Particles, budget: int, dtype: np.dtype) -> None:
+        self.ensemble, self.budget = ensemble, budget
         self.rank = 0
         self.mass = 0.0
         self.dropped = 0.0
-        self._directions = np.empty((0, particles), dtype)
-        self._images = np.empty((0, particles), dtype)
+        self._directions = ensemble.allocate(0, dtype)
+        self._images = ensemble.allocate(0, dtype)
 
     @property
     def directions(self) -> Array:
@@ -111,9 +46,9 @@ class Basis:
 
     def room(self, count: int, remember: bool) -> tuple[Array, Array]:
         """Return where `count` new directions and images go: here, or in scratch memory."""
-        shape = (count, self._directions.shape[1])
         if not remember:
-            return np.empty(shape, self._directions.dtype), np.empty(shape, self._directions.dtype)
+            dtype = self._directions.dtype
+            return self.ensemble.allocate(count, dtype), self.ensemble.allocate(count, dtype)
         total = self.rank + count
         if total > self.budget:
             raise RankBudgetExceeded(f"rank {total} exceeds the budget of {self.budget}")
@@ -138,7 +73,7 @@ class Basis:
         self.rank, self.mass, self.dropped = mark
 
     def _grown(self, old: Array, capacity: int) -> Array:
-        new = np.empty((capacity, old.shape[1]), old.dtype)
+        new = self.ensemble.allocate(capacity, old.dtype)
         new[: self.rank] = old[: self.rank]
         return new
 
@@ -164,8 +99,8 @@ class LazyOperator(WeightOperator):
 
     Parameters
     ----------
-    blocks : Blocks
-        The partition of the particles.
+    ensemble : Particles
+        The particles.
     noise : Noise
         Source of fresh vectors.
     layer : int
@@ -179,7 +114,7 @@ class LazyOperator(WeightOperator):
     sampling : Sampling
         How fresh vectors are conditioned: by law, or with exact second moments.
     dtype : numpy dtype
-        Storage of directions and images; sums over blocks, norms and pivots are float64 always.
+        Storage of directions and images; sums over particles, norms and pivots are float64 always.
 
     Raises
     ------
@@ -194,14 +129,14 @@ class LazyOperator(WeightOperator):
     """
 
     def __init__(
-        self, blocks: Blocks, noise: Noise, layer: int, *, tied: bool, tolerance: float,
+        self, ensemble: Particles, noise: Noise, layer: int, *, tied: bool, tolerance: float,
         budget: tuple[int, int], sampling: Sampling, dtype: np.dtype,
     ) -> None:  # fmt: skip
-        self.blocks, self.noise, self.layer, self.tied = blocks, noise, layer, tied
+        self.ensemble, self.noise, self.layer, self.tied = ensemble, noise, layer, tied
         self.tolerance = max(tolerance, ROUNDING_FLOOR[dtype])
         self.sampling = sampling
-        self.features = Basis(blocks.particles, budget[0], dtype)
-        self.gradients = Basis(blocks.particles, budget[1], dtype)
+        self.features = Basis(ensemble, budget[0], dtype)
+        self.gradients = Basis(ensemble, budget[1], dtype)
         self.learned = np.zeros((0, 0))  # A: the learned part of 𝒲 is P A Qᵀ/N
 
     def forward(
@@ -260,10 +195,10 @@ class LazyOperator(WeightOperator):
         """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned)."""
         part = self._expand(domain, vectors, remember)
         shift = self._draw_images(domain, codomain, part, address.rows(part.kept), states, remember)
-        self.blocks.combine(part.new_images, [(shift, codomain.directions)], add=True)
+        self.ensemble.combine(part.new_images, [(shift, codomain.directions)], add=True)
         pull = part.known[:, : learned.shape[1]] @ learned.T  # coordinates on the codomain's older directions
-        image = np.empty_like(vectors)
-        self.blocks.combine(
+        image = self.ensemble.allocate(len(vectors), vectors.dtype)
+        self.ensemble.combine(
             image,
             [
                 (part.known, domain.images),
@@ -279,33 +214,32 @@ class LazyOperator(WeightOperator):
 
     def _expand(self, basis: Basis, vectors: Array, remember: bool) -> Expansion:
         """Project the vectors on the basis twice and factor what is left, in sample order."""
-        blocks, directions = self.blocks, basis.directions
-        squares = blocks.mean_squares(vectors)
-        known = blocks.inner(vectors, directions)
-        residual = vectors.copy()
-        blocks.combine(residual, [(-known, directions)], add=True)
-        again = blocks.inner(residual, directions)
+        ensemble, directions = self.ensemble, basis.directions
+        squares = ensemble.mean_squares(vectors)
+        known = ensemble.inner(vectors, directions)
+        residual = ensemble.copy(vectors)
+        ensemble.combine(residual, [(-known, directions)], add=True)
+        again = ensemble.inner(residual, directions)
         known += again
-        left = blocks.mean_squares(residual)
+        left = ensemble.mean_squares(residual)
         if not np.any(left > self.tolerance**2 * squares):
-            none = np.empty((0, vectors.shape[1]), vectors.dtype)
+            none = ensemble.allocate(0, vectors.dtype)
             nothing = np.empty((len(vectors), 0))
             return Expansion(known, nothing, np.empty(0, np.intp), none, none, float(squares.sum()), float(left.sum()))
 
-        blocks.combine(residual, [(-again, directions)], add=True)
-        gram = blocks.gram(residual)
-        room = vectors.shape[1] - basis.rank
+        ensemble.combine(residual, [(-again, directions)], add=True)
+        gram = ensemble.gram(residual)
+        room = ensemble.particles - basis.rank
         factor, kept = rank_revealing_cholesky(gram, self.tolerance**2 * squares, most=room)
         new_directions, new_images = basis.room(len(kept), remember)
         started = residual[kept]
-        blocks.combine(new_directions, [(_inverse(factor[kept]), started)])
+        ensemble.combine(new_directions, [(_inverse(factor[kept]), started)])
 
         # One pass leaves an orthonormality error of eps/tolerance^2, so the factorisation is repeated.
-        overlap = blocks.inner(new_directions, directions)
-        repeat = np.linalg.cholesky(blocks.gram(new_directions) - overlap @ overlap.T)
-        blocks.combine(new_directions, [(-overlap, directions)], add=True)
-        started[...] = new_directions
-        blocks.combine(new_directions, [(_inverse(repeat), started)])
+        overlap = ensemble.inner(new_directions, directions)
+        repeat = np.linalg.cholesky(ensemble.gram(new_directions) - overlap @ overlap.T)
+        ensemble.combine(new_directions, [(-overlap, directions)], add=True)
+        ensemble.combine(new_directions, [(_inverse(repeat), ensemble.copy(new_directions))])
         dropped = float(np.clip(np.diagonal(gram) - (factor**2).sum(axis=1), 0.0, None).sum())
         mass = float(squares.sum())
         return Expansion(known + factor @ overlap, factor @ repeat, kept, new_directions, new_images, mass, dropped)
@@ -321,7 +255,7 @@ class LazyOperator(WeightOperator):
         z, q = part.new_images, part.new_directions
         if not len(z):
             return np.empty((0, 0))
-        self.blocks.fill(z, self.noise, address, self.layer)
+        self.ensemble.fill(z, self.noise, address, self.layer)
         families = (
             self.features.directions, self.features.images, self.gradients.directions, self.gradients.images
         )  # fmt: skip
@@ -329,7 +263,7 @@ class LazyOperator(WeightOperator):
         self.sampling.condition(z, Context(families, grows, q, remember, states))
         if not self.tied:
             return np.empty((len(z), 0))
-        return self.blocks.inner(q, codomain.images) - self.blocks.inner(z, codomain.directions)
+        return self.ensemble.inner(q, codomain.images) - self.ensemble.inner(z, codomain.directions)
 
 
 def _inverse(lower: Array) -> Coordinates:

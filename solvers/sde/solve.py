@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from solvers import checks
 from solvers.checks import reason
 from solvers.ensemble.brownian import BrownianMotion
+from solvers.ensemble.particles import partition
 from solvers.ensemble.random import NOISE_BLOCK, Stream, require_drawable
-from solvers.ensemble.threads import Blocks, available_threads, partition
+from solvers.ensemble.threads import Blocks, available_threads
 from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.results.solution import Field, Solution, library_versions
 from solvers.sde.equation import Form, McKeanVlasov

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.checks import reason
+from solvers.ensemble.particles import partition
 from solvers.ensemble.random import NOISE_BLOCK
-from solvers.ensemble.threads import partition
 from solvers.sde.coefficients import block_coefficients, law_function
 from solvers.sde.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov
 from solvers.sde.interpret import bounds_checked, interpreted

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import flds
+from flds.training.method import decide
 from flds.training.network import Network
-from flds.training.options import resolve
 from solvers.ensemble.random import Address, Stream
 from tests.conftest import one_sample, three_samples
 
@@ -97,16 +97,16 @@ def test_particles_are_nested():
     problem = one_sample("tanh", steps=0)
     networks = []
     for width in (1000, 3000):
-        settings = resolve(problem, width, 2, "law", {"operator": "lazy"})[0]
+        settings = decide(problem, width, 2, "law", {"operator": "lazy"}).settings
         network = Network(problem, settings, 5)
-        with network.blocks.running():
+        with network.ensemble.running():
             network.initialise()
             network.forward(problem.x, Address(Stream.FORWARD, 0))
         networks.append(network)
     few, many = networks
     np.testing.assert_array_equal(few.input_weights, many.input_weights[:, :1000])
     np.testing.assert_array_equal(few.readout, many.readout[:, :1000])
-    for a, b in zip(few.layers, many.layers, strict=True):
+    for a, b in zip(few.operators, many.operators, strict=True):
         np.testing.assert_array_equal(a.features.images, b.features.images[:, :1000])
 
 

@@ -309,14 +309,14 @@ def test_an_interrupt_of_the_first_round_is_raised(monkeypatch):
 
 def test_a_round_that_does_not_fit_in_memory_is_not_begun(monkeypatch):
     # a first round passes, and a larger one does not
-    import flds.training.options
+    import flds.training.method
 
-    require = flds.training.options.require_memory
+    require = flds.training.method.require_memory
     limit = 1.01 * max(
         cost.memory for _, cost in plan_round(one_sample(), SMALL["particles"], SMALL["depth"], {}).whole
     )
     monkeypatch.setattr(
-        "flds.training.options.require_memory",
+        "flds.training.method.require_memory",
         lambda needed, remedy: require(needed if needed < limit else 1e18, remedy),
     )
     with pytest.warns(RuntimeWarning, match="above target_error"):

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
+from solvers.ensemble.particles import partition
 from solvers.ensemble.random import NOISE_BLOCK, Address, Noise, Stream
-from solvers.ensemble.threads import Blocks, partition
+from solvers.ensemble.threads import Blocks
 
 SIZES = [1, 5, NOISE_BLOCK, NOISE_BLOCK + 1, 40 * NOISE_BLOCK + 77]
 

@@ -149,7 +149,7 @@ def conditioned(self, domain, part, address, states, remember, codomain, respons
     shift = ORIGINAL_DRAW(self, domain, codomain, part, address, states, remember)
     if not self.tied:
         return shift
-    inner = self.blocks.inner(q, codomain.images)
+    inner = self.ensemble.inner(q, codomain.images)
     return response * inner + projection * (shift - inner)
 
 
@@ -165,11 +165,11 @@ def mean_gradient_squared(phi):
 
 def shifted_features(self, inputs, slopes, forward, backward, rate):
     """Σ of layer ℓ + 1 where that of layer ℓ belongs, in as many directions as layer ℓ has."""
-    own = list(forward.coordinates)
+    own = list(forward.tapes)
     for layer in range(len(own) - 1):
         count = min(own[layer].shape[1], own[layer + 1].shape[1])
-        forward.coordinates[layer] = np.zeros_like(own[layer])
-        forward.coordinates[layer][:, :count] = own[layer + 1][:, :count]
+        forward.tapes[layer] = np.zeros_like(own[layer])
+        forward.tapes[layer][:, :count] = own[layer + 1][:, :count]
     ORIGINAL_UPDATE(self, inputs, slopes, forward, backward, rate)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flds.training.method import decide
 from flds.training.network import Network
-from flds.training.options import resolve
 from solvers.ensemble.random import Address, Stream
 from tests.conftest import MARGIN, one_sample, three_samples, z_score
 from validation import closed_forms, tensor_program
@@ -57,9 +57,9 @@ def test_the_printed_recursion_in_plain_numpy():
     # at depth 1 the term is τ² a Σ(0) Φ'(0) g_1 with g_1 = v, so f^(1) changes by known inner products
     options["depth"] = 1
     one, other = (tensor_program.solve(problem, version=v, **options) for v in ("printed", "uncorrected"))
-    settings = resolve(problem, width, 1, "law", {"tolerance": 0.0, "backward_weights": "independent"})[0]
+    settings = decide(problem, width, 1, "law", {"tolerance": 0.0, "backward_weights": "independent"}).settings
     network = Network(problem, settings, 3)
-    with network.blocks.running():
+    with network.ensemble.running():
         network.initialise()
         u, v = network.input_weights.copy(), network.readout[0].copy()
     h = problem.x @ u / np.sqrt(problem.x.shape[1])

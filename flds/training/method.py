@@ -1,0 +1,91 @@
+"""The method of a run: how weights are held and noise is drawn, how far ranks may grow, and whether it fits at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from flds.training import notes
+from flds.training.cost import CostEstimate, Workload
+from flds.training.options import Options, Settings, checked
+from flds.training.problem import TrainingProblem
+from solvers.ensemble.random import require_drawable
+from solvers.memory import available_memory, require_memory
+
+# Share of the available memory that bases may grow to fill.
+_SHARE = 0.9
+# What to do where a run does not fit.
+_REMEDIES = {
+    "lazy": "lower particles, depth, rank_budget or replicates, take fewer steps or records, raise tolerance, or use "
+    'dtype="float32"',
+    "dense": 'lower particles, depth or replicates, take fewer steps or records, or use operator="lazy"',
+}
+
+
+class Method(NamedTuple):
+    """What was decided: the settings of a run, what it costs, and what its user should know."""
+
+    settings: Settings
+    cost: CostEstimate
+    notes: list[str]
+
+
+def decide(problem: TrainingProblem, particles: int, depth: int, sampling: str, options: Options) -> Method:
+    """Check the options, decide what they leave open, and refuse a run that does not fit in memory.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is not valid, or noise would take more than a day to draw.
+    MemoryError
+        If the run would not fit in memory.
+    """
+    asked = checked(problem, particles, depth, sampling, options)
+    load = Workload.of(problem, asked)
+    operator, reason = _operator(asked.operator, load)
+    settings = replace(asked, operator=operator, sampling=_sampling(asked.sampling, operator, load))
+    if settings.keep_state and settings.sampling == "matched_all":
+        raise ValueError('keep_state needs sampling "matched" or "law", got "matched_all"')
+    require_drawable(load.draws(operator), load.particles, load.refinement, load.threads, "noise_depth")
+    settings = replace(settings, rank_budget=_ranks(asked.rank_budget, operator, load))
+    cost = CostEstimate.of(load, settings, reason)
+    require_memory(cost.memory, _REMEDIES[operator])
+    return Method(settings, cost, notes.on_method(asked, settings, reason, 2 * load.constants))
+
+
+def _sampling(sampling: str, operator: str, load: Workload) -> str:
+    """Return how noise can be drawn: matched noise needs bases, and room for its first constraints."""
+    room = operator == "lazy" and 2 * load.constants <= load.particles
+    return sampling if room else "law"
+
+
+def _operator(operator: str, load: Workload) -> tuple[str, str]:
+    """Decide between lazy and dense by work, which is the same on every machine, where memory allows both."""
+    rank = load.expected_rank
+    if operator != "auto":
+        return operator, "as asked"
+    if load.sampling != "law" and load.matching_room():
+        return "lazy", f"expected rank {rank} leaves room to match noise among {load.particles} particles"
+    if load.dense_work() < load.lazy_work() and load.dense_memory() < available_memory():
+        return "dense", f"expected rank {rank} is not small against {load.particles} particles"
+    return "lazy", f"expected rank {rank} against {load.particles} particles"
+
+
+def _ranks(asked: tuple[int, int], operator: str, load: Workload) -> tuple[int, int]:
+    """Decide how far the ranks may grow: as asked or needed, as far as memory allows."""
+    if operator == "dense":
+        return load.particles, load.particles
+    most = max(load.expected_rank, _affordable_rank(load, max(asked)))
+    return min(asked[0], most), min(asked[1], most)
+
+
+def _affordable_rank(load: Workload, most: int) -> int:
+    """Return the largest rank, up to `most`, for which there is memory, with some room for error."""
+    room, low = _SHARE * available_memory(), 0
+    while low < most:
+        middle = (low + most + 1) // 2
+        if load.lazy_memory((middle, middle)) <= room:
+            low = middle
+        else:
+            most = middle - 1
+    return low

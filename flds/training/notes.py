@@ -1,0 +1,36 @@
+"""What a user should know of a run: what could not be done as asked, and how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flds.training.options import Settings
+
+_EXPLANATIONS = {
+    "diverged": "training diverged after step {step}: lower learning_rate or horizon",
+    "rank_budget": "the rank outgrew rank_budget {budget}, or memory, after step {step}: raise it or tolerance",
+    "interrupted": "interrupted after step {step}",
+}
+
+
+def on_method(asked: Settings, settings: Settings, reason: str, room: int) -> list[str]:
+    """Return what was decided otherwise than asked; `room` is how many particles matched noise needs at least."""
+    if settings.sampling == asked.sampling:
+        return []
+    if settings.operator == "dense":
+        return [f"matched noise needs the lazy operator; the run is sampled by law ({reason})"]
+    return [f"matched noise needs at least {room} particles here; the run is sampled by law"]
+
+
+def on_end(status: str, where: str, settings: Settings, unmatched: Iterable[bool], remark: str = "") -> list[str]:
+    """Return how runs went; `where` is the step after which one ended early.
+
+    `unmatched` says of each run whether some of its noise was drawn by law for lack of room.
+    """
+    notes = []
+    if status != "completed":
+        explained = _EXPLANATIONS[status].format(step=where, budget=settings.rank_budget)
+        notes.append("; ".join(filter(None, [explained, remark])))
+    if any(unmatched):
+        notes.append("the bases left too little room to match noise: part of the run was sampled by law")
+    return notes

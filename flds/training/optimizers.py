@@ -1,0 +1,75 @@
+"""Rules that turn gradients into steps.
+
+Gradients are low-rank: sums over the samples of a batch. Those of a weight matrix are in the coordinates of its
+operator, those of vectors, such as U and v, have the particles' own arrays as second factor.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The mean over a batch of weight · left rightᵀ, times a number.
+
+    Attributes
+    ----------
+    left : (samples, k) array
+        Small, on the host.
+    right : (samples, m) array
+        Coordinates, or (samples, N) arrays of particles.
+    weights : (samples,) float64, optional
+        By default 1.
+    batch : int
+        Samples in the batch, of which those without a gradient are left out.
+    multiplier, divisor, scale : float
+        Factors. They are kept apart so that a step of SGD rounds them once.
+    """
+
+    left: NDArray[Any]
+    right: Array
+    weights: NDArray[np.float64] | None = None
+    batch: int = 1
+    multiplier: float = 1.0
+    divisor: float = 1.0
+    scale: float = 1.0
+
+    def times(self, factor: float) -> Gradient:
+        """Return it times a number."""
+        return replace(self, scale=self.scale * factor)
+
+    @property
+    def coefficients(self) -> NDArray[Any]:
+        """The first factor with all numbers, (samples, k): the whole is coefficientsᵀ @ right."""
+        number = self.scale / self.batch * self.multiplier / self.divisor
+        if self.weights is None:
+            return np.asarray(self.left * number)
+        return np.asarray(number * self.weights[:, None] * self.left)
+
+
+class Optimizer(ABC):
+    """A rule for one matrix or vector; rules hold no state of their own, so one serves all."""
+
+    def init(self) -> Any:
+        """Return the state before the first step."""
+        return None
+
+    @abstractmethod
+    def step(self, gradient: Gradient, state: Any, rate: float) -> tuple[Gradient, Any]:
+        """Return what is added to the parameter, and the next state; `rate` is the learning rate of this step."""
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent: minus the rate times the gradient."""
+
+    def step(self, gradient: Gradient, state: Any, rate: float) -> tuple[Gradient, Any]:
+        return gradient.times(-rate), state

@@ -1,0 +1,124 @@
+"""The algebra of N particles: all that solvers and weight matrices do with them, wherever they live.
+
+A home of particles holds arrays (rows, N) and implements `Particles`. Nothing else allocates, slices or sums along the
+axis of the particles; rows may be picked anywhere. Inner products and Gram matrices are small float64 matrices on the
+host.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.ensemble.random import Address, Noise
+
+Array = NDArray[np.floating]
+Matrix = NDArray[np.float64]
+
+T = TypeVar("T")
+
+
+def partition(count: int, size: int) -> list[slice]:
+    """Cut range(count) into slices of `size`, the last one shorter."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+class Particles(ABC):
+    """N particles in one home, and inner products ⟨a,b⟩ = (1/N) Σ a b.
+
+    Arrays are (rows, N), in float64 or float32.
+
+    Attributes
+    ----------
+    particles : int
+        Number of particles N.
+    """
+
+    particles: int
+
+    @abstractmethod
+    def allocate(self, rows: int, dtype: Any = np.float64) -> Array:
+        """Return a new array (rows, N), whatever it holds."""
+
+    @abstractmethod
+    def stack(self, parts: Sequence[Array]) -> Array:
+        """Return a new array with the rows of all parts, of which there is at least one."""
+
+    @abstractmethod
+    def fill(self, out: Array, noise: Noise, address: Address, layer: int = 0) -> None:
+        """Fill `out`, (positions, N), with the noise of an address at a layer."""
+
+    @abstractmethod
+    def inner(self, left: Array | Sequence[Array], right: Array) -> Matrix:
+        """Return ⟨left_i, right_j⟩, (rows, rows) float64; `left` may be several arrays, whose rows are stacked."""
+
+    @abstractmethod
+    def mean_squares(self, vectors: Array) -> Matrix:
+        """Return ⟨v_i, v_i⟩ of the rows of `vectors`, (rows,) float64, computed in float64."""
+
+    @abstractmethod
+    def gram(self, vectors: Array) -> Matrix:
+        """Return ⟨v_i, v_j⟩ of the rows of `vectors`, (rows, rows) float64.
+
+        All of it is computed in float64, because pivots may lie below float32 rounding.
+        """
+
+    @abstractmethod
+    def combine(self, out: Array, terms: Sequence[tuple[NDArray[Any], Array]], add: bool = False) -> None:
+        """Set `out`, (rows, N), to Σ coefficients @ vectors over the terms, or add it to `out` with `add=True`.
+
+        A term is a pair of arrays, (rows, k) on the host and (k, N).
+        """
+
+    @abstractmethod
+    def apply(self, work: Callable[..., object], out: Array, *arrays: Array) -> None:
+        """Call work(out, *arrays) on parts of the particles; it writes elementwise into its first argument."""
+
+    @abstractmethod
+    def total(self, sums: Sequence[NDArray[np.floating]] | Matrix) -> Matrix:
+        """Return the sum of partial sums over particles, in float64 and in their order."""
+
+    @abstractmethod
+    def multiply(self, vectors: Array, matrix: Array, transposed: bool = False) -> Array:
+        """Return vectors @ matrix, or vectors @ matrixᵀ, for a matrix (N, N) that is held whole."""
+
+    @abstractmethod
+    def add_product(self, left: NDArray[Any], right: NDArray[Any], *matrices: Array) -> None:
+        """Add leftᵀ @ right to matrices (N, N) that are held whole; both are (k, N)."""
+
+    def map(self, function: Callable[..., Array], *arrays: Array) -> Array:
+        """Return the values of an elementwise function, in a new array like the first of `arrays`."""
+        out = self.allocate(len(arrays[0]), arrays[0].dtype)
+
+        def work(out: Array, *parts: Array) -> None:
+            out[...] = function(*parts)
+
+        self.apply(work, out, *arrays)
+        return out
+
+    def copy(self, vectors: Array) -> Array:
+        """Return a copy of an array."""
+        return self.stack([vectors])
+
+    def each(self, work: Callable[[T], None], items: Sequence[T]) -> None:
+        """Call work(item) for every item, in any order and perhaps at the same time; items know no particles."""
+        for item in items:
+            work(item)
+
+    def running(self) -> AbstractContextManager[Particles]:
+        """Hold what a solve needs, such as threads, for its duration."""
+        return _nothing(self)
+
+    def whole(self) -> AbstractContextManager[Any]:
+        """Let no interrupt come in between: what is half done could not go on."""
+        return _nothing(self)
+
+
+@contextmanager
+def _nothing(particles: Particles) -> Iterator[Particles]:
+    yield particles

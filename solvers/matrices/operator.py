@@ -1,0 +1,79 @@
+"""A Gaussian weight matrix under training, behind one interface: sampled where training looks, or held whole.
+
+Inner products are ⟨a,b⟩ = (1/N) Σ_i a_i b_i, and 𝒲 = W/√N with W iid N(0,1). Training uses 𝒲 in three ways only: 𝒲φ
+forward, 𝒲ᵀg backward, and updates of low rank.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.ensemble.particles import Array
+from solvers.ensemble.random import Address
+
+Coordinates = NDArray[np.floating]  # float64 but those of vectors of a matrix held whole
+
+
+class RankBudgetExceeded(Exception):
+    """A basis outgrew the rank that memory was planned for."""
+
+
+class WeightOperator(ABC):
+    """𝒲 = W/√N at one layer, or, with independent backward weights, the pair (𝒲, 𝒲̃)."""
+
+    @abstractmethod
+    def forward(
+        self, features: Array, address: Address, states: Array, remember: bool = True
+    ) -> tuple[Array, Coordinates]:
+        """Return the images 𝒲φ, (b, N), and the coordinates of the features φ, (b, rank).
+
+        Fresh noise is that of `address`. `states`, (any number, N), are vectors of this depth that matched noise must
+        not correlate with. With `remember=False` the operator is left as it was.
+        """
+
+    @abstractmethod
+    def backward(
+        self, gradients: Array, address: Address, states: Array, remember: bool = True
+    ) -> tuple[Array, Coordinates]:
+        """Return the images 𝒲ᵀg (or 𝒲̃ᵀg), (b, N), and the coordinates of the gradients g, (b, rank).
+
+        `address`, `states` and `remember` are as for `forward`.
+        """
+
+    @abstractmethod
+    def update(self, gradients: Coordinates, features: Coordinates) -> None:
+        """Add Σ_s g_s φ_sᵀ / N to 𝒲 (and to 𝒲̃).
+
+        `gradients` and `features` are coordinates, (b, rank) each, of which one carries the rates.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what was revealed, (rank, N), and learned, or the matrices, (N, N), by name: own memory, no copies."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state of an operator made with the same arguments; the arrays are left as they are."""
+
+    @abstractmethod
+    def mark(self) -> Any:
+        """Return what `forget` needs to come back to here; a later update makes it worthless."""
+
+    @abstractmethod
+    def forget(self, mark: Any) -> None:
+        """Undo what passes have revealed since a mark."""
+
+    @property
+    @abstractmethod
+    def rank(self) -> tuple[int, int]:
+        """Dimensions of the forward and the backward basis."""
+
+    @property
+    @abstractmethod
+    def truncation(self) -> tuple[float, float]:
+        """Share of Σ⟨φ,φ⟩ and of Σ⟨g,g⟩ over all vectors seen that fell below the tolerance."""
