@@ -161,9 +161,9 @@ def test_nothing_comes_between_the_halves_of_an_update():
         with blocks.running():
             with blocks.whole():
                 signal.raise_signal(signal.SIGINT)
-                blocks.each(lambda share: reached.append(1))
+                blocks.each(lambda share: reached.append(1), blocks.shares)
                 reached.append(2)
-            blocks.each(lambda share: reached.append(3))
+            blocks.each(lambda share: reached.append(3), blocks.shares)
             reached.append(4)
 
     with pytest.raises(KeyboardInterrupt):

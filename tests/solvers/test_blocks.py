@@ -96,7 +96,7 @@ def test_an_error_in_a_thread_reaches_the_caller():
             raise KeyError("from a thread")
 
     with blocks.running(), pytest.raises(KeyError, match="from a thread"):
-        blocks.each(fail)
+        blocks.each(fail, blocks.shares)
 
 
 def test_partition():

@@ -9,7 +9,8 @@ from solvers.ensemble.random import Address, Noise, Stream
 from solvers.ensemble.threads import Blocks
 from solvers.matrices.dense import DenseOperator
 from solvers.matrices.lazy import LazyOperator, RankBudgetExceeded
-from solvers.matrices.sampling import MatchedSampling, Sampling
+from solvers.matrices.matched import MatchedSampling
+from solvers.matrices.sampling import Sampling
 
 
 def lazy(particles=500, seed=0, tied=True, tolerance=0.0, budget=(100, 100), sampling=None, dtype=np.float64):
