@@ -13,7 +13,7 @@ import pytest
 import xarray
 
 import flds
-from flds.training.solve import _EXPLANATIONS
+from flds.training.notes import _EXPLANATIONS
 from solvers.results import files
 from tests.conftest import one_sample, three_samples
 
