@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from flds.results.upstairs import upstairs
+
 if TYPE_CHECKING:
     from flds.datasets import Dataset as Dataset
     from flds.datasets import load_cifar10 as load_cifar10
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
     from flds.mean_ode.solve import solve_tangent_ode as solve_tangent_ode
     from flds.replay import rerun as rerun
     from flds.replay import resume as resume
+    from flds.results.files import load as load
+    from flds.results.limit import LimitEstimate as LimitEstimate
     from flds.results.mean_ode import MeanFieldSolution as MeanFieldSolution
-    from flds.results.solution import LimitEstimate as LimitEstimate
     from flds.results.solution import Solution as Solution
-    from flds.results.solution import load as load
     from flds.sweeps import sweep as sweep
     from flds.training.activations import Activation as Activation
     from flds.training.cost import CostEstimate as CostEstimate
@@ -52,7 +54,7 @@ _HOMES = {
     "CostEstimate": "flds.training.cost",
     "Dataset": "flds.datasets",
     "GatedLinearUnit": "flds.mean_ode.blocks",
-    "LimitEstimate": "flds.results.solution",
+    "LimitEstimate": "flds.results.limit",
     "MatrixAfterActivation": "flds.mean_ode.blocks",
     "MatrixBeforeActivation": "flds.mean_ode.blocks",
     "MeanFieldProblem": "flds.mean_ode.problem",
@@ -67,7 +69,7 @@ _HOMES = {
     "estimate_cost": "flds.training.solve",
     "estimate_limit": "flds.limit.estimate",
     "follow_units": "flds.mean_ode.follow",
-    "load": "flds.results.solution",
+    "load": "flds.results.files",
     "load_cifar10": "flds.datasets",
     "load_digits": "flds.datasets",
     "load_npz": "flds.datasets",
@@ -84,6 +86,22 @@ _HOMES = {
 }
 
 __all__ = sorted(_HOMES)
+
+
+def _plot(*arguments: Any) -> Any:
+    from flds.plotting.overview import picture
+
+    return picture(*arguments)
+
+
+def _predict(*arguments: Any) -> Any:
+    from flds.replay import predict
+
+    return predict(*arguments)
+
+
+# What solutions can do with the rooms above them; loaded when first used, as well.
+upstairs.plot, upstairs.predict = _plot, _predict
 
 
 def __getattr__(name: str) -> Any:

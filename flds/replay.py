@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import solvers.results.solution
+from flds.mean_ode.family import MeanOdeFamily
+from flds.results.family import Family
+from flds.training.family import TrainingFamily
 from flds.training.snapshot import steps_done
 from solvers import checks
 from solvers.results.solution import library_versions
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from flds.mean_ode.problem import MeanFieldProblem
     from flds.results.solution import Solution
     from flds.training.problem import TrainingProblem
+
+
+# One for each kind of solution.
+FAMILIES: tuple[Family, ...] = (TrainingFamily(), MeanOdeFamily())
 
 
 def rerun(
@@ -100,16 +106,16 @@ def resume(
     """
     with understood():
         family = _family(solution)
-        unknown = sorted(set(changes) - set(family.CHANGES))
+        unknown = sorted(set(changes) - set(family.changes))
         if unknown:
-            raise TypeError(f"unknown option {unknown[0]!r}; only {', '.join(family.CHANGES)} can differ")
+            raise TypeError(f"unknown option {unknown[0]!r}; only {', '.join(family.changes)} can differ")
         _require_state(solution)
         done = steps_done(solution.groups["state_0"])
         if steps is None and done is None:
             raise ValueError("steps must be given: the run made all those that were planned")
         steps = None if steps is None else checks.positive_integer("steps", steps)
         trained = _problem(family, solution, problem)
-        return cast("Solution", family.go_on(solution, trained, done, steps, learning_rate, progress, changes))
+        return cast("Solution", family.resume(solution, trained, done, steps, learning_rate, progress, changes))
 
 
 def predict(
@@ -119,7 +125,7 @@ def predict(
     with understood():
         family = _family(solution)
         _require_state(solution)
-        return np.asarray(family.outputs(solution, _problem(family, solution, problem), inputs))
+        return np.asarray(family.evaluate(solution, _problem(family, solution, problem), inputs))
 
 
 @contextmanager
@@ -147,27 +153,24 @@ def can_rerun(solution: solvers.results.solution.Solution) -> bool:
         return False
 
 
-def _family(solution: solvers.results.solution.Solution) -> ModuleType:
-    """Return the module that knows how solutions of this solver came about."""
-    from flds.mean_ode import family as mean_ode
-    from flds.training import family as training
-
+def _family(solution: solvers.results.solution.Solution) -> Family:
+    """Return the family that knows how solutions of this solver came about."""
     if not isinstance(solution, solvers.results.solution.Solution):
         raise TypeError(f"solution must be a Solution, got {type(solution).__name__}")
     solver = solution.settings.get("solver", type(solution).__name__)
-    for family in (training, mean_ode):
-        if solver in family.SOLVERS:
+    for family in FAMILIES:
+        if solver in family.solvers:
             return family
-    known = ", ".join((*training.SOLVERS, *mean_ode.SOLVERS))
+    known = ", ".join(solver for family in FAMILIES for solver in family.solvers)
     raise ValueError(f"solution must be of one of {known}, got {solver}")
 
 
-def _problem(family: ModuleType, solution: solvers.results.solution.Solution, given: Any) -> Any:
+def _problem(family: Family, solution: solvers.results.solution.Solution, given: Any) -> Any:
     """Return the problem given, if it is that of the solution, or read it back."""
     if given is None:
-        return family.problem_of(solution)
-    if not isinstance(given, family.PROBLEM):
-        raise TypeError(f"problem must be a flds.{family.PROBLEM.__name__}, got {type(given).__name__}")
+        return family.problem(solution)
+    if not isinstance(given, family.problem_type):
+        raise TypeError(f"problem must be a flds.{family.problem_type.__name__}, got {type(given).__name__}")
     problem = family.adapted(solution, given)
     difference = family.differs(solution, problem)
     if difference is not None:

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flds.results.solution import Solution, depth_fields, describe, output_fields
+from flds.results.solution import Solution
+from flds.training.assemble import depth_fields, output_fields
+from flds.training.description import describe
 from flds.training.divergence import Divergence
 from flds.training.options import BACKWARD_WEIGHTS, DTYPES, RecordSteps
 from flds.training.problem import TrainingProblem

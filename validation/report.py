@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import flds
-from flds.cli.pictures import attempt, save_picture
+from flds.cli.pictures import attempt
 from flds.cli.places import clean_parts, written
+from flds.plotting.overview import save_picture
 from solvers import checks
 from solvers.results.files import write_text
 from solvers.results.solution import library_versions

@@ -146,7 +146,7 @@ def resume(
 def _from_file(file: Path, threads: int | None, quiet: bool, work: Callable[..., Solution], **rest: Any) -> Solution:
     """Rerun or resume what a results file holds, and say where the numbers need not be the same."""
     from flds.replay import version_changes
-    from flds.results.solution import load
+    from flds.results.files import load
 
     stored = load(file)
     with show_warnings():
@@ -191,7 +191,7 @@ def info(
 ) -> None:
     """Print what a results file holds, and how to run it again."""
     from flds.replay import can_rerun, understood
-    from flds.results.solution import load
+    from flds.results.files import load
 
     if csv is not None:
         check_table(csv, file)

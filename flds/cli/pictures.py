@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flds.cli.console import note
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Suffixes of results files; any other is a part of the name, as in res.v1 and res.v2.
 RESULTS = (".nc", ".nc4", ".h5", ".hdf5", ".cdf")
@@ -24,14 +19,8 @@ def picture_of(out: Path) -> Path:
     return out.with_suffix(".png") if out.suffix.lower() in RESULTS else out.with_name(out.name + ".png")
 
 
-def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure; a PNG is marked as ours, which lets a later run replace it."""
-    png = str(path).lower().endswith(".png")
-    figure.savefig(path, dpi=150, metadata={"Software": "flds"} if png else None)
-
-
 def is_ours(picture: Path) -> bool:
-    """Return whether `save_picture` wrote this PNG."""
+    """Return whether `flds.plotting` wrote this PNG."""
     with picture.open("rb") as file:
         return _MARK in file.read(_HEAD)
 

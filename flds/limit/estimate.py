@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from flds.limit.extrapolation import MULTIPLES, Plan, Round, plan_round, run_round
-from flds.results.solution import LimitEstimate, describe, output_fields
+from flds.results.limit import LimitEstimate
+from flds.training.assemble import output_fields
+from flds.training.description import describe
 from flds.training.options import Options
 from flds.training.problem import TrainingProblem
 from solvers import checks

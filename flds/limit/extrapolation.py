@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.results.solution import mean_and_error
+from flds.results.replicates import mean_and_error
 from flds.training.cost import CostEstimate
 from flds.training.method import decide
 from flds.training.network import Network

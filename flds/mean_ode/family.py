@@ -12,8 +12,8 @@ from flds.mean_ode import solve
 from flds.mean_ode.options import MeanOptions, MeanSettings, resolve_mean
 from flds.mean_ode.problem import BLOCK_TYPES, MeanFieldProblem
 from flds.mean_ode.snapshot import restore
+from flds.results.descriptions import difference, same_functions
 from flds.results.mean_ode import MeanFieldSolution, constants, describe, function_values
-from flds.results.solution import difference, same_functions
 from flds.training.activations import ACTIVATIONS
 from flds.training.options import stored_options, stored_settings
 
@@ -111,3 +111,17 @@ def outputs(solution: MeanFieldSolution, problem: MeanFieldProblem, inputs: Arra
         with dynamics.blocks.running():
             parts.append(problem.read(dynamics.forward(x.astype(settings.dtype))))
     return np.array(parts, np.float64)
+
+
+class MeanOdeFamily:
+    """Solutions of `solve_mean_ode` and `solve_tangent_ode`; see `flds.results.family.Family`."""
+
+    solvers = SOLVERS
+    problem_type = MeanFieldProblem
+    changes = CHANGES
+    problem = staticmethod(problem_of)
+    adapted = staticmethod(adapted)
+    differs = staticmethod(differs)
+    again = staticmethod(again)
+    resume = staticmethod(go_on)
+    evaluate = staticmethod(outputs)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
+    from flds.results.limit import LimitEstimate
     from flds.results.mean_ode import MeanFieldSolution
-    from flds.results.solution import LimitEstimate, Solution
+    from flds.results.solution import Solution
 
 # Okabe and Ito's palette, told apart with any colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -1,18 +1,19 @@
-"""All of a solution in one figure, and its settings and results in words."""
+"""All of a solution in one figure."""
 
 from __future__ import annotations
 
+import os
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flds.plotting.curves import plot_accuracy, plot_loss, plot_outputs, plot_rank, plot_travel, plot_variance
 from flds.plotting.kernels import plot_kernel, plot_spectrum
+from flds.results.mean_ode import MeanFieldSolution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from flds.results.mean_ode import MeanFieldSolution
     from flds.results.solution import Solution
 
 
@@ -27,7 +28,7 @@ def overview(solution: Solution) -> Figure:
     rows = 3 if recorded and "feature_kernel" in solution.fields else 2
     figure = Figure(figsize=(11, 3.2 * rows), layout="constrained")
     axes = figure.subplots(rows, 3).ravel()
-    _text(axes[5], summary_lines(solution), 44 if rows == 2 else 38)
+    _text(axes[5], solution.summary().splitlines(), 44 if rows == 2 else 38)
     if not recorded:
         for ax in axes[:5]:
             ax.axis("off")
@@ -69,38 +70,15 @@ def _text(ax: Axes, lines: list[str], width: int) -> None:
     ax.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=7.5)
 
 
-def summary_lines(solution: Solution) -> list[str]:
-    """Return the settings and results of a solution as lines of plain text."""
-    settings, problem = solution.settings, solution.extra["problem"]
-    lines = [
-        f"solver     {settings['solver']}, {settings['backward_weights']} backward weights",
-        f"network    {settings['particles']} particles, depth {settings['depth']}, "
-        f"{problem['activation']}, horizon {problem['horizon']:g}",
-        f"method     {settings['operator']} operator, sampling by {settings['sampling']}, {settings['dtype']}",
-        f"tolerance  {settings['tolerance']:.3g}, seed {solution.seed}, replicates {settings['replicates_completed']}",
-    ]
-    if settings["operator"] == "lazy" and len(solution.rank):
-        rank, dropped = solution.rank.max(axis=0), solution.truncation.max(axis=0)
-        lines.append(f"rank       {rank[0]:g} forward, {rank[1]:g} backward (largest over depth)")
-        lines.append(f"dropped    {dropped[0]:.1e} forward, {dropped[1]:.1e} backward (share of the mass)")
-    if len(solution.steps):
-        lines.append(f"step       {solution.steps[-1]} of {problem['steps']}")
-        for prefix, label, samples in (("", "training", solution.outputs.shape[1]), ("test_", "test", None)):
-            if f"{prefix}loss" not in solution.fields:
-                continue
-            count = samples or solution.test_outputs.shape[1]
-            result = f"{problem['loss']} loss {_last(solution, f'{prefix}loss')}"
-            if f"{prefix}accuracy" in solution.fields:
-                result += f", accuracy {_last(solution, f'{prefix}accuracy', percent=True)}"
-            lines.append(f"{label:10} {result} on {count} samples")
-    lines.append(f"time       {solution.timings['compile']:.1f} s compile, {solution.timings['solve']:.1f} s solve")
-    lines.append(f"status     {solution.status}")
-    return lines + [f"note       {note}" for note in solution.notes]
+def picture(solution: Any, path: str | os.PathLike[str] | None = None) -> Figure:
+    """Return the overview of a solution of either kind; save it if there is a path."""
+    figure = mean_field_overview(solution) if isinstance(solution, MeanFieldSolution) else overview(solution)
+    if path is not None:
+        save_picture(figure, path)
+    return figure
 
 
-def _last(solution: Solution, name: str, percent: bool = False) -> str:
-    value = getattr(solution, name)[-1]
-    error = solution.fields.get(f"{name}_standard_error")
-    if percent:
-        return f"{value:.1%}" + ("" if error is None else f" ± {error.values[-1]:.1%}")
-    return f"{value:.4g}" + ("" if error is None else f" ± {error.values[-1]:.2g}")
+def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure; a PNG is marked as ours, which lets a later run replace it."""
+    png = str(path).lower().endswith(".png")
+    figure.savefig(path, dpi=150, metadata={"Software": "flds"} if png else None)

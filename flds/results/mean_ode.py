@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,12 +9,11 @@ import numpy as np
 
 from flds.mean_ode.blocks import Array, Block
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.results.solution import Solution, all_states, average_replicates
+from flds.results.replicates import all_states, average_replicates
+from flds.results.solution import Solution
 from solvers.results.solution import Field, library_versions
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from flds.mean_ode.options import MeanSettings
     from flds.mean_ode.solve import Run
 
@@ -50,16 +48,6 @@ class MeanFieldSolution(Solution):
     """
 
     schema: ClassVar[str] = "flds.MeanFieldSolution/1"
-
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the loss against the step and the travel over depth; save to `path` if given."""
-        from flds.cli.pictures import save_picture
-        from flds.plotting import mean_field_overview
-
-        figure = mean_field_overview(self)
-        if path is not None:
-            save_picture(figure, path)
-        return figure
 
     def summary(self) -> str:
         """Return what was run and what came out, in a few lines."""

@@ -7,7 +7,7 @@ import inspect
 import itertools
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +17,16 @@ import numpy as np
 
 from flds.mean_ode.options import MeanOptions
 from flds.mean_ode.problem import MeanFieldProblem
+from flds.mean_ode.solve import solve_mean_ode, solve_tangent_ode
 from flds.training.options import Options
 from flds.training.problem import TrainingProblem
+from flds.training.solve import simulate_resnet, solve_flds
 from solvers import checks
 
-_SOLVERS = {
-    TrainingProblem: ("solve_flds", "simulate_resnet"),
-    MeanFieldProblem: ("solve_mean_ode", "solve_tangent_ode"),
+# For each kind of problem the options of its solvers, and the solvers by name.
+_SOLVERS: dict[type, tuple[Any, dict[str, Callable[..., Any]]]] = {
+    TrainingProblem: (Options, {"solve_flds": solve_flds, "simulate_resnet": simulate_resnet}),
+    MeanFieldProblem: (MeanOptions, {"solve_mean_ode": solve_mean_ode, "solve_tangent_ode": solve_tangent_ode}),
 }
 # Fields of problems that older sweeps did not know; at their defaults they mean what was meant then.
 _LATER = ("divergence_factor",)
@@ -41,6 +44,11 @@ class Task:
     path: Path
     point: dict[str, Any]
     fingerprint: str
+
+    def solve(self) -> Any:
+        """Return the solution."""
+        named = next(named for _, named in _SOLVERS.values() if self.solver in named)
+        return named[self.solver](self.problem, **self.options)
 
     @property
     def failure(self) -> Path:
@@ -66,11 +74,12 @@ class Grid:
             )
         if not isinstance(grid, Mapping) or not grid:
             raise ValueError(f"grid must be a dictionary of lists of values by name, got {checks.shown(grid)}")
-        default = _SOLVERS[kind][1 if kind is TrainingProblem and "width" in {*grid, *options} else 0]
+        known, named = _SOLVERS[kind]
+        default = list(named)[1 if kind is TrainingProblem and "width" in {*grid, *options} else 0]
         self.problem, self.options = problem, options
-        self.solver = checks.choice("solver", solver or default, _SOLVERS[kind])
+        self.solver = checks.choice("solver", solver or default, tuple(named))
         self.described = {item.name for item in fields(problem) if item.init}
-        settable = _arguments(self.solver)
+        settable = _arguments(named[self.solver]) | set(known.__annotations__)
         for name in options:
             if name not in settable:
                 raise TypeError(f"{self.solver} takes no {name!r}; it takes {', '.join(sorted(settable))}")
@@ -114,12 +123,9 @@ def plain(point: dict[str, Any]) -> dict[str, Any]:
     return {name: value if isinstance(value, (int, float, str)) else repr(value) for name, value in point.items()}
 
 
-def _arguments(solver: str) -> set[str]:
-    """Names of the keyword arguments of a solver."""
-    import flds
-
-    named = set(inspect.signature(getattr(flds, solver)).parameters) - {"problem", "options", "progress"}
-    return named | set((Options if solver in _SOLVERS[TrainingProblem] else MeanOptions).__annotations__)
+def _arguments(solver: Callable[..., Any]) -> set[str]:
+    """Names of the keyword arguments that a solver has besides its options."""
+    return set(inspect.signature(solver).parameters) - {"problem", "options", "progress"}
 
 
 def _checked_values(name: str, values: Any, known: set[str]) -> list[Any]:

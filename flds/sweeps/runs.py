@@ -49,13 +49,11 @@ def run_all(tasks: list[Task], executor: Executor | None, workers: int, progress
 
 def run(task: Task) -> str:
     """Solve one task and write its file; return its error, or nothing."""
-    import flds
-
     try:
         sweep_out(task.path.parent, [task])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the status says it
-            solution: Solution = getattr(flds, task.solver)(task.problem, **task.options)
+            solution: Solution = task.solve()
         if solution.status != "interrupted":
             sign(solution, task)
             solution.save(task.path)

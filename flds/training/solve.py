@@ -11,7 +11,8 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from flds.results.solution import Solution, assemble
+from flds.results.solution import Solution
+from flds.training.assemble import assemble
 from flds.training.cost import CostEstimate
 from flds.training.divergence import outcome
 from flds.training.method import decide

@@ -14,8 +14,9 @@ import h5py
 import pytest
 from matplotlib.figure import Figure
 
-from flds.cli.pictures import is_ours, picture_of, save_picture
+from flds.cli.pictures import is_ours, picture_of
 from flds.cli.places import check_folder, check_out, check_table, clean_parts, fallback_folders, written
+from flds.plotting.overview import save_picture
 
 SMALL = ["--width", "20", "--depth", "1", "--steps", "1", "--train-samples", "20", "--test-samples", "5"]
 

@@ -71,7 +71,7 @@ def test_what_cannot_be_run_again_says_why(tmp_path, monkeypatch):
         flds.rerun(flds.load(one.save(tmp_path / "one.nc")))
     with pytest.raises(ValueError, match="solution must be of one of solve_flds, simulate_resnet, solve_mean_ode"):
         flds.rerun(flds.solve_forward(particles=100, depth=2))
-    monkeypatch.setattr("flds.results.solution.EMBEDDED_BYTES", 10)
+    monkeypatch.setattr("flds.training.description.EMBEDDED_BYTES", 10)
     large = flds.simulate_resnet(flds.TrainingProblem(X, Y, steps=1), width=50, depth=1)
     with pytest.raises(ValueError, match="only the hash of inputs, which were too large to be kept"):
         flds.rerun(large)

@@ -9,8 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flds.cli.pictures import attempt, picture_of, save_picture
+from flds.cli.pictures import attempt, picture_of
 from flds.cli.places import check_folder, check_out, clean_parts
+from flds.plotting.overview import save_picture
 from solvers import checks
 from solvers.results.solution import Field, Solution, library_versions
 

@@ -1,0 +1,32 @@
+"""Descriptions of problems in results: what they are compared by."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def difference(then: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Return the first entry in which two descriptions of a problem differ, or None.
+
+    Functions are compared by the numbers that they give, the entry "check", up to the rounding of another machine.
+    What the first one does not say is not compared.
+    """
+    for name in then:
+        if name != "check" and then[name] != now.get(name):
+            return name
+    return None if same_functions(then, now["check"]) else "activation, block or initial law"
+
+
+def same_functions(then: dict[str, Any], values: list[float]) -> bool:
+    """Whether functions that give these values are those of a description, as far as it says."""
+    stored = then.get("check", values)
+    return len(stored) == len(values) and np.allclose(stored, values, rtol=1e-9, atol=1e-12)
+
+
+def digest(array: NDArray[Any]) -> str:
+    """Return the SHA-256 of the numbers of an array."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -1,0 +1,49 @@
+"""What it takes to run a kind of solution again."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from solvers.results.solution import Solution
+
+
+class Family(Protocol):
+    """Knows how the solutions of some solvers came about.
+
+    Attributes
+    ----------
+    solvers : tuple of str
+        Names of the solvers, as settings have them.
+    problem_type : type
+        What they solve.
+    changes : tuple of str
+        Options that may differ when training goes on.
+    """
+
+    solvers: tuple[str, ...]
+    problem_type: type
+    changes: tuple[str, ...]
+
+    def problem(self, solution: Any) -> Any:
+        """Read the problem back; raises ValueError where a part of it is one's own, or too large to be kept."""
+
+    def adapted(self, solution: Any, problem: Any) -> Any:
+        """Return a problem with the steps and rates of the solution, which may have gone on training."""
+
+    def differs(self, solution: Any, problem: Any) -> str | None:
+        """Return the first thing in which a problem differs from that of the solution, or None."""
+
+    def again(self, solution: Any, problem: Any, progress: bool, changes: dict[str, Any]) -> Solution:
+        """Solve again, with some options changed."""
+
+    def resume(
+        self, solution: Any, problem: Any, done: int | None, steps: int | None,
+        learning_rate: float | ArrayLike | None, progress: bool, changes: dict[str, Any],
+    ) -> Solution:  # fmt: skip
+        """Go on from a kept state, for more steps or to the end of those planned; `done` of them if it ended early."""
+
+    def evaluate(self, solution: Any, problem: Any, inputs: ArrayLike) -> NDArray[np.float64]:
+        """Return the outputs of every replicate on new inputs, (replicates, samples, …)."""

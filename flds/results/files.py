@@ -1,0 +1,36 @@
+"""Reading results back."""
+
+from __future__ import annotations
+
+import os
+
+import solvers.results.solution
+from flds.results import limit, mean_ode, solution
+
+# Importing them makes their files known.
+KINDS = (solution.Solution, limit.LimitEstimate, mean_ode.MeanFieldSolution)
+
+
+def load(path: str | os.PathLike[str], groups: bool = True) -> solvers.results.solution.Solution:
+    """Return the solution in a file that `save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    groups : bool
+        Whether to read the states of trained networks as well, which may be large.
+
+    Returns
+    -------
+    Solution
+        A `flds.Solution`, or that of another solver, with all arrays in memory.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not a results file of this library, or is damaged.
+    """
+    return solvers.results.solution.load(path, groups)

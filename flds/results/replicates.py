@@ -1,0 +1,40 @@
+"""Means over replicates and their errors."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.results.solution import Field
+
+
+def mean_and_error(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean of independent samples along the first axis, and its standard error."""
+    return samples.mean(axis=0), samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+
+
+def average_replicates(parts: list[dict[str, Field]], averaged: tuple[str, ...]) -> dict[str, Field]:
+    """Combine replicates: the mean of every field named in `averaged`, its standard error, and all outputs."""
+    fields: dict[str, Field] = {}
+    replicates: dict[str, Field] = {}
+    for name in list(parts[0]):
+        first = parts[0][name]
+        if name not in averaged or len(parts) == 1:
+            fields[name] = first
+            continue
+        stacked = np.stack([part.pop(name).values for part in parts])  # so that little is held twice
+        mean, error = mean_and_error(stacked)
+        fields[name] = first._replace(values=mean)
+        fields[f"{name}_standard_error"] = first._replace(
+            values=error, long_name=f"standard error of {first.long_name} over replicates"
+        )
+        if name == "outputs":
+            dims = ("replicate", *first.dims)
+            replicates["replicate_outputs"] = Field(dims, stacked, "network outputs of each replicate")
+    return fields | replicates
+
+
+def all_states(states: list[dict[str, Field]], replicates: int) -> dict[str, dict[str, Field]]:
+    """Return the states of all replicates as groups, or none: there is no going on from some of them."""
+    complete = len(states) == replicates and all(states)
+    return {f"state_{index}": one for index, one in enumerate(states)} if complete else {}
