@@ -28,7 +28,7 @@ class Observation(NamedTuple):
     f: NDArray[np.float64]
 
 
-class ObservedBranch(SingleMatrix):
+class _ObservedBranch(SingleMatrix):
     """A branch that keeps the last gradients that it met, g_ℓ; methods are those of `SingleMatrix`."""
 
     def backward(self, g: NDArray[np.floating], h: NDArray[np.floating], address: Address) -> Pull:
@@ -48,16 +48,16 @@ class ObservedNetwork(Network):
         super().initialise()
         self.seen: dict[int, Observation] = {}
 
-    def branch(self, layer: int, operator: WeightOperator) -> ObservedBranch:
+    def branch(self, layer: int, operator: WeightOperator) -> _ObservedBranch:
         """The branch of a layer, which keeps the last gradients that it met."""
-        return ObservedBranch(self.ensemble, self.problem.phi, operator)
+        return _ObservedBranch(self.ensemble, self.problem.phi, operator)
 
     def backward(self, forward: ForwardPass, slopes: Array, step: int) -> BackwardPass:
         """The backward pass; at chosen steps, what it and the forward pass saw is kept."""
         result = super().backward(forward, slopes, step)
         if step in self.steps:
             every = len(self.branches) // self.points
-            met = [branch.met for branch in self.branches if isinstance(branch, ObservedBranch)]
+            met = [branch.met for branch in self.branches if isinstance(branch, _ObservedBranch)]
             gradients = [result.bottom, *met]  # g_0 … g_L
             h, g = (np.array(states[::every]) for states in (forward.states, gradients))
             first = self.problem.samples  # test inputs have the noise of training samples that do not exist

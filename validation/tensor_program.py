@@ -41,7 +41,7 @@ class _Past(NamedTuple):
     gradients: Array
 
 
-class PrintedBranch(SingleMatrix):
+class _PrintedBranch(SingleMatrix):
     """A branch with the term F-(6) as printed in its forward pass; methods are those of `SingleMatrix`.
 
     Parameters
@@ -84,9 +84,9 @@ class PrintedNetwork(Network):
     Paper F, Proposition 4, eqs. (5) and (6).
     """
 
-    def branch(self, layer: int, operator: WeightOperator) -> PrintedBranch:
+    def branch(self, layer: int, operator: WeightOperator) -> _PrintedBranch:
         """The branch of a layer, which has not been trained."""
-        return PrintedBranch(self.ensemble, self.problem.phi, operator, self.root_tau)
+        return _PrintedBranch(self.ensemble, self.problem.phi, operator, self.root_tau)
 
     def update(self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass,
                rate: float) -> None:  # fmt: skip
@@ -94,7 +94,7 @@ class PrintedNetwork(Network):
         super().update(inputs, slopes, forward, backward, rate)
         rates = -rate / len(inputs) * backward.weights
         for branch, h in zip(self.branches, forward.states[:-1], strict=True):
-            assert isinstance(branch, PrintedBranch)
+            assert isinstance(branch, _PrintedBranch)
             branch.remember(h[backward.active], rates)
 
 

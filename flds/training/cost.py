@@ -62,7 +62,7 @@ class CostEstimate:
 
     @staticmethod
     def of(load: Workload, settings: Settings, reason: str) -> CostEstimate:
-        """Estimate a run with these settings, whose operator was chosen for this reason."""
+        """Estimate a run of this load and with these settings, whose operator was chosen for this reason."""
         lazy, expected = settings.operator == "lazy", load.expected_rank
         rank = min(expected, settings.rank_budget[0]), min(expected, settings.rank_budget[1])
         memory = load.lazy_memory(rank) if lazy else load.dense_memory()

@@ -43,11 +43,11 @@ class Particles(ABC):
 
     @abstractmethod
     def allocate(self, rows: int, dtype: Any = np.float64) -> Array:
-        """Return a new array (rows, N), whatever it holds."""
+        """Return a new array of this dtype, (rows, N), whatever it holds."""
 
     @abstractmethod
     def stack(self, parts: Sequence[Array]) -> Array:
-        """Return a new array with the rows of all parts, of which there is at least one."""
+        """Return a new array (rows, N) with the rows of all parts, of which there is at least one."""
 
     @abstractmethod
     def fill(self, out: Array, noise: Noise, address: Address, layer: int = 0) -> None:
@@ -81,18 +81,18 @@ class Particles(ABC):
 
     @abstractmethod
     def total(self, sums: Sequence[NDArray[np.floating]] | Matrix) -> Matrix:
-        """Return the sum of partial sums over particles, in float64 and in their order."""
+        """Return the sum of partial `sums` over particles, each of one shape, (…), in float64 and in their order."""
 
     @abstractmethod
     def multiply(self, vectors: Array, matrix: Array, transposed: bool = False) -> Array:
-        """Return vectors @ matrix, or vectors @ matrixᵀ, for a matrix (N, N) that is held whole."""
+        """Return vectors @ matrix, or `transposed` vectors @ matrixᵀ, (rows, N), for a matrix (N, N) held whole."""
 
     @abstractmethod
     def add_product(self, left: NDArray[Any], right: NDArray[Any], *matrices: Array) -> None:
-        """Add leftᵀ @ right to matrices (N, N) that are held whole; both are (k, N)."""
+        """Add leftᵀ @ right to `matrices` (N, N) that are held whole; `left` and `right` are (k, N)."""
 
     def map(self, function: Callable[..., Array], *arrays: Array) -> Array:
-        """Return the values of an elementwise function, in a new array like the first of `arrays`."""
+        """Return the values of an elementwise function, (rows, N), in a new array like the first of `arrays`."""
         out = self.allocate(len(arrays[0]), arrays[0].dtype)
 
         def work(out: Array, *parts: Array) -> None:
@@ -102,7 +102,7 @@ class Particles(ABC):
         return out
 
     def copy(self, vectors: Array) -> Array:
-        """Return a copy of an array."""
+        """Return a copy of `vectors`, (rows, N)."""
         return self.stack([vectors])
 
     def each(self, work: Callable[[T], None], items: Sequence[T]) -> None:
