@@ -16,7 +16,17 @@ from typer.core import TyperGroup
 from flds.cli.console import BAD_USAGE, ending, fail, interrupts, note
 from flds.cli.pictures import attempt, picture_of, quieten
 from flds.cli.places import check_folder, check_out, check_table, clean_parts, keep
-from flds.cli.training import DEFAULTS, assignments, load_data, run, show_warnings, spread, training_problem, whole_runs
+from flds.cli.training import (
+    DEFAULT_DEPTH,
+    DEFAULTS,
+    assignments,
+    load_data,
+    numbers_of,
+    run,
+    show_warnings,
+    training_problem,
+    whole_runs,
+)
 
 if TYPE_CHECKING:
     from flds.results.solution import Solution
@@ -77,7 +87,7 @@ def solve(
     test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
     particles: Annotated[int | None, typer.Option(help="Number of particles N; by default as many as fit in about a minute and 3.5 GB.")] = None,
     width: Annotated[int | None, typer.Option(help="Train a finite network of this width, in law, instead of the limit.")] = None,
-    depth: Annotated[int, typer.Option(help="Number of layers L, or of depth steps of the limit.")] = 8,
+    depth: Annotated[int, typer.Option(help="Number of layers L, or of depth steps of the limit.")] = DEFAULT_DEPTH,
     backward_weights: Annotated[str, typer.Option(help="tied: ordinary backpropagation; independent: Definition 1 of the FLDS paper.")] = "tied",
     sampling: Annotated[str | None, typer.Option(help="How noise is drawn for the limit: matched (default, smaller error), law (as a network would) or matched_all (a test).")] = None,
     operator: Annotated[str, typer.Option(help="How weights are held: lazy, dense, or auto for the cheaper.")] = "auto",
@@ -85,7 +95,7 @@ def solve(
     rank_budget: Annotated[tuple[int, int] | None, typer.Option(help="Largest forward and backward rank.")] = None,
     noise_depth: Annotated[int | None, typer.Option(help="Grid of the noise, a multiple of the depth.")] = None,
     record_every: Annotated[int | None, typer.Option(help="Steps between records; default a quarter of the run.")] = None,
-    recorded_samples: Annotated[int | None, typer.Option(help="How many training samples are recorded; default 64.")] = None,
+    recorded_samples: Annotated[str | None, typer.Option(help="How many training samples are recorded, spread evenly; or their indices, as 0,3,5; default 64.")] = None,
     record_kernels: Annotated[bool, typer.Option("--record-kernels", help="Record the kernels Σ and Θ.")] = False,
     keep_state: Annotated[bool, typer.Option("--keep-state", help="Keep the trained network in the file, for resume and predictions.")] = False,
     dtype: Annotated[str, typer.Option(help="Storage precision: float64 or float32.")] = "float64",
@@ -122,7 +132,7 @@ def solve(
         "keep_state": keep_state,
         "record_every": max(1, -(-steps // 4)) if record_every is None else record_every, "dtype": dtype, "threads": threads,
         "replicates": replicates, "seed": seed,
-        "recorded_samples": spread(problem.samples, 64 if recorded_samples is None else recorded_samples),
+        "recorded_samples": numbers_of("--recorded-samples", recorded_samples or "64"),
     }  # fmt: skip
     _finish(run(problem, particles, width, depth, sampling or "matched", options, quiet), out, quiet)
 
@@ -291,6 +301,8 @@ def sweep(
     for name in {"problem", "grid", "folder", "executor", "workers", "progress"} & {*values, *settings}:
         raise ValueError(f"{name} is not a setting of a run; see flds sweep --help")
     fields = {name: settings.pop(name, default) for name, default in DEFAULTS.items()}
+    if "depth" not in values:
+        settings.setdefault("depth", DEFAULT_DEPTH)
     problem = training_problem(load_data(data), **fields, train_samples=train_samples, test_samples=test_samples)
     progress = not quiet and sys.stderr.isatty()
     try:

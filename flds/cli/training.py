@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flds.training.problem import TrainingProblem
 
 # How `flds solve` and `flds sweep` train by default.
+DEFAULT_DEPTH = 8
 DEFAULTS: dict[str, Any] = {
     "activation": "tanh", "horizon": 1.0, "learning_rate": 1.0, "steps": 25, "loss": None, "batch_size": None,
     "batch_order": "random", "batch_seed": 0,
@@ -61,14 +62,13 @@ def training_problem(
     )  # fmt: skip
 
 
-def spread(samples: int, count: int) -> list[int]:
-    """Indices of `count` samples, spread evenly; all of them if there are fewer."""
-    import numpy as np
-
-    from solvers.checks import positive_integer
-
-    count = positive_integer("recorded_samples", count)
-    return [int(i) for i in np.unique(np.linspace(0, samples - 1, min(count, samples)).astype(int))]
+def numbers_of(option: str, text: str) -> int | list[int]:
+    """Return the whole number in a text, or the list of those that commas part."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} must be a whole number, or several as 0,3,5, got {text!r}") from None
+    return found if "," in text else found[0]
 
 
 def run(

@@ -102,10 +102,11 @@ class Solution(solvers.results.solution.Solution):
     def summary(self) -> str:
         """Return what was run and what came out, in a few lines."""
         settings, problem = self.settings, self.extra["problem"]
+        network = settings["solver"] == "simulate_resnet"
+        size = f"width {settings['particles']}" if network else f"{settings['particles']} particles"
         lines = [
             f"solver     {settings['solver']}, {settings['backward_weights']} backward weights",
-            f"network    {settings['particles']} particles, depth {settings['depth']}, "
-            f"{problem['activation']}, horizon {problem['horizon']:g}",
+            f"network    {size}, depth {settings['depth']}, {problem['activation']}, horizon {problem['horizon']:g}",
             f"method     {settings['operator']} operator, sampling by {settings['sampling']}, {settings['dtype']}",
             f"tolerance  {settings['tolerance']:.3g}, seed {self.seed}, replicates {settings['replicates_completed']}",
         ]

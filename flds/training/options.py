@@ -93,13 +93,14 @@ def recording(problem: TrainingProblem, record_every: int | None, recorded_sampl
         record_every = 1 if few else max(1, -(-problem.steps // (MOST_RECORDS - 1)))
     checks.positive_integer("record_every", record_every)
     if recorded_samples is None:
-        if problem.samples <= MOST_RECORDED or problem.full_batch:
-            recorded_samples = np.arange(problem.samples)
-        else:
-            recorded_samples = np.linspace(0, problem.samples - 1, MOST_RECORDED).astype(int)
+        recorded_samples = problem.samples if problem.full_batch else min(problem.samples, MOST_RECORDED)
+    if isinstance(recorded_samples, (int, np.integer)) and type(recorded_samples) is not bool:
+        count = min(checks.positive_integer("recorded_samples", recorded_samples), problem.samples)
+        recorded_samples = np.linspace(0, problem.samples - 1, count).astype(int)
     indices = checks.numeric("recorded_samples", recorded_samples)
     if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
-        raise ValueError(f"recorded_samples must be a list of sample indices, got {checks.shown(recorded_samples)}")
+        given = checks.shown(recorded_samples)
+        raise ValueError(f"recorded_samples must be a number of samples or a list of their indices, got {given}")
     if indices.min() < 0 or indices.max() >= problem.samples:
         raise ValueError(
             f"recorded_samples must be sample indices from 0 to {problem.samples - 1}, "
@@ -128,8 +129,8 @@ class Options(TypedDict, total=False):
         A multiple of `depth`: the grid on which noise is drawn. Runs with the same value share a path.
     record_every : int
         Steps between records; by default every step for few samples, else at most 20 records.
-    recorded_samples : sequence of int
-        Training samples whose outputs are recorded; by default at most 256.
+    recorded_samples : int or sequence of int
+        Training samples whose outputs are recorded: so many, spread evenly, or these indices; by default at most 256.
     record_kernels : bool
         Record Σ and Θ across recorded steps and batch samples.
     keep_state : bool
@@ -151,7 +152,7 @@ class Options(TypedDict, total=False):
     rank_budget: tuple[int, int] | None
     noise_depth: int | None
     record_every: int | None
-    recorded_samples: Sequence[int] | None
+    recorded_samples: int | Sequence[int] | None
     record_kernels: bool
     keep_state: bool
     dtype: str

@@ -197,6 +197,8 @@ def run(
     for note in notes:
         warnings.warn(note, RuntimeWarning, stacklevel=3)
     saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason}
+    if solver == "simulate_resnet":
+        saved["width"] = settings.particles
     with np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
         return assemble(problem, settings, [recorders[index] for index in kept], status, timings, notes, saved)
 

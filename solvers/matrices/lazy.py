@@ -195,7 +195,7 @@ class LazyOperator(WeightOperator):
         """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned)."""
         part = self._expand(domain, vectors, remember)
         shift = self._draw_images(domain, codomain, part, address.rows(part.kept), states, remember)
-        self.ensemble.combine(part.new_images, [(shift, codomain.directions)], add=True)
+        self.ensemble.combine(part.new_images, [(shift, codomain.directions[: shift.shape[1]])], add=True)
         pull = part.known[:, : learned.shape[1]] @ learned.T  # coordinates on the codomain's older directions
         image = self.ensemble.allocate(len(vectors), vectors.dtype)
         self.ensemble.combine(

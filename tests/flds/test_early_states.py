@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import flds
-from solvers.ensemble.threads import Blocks
+from solvers.ensemble.threads import ThreadParticles
 from tests.conftest import three_samples
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ SOLVES = {
 def interrupt_after(monkeypatch, calls: int) -> list[int]:
     """Let the signal of Ctrl-C be noted after so many pieces of work; return the counter."""
     count = [0]
-    original = Blocks._run
+    original = ThreadParticles._run
 
     def run(self, work, items, size=np.inf):
         solving = getattr(signal.getsignal(signal.SIGINT), "__name__", "") == "_note"
@@ -62,7 +62,7 @@ def interrupt_after(monkeypatch, calls: int) -> list[int]:
             signal.raise_signal(signal.SIGINT)
         original(self, work, items, size)
 
-    monkeypatch.setattr(Blocks, "_run", run)
+    monkeypatch.setattr(ThreadParticles, "_run", run)
     return count
 
 
@@ -154,7 +154,7 @@ def test_several_replicates_keep_none(monkeypatch):
 
 
 def test_nothing_comes_between_the_halves_of_an_update():
-    blocks = Blocks(10)
+    blocks = ThreadParticles(10)
     reached = []
 
     def work():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers.ensemble.threads import Blocks
+from solvers.ensemble.threads import ThreadParticles
 from solvers.matrices.cholesky import IncrementalCholesky, rank_revealing_cholesky
 
 
@@ -52,7 +52,7 @@ def test_nan_rows_start_no_direction():
 @pytest.mark.parametrize("chunks", [[40], [7, 20, 13], [1] * 40])
 def test_incremental_solve_equals_a_solve_from_scratch(chunks):
     matrix = gram(40, 60)
-    cholesky = IncrementalCholesky(1e-6, Blocks(1))
+    cholesky = IncrementalCholesky(1e-6, ThreadParticles(1))
     start = 0
     for size in chunks:
         new = slice(start, start + size)
@@ -64,7 +64,7 @@ def test_incremental_solve_equals_a_solve_from_scratch(chunks):
 
 def test_dependent_vectors_are_refused_and_truncation_forgets():
     matrix = gram(4, 10)
-    cholesky = IncrementalCholesky(1e-4, Blocks(1))
+    cholesky = IncrementalCholesky(1e-4, ThreadParticles(1))
     cholesky.append(np.empty((0, 4)), matrix)
     assert len(cholesky.append(matrix[:, :2], matrix[:2, :2])) == 0
     cholesky.truncate(2)

@@ -6,16 +6,26 @@ import numpy as np
 import pytest
 
 from solvers.ensemble.random import Address, Noise, Stream
-from solvers.ensemble.threads import Blocks
+from solvers.ensemble.threads import ThreadParticles
 from solvers.matrices.dense import DenseOperator
-from solvers.matrices.lazy import LazyOperator, RankBudgetExceeded
+from solvers.matrices.lazy import LazyOperator
 from solvers.matrices.matched import MatchedSampling
+from solvers.matrices.operator import RankBudgetExceeded
 from solvers.matrices.sampling import Sampling
+from tests.plain_particles import PlainParticles
+
+Home = ThreadParticles
+
+
+@pytest.fixture(params=[ThreadParticles, PlainParticles], autouse=True)
+def home(request, monkeypatch):
+    """Every test runs in both homes of particles."""
+    monkeypatch.setattr(f"{__name__}.Home", request.param)
 
 
 def lazy(particles=500, seed=0, tied=True, tolerance=0.0, budget=(100, 100), sampling=None, dtype=np.float64):
     return LazyOperator(
-        Blocks(particles), Noise(seed), 0, tied=tied, tolerance=tolerance, budget=budget,
+        Home(particles), Noise(seed), 0, tied=tied, tolerance=tolerance, budget=budget,
         sampling=sampling or Sampling(), dtype=np.dtype(dtype),
     )  # fmt: skip
 
@@ -171,7 +181,7 @@ def test_law_of_products_equals_that_of_a_full_matrix(tied):
 def test_matched_noise_is_orthonormal_to_what_it_must_be():
     particles = 3000
     constants = np.random.default_rng(0).standard_normal((3, particles))
-    sampling = MatchedSampling(Blocks(particles), constants)
+    sampling = MatchedSampling(Home(particles), constants)
     # independent images are the fresh vectors themselves
     operator = lazy(particles, tied=False, sampling=sampling)
     rng = np.random.default_rng(1)
@@ -226,7 +236,7 @@ def test_coordinates_reproduce_nearly_dependent_vectors():
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_dense_operator_is_a_matrix(tied):
-    operator = DenseOperator(Blocks(300), Noise(2), 0, tied=tied, dtype=np.dtype(np.float64))
+    operator = DenseOperator(Home(300), Noise(2), 0, tied=tied, dtype=np.dtype(np.float64))
     # entries of 𝒲 are N(0, 1/N): the mean square over N² entries has relative standard error sqrt(2)/N
     assert abs(300 * np.mean(operator.weights**2) - 1) < 4 * np.sqrt(2) / 300
     if not tied:

@@ -1,4 +1,4 @@
-"""Block products against NumPy, and the same bits for any number of threads."""
+"""The algebra of particles against NumPy in every home, and the same bits for any number of threads."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from threadpoolctl import threadpool_info
 
 from solvers.ensemble.particles import partition
 from solvers.ensemble.random import NOISE_BLOCK, Address, Noise, Stream
-from solvers.ensemble.threads import Blocks
+from solvers.ensemble.threads import ThreadParticles
+from tests.plain_particles import PlainParticles
 
+HOMES = [lambda particles: ThreadParticles(particles, 2), PlainParticles]
 SIZES = [1, 5, NOISE_BLOCK, NOISE_BLOCK + 1, 40 * NOISE_BLOCK + 77]
 
 
@@ -23,7 +25,7 @@ def vectors(rows, particles, dtype=np.float64, seed=0):
 
 @pytest.mark.parametrize("particles", SIZES)
 def test_groups_cover_every_particle_once(particles):
-    blocks = Blocks(particles, 2)
+    blocks = ThreadParticles(particles, 2)
     for slices in (blocks.groups, blocks.shares):
         assert np.array_equal(np.concatenate([np.arange(s.start, s.stop) for s in slices]), np.arange(particles))
         assert all(s.start % NOISE_BLOCK == 0 for s in slices)
@@ -32,9 +34,10 @@ def test_groups_cover_every_particle_once(particles):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 7), (2, 3), (7, 2), (9, 1), (5, 6), (0, 3), (3, 0)])
 @pytest.mark.parametrize("particles", SIZES)
-def test_products_equal_numpy(particles, rows, columns, dtype):
+@pytest.mark.parametrize("home", HOMES)
+def test_products_equal_numpy(home, particles, rows, columns, dtype):
     a, b = vectors(rows, particles, dtype), vectors(columns, particles, dtype, seed=1)
-    blocks = Blocks(particles, 2)
+    blocks = home(particles)
     # rounding of a sum of N products of size one: eps sqrt(N), and a factor for unlucky cases
     atol = 10 * np.finfo(dtype).eps * np.sqrt(min(particles, NOISE_BLOCK)) / np.sqrt(max(1, particles / NOISE_BLOCK))
     with blocks.running():
@@ -56,10 +59,38 @@ def test_products_equal_numpy(particles, rows, columns, dtype):
         np.testing.assert_allclose(out, exact + 2 * b.astype(float), rtol=0, atol=100 * np.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("home", HOMES)
+def test_elementwise_work_noise_and_whole_matrices(home):
+    particles = 2 * NOISE_BLOCK + 3
+    ensemble = home(particles)
+    a, b = vectors(3, particles), vectors(3, particles, seed=1)
+    with ensemble.running():
+        np.testing.assert_array_equal(ensemble.map(lambda x, y: np.tanh(x) * y, a, b), np.tanh(a) * b)
+        out = ensemble.copy(a)
+        ensemble.apply(lambda out, other: np.add(out, other, out=out), out, b)
+        np.testing.assert_array_equal(out, a + b)
+        np.testing.assert_array_equal(ensemble.stack([a, b[:0], b]), np.concatenate([a, b]))
+        np.testing.assert_allclose(ensemble.gram(a), a @ a.T / particles, rtol=0, atol=1e-14)
+        noise, expected = ensemble.allocate(3), np.empty((3, particles))
+        ensemble.fill(noise, Noise(5), Address(Stream.FORWARD, 2, (4, 0, 7)), layer=3)
+        Noise(5).fill(expected, slice(0, particles), Address(Stream.FORWARD, 2, (4, 0, 7)), 3)
+        np.testing.assert_array_equal(noise, expected)
+        assert ensemble.total([np.ones(2, np.float32), np.full(2, 0.5)]).tolist() == [1.5, 1.5]
+    small = home(300)
+    matrix, left, right = vectors(300, 300), vectors(4, 300, seed=2), vectors(4, 300, seed=3)
+    with small.running():
+        np.testing.assert_allclose(small.multiply(left, matrix), left @ matrix, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(small.multiply(left, matrix, transposed=True), left @ matrix.T, rtol=0, atol=1e-12)
+        first, second = matrix.copy(), np.zeros_like(matrix)
+        small.add_product(left, right, first, second)
+        np.testing.assert_allclose(first - matrix, left.T @ right, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(second, left.T @ right, rtol=0, atol=1e-12)
+
+
 def test_stacked_products_equal_products_of_the_stack():
     parts = [vectors(3, 5000), vectors(0, 5000), vectors(1, 5000, seed=3)]
     right = vectors(4, 5000, seed=4)
-    blocks = Blocks(5000)
+    blocks = ThreadParticles(5000)
     np.testing.assert_allclose(blocks.inner(parts, right), np.concatenate(parts) @ right.T / 5000, rtol=0, atol=1e-14)
 
 
@@ -69,7 +100,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(threads, particles):
     a, b = vectors(5, particles), vectors(70, particles, seed=1)
     results = []
     for count in (1, threads):
-        blocks = Blocks(particles, count)
+        blocks = ThreadParticles(particles, count)
         with blocks.running():
             out, noise = np.empty_like(a), np.empty_like(a)
             blocks.combine(out, [(blocks.inner(a, b), b)])
@@ -82,14 +113,14 @@ def test_bits_do_not_depend_on_the_number_of_threads(threads, particles):
 def test_nan_and_infinity_stay_visible():
     a = vectors(2, 5000)
     a[0, 3], a[1, 4] = np.nan, np.inf
-    blocks = Blocks(5000)
+    blocks = ThreadParticles(5000)
     assert np.isnan(blocks.mean_squares(a)[0])
     assert np.isinf(blocks.mean_squares(a)[1])
     assert np.isnan(blocks.inner(a, a)[0, 0])
 
 
 def test_an_error_in_a_thread_reaches_the_caller():
-    blocks = Blocks(40 * NOISE_BLOCK, 2)
+    blocks = ThreadParticles(40 * NOISE_BLOCK, 2)
 
     def fail(share: slice) -> None:
         if share.start:
@@ -106,7 +137,7 @@ def test_partition():
 
 def test_blas_is_limited_for_solves_on_any_thread():
     def limits() -> set[int]:
-        with Blocks(1).running():
+        with ThreadParticles(1).running():
             return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
     before = threadpool_info()

@@ -1,0 +1,88 @@
+"""What varies is an object: other homes of particles, optimisers and branches run the same training."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flds.training.branches import SingleMatrix
+from flds.training.method import decide
+from flds.training.network import Network
+from flds.training.optimizers import SGD
+from flds.training.solve import train
+from tests.conftest import three_samples
+from tests.plain_particles import PlainParticles
+
+
+def settings_of(problem, sampling="law", **options):
+    return decide(problem, 150, 3, sampling, {"threads": 1, "keep_state": True, **options}).settings
+
+
+@pytest.mark.parametrize("weights", ["tied", "independent"])
+@pytest.mark.parametrize(("operator", "sampling"), [("lazy", "law"), ("lazy", "matched"), ("dense", "law")])
+def test_a_plain_home_of_particles_trains_the_same_network(operator, sampling, weights):
+    problem = three_samples(steps=4, batch_size=2, test_inputs=np.eye(5)[:2], test_targets=[0.0, 1.0])
+    settings = settings_of(problem, sampling, operator=operator, backward_weights=weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        threaded, plain = (
+            train(Network(problem, settings, 3, ensemble=home)) for home in (None, PlainParticles(settings.particles))
+        )
+    for one, other in zip(threaded.records, plain.records, strict=True):
+        # sums in another order: rounding, which directions divide by what they leave of a vector (1e-2 and more here)
+        np.testing.assert_allclose(other.outputs, one.outputs, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(other.test_outputs, one.test_outputs, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(other.gradient_variance, one.gradient_variance, rtol=1e-9)
+    assert plain.state.keys() == threaded.state.keys()
+
+
+class Halved(SGD):
+    """A rule of one's own: half of each step."""
+
+    def step(self, gradient, state, rate):
+        return super().step(gradient, state, 0.5 * rate)
+
+
+@pytest.mark.parametrize("operator", ["lazy", "dense"])
+def test_a_rule_of_ones_own_moves_all_parameters(operator):
+    problem = three_samples(steps=3)
+    settings = settings_of(problem, operator=operator)
+    halved = train(Network(problem, settings, 0, optimizer=Halved()))
+    slow = train(Network(replace(problem, learning_rate=0.25), settings, 0))
+    for one, other in zip(halved.records, slow.records, strict=True):
+        np.testing.assert_array_equal(one.outputs, other.outputs)  # halves are exact
+
+
+class Doubled(SingleMatrix):
+    """A branch of one's own: twice W φ(h)."""
+
+    def forward(self, h, address, remember=True):
+        image, tape = super().forward(h, address, remember)
+        return 2 * image, tape
+
+    def backward(self, g, h, address):
+        pull = super().backward(g, h, address)
+        return pull._replace(image=2 * pull.image)
+
+    def gradients(self, met, pulled, weights, batch):
+        for operator, gradient in super().gradients(met, pulled, weights, batch):
+            yield operator, gradient.times(2)
+
+
+class DoubledNetwork(Network):
+    def branch(self, layer, operator):
+        return Doubled(self.ensemble, self.problem.phi, operator)
+
+
+@pytest.mark.parametrize("operator", ["lazy", "dense"])
+def test_a_branch_of_ones_own_is_trained(operator):
+    """Twice the branch is that of four times the horizon."""
+    problem = three_samples(steps=3, horizon=0.5)
+    settings = settings_of(problem, operator=operator)
+    doubled = train(DoubledNetwork(problem, settings, 0))
+    longer = train(Network(replace(problem, horizon=2.0), settings, 0))
+    for one, other in zip(doubled.records, longer.records, strict=True):
+        np.testing.assert_allclose(one.outputs, other.outputs, rtol=1e-12)
