@@ -19,6 +19,7 @@ from flds.mean_ode.blocks import (
     Parameters,
     TwoLayerPerceptron,
 )
+from flds.mean_ode.losses import Loss, get_loss
 from flds.training.activations import Activation
 from solvers import checks
 
@@ -38,7 +39,6 @@ BLOCK_TYPES: dict[str, type[Block]] = {
     kind.__name__: kind
     for kind in (TwoLayerPerceptron, GatedLinearUnit, MatrixAfterActivation, MatrixBeforeActivation, Attention)
 }
-LOSSES = ("squared", "cross_entropy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,8 @@ class MeanFieldProblem:
     inputs : (samples, D) or (samples, tokens, D) array
         h(0) = x. With `embedding`, (…, d) arrays or integer tokens (samples, tokens).
     targets : (samples, outputs) or (samples, tokens, outputs) array
-        In the shape of the outputs for the loss "squared"; class indices, (samples,) or (samples, tokens), for
-        "cross_entropy".
+        Numbers for the loss "mean_squared" and ±1 for "logistic", one for each output; of one output also (samples,) or
+        (samples, tokens). Class indices, (samples,) or (samples, tokens), for "cross_entropy".
     block : str, Block or sequence of Block
         two_layer_perceptron, gated_linear_unit, matrix_after_activation (W ρ(h)), matrix_before_activation (ρ(W h)),
         attention, transformer (perceptron and attention), or blocks of one's own, whose fields are added. Parameters of
@@ -68,11 +68,12 @@ class MeanFieldProblem:
         Standard deviations by parameter name, for other blocks.
     learning_rates : float, dict or (η_u, η_v), optional
         One for all parameters, or by name; default the block's own, for perceptrons η_u = D min(1, D/σ_v²), η_v = D.
-        They suit the loss "squared" and inputs with entries of order 1; "cross_entropy" mostly needs smaller ones.
+        They suit the loss "mean_squared" and inputs with entries of order 1; "cross_entropy" mostly needs smaller ones.
     steps : int
         K, the number of updates.
     loss : str
-        "squared" ‖f−y‖²/(2 outputs), or "cross_entropy"; the mean over samples and tokens.
+        "mean_squared" ‖f−y‖²/(2 outputs); "logistic", Σ log(1 + exp(−y f)) over the outputs, divided by how many they
+        are; or "cross_entropy" −log softmax(f)_y. Each is averaged over samples and tokens.
     embedding : (d, D) array, optional
         W_E, fixed: h(0) = x W_E, or the rows named by integer tokens.
     unembedding : (D, outputs) array, optional
@@ -104,7 +105,7 @@ class MeanFieldProblem:
     deviations: Mapping[str, float] | None = None
     learning_rates: float | Mapping[str, float] | tuple[float, float] | None = None
     steps: int = 100
-    loss: str = "squared"
+    loss: str = "mean_squared"
     embedding: ArrayLike | None = None
     unembedding: ArrayLike | None = None
     initial_laws: Mapping[str, Quantile] | None = None
@@ -112,6 +113,7 @@ class MeanFieldProblem:
     test_targets: ArrayLike | None = None
     divergence_factor: float = 1e6
     blocks: tuple[Block, ...] = field(init=False, repr=False)
+    loss_function: Loss = field(init=False, repr=False)
     x: Array = field(init=False, repr=False)
     y: NDArray[Any] = field(init=False, repr=False)
     test_x: Array = field(init=False, repr=False)
@@ -121,7 +123,7 @@ class MeanFieldProblem:
     rates: dict[str, float] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        checks.choice("loss", self.loss, LOSSES)
+        self._set("loss_function", get_loss(self.loss))
         self._set("alpha", checks.positive_number("alpha", self.alpha))
         self._set("divergence_factor", checks.positive_number("divergence_factor", self.divergence_factor))
         self._set("steps", checks.positive_integer("steps", self.steps, smallest=0))
@@ -201,25 +203,17 @@ class MeanFieldProblem:
         """Return the outputs f, (…, outputs), of states h(1), (…, D)."""
         return h if self.unembedding is None else np.asarray(h @ np.asarray(self.unembedding))
 
+    def squeezed(self, outputs: Array) -> Array:
+        """Return outputs f, (…, outputs), as a solution has them: without the last axis where there is one output."""
+        return outputs[..., 0] if self.outputs == 1 else outputs
+
     def losses(self, outputs: Array, targets: NDArray[Any]) -> Array:
-        """Return the loss of each sample (and token), from outputs (…, outputs) and their targets."""
-        if self.loss == "squared":
-            return np.asarray(((outputs - targets) ** 2).sum(axis=-1) / (2 * self.outputs))
-        shifted = outputs - outputs.max(axis=-1, keepdims=True)
-        chosen = np.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
-        return np.asarray(np.log(np.exp(shifted).sum(axis=-1)) - chosen)
+        """Return the loss of each sample (and token), from outputs (…, outputs) and targets like `y`."""
+        return self.loss_function.values(outputs, targets)
 
     def loss_gradient(self, h: Array) -> Array:
         """Return ∇loss with respect to h(1) of every training sample (and token), in the shape of h."""
-        outputs = self.read(h)
-        if self.loss == "squared":
-            slope = (outputs - self.y) / self.outputs
-        else:
-            powers = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
-            slope = powers / powers.sum(axis=-1, keepdims=True)
-            np.put_along_axis(
-                slope, self.y[..., None], np.take_along_axis(slope, self.y[..., None], axis=-1) - 1.0, axis=-1
-            )
+        slope = self.loss_function.slope(self.read(h), self.y)
         return slope if self.unembedding is None else np.asarray(slope @ np.asarray(self.unembedding).T)
 
     def initial(self, uniforms: list[Array]) -> list[Parameters]:
@@ -279,19 +273,7 @@ class MeanFieldProblem:
         return blocks
 
     def _checked_targets(self, name: str, targets: Any, x: Array) -> NDArray[Any]:
-        values = checks.finite(name, targets)
-        expected = (*x.shape[:-1], self.outputs) if self.loss == "squared" else x.shape[:-1]
-        if values.shape != expected:
-            raise ValueError(
-                f"{name} must have shape {expected} for the loss {self.loss!r} and inputs of shape {x.shape}, "
-                f"got {values.shape}"
-            )
-        if self.loss == "squared":
-            return np.asarray(values, np.float64)
-        if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= self.outputs:
-            raise ValueError(f"{name} must be class indices from 0 to {self.outputs - 1}, got {values.dtype} from "
-                             f"{values.min()} to {values.max()}")  # fmt: skip
-        return np.asarray(values, np.int64)
+        return self.loss_function.checked(name, checks.finite(name, targets), x.shape[:-1], self.outputs)
 
     def _named(self, label: str, given: Mapping[str, Any], check: Callable[[str, Any], Any]) -> dict[str, Any]:
         """Check values by parameter name; unknown names are errors."""

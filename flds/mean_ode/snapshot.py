@@ -6,25 +6,14 @@ deterministic.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from flds.mean_ode.blocks import Array, Parameters
+from flds.mean_ode.blocks import Parameters
 from flds.mean_ode.network import Dynamics
 from flds.mean_ode.problem import MeanFieldProblem
+from flds.mean_ode.records import Record
+from flds.training.snapshot import steps_done
 from solvers.results.solution import Field
-
-
-class Record(NamedTuple):
-    """What is kept of one step, before its update."""
-
-    step: int
-    outputs: Array
-    test_outputs: Array
-    travel: dict[str, Array]
-    states: Array  # (nodes, *inputs.shape), or empty
-    covectors: Array
 
 
 def snapshot(
@@ -71,3 +60,9 @@ def restore(dynamics: Dynamics, state: dict[str, Field]) -> list[Record]:
         )
         for index, step in enumerate(stored["step"])
     ]  # fmt: skip
+
+
+def first_step(state: dict[str, Field]) -> int:
+    """Return the step that comes next: the last one recorded, whose update is to come, unless the run ended early."""
+    done = steps_done(state)
+    return int(state["recorded_step"].values[-1]) if done is None else done
