@@ -55,10 +55,10 @@ def peak_memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
 def _passes(problem: MeanFieldProblem, settings: MeanSettings) -> float:
     """Bytes of the states and covectors at all nodes, of partial sums, and of stretches of units."""
     rows = max(problem.x.size, problem.test_x.size)
-    stretch = SHORTEST * settings.threads * max(
-        temporaries(block, problem.x.shape) * sum(math.prod(shape) for shape in shapes.values()) / problem.dimension
-        for block, shapes in zip(problem.blocks, problem.shapes, strict=True)
-    )  # fmt: skip
+    held_by_a_unit = max(
+        temporaries(block, problem.x.shape) * problem.numbers(block) / problem.dimension for block in problem.blocks
+    )
+    stretch = SHORTEST * settings.threads * held_by_a_unit
     held = 2 * (settings.depth + 1) * problem.x.size + 2 * MOST_GROUPS * rows
     return np.dtype(settings.dtype).itemsize * (held + 6 * stretch)
 

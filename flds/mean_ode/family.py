@@ -38,8 +38,11 @@ def problem_of(solution: MeanFieldSolution) -> MeanFieldProblem:
         raise ValueError("the file does not say which blocks it is of: give the problem= itself")
     own = [f"the initial law of {name}" for name in described["initial_laws"]]
     own += [f"the block {name!r}" for name in described["types"] if name not in BLOCK_TYPES]
-    own += [f"the activation {block['activation']!r}" for block in described["blocks"]
-            if block.get("activation", "tanh") not in ACTIVATIONS]  # fmt: skip
+    own += [
+        f"the activation {block['activation']!r}"
+        for block in described["blocks"]
+        if block.get("activation", "tanh") not in ACTIVATIONS
+    ]
     if own:
         raise ValueError(f"{own[0]} is not built in: give the problem= itself")
     stored = {name: item.values for name, item in solution.fields.items()}
@@ -91,9 +94,14 @@ def again(
 
 
 def go_on(
-    solution: MeanFieldSolution, problem: MeanFieldProblem, done: int | None, steps: int | None, learning_rate: Any,
-    progress: bool, changes: dict[str, Any],
-) -> MeanFieldSolution:  # fmt: skip
+    solution: MeanFieldSolution,
+    problem: MeanFieldProblem,
+    done: int | None,
+    steps: int | None,
+    learning_rate: Any,
+    progress: bool,
+    changes: dict[str, Any],
+) -> MeanFieldSolution:
     """Run the solver from the state of a solution, for more steps or to the end of those planned."""
     if learning_rate is not None:
         raise TypeError("learning_rate is for a TrainingProblem; the rates of a MeanFieldProblem are constant")
@@ -108,8 +116,10 @@ def outputs(solution: MeanFieldSolution, problem: MeanFieldProblem, inputs: Arra
     """Return the outputs of every replicate on new inputs, (replicates, samples[, tokens][, outputs])."""
     x = problem.embed("inputs", inputs)
     if x.shape[1:] != problem.x.shape[1:]:
-        raise ValueError(f"inputs must have the shape of the training inputs past the first, {problem.x.shape[1:]}, "
-                         f"got {x.shape[1:]}")  # fmt: skip
+        raise ValueError(
+            f"inputs must have the shape of the training inputs past the first, {problem.x.shape[1:]}, "
+            f"got {x.shape[1:]}"
+        )
     settings = stored_settings(MeanSettings, solution.settings)
     kind = solve.KINDS[solution.settings["solver"]]
     parts = []

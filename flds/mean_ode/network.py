@@ -76,9 +76,7 @@ class Dynamics(ABC):
 
         return integrate(inputs, field, self.depth)
 
-    def backward(
-        self, states: list[Array], covector: Array, receive: Receive | None = None
-    ) -> list[Array]:
+    def backward(self, states: list[Array], covector: Array, receive: Receive | None = None) -> list[Array]:
         """Return b at the nodes, H-(12) or H-(19); no unit moves.
 
         With `receive`, the gradients of units go to receive(stretch, gradient), as sums over rows of D2φᵀb: a stretch
@@ -100,13 +98,14 @@ class Dynamics(ABC):
 
     def travel(self, parameter: str) -> Array:
         """Return the root mean square over units of ‖Z(s) − Z_0‖/√p at each node, (nodes,)."""
-        total = [np.mean(self._squares(z, z0, parameter), axis=tuple(range(1, z[parameter].ndim)))
-                 for z, z0 in zip(self.moved, self.initial, strict=True) if parameter in z]  # fmt: skip
+        total = [
+            np.mean(self._squares(z, z0, parameter), axis=tuple(range(1, z[parameter].ndim)))
+            for z, z0 in zip(self.moved, self.initial, strict=True)
+            if parameter in z
+        ]
         return np.asarray(np.sqrt(np.mean(total, axis=0)))
 
-    def _back(
-        self, work: Callable[[Part, Array, Array], Array], states: list[Array], covector: Array
-    ) -> list[Array]:
+    def _back(self, work: Callable[[Part, Array, Array], Array], states: list[Array], covector: Array) -> list[Array]:
         """Integrate from the last node to the first, and return the covectors in the order of the nodes."""
         covectors: list[Array] = []
 

@@ -144,16 +144,18 @@ class MeanFieldProblem:
         tested = self.test_inputs is not None
         self._set("test_x", self.embed("test_inputs", self.test_inputs) if tested else self.x[:0])
         if self.test_x.shape[1:] != self.x.shape[1:]:
-            raise ValueError(f"test_inputs must have the shape of inputs past the first, {self.x.shape[1:]}, "
-                             f"got {self.test_x.shape[1:]}")  # fmt: skip
+            raise ValueError(
+                f"test_inputs must have the shape of inputs past the first, {self.x.shape[1:]}, "
+                f"got {self.test_x.shape[1:]}"
+            )
         self._set(
             "test_y", self._checked_targets("test_targets", self.test_targets, self.test_x) if tested else self.y[:0]
         )
         self._set("laws", self._named("initial_laws", self.initial_laws or {}, _checked_law))
         self._set("scales", self._checked_scales())
         self._set("rates", self._checked_rates())
-        for block, z in zip(self.blocks, self.initial([np.full((self.numbers(b), 2), 0.3) for b in self.blocks]),
-                            strict=True):  # fmt: skip
+        two_units = self.initial([np.full((self.numbers(block), 2), 0.3) for block in self.blocks])
+        for block, z in zip(self.blocks, two_units, strict=True):
             self._try(block, z)
 
     @property
@@ -189,8 +191,10 @@ class MeanFieldProblem:
         embedding = np.asarray(self.embedding)
         if values.dtype.kind in "iu" and values.ndim == 2:
             if values.min() < 0 or values.max() >= len(embedding):
-                raise ValueError(f"{name} must be tokens from 0 to {len(embedding) - 1}, the rows of embedding, "
-                                 f"got {values.min()} to {values.max()}")  # fmt: skip
+                raise ValueError(
+                    f"{name} must be tokens from 0 to {len(embedding) - 1}, the rows of embedding, "
+                    f"got {values.min()} to {values.max()}"
+                )
             return np.asarray(embedding[values])
         if values.ndim not in (2, 3) or values.shape[-1] != len(embedding):
             raise ValueError(
@@ -266,8 +270,10 @@ class MeanFieldProblem:
             if not shapes or not all(isinstance(shape, tuple) for shape in shapes.values()):
                 raise ValueError(f"shapes of the block {block.name!r} must be a dictionary of tuples, got {shapes!r}")
             if not all(isinstance(name, str) and name.isidentifier() for name in shapes):
-                raise ValueError(f"parameters of the block {block.name!r} must have names like variables, "
-                                 f"got {', '.join(map(repr, shapes))}")  # fmt: skip
+                raise ValueError(
+                    f"parameters of the block {block.name!r} must have names like variables, "
+                    f"got {', '.join(map(repr, shapes))}"
+                )
             if not set(block.flipped) <= set(shapes):
                 raise ValueError(f"flipped of the block {block.name!r} must name its parameters, got {block.flipped!r}")
         return blocks
@@ -305,13 +311,17 @@ class MeanFieldProblem:
         for block, shapes in zip(self.blocks, self.shapes, strict=True):
             given = of(block)
             if set(given) != set(shapes):
-                raise ValueError(f"{label} of the block {block.name!r} must name its parameters {', '.join(shapes)}, "
-                                 f"got {', '.join(given)}")  # fmt: skip
+                raise ValueError(
+                    f"{label} of the block {block.name!r} must name its parameters {', '.join(shapes)}, "
+                    f"got {', '.join(given)}"
+                )
             for name, value in given.items():
                 number = checks.positive_number(f"{label}[{name!r}] of the block {block.name!r}", value, zero=True)
                 if found.setdefault(name, number) != number:
-                    raise ValueError(f"blocks that share the parameter {name!r} must agree on its default {label}, got "
-                                     f"{found[name]:g} and {number:g}; rename one")  # fmt: skip
+                    raise ValueError(
+                        f"blocks that share the parameter {name!r} must agree on its default {label}, got "
+                        f"{found[name]:g} and {number:g}; rename one"
+                    )
         return found
 
     def numbers(self, block: Block) -> int:
@@ -324,12 +334,12 @@ class MeanFieldProblem:
         value, (back, gradient) = block.value(h, z), block.pull(h, h, z)
         for label, found in (("value", value), ("pull", back)):
             if np.shape(found) != h.shape:
-                raise ValueError(f"{label} of the block {block.name!r} must return the shape of h, {h.shape}, "
-                                 f"got {np.shape(found)}")  # fmt: skip
-        shapes = {name: a.shape for name, a in z.items()}
-        if {name: np.shape(a) for name, a in gradient.items()} != shapes:
-            raise ValueError(f"pull of the block {block.name!r} must return gradients of shapes {shapes}, got "
-                             f"{ {name: np.shape(a) for name, a in gradient.items()} }")  # fmt: skip
+                raise ValueError(
+                    f"{label} of the block {block.name!r} must return the shape of h, {h.shape}, got {np.shape(found)}"
+                )
+        shapes, given = ({name: np.shape(a) for name, a in arrays.items()} for arrays in (z, gradient))
+        if given != shapes:
+            raise ValueError(f"pull of the block {block.name!r} must return gradients of shapes {shapes}, got {given}")
 
     def _checked_rates(self) -> dict[str, float]:
         rates = self._defaults("rates", lambda block: block.rates(self.dimension, self.scales))
@@ -338,8 +348,10 @@ class MeanFieldProblem:
             return rates
         if isinstance(given, (tuple, list, np.ndarray)):
             if len(given) != 2 or set(rates) != {"u", "v"}:
-                raise ValueError("learning_rates must be a pair (η_u, η_v) only for perceptrons, got "
-                                 f"{checks.shown(given)}; give a number or a dictionary by parameter name")  # fmt: skip
+                raise ValueError(
+                    "learning_rates must be a pair (η_u, η_v) only for perceptrons, got "
+                    f"{checks.shown(given)}; give a number or a dictionary by parameter name"
+                )
             given = {"u": given[0], "v": given[1]}
         elif not isinstance(given, Mapping):
             given = dict.fromkeys(rates, given)

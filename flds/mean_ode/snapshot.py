@@ -31,9 +31,12 @@ def snapshot(
             dims = ("node", *shape, "unit")
             fields[f"block_{block}_{name}"] = Field(dims, values, f"trained {name} of block {block + 1}")
     kinds = {
-        "step": (), "outputs": ("sample", *tokens, "output"), "test_outputs": ("test_sample", *tokens, "output"),
-        "states": ("node", "sample", *tokens, "dimension"), "covectors": ("node", "sample", *tokens, "dimension"),
-    }  # fmt: skip
+        "step": (),
+        "outputs": ("sample", *tokens, "output"),
+        "test_outputs": ("test_sample", *tokens, "output"),
+        "states": ("node", "sample", *tokens, "dimension"),
+        "covectors": ("node", "sample", *tokens, "dimension"),
+    }
     for name, dims in kinds.items():
         values = np.array([getattr(record, name) for record in records])
         if values.size:
@@ -54,12 +57,14 @@ def restore(dynamics: Dynamics, state: dict[str, Field]) -> list[Record]:
     untested = dynamics.problem.read(dynamics.problem.test_x)  # of no samples
     return [
         Record(
-            int(step), stored["outputs"][index], untested if tests is None else tests[index],
+            int(step),
+            stored["outputs"][index],
+            untested if tests is None else tests[index],
             {name: stored[f"travel_{name}"][index] for name in dynamics.problem.rates},
             *(stored[name][index] if name in stored else np.empty(0) for name in ("states", "covectors")),
         )
         for index, step in enumerate(stored["step"])
-    ]  # fmt: skip
+    ]
 
 
 def first_step(state: dict[str, Field]) -> int:

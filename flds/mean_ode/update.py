@@ -33,9 +33,7 @@ class Update:
         Samples (times tokens) of which the loss is the mean.
     """
 
-    def __init__(
-        self, rule: Rule, rates: dict[str, float], units: list[Parameters], factor: float, rows: int
-    ) -> None:
+    def __init__(self, rule: Rule, rates: dict[str, float], units: list[Parameters], factor: float, rows: int) -> None:
         self.rule, self.rates, self.units = rule, rates, units
         self.scale = factor / rows
         self.plain = type(rule) is SGD

@@ -87,9 +87,15 @@ class MeanFieldSolution(Solution):
 
 
 def assemble(
-    problem: MeanFieldProblem, settings: MeanSettings, solver: str, runs: list[Run], depth_error: Array | None,
-    status: str, timings: dict[str, float], notes: list[str],
-) -> MeanFieldSolution:  # fmt: skip
+    problem: MeanFieldProblem,
+    settings: MeanSettings,
+    solver: str,
+    runs: list[Run],
+    depth_error: Array | None,
+    status: str,
+    timings: dict[str, float],
+    notes: list[str],
+) -> MeanFieldSolution:
     """Turn the records of complete runs, or of one that is not, into a Solution; replicates become means and errors."""
     count = min(len(run.records) for run in runs)
     parts = [_fields(problem, run, count) for run in runs]
@@ -103,23 +109,34 @@ def assemble(
     completed = sum(run.status == "completed" for run in runs)
     saved = {"solver": solver} | asdict(settings) | {"replicates_completed": completed}
     return MeanFieldSolution(
-        fields=fields, status=status, timings=timings, seed=settings.seed, settings=saved,
-        notes=notes, versions=library_versions(), extra={"problem": describe(problem)},
+        fields=fields,
+        status=status,
+        timings=timings,
+        seed=settings.seed,
+        settings=saved,
+        notes=notes,
+        versions=library_versions(),
+        extra={"problem": describe(problem)},
         groups=all_states([run.state for run in runs], settings.replicates),
-    )  # fmt: skip
+    )
 
 
 def describe(problem: MeanFieldProblem) -> dict[str, Any]:
     """Return the problem, without its arrays, as JSON."""
     return {
-        "block": [block.name for block in problem.blocks], "blocks": [block.settings() for block in problem.blocks],
+        "block": [block.name for block in problem.blocks],
+        "blocks": [block.settings() for block in problem.blocks],
         "types": [_type_name(block) for block in problem.blocks],
         "initial_laws": {name: getattr(law, "__qualname__", type(law).__name__) for name, law in problem.laws.items()},
-        "alpha": problem.alpha, "loss": problem.loss,
-        "deviations": problem.scales, "learning_rates": problem.rates, "steps": problem.steps,
-        "divergence_factor": problem.divergence_factor, "dimension": problem.dimension,
+        "alpha": problem.alpha,
+        "loss": problem.loss,
+        "deviations": problem.scales,
+        "learning_rates": problem.rates,
+        "steps": problem.steps,
+        "divergence_factor": problem.divergence_factor,
+        "dimension": problem.dimension,
         "check": function_values(problem),
-    }  # fmt: skip
+    }
 
 
 def function_values(problem: MeanFieldProblem) -> list[float]:
