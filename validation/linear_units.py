@@ -29,14 +29,14 @@ def linear_mean_ode(problem: MeanFieldProblem, depth: int = 64) -> Array:
     Parameters
     ----------
     problem : MeanFieldProblem
-        With block "two_layer_perceptron", activation "identity", loss "squared" and no unembedding.
+        With block "two_layer_perceptron", activation "identity" and no unembedding.
     depth : int
         Number of steps in depth.
 
     Returns
     -------
-    (steps + 1, samples, D) array
-        f^(k).
+    (steps + 1, samples[, D]) array
+        f^(k), without the last axis if D is 1.
 
     References
     ----------
@@ -56,7 +56,7 @@ def linear_mean_ode(problem: MeanFieldProblem, depth: int = 64) -> Array:
         back = _integrate(problem.loss_gradient(states[-1]), field[::-1], depth)[::-1]
         gradient = np.einsum("snd,sne->sde", back, states) / (problem.samples * dimension)
         moments = _update(moments, gradient, rate_u, rate_v)
-    return np.array(outputs)
+    return problem.squeezed(np.array(outputs))
 
 
 def _update(moments: _Moments, gradient: Array, rate_u: float, rate_v: float) -> _Moments:

@@ -39,8 +39,8 @@ class UnitRuns:
     ----------
     steps : (records,) int
         Recorded steps.
-    outputs : (seeds, records, samples[, tokens], outputs)
-        f before update k; NaN from where training diverged.
+    outputs : (seeds, records, samples[, tokens][, outputs])
+        f before update k, without the last axis where there is one output; NaN from where training diverged.
     loss : (seeds, records)
         Training loss.
     states : (seeds, L + 1, samples[, tokens], D)
@@ -120,7 +120,7 @@ def train_units(
         loss = _loss(problem, f)
         lost |= divergence.at(loss.detach().numpy(), (f.detach() ** 2).flatten(1).mean(dim=1).numpy())
         if step in due:
-            outputs.append(f.detach().numpy().copy())
+            outputs.append(problem.squeezed(f.detach().numpy()).copy())
             losses.append(loss.detach().numpy().copy())
             outputs[-1][lost] = losses[-1][lost] = np.nan
             if track is not None:
@@ -177,8 +177,10 @@ def _read(problem: MeanFieldProblem, h: torch.Tensor) -> torch.Tensor:
 
 def _loss(problem: MeanFieldProblem, f: torch.Tensor) -> torch.Tensor:
     """Mean loss of every run, (runs,)."""
-    if problem.loss == "squared":
+    if problem.loss == "mean_squared":
         return ((f - torch.tensor(problem.y)) ** 2).flatten(1).mean(dim=1) / 2
+    if problem.loss == "logistic":
+        return torch.nn.functional.softplus(-f * torch.tensor(problem.y)).flatten(1).mean(dim=1)
     y = torch.tensor(problem.y).expand(f.shape[:-1])
     losses = torch.nn.functional.cross_entropy(f.flatten(0, -2), y.flatten(), reduction="none")
     return losses.reshape(len(f), -1).mean(dim=1)

@@ -122,9 +122,11 @@ class Attention(Block):
 
     def _gradients(self, h: Array, b: Array, back: _Heads, mixed: Array) -> Parameters:
         return {
-            "W_Q": outer(h, back.q), "W_K": outer(h, back.k), "W_V": outer(h, back.v),
+            "W_Q": outer(h, back.q),
+            "W_K": outer(h, back.k),
+            "W_V": outer(h, back.v),
             "W_O": outer(b, mixed).swapaxes(0, 1),
-        }  # fmt: skip
+        }
 
 
 def _read(mixed: Array, output: Array) -> Array:

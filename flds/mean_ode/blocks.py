@@ -72,10 +72,20 @@ class Block(ABC):
     def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
         """Return Σ_j D1φ(h, z_j)ᵀ b, in the shape of h, and D2φ(h, z_j)ᵀ b for every unit, in the shapes of z."""
 
+    def covector(self, h: Array, b: Array, z: Parameters) -> Array:
+        """Return Σ_j D1φ(h, z_j)ᵀ b alone, in the shape of h."""
+        return self.pull(h, b, z)[0]
+
     def descend(self, h: Array, b: Array, z: Parameters, steps: dict[str, float]) -> Array:
-        """Return Σ_j D1φ(h, z_j)ᵀ b as `pull` does, and move z in place by −`steps`, by name, times D2φ(h, z_j)ᵀ b."""
+        """Return Σ_j D1φ(h, z_j)ᵀ b as `pull` does, and move z in place by −`steps`, by name, times D2φ(h, z_j)ᵀ b.
+
+        A block that overrides it, to be faster, is asked for pass and step at once where the rule is plain gradient
+        descent; its `covector` should then round as this does.
+        """
         back, gradient = self.pull(h, b, z)
-        move(z, gradient, steps)
+        for name, change in gradient.items():
+            if steps[name]:
+                z[name] -= np.multiply(change, steps[name], out=change if change.flags.writeable else None)
         return back
 
     def tangent(self, h: Array, z: Parameters, change: Parameters) -> Array:
@@ -91,13 +101,6 @@ class Block(ABC):
         Only the tangent ODE needs it; raises NotImplementedError where a block has none.
         """
         raise NotImplementedError(f"the block {self.name!r} has no method pull_tangent, which the tangent ODE needs")
-
-
-def move(z: Parameters, gradient: Parameters, steps: dict[str, float]) -> None:
-    """Subtract steps times gradient from z, in place."""
-    for name, change in gradient.items():
-        if steps[name]:
-            z[name] -= np.multiply(change, steps[name], out=change if change.flags.writeable else None)
 
 
 def balanced_rate(dimension: int, deviation: float) -> float:
@@ -152,6 +155,11 @@ class TwoLayerPerceptron(Block):
         rho, slope = self.rho.with_slope((h / h.shape[1]) @ z["u"])
         slope *= (b / h.shape[1]) @ z["v"]
         return slope @ z["u"].T, {"u": h.T @ slope, "v": b.T @ rho}
+
+    def covector(self, h: Array, b: Array, z: Parameters) -> Array:
+        if self._kernels(h, z) is None:
+            return super().covector(h, b, z)
+        return self.descend(h, b, z, {"u": 0.0, "v": 0.0})  # the compiled pass, in which nothing moves
 
     def descend(self, h: Array, b: Array, z: Parameters, steps: dict[str, float]) -> Array:
         kernels = self._kernels(h, z)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flds.mean_ode.network import MOST_GROUPS, SHORTEST, temporaries
+from flds.mean_ode.options import MeanSettings
+from flds.mean_ode.problem import MeanFieldProblem
 from flds.training.options import RecordSteps
-from solvers.memory import INTERPRETER_BYTES
-
-if TYPE_CHECKING:
-    from flds.mean_ode.options import MeanSettings
-    from flds.mean_ode.problem import MeanFieldProblem
+from solvers.memory import INTERPRETER_BYTES, require_memory
 
 # Python's objects of one record.
 _RECORD = 2000
 # Runs that estimate the error of depth, of all and of half the nodes.
 _DEPTH_RUNS = 1.5
+_REMEDY = "take fewer steps, lower units or depth, raise record_every, or leave out record_features"
+
+
+def require_room(problem: MeanFieldProblem, settings: MeanSettings) -> None:
+    """Raise MemoryError, with the bytes that are needed and what to lower, if a run would not fit in memory."""
+    require_memory(peak_memory(problem, settings), _REMEDY)
 
 
 def peak_memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
@@ -43,8 +46,6 @@ def peak_memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
     units = item * count * sum(numbers)
     # uniforms, what they become, and the values of one law; then Z_0, Z, and the squares of how far one parameter moved
     drawing, training = (size * count * (2 * sum(numbers) + max(numbers)) for size in (8, item))
-    if settings.keep_state and settings.record_features:
-        training = 3 * units  # Z is copied before the last covectors move it
     kept = replicates * units if settings.keep_state else 0.0
     records, fields = _records(problem, settings)
     run = max(0.0, kept - units) + max(drawing, training + _passes(problem, settings))
@@ -54,10 +55,10 @@ def peak_memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
 def _passes(problem: MeanFieldProblem, settings: MeanSettings) -> float:
     """Bytes of the states and covectors at all nodes, of partial sums, and of stretches of units."""
     rows = max(problem.x.size, problem.test_x.size)
-    stretch = SHORTEST * settings.threads * max(
-        temporaries(block, problem.x.shape) * sum(math.prod(shape) for shape in shapes.values()) / problem.dimension
-        for block, shapes in zip(problem.blocks, problem.shapes, strict=True)
-    )  # fmt: skip
+    held_by_a_unit = max(
+        temporaries(block, problem.x.shape) * problem.numbers(block) / problem.dimension for block in problem.blocks
+    )
+    stretch = SHORTEST * settings.threads * held_by_a_unit
     held = 2 * (settings.depth + 1) * problem.x.size + 2 * MOST_GROUPS * rows
     return np.dtype(settings.dtype).itemsize * (held + 6 * stretch)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flds.mean_ode import solve
+from flds.mean_ode.losses import current_name
 from flds.mean_ode.options import MeanOptions, MeanSettings, resolve_mean
 from flds.mean_ode.problem import BLOCK_TYPES, MeanFieldProblem
 from flds.mean_ode.snapshot import restore
@@ -37,8 +38,11 @@ def problem_of(solution: MeanFieldSolution) -> MeanFieldProblem:
         raise ValueError("the file does not say which blocks it is of: give the problem= itself")
     own = [f"the initial law of {name}" for name in described["initial_laws"]]
     own += [f"the block {name!r}" for name in described["types"] if name not in BLOCK_TYPES]
-    own += [f"the activation {block['activation']!r}" for block in described["blocks"]
-            if block.get("activation", "tanh") not in ACTIVATIONS]  # fmt: skip
+    own += [
+        f"the activation {block['activation']!r}"
+        for block in described["blocks"]
+        if block.get("activation", "tanh") not in ACTIVATIONS
+    ]
     if own:
         raise ValueError(f"{own[0]} is not built in: give the problem= itself")
     stored = {name: item.values for name, item in solution.fields.items()}
@@ -51,6 +55,7 @@ def problem_of(solution: MeanFieldSolution) -> MeanFieldProblem:
         for name, block in zip(described["types"], described["blocks"], strict=True)
     )
     same = {name: described[name] for name in _PLAIN if name in described}
+    same["loss"] = current_name(same["loss"])
     problem = MeanFieldProblem(**arrays, block=blocks, **same)  # type: ignore[arg-type]
     if not same_functions(described, function_values(problem)):  # a function of one's own that has the name of another
         raise ValueError("an activation or block is not built in, though its name is: give the problem= itself")
@@ -64,28 +69,39 @@ def adapted(solution: MeanFieldSolution, problem: MeanFieldProblem) -> MeanField
 
 def differs(solution: MeanFieldSolution, problem: MeanFieldProblem) -> str | None:
     """Return the first thing in which a problem differs from that of the solution, or None."""
-    found = difference(solution.extra["problem"], describe(problem))
+    described = solution.extra["problem"]
+    found = difference(described | {"loss": current_name(described["loss"])}, describe(problem))
     if found:
         return found
     for name, item in constants(problem).items():
-        if name not in solution.fields or not np.array_equal(solution.fields[name].values, item.values):
+        if name not in solution.fields or not _same(solution.fields[name].values, item.values):
             return name
     return None
+
+
+def _same(stored: NDArray[Any], values: NDArray[Any]) -> bool:
+    """Whether arrays are equal; older files have an axis for one output."""
+    return np.array_equal(stored[..., 0] if stored.shape == (*values.shape, 1) else stored, values)
 
 
 def again(
     solution: MeanFieldSolution, problem: MeanFieldProblem, progress: bool, changes: dict[str, Any]
 ) -> MeanFieldSolution:
-    """Run the solver again; it shows no progress."""
+    """Run the solver again."""
     solver = getattr(solve, solution.settings["solver"])
-    return solver(problem, **{"units": solution.settings["units"], "depth": solution.settings["depth"]}
-                  | stored_options(MeanOptions, solution.settings) | changes)  # fmt: skip
+    sizes = {name: solution.settings[name] for name in ("units", "depth")}
+    return solver(problem, **sizes | {"progress": progress} | stored_options(MeanOptions, solution.settings) | changes)
 
 
 def go_on(
-    solution: MeanFieldSolution, problem: MeanFieldProblem, done: int | None, steps: int | None, learning_rate: Any,
-    progress: bool, changes: dict[str, Any],
-) -> MeanFieldSolution:  # fmt: skip
+    solution: MeanFieldSolution,
+    problem: MeanFieldProblem,
+    done: int | None,
+    steps: int | None,
+    learning_rate: Any,
+    progress: bool,
+    changes: dict[str, Any],
+) -> MeanFieldSolution:
     """Run the solver from the state of a solution, for more steps or to the end of those planned."""
     if learning_rate is not None:
         raise TypeError("learning_rate is for a TrainingProblem; the rates of a MeanFieldProblem are constant")
@@ -93,23 +109,25 @@ def go_on(
     longer = replace(problem, steps=planned if steps is None else (planned if done is None else done) + steps)
     options = MeanOptions(**stored_options(MeanOptions, solution.settings) | changes)  # type: ignore[typeddict-item]
     settings = resolve_mean(longer, solution.settings["units"], solution.settings["depth"], options)
-    return solve.run(solution.settings["solver"], longer, settings, solution.states)
+    return solve.run(solution.settings["solver"], longer, settings, progress, solution.states)
 
 
 def outputs(solution: MeanFieldSolution, problem: MeanFieldProblem, inputs: ArrayLike) -> NDArray[np.float64]:
-    """Return the outputs of every replicate on new inputs, (replicates, samples[, tokens], outputs)."""
+    """Return the outputs of every replicate on new inputs, (replicates, samples[, tokens][, outputs])."""
     x = problem.embed("inputs", inputs)
     if x.shape[1:] != problem.x.shape[1:]:
-        raise ValueError(f"inputs must have the shape of the training inputs past the first, {problem.x.shape[1:]}, "
-                         f"got {x.shape[1:]}")  # fmt: skip
+        raise ValueError(
+            f"inputs must have the shape of the training inputs past the first, {problem.x.shape[1:]}, "
+            f"got {x.shape[1:]}"
+        )
     settings = stored_settings(MeanSettings, solution.settings)
     kind = solve.KINDS[solution.settings["solver"]]
     parts = []
     for index, state in enumerate(solution.states):
         dynamics = solve.prepare(kind, problem, settings, index)
         restore(dynamics, state)
-        with dynamics.blocks.running():
-            parts.append(problem.read(dynamics.forward(x.astype(settings.dtype))))
+        with dynamics.ensemble.running():
+            parts.append(problem.squeezed(problem.read(dynamics.forward(x.astype(settings.dtype)))))
     return np.array(parts, np.float64)
 
 

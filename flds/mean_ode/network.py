@@ -1,18 +1,23 @@
-"""Forward pass, backward pass and update of units on depth nodes, for the Mean ODE and for the tangent ODE."""
+"""Forward pass and backward pass of units on depth nodes, for the Mean ODE and for the tangent ODE."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from flds.mean_ode.blocks import Array, Block, Parameters, move
+from flds.mean_ode.blocks import Array, Block, Parameters
 from flds.mean_ode.depth import integrate
 from flds.mean_ode.problem import MeanFieldProblem
+from flds.mean_ode.update import Stretch, Update
+from flds.training.optimizers import Optimizer
 from solvers.ensemble.particles import partition
-from solvers.ensemble.threads import Blocks
+from solvers.ensemble.threads import ThreadParticles
+
+Receive = Callable[[Stretch, Parameters], None]
 
 # Numbers that the temporaries of a stretch of units may hold, so that they stay in cache.
 _CACHED = 160_000
@@ -22,8 +27,17 @@ SHORTEST = 16
 MOST_GROUPS = 16
 
 
+class Part(NamedTuple):
+    """A stretch of units, the block they are of, and where they started and are now, arrays (*shape, units) by name."""
+
+    stretch: Stretch
+    block: Block
+    initial: Parameters
+    moved: Parameters
+
+
 class Dynamics(ABC):
-    """Units of every node, their mean field at states h, and the gradient step that moves them.
+    """Units of every node, their mean field at states h, and the gradients of the loss in them.
 
     Parameters
     ----------
@@ -40,13 +54,18 @@ class Dynamics(ABC):
         some = next(iter(initial[0].values()))
         self.nodes, self.units = len(some), some.shape[-1]
         self.dtype = some.dtype
-        self.blocks = Blocks(self.units, threads)
+        self.ensemble = ThreadParticles(self.units, threads)
         self.moved = [{name: self._start(values) for name, values in z.items()} for z in initial]
 
     @property
     def depth(self) -> int:
         """Number of steps in depth."""
         return self.nodes - 1
+
+    @property
+    @abstractmethod
+    def factor(self) -> float:
+        """What gradients D2φᵀb have to be multiplied by before the learning rate: that of H-(14) or H-(20)."""
 
     def forward(self, inputs: Array, states: list[Array] | None = None) -> Array:
         """Return h(1) of inputs, H-(10) or H-(18); the states at the nodes are appended to `states`."""
@@ -58,45 +77,75 @@ class Dynamics(ABC):
 
         return integrate(inputs, field, self.depth)
 
-    def backward(self, states: list[Array], covector: Array) -> list[Array]:
-        """Return b at the nodes, H-(12) or H-(19), and move the units by one gradient step, H-(14) or H-(20)."""
+    def backward(self, states: list[Array], covector: Array, receive: Receive | None = None) -> list[Array]:
+        """Return b at the nodes, H-(12) or H-(19); no unit moves.
+
+        With `receive`, the gradients of units go to receive(stretch, gradient), as sums over rows of D2φᵀb: a stretch
+        of units at a time, by the thread that computed them, once their part in the pass is done.
+        """
+
+        def work(part: Part, h: Array, b: Array) -> Array:
+            return self._covector(part, h, b) if receive is None else self._pull(part, h, b, receive)
+
+        return self._back(work, states, covector)
+
+    def descend(self, states: list[Array], covector: Array, update: Update) -> list[Array]:
+        """Return b at the nodes as `backward` does, and move every unit by the update, H-(14) or H-(20)."""
+        return self._back(lambda part, h, b: self._step(part, h, b, update), states, covector)
+
+    def update(self, rule: Optimizer, rows: int) -> Update:
+        """Return what moves these units by a rule, for gradients that are sums over so many rows."""
+        return Update(rule, self.problem.rates, self.moved, self.factor, rows)
+
+    def travel(self, parameter: str) -> Array:
+        """Return the root mean square over units of ‖Z(s) − Z_0‖/√p at each node, (nodes,)."""
+        total = [
+            np.mean(self._squares(z, z0, parameter), axis=tuple(range(1, z[parameter].ndim)))
+            for z, z0 in zip(self.moved, self.initial, strict=True)
+            if parameter in z
+        ]
+        return np.asarray(np.sqrt(np.mean(total, axis=0)))
+
+    def _back(self, work: Callable[[Part, Array, Array], Array], states: list[Array], covector: Array) -> list[Array]:
+        """Integrate from the last node to the first, and return the covectors in the order of the nodes."""
         covectors: list[Array] = []
 
         def field(step: int, b: Array) -> Array:
             node = self.depth - step
             covectors.append(b)
-            return self._total(self._pull, node, states[node], b)
+            return self._total(work, node, states[node], b)
 
         integrate(covector, field, self.depth)
         return covectors[::-1]
 
-    def travel(self, parameter: str) -> Array:
-        """Return the root mean square over units of ‖Z(s) − Z_0‖/√p at each node, (nodes,)."""
-        total = [np.mean(self._squares(z, z0, parameter), axis=tuple(range(1, z[parameter].ndim)))
-                 for z, z0 in zip(self.moved, self.initial, strict=True) if parameter in z]  # fmt: skip
-        return np.asarray(np.sqrt(np.mean(total, axis=0)))
-
     def _total(self, work: Callable[..., Array], node: int, h: Array, *rest: Array) -> Array:
-        """Average the work on stretches of units over all units, and add the blocks' shares."""
+        """Average the work on stretches of units over all units, and add what the blocks give."""
         total = np.zeros_like(h)
-        for block, z0, z in zip(self.problem.blocks, self.initial, self.moved, strict=True):
+        for index, block in enumerate(self.problem.blocks):
             flat = [a.reshape(-1, a.shape[-1]) if block.tokenwise else a for a in (h, *rest)]
-            groups = self._groups(block, z, h)
+            groups = self._groups(block, h)
             sums = np.zeros((len(groups), *flat[0].shape), self.dtype)
 
-            def one(item: tuple[int, list[slice]], block: Block = block, z0: Parameters = z0, z: Parameters = z,
-                    flat: list[Array] = flat, sums: Array = sums) -> None:  # fmt: skip
-                index, stretches = item
-                for units in stretches:
-                    sums[index] += work(block, *(_part(p, node, units) for p in (z0, z)), *flat)
+            def one(item: tuple[int, list[Stretch]], flat: list[Array] = flat, sums: Array = sums) -> None:
+                group, stretches = item
+                for stretch in stretches:
+                    sums[group] += work(self._part(stretch), *flat)
 
-            self.blocks.each(one, list(enumerate(groups)))
-            total += self.blocks.total(sums).reshape(h.shape)
+            stretches = [[Stretch(index, node, units) for units in group] for group in groups]
+            self.ensemble.each(one, list(enumerate(stretches)))
+            total += self.ensemble.total(sums).reshape(h.shape)
         return total / self.units
 
-    def _groups(self, block: Block, z: Parameters, h: Array) -> list[list[slice]]:
+    def _part(self, stretch: Stretch) -> Part:
+        block, node, units = stretch
+        initial, moved = (
+            {name: values[node][..., units] for name, values in z[block].items()} for z in (self.initial, self.moved)
+        )
+        return Part(stretch, self.problem.blocks[block], initial, moved)
+
+    def _groups(self, block: Block, h: Array) -> list[list[slice]]:
         """Cut the units into stretches whose temporaries stay in cache, and these into few groups for the threads."""
-        numbers = sum(math.prod(a.shape[1:-1]) for a in z.values()) // self.problem.dimension
+        numbers = self.problem.numbers(block) // self.problem.dimension
         size = max(SHORTEST, _CACHED // max(1, temporaries(block, h.shape) * numbers))
         count = 2 * -(-self.units // (2 * size))  # even and of equal size, for the threads to share
         stretches = partition(self.units, -(-self.units // count))
@@ -107,33 +156,51 @@ class Dynamics(ABC):
         """What moves: Z itself, or ζ."""
 
     @abstractmethod
-    def _value(self, block: Block, z0: Parameters, z: Parameters, h: Array) -> Array:
+    def _value(self, part: Part, h: Array) -> Array:
         """Sum over units of the field of h."""
 
     @abstractmethod
-    def _pull(self, block: Block, z0: Parameters, z: Parameters, h: Array, b: Array) -> Array:
-        """Sum over units of the field of b; moves the units in place."""
+    def _covector(self, part: Part, h: Array, b: Array) -> Array:
+        """Sum over units of the field of b."""
+
+    @abstractmethod
+    def _pull(self, part: Part, h: Array, b: Array, receive: Receive) -> Array:
+        """Sum over units of the field of b; their gradients go to `receive`."""
+
+    def _step(self, part: Part, h: Array, b: Array, update: Update) -> Array:
+        """Sum over units of the field of b; the units move."""
+        return self._pull(part, h, b, update)
 
     @abstractmethod
     def _squares(self, z: Parameters, z0: Parameters, name: str) -> Array:
         """Squares of how far the units have moved, in a new array."""
 
-    def _steps(self, h: Array, factor: float) -> dict[str, float]:
-        """Return how far gradients of sums over rows of h move each parameter: rates are those of mean losses."""
-        return {name: rate * factor / (h.size // h.shape[-1]) for name, rate in self.problem.rates.items()}
-
 
 class MeanDynamics(Dynamics):
     """The Neural Mean ODE: h' = α E φ(h, Z), H-(10) to (14)."""
 
+    @property
+    def factor(self) -> float:
+        return 1 / self.problem.alpha
+
     def _start(self, initial: Array) -> Array:
         return initial.copy()
 
-    def _value(self, block: Block, z0: Parameters, z: Parameters, h: Array) -> Array:
-        return self.problem.alpha * block.value(h, z)
+    def _value(self, part: Part, h: Array) -> Array:
+        return self.problem.alpha * part.block.value(h, part.moved)
 
-    def _pull(self, block: Block, z0: Parameters, z: Parameters, h: Array, b: Array) -> Array:
-        return self.problem.alpha * block.descend(h, b, z, self._steps(h, 1 / self.problem.alpha))
+    def _covector(self, part: Part, h: Array, b: Array) -> Array:
+        return self.problem.alpha * part.block.covector(h, b, part.moved)
+
+    def _pull(self, part: Part, h: Array, b: Array, receive: Receive) -> Array:
+        back, gradient = part.block.pull(h, b, part.moved)
+        receive(part.stretch, gradient)
+        return self.problem.alpha * back
+
+    def _step(self, part: Part, h: Array, b: Array, update: Update) -> Array:
+        if update.plain and type(part.block).descend is not Block.descend:
+            return self.problem.alpha * part.block.descend(h, b, part.moved, update.steps)
+        return super()._step(part, h, b, update)
 
     def _squares(self, z: Parameters, z0: Parameters, name: str) -> Array:
         moved = z[name] - z0[name]
@@ -143,15 +210,22 @@ class MeanDynamics(Dynamics):
 class TangentDynamics(Dynamics):
     """The tangent ODE: h' = E D2φ(h, Z_0) ζ, the limit α → ∞, H-(18) to (21)."""
 
+    @property
+    def factor(self) -> float:
+        return 1.0
+
     def _start(self, initial: Array) -> Array:
         return np.zeros_like(initial)
 
-    def _value(self, block: Block, z0: Parameters, z: Parameters, h: Array) -> Array:
-        return block.tangent(h, z0, z)
+    def _value(self, part: Part, h: Array) -> Array:
+        return part.block.tangent(h, part.initial, part.moved)
 
-    def _pull(self, block: Block, z0: Parameters, z: Parameters, h: Array, b: Array) -> Array:
-        back, gradient = block.pull_tangent(h, b, z0, z)
-        move(z, gradient, self._steps(h, 1.0))
+    def _covector(self, part: Part, h: Array, b: Array) -> Array:
+        return part.block.pull_tangent(h, b, part.initial, part.moved)[0]
+
+    def _pull(self, part: Part, h: Array, b: Array, receive: Receive) -> Array:
+        back, gradient = part.block.pull_tangent(h, b, part.initial, part.moved)
+        receive(part.stretch, gradient)
         return back
 
     def _squares(self, z: Parameters, z0: Parameters, name: str) -> Array:
@@ -162,7 +236,3 @@ def temporaries(block: Block, shape: tuple[int, ...]) -> int:
     """Numbers that a block holds for one unit and one number of its parameters, at states of this shape."""
     rows = math.prod(shape[:-1])
     return rows if block.tokenwise else rows * shape[1]  # a weight for every pair of tokens
-
-
-def _part(parameters: Parameters, node: int, units: slice) -> Parameters:
-    return {name: values[node][..., units] for name, values in parameters.items()}

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from flds.mean_ode.cost import peak_memory
 from flds.mean_ode.draws import SAMPLINGS
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.training.options import DTYPES
 from solvers import checks
 from solvers.ensemble.threads import available_threads
-from solvers.memory import require_memory
 
 
 class MeanOptions(TypedDict, total=False):
@@ -70,7 +68,7 @@ class MeanSettings:
 
 
 def resolve_mean(problem: Any, units: int, depth: int, options: MeanOptions) -> MeanSettings:
-    """Check the options, decide the defaults, and refuse a run that does not fit in memory."""
+    """Check the options and decide the defaults; raises TypeError or ValueError, naming what is wrong."""
     if not isinstance(problem, MeanFieldProblem):
         raise TypeError(f"problem must be a flds.MeanFieldProblem, got {type(problem).__name__}")
     unknown = sorted(set(options) - set(MeanOptions.__annotations__))
@@ -92,6 +90,4 @@ def resolve_mean(problem: Any, units: int, depth: int, options: MeanOptions) -> 
     )
     if settings.depth_error and depth % 2:
         raise ValueError(f"depth must be even to estimate its error, got {depth}")
-    remedy = "take fewer steps, lower units or depth, raise record_every, or leave out record_features"
-    require_memory(peak_memory(problem, settings), remedy)
     return settings

@@ -41,7 +41,7 @@ def value(scaled, u, v, out):
 def descend(scaled, covector, u, v, step_u, step_v, out):
     """Add Σ_j D1φ(h, (u_j, v_j))ᵀ b to `out`, and move u_j and v_j by −step times D2φ(h, (u_j, v_j))ᵀ b.
 
-    `scaled` is h/D and `covector` is b/D.
+    `scaled` is h/D and `covector` is b/D. A parameter whose step is 0 stays as it is.
     """
     rows, dimension = scaled.shape
     row_u, row_v = u.strides[0] // u.itemsize, v.strides[0] // v.itemsize
@@ -61,7 +61,9 @@ def descend(scaled, covector, u, v, step_u, step_v, out):
                 slope[i, j] *= 1 - rho[i, j] * rho[i, j]
         gemm(letter(u), YES, NO, dimension, rows, units, one.ctypes, u[:, first:].ctypes, row_u, slope.ctypes, size,
              one.ctypes, out.ctypes, dimension)  # fmt: skip
-        gemm(letter(u), NO, YES, units, dimension, rows, minus_u.ctypes, slope.ctypes, size, scaled.ctypes, dimension,
-             one.ctypes, u[:, first:].ctypes, row_u)  # fmt: skip
-        gemm(letter(u), NO, YES, units, dimension, rows, minus_v.ctypes, rho.ctypes, size, covector.ctypes, dimension,
-             one.ctypes, v[:, first:].ctypes, row_v)  # fmt: skip
+        if step_u:
+            gemm(letter(u), NO, YES, units, dimension, rows, minus_u.ctypes, slope.ctypes, size, scaled.ctypes,
+                 dimension, one.ctypes, u[:, first:].ctypes, row_u)  # fmt: skip
+        if step_v:
+            gemm(letter(u), NO, YES, units, dimension, rows, minus_v.ctypes, rho.ctypes, size, covector.ctypes,
+                 dimension, one.ctypes, v[:, first:].ctypes, row_v)  # fmt: skip

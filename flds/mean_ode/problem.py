@@ -19,6 +19,7 @@ from flds.mean_ode.blocks import (
     Parameters,
     TwoLayerPerceptron,
 )
+from flds.mean_ode.losses import Loss, get_loss
 from flds.training.activations import Activation
 from solvers import checks
 
@@ -38,7 +39,6 @@ BLOCK_TYPES: dict[str, type[Block]] = {
     kind.__name__: kind
     for kind in (TwoLayerPerceptron, GatedLinearUnit, MatrixAfterActivation, MatrixBeforeActivation, Attention)
 }
-LOSSES = ("squared", "cross_entropy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,8 @@ class MeanFieldProblem:
     inputs : (samples, D) or (samples, tokens, D) array
         h(0) = x. With `embedding`, (…, d) arrays or integer tokens (samples, tokens).
     targets : (samples, outputs) or (samples, tokens, outputs) array
-        In the shape of the outputs for the loss "squared"; class indices, (samples,) or (samples, tokens), for
-        "cross_entropy".
+        Numbers for the loss "mean_squared" and ±1 for "logistic", one for each output; of one output also (samples,) or
+        (samples, tokens). Class indices, (samples,) or (samples, tokens), for "cross_entropy".
     block : str, Block or sequence of Block
         two_layer_perceptron, gated_linear_unit, matrix_after_activation (W ρ(h)), matrix_before_activation (ρ(W h)),
         attention, transformer (perceptron and attention), or blocks of one's own, whose fields are added. Parameters of
@@ -68,11 +68,12 @@ class MeanFieldProblem:
         Standard deviations by parameter name, for other blocks.
     learning_rates : float, dict or (η_u, η_v), optional
         One for all parameters, or by name; default the block's own, for perceptrons η_u = D min(1, D/σ_v²), η_v = D.
-        They suit the loss "squared" and inputs with entries of order 1; "cross_entropy" mostly needs smaller ones.
+        They suit the loss "mean_squared" and inputs with entries of order 1; "cross_entropy" mostly needs smaller ones.
     steps : int
         K, the number of updates.
     loss : str
-        "squared" ‖f−y‖²/(2 outputs), or "cross_entropy"; the mean over samples and tokens.
+        "mean_squared" ‖f−y‖²/(2 outputs); "logistic", Σ log(1 + exp(−y f)) over the outputs, divided by how many they
+        are; or "cross_entropy" −log softmax(f)_y. Each is averaged over samples and tokens.
     embedding : (d, D) array, optional
         W_E, fixed: h(0) = x W_E, or the rows named by integer tokens.
     unembedding : (D, outputs) array, optional
@@ -104,7 +105,7 @@ class MeanFieldProblem:
     deviations: Mapping[str, float] | None = None
     learning_rates: float | Mapping[str, float] | tuple[float, float] | None = None
     steps: int = 100
-    loss: str = "squared"
+    loss: str = "mean_squared"
     embedding: ArrayLike | None = None
     unembedding: ArrayLike | None = None
     initial_laws: Mapping[str, Quantile] | None = None
@@ -112,6 +113,7 @@ class MeanFieldProblem:
     test_targets: ArrayLike | None = None
     divergence_factor: float = 1e6
     blocks: tuple[Block, ...] = field(init=False, repr=False)
+    loss_function: Loss = field(init=False, repr=False)
     x: Array = field(init=False, repr=False)
     y: NDArray[Any] = field(init=False, repr=False)
     test_x: Array = field(init=False, repr=False)
@@ -121,7 +123,7 @@ class MeanFieldProblem:
     rates: dict[str, float] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        checks.choice("loss", self.loss, LOSSES)
+        self._set("loss_function", get_loss(self.loss))
         self._set("alpha", checks.positive_number("alpha", self.alpha))
         self._set("divergence_factor", checks.positive_number("divergence_factor", self.divergence_factor))
         self._set("steps", checks.positive_integer("steps", self.steps, smallest=0))
@@ -142,16 +144,18 @@ class MeanFieldProblem:
         tested = self.test_inputs is not None
         self._set("test_x", self.embed("test_inputs", self.test_inputs) if tested else self.x[:0])
         if self.test_x.shape[1:] != self.x.shape[1:]:
-            raise ValueError(f"test_inputs must have the shape of inputs past the first, {self.x.shape[1:]}, "
-                             f"got {self.test_x.shape[1:]}")  # fmt: skip
+            raise ValueError(
+                f"test_inputs must have the shape of inputs past the first, {self.x.shape[1:]}, "
+                f"got {self.test_x.shape[1:]}"
+            )
         self._set(
             "test_y", self._checked_targets("test_targets", self.test_targets, self.test_x) if tested else self.y[:0]
         )
         self._set("laws", self._named("initial_laws", self.initial_laws or {}, _checked_law))
         self._set("scales", self._checked_scales())
         self._set("rates", self._checked_rates())
-        for block, z in zip(self.blocks, self.initial([np.full((self.numbers(b), 2), 0.3) for b in self.blocks]),
-                            strict=True):  # fmt: skip
+        two_units = self.initial([np.full((self.numbers(block), 2), 0.3) for block in self.blocks])
+        for block, z in zip(self.blocks, two_units, strict=True):
             self._try(block, z)
 
     @property
@@ -187,8 +191,10 @@ class MeanFieldProblem:
         embedding = np.asarray(self.embedding)
         if values.dtype.kind in "iu" and values.ndim == 2:
             if values.min() < 0 or values.max() >= len(embedding):
-                raise ValueError(f"{name} must be tokens from 0 to {len(embedding) - 1}, the rows of embedding, "
-                                 f"got {values.min()} to {values.max()}")  # fmt: skip
+                raise ValueError(
+                    f"{name} must be tokens from 0 to {len(embedding) - 1}, the rows of embedding, "
+                    f"got {values.min()} to {values.max()}"
+                )
             return np.asarray(embedding[values])
         if values.ndim not in (2, 3) or values.shape[-1] != len(embedding):
             raise ValueError(
@@ -201,25 +207,17 @@ class MeanFieldProblem:
         """Return the outputs f, (…, outputs), of states h(1), (…, D)."""
         return h if self.unembedding is None else np.asarray(h @ np.asarray(self.unembedding))
 
+    def squeezed(self, outputs: Array) -> Array:
+        """Return outputs f, (…, outputs), as a solution has them: without the last axis where there is one output."""
+        return outputs[..., 0] if self.outputs == 1 else outputs
+
     def losses(self, outputs: Array, targets: NDArray[Any]) -> Array:
-        """Return the loss of each sample (and token), from outputs (…, outputs) and their targets."""
-        if self.loss == "squared":
-            return np.asarray(((outputs - targets) ** 2).sum(axis=-1) / (2 * self.outputs))
-        shifted = outputs - outputs.max(axis=-1, keepdims=True)
-        chosen = np.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
-        return np.asarray(np.log(np.exp(shifted).sum(axis=-1)) - chosen)
+        """Return the loss of each sample (and token), from outputs (…, outputs) and targets like `y`."""
+        return self.loss_function.values(outputs, targets)
 
     def loss_gradient(self, h: Array) -> Array:
         """Return ∇loss with respect to h(1) of every training sample (and token), in the shape of h."""
-        outputs = self.read(h)
-        if self.loss == "squared":
-            slope = (outputs - self.y) / self.outputs
-        else:
-            powers = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
-            slope = powers / powers.sum(axis=-1, keepdims=True)
-            np.put_along_axis(
-                slope, self.y[..., None], np.take_along_axis(slope, self.y[..., None], axis=-1) - 1.0, axis=-1
-            )
+        slope = self.loss_function.slope(self.read(h), self.y)
         return slope if self.unembedding is None else np.asarray(slope @ np.asarray(self.unembedding).T)
 
     def initial(self, uniforms: list[Array]) -> list[Parameters]:
@@ -272,26 +270,16 @@ class MeanFieldProblem:
             if not shapes or not all(isinstance(shape, tuple) for shape in shapes.values()):
                 raise ValueError(f"shapes of the block {block.name!r} must be a dictionary of tuples, got {shapes!r}")
             if not all(isinstance(name, str) and name.isidentifier() for name in shapes):
-                raise ValueError(f"parameters of the block {block.name!r} must have names like variables, "
-                                 f"got {', '.join(map(repr, shapes))}")  # fmt: skip
+                raise ValueError(
+                    f"parameters of the block {block.name!r} must have names like variables, "
+                    f"got {', '.join(map(repr, shapes))}"
+                )
             if not set(block.flipped) <= set(shapes):
                 raise ValueError(f"flipped of the block {block.name!r} must name its parameters, got {block.flipped!r}")
         return blocks
 
     def _checked_targets(self, name: str, targets: Any, x: Array) -> NDArray[Any]:
-        values = checks.finite(name, targets)
-        expected = (*x.shape[:-1], self.outputs) if self.loss == "squared" else x.shape[:-1]
-        if values.shape != expected:
-            raise ValueError(
-                f"{name} must have shape {expected} for the loss {self.loss!r} and inputs of shape {x.shape}, "
-                f"got {values.shape}"
-            )
-        if self.loss == "squared":
-            return np.asarray(values, np.float64)
-        if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= self.outputs:
-            raise ValueError(f"{name} must be class indices from 0 to {self.outputs - 1}, got {values.dtype} from "
-                             f"{values.min()} to {values.max()}")  # fmt: skip
-        return np.asarray(values, np.int64)
+        return self.loss_function.checked(name, checks.finite(name, targets), x.shape[:-1], self.outputs)
 
     def _named(self, label: str, given: Mapping[str, Any], check: Callable[[str, Any], Any]) -> dict[str, Any]:
         """Check values by parameter name; unknown names are errors."""
@@ -323,13 +311,17 @@ class MeanFieldProblem:
         for block, shapes in zip(self.blocks, self.shapes, strict=True):
             given = of(block)
             if set(given) != set(shapes):
-                raise ValueError(f"{label} of the block {block.name!r} must name its parameters {', '.join(shapes)}, "
-                                 f"got {', '.join(given)}")  # fmt: skip
+                raise ValueError(
+                    f"{label} of the block {block.name!r} must name its parameters {', '.join(shapes)}, "
+                    f"got {', '.join(given)}"
+                )
             for name, value in given.items():
                 number = checks.positive_number(f"{label}[{name!r}] of the block {block.name!r}", value, zero=True)
                 if found.setdefault(name, number) != number:
-                    raise ValueError(f"blocks that share the parameter {name!r} must agree on its default {label}, got "
-                                     f"{found[name]:g} and {number:g}; rename one")  # fmt: skip
+                    raise ValueError(
+                        f"blocks that share the parameter {name!r} must agree on its default {label}, got "
+                        f"{found[name]:g} and {number:g}; rename one"
+                    )
         return found
 
     def numbers(self, block: Block) -> int:
@@ -342,12 +334,12 @@ class MeanFieldProblem:
         value, (back, gradient) = block.value(h, z), block.pull(h, h, z)
         for label, found in (("value", value), ("pull", back)):
             if np.shape(found) != h.shape:
-                raise ValueError(f"{label} of the block {block.name!r} must return the shape of h, {h.shape}, "
-                                 f"got {np.shape(found)}")  # fmt: skip
-        shapes = {name: a.shape for name, a in z.items()}
-        if {name: np.shape(a) for name, a in gradient.items()} != shapes:
-            raise ValueError(f"pull of the block {block.name!r} must return gradients of shapes {shapes}, got "
-                             f"{ {name: np.shape(a) for name, a in gradient.items()} }")  # fmt: skip
+                raise ValueError(
+                    f"{label} of the block {block.name!r} must return the shape of h, {h.shape}, got {np.shape(found)}"
+                )
+        shapes, given = ({name: np.shape(a) for name, a in arrays.items()} for arrays in (z, gradient))
+        if given != shapes:
+            raise ValueError(f"pull of the block {block.name!r} must return gradients of shapes {shapes}, got {given}")
 
     def _checked_rates(self) -> dict[str, float]:
         rates = self._defaults("rates", lambda block: block.rates(self.dimension, self.scales))
@@ -356,8 +348,10 @@ class MeanFieldProblem:
             return rates
         if isinstance(given, (tuple, list, np.ndarray)):
             if len(given) != 2 or set(rates) != {"u", "v"}:
-                raise ValueError("learning_rates must be a pair (η_u, η_v) only for perceptrons, got "
-                                 f"{checks.shown(given)}; give a number or a dictionary by parameter name")  # fmt: skip
+                raise ValueError(
+                    "learning_rates must be a pair (η_u, η_v) only for perceptrons, got "
+                    f"{checks.shown(given)}; give a number or a dictionary by parameter name"
+                )
             given = {"u": given[0], "v": given[1]}
         elif not isinstance(given, Mapping):
             given = dict.fromkeys(rates, given)

@@ -76,9 +76,14 @@ class Regime:
 
 
 def residual_regime(
-    dimension: int, depth: int, hidden_width: int, *, sigma_u: float | None = None, sigma_v: float | None = None,
+    dimension: int,
+    depth: int,
+    hidden_width: int,
+    *,
+    sigma_u: float | None = None,
+    sigma_v: float | None = None,
     learning_rates: tuple[float, float] | None = None,
-) -> Regime:  # fmt: skip
+) -> Regime:
     """Locate h_ℓ = h_{ℓ-1} + 1/(LM) Σ_j v_j ρ(u_j·h_{ℓ-1}/D), H-(24), in the phase diagram.
 
     Parameters
@@ -121,18 +126,28 @@ def residual_regime(
     rates = (balanced_rate(dimension, spread_v), float(dimension))
     a, b, c = FLUCTUATION
     return Regime(
-        name=name, alpha=alpha, depth_error=DEPTH_ERROR / depth,
+        name=name,
+        alpha=alpha,
+        depth_error=DEPTH_ERROR / depth,
         sampling_error=(a * alpha * root + b * root + c) / math.sqrt(effective),
-        travel=TRAVEL * min(1.0, 1 / max(alpha, 1.0)), first_travel=alpha if alpha <= 1 else 1 / alpha,
-        residual_scale=spread_v / effective, recommended_residual_scale=root / effective, recommended_rates=rates,
+        travel=TRAVEL * min(1.0, 1 / max(alpha, 1.0)),
+        first_travel=alpha if alpha <= 1 else 1 / alpha,
+        residual_scale=spread_v / effective,
+        recommended_residual_scale=root / effective,
+        recommended_rates=rates,
         advice=tuple(_advice(name, alpha, dimension, effective, spread_u, learning_rates, rates)),
-    )  # fmt: skip
+    )
 
 
 def _advice(
-    name: str, alpha: float, dimension: int, effective: int, spread_u: float, given: tuple[float, float] | None,
+    name: str,
+    alpha: float,
+    dimension: int,
+    effective: int,
+    spread_u: float,
+    given: tuple[float, float] | None,
     rates: tuple[float, float],
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     root, lines = math.sqrt(dimension), []
     if alpha > _SAME_SCALE:
         lines.append(f"features hardly move: lower σ_v to √D = {root:.3g}")

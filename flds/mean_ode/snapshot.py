@@ -6,25 +6,14 @@ deterministic.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from flds.mean_ode.blocks import Array, Parameters
+from flds.mean_ode.blocks import Parameters
 from flds.mean_ode.network import Dynamics
 from flds.mean_ode.problem import MeanFieldProblem
+from flds.mean_ode.records import Record
+from flds.training.snapshot import steps_done
 from solvers.results.solution import Field
-
-
-class Record(NamedTuple):
-    """What is kept of one step, before its update."""
-
-    step: int
-    outputs: Array
-    test_outputs: Array
-    travel: dict[str, Array]
-    states: Array  # (nodes, *inputs.shape), or empty
-    covectors: Array
 
 
 def snapshot(
@@ -42,9 +31,12 @@ def snapshot(
             dims = ("node", *shape, "unit")
             fields[f"block_{block}_{name}"] = Field(dims, values, f"trained {name} of block {block + 1}")
     kinds = {
-        "step": (), "outputs": ("sample", *tokens, "output"), "test_outputs": ("test_sample", *tokens, "output"),
-        "states": ("node", "sample", *tokens, "dimension"), "covectors": ("node", "sample", *tokens, "dimension"),
-    }  # fmt: skip
+        "step": (),
+        "outputs": ("sample", *tokens, "output"),
+        "test_outputs": ("test_sample", *tokens, "output"),
+        "states": ("node", "sample", *tokens, "dimension"),
+        "covectors": ("node", "sample", *tokens, "dimension"),
+    }
     for name, dims in kinds.items():
         values = np.array([getattr(record, name) for record in records])
         if values.size:
@@ -65,9 +57,17 @@ def restore(dynamics: Dynamics, state: dict[str, Field]) -> list[Record]:
     untested = dynamics.problem.read(dynamics.problem.test_x)  # of no samples
     return [
         Record(
-            int(step), stored["outputs"][index], untested if tests is None else tests[index],
+            int(step),
+            stored["outputs"][index],
+            untested if tests is None else tests[index],
             {name: stored[f"travel_{name}"][index] for name in dynamics.problem.rates},
             *(stored[name][index] if name in stored else np.empty(0) for name in ("states", "covectors")),
         )
         for index, step in enumerate(stored["step"])
-    ]  # fmt: skip
+    ]
+
+
+def first_step(state: dict[str, Field]) -> int:
+    """Return the step that comes next: the last one recorded, whose update is to come, unless the run ended early."""
+    done = steps_done(state)
+    return int(state["recorded_step"].values[-1]) if done is None else done

@@ -2,64 +2,49 @@
 
 from __future__ import annotations
 
-import copy
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Unpack
 
 import numpy as np
 
 from flds.mean_ode.blocks import Array, Parameters
+from flds.mean_ode.cost import require_room
 from flds.mean_ode.draws import draw_units
 from flds.mean_ode.network import Dynamics, MeanDynamics, TangentDynamics
+from flds.mean_ode.notes import notes_on
 from flds.mean_ode.options import MeanOptions, MeanSettings, resolve_mean
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.mean_ode.snapshot import Record, restore, snapshot
+from flds.mean_ode.records import Record, Run
+from flds.mean_ode.snapshot import first_step, restore, snapshot
 from flds.results.mean_ode import MeanFieldSolution, assemble
 from flds.training.divergence import Divergence, outcome
+from flds.training.optimizers import SGD
 from flds.training.options import RecordSteps
-from flds.training.snapshot import steps_done
+from flds.training.solve import progress_bar
+from solvers import checks
 from solvers.ensemble.random import replicate_seed
-from solvers.results.rows import Rows
 from solvers.results.solution import Field
 
 # Units on which E φ(x, Z_0) = 0 is tested, and how far a mean may be from zero in standard errors of eight draws, so
 # that numbers of order 100 are hardly ever beyond by chance (Student's law with seven degrees of freedom: 2e-5).
 _TESTED_UNITS, _MARGIN = 1024, 10.0
-# Where training works the loss falls; one that grew by this factor is worth a note.
-_GROWN = 10.0
 # Below this depth the error in depth does not yet fall as it should.
 _SMALL_DEPTH = 8
 # The replicate whose draws it is estimated with, beyond those of any run.
 _DEPTH_SEED = 10**6
 
-
-@dataclass
-class Run:
-    """The records of one seed, whose arrays are rows of those of all, and how it ended."""
-
-    records: list[Record] = field(default_factory=list)
-    status: str = "completed"
-    state: dict[str, Field] = field(default_factory=dict)  # of the trained units, where it is kept
-    rows: dict[str, Rows] = field(default_factory=dict)
-
-    def keep(self, record: Record, most: int) -> None:
-        """Copy a record, one of at most so many."""
-        names = ("outputs", "test_outputs", "states", "covectors")
-        arrays: dict[str, Any] = {name: getattr(record, name) for name in names}
-        arrays |= {f"travel_{name}": travel for name, travel in record.travel.items()}
-        kept = {name: self.rows.setdefault(name, Rows(most)).append(array) for name, array in arrays.items()}
-        travels = {name: kept.pop(f"travel_{name}") for name in record.travel}
-        self.records.append(Record(record.step, travel=travels, **kept))
-
-
 KINDS: dict[str, type[Dynamics]] = {"solve_mean_ode": MeanDynamics, "solve_tangent_ode": TangentDynamics}
 
 
 def solve_mean_ode(
-    problem: MeanFieldProblem, *, units: int = 4096, depth: int = 16, **options: Unpack[MeanOptions]
+    problem: MeanFieldProblem,
+    *,
+    units: int = 4096,
+    depth: int = 16,
+    progress: bool = False,
+    **options: Unpack[MeanOptions],
 ) -> MeanFieldSolution:
     """Train the Neural Mean ODE: the limit L → ∞ of ResNets of any hidden width M.
 
@@ -75,6 +60,8 @@ def solve_mean_ode(
         with "sobol". Below about 1000 the bias of few units can exceed the standard error over replicates.
     depth : int
         Steps in depth; errors fall like depth^-3.
+    progress : bool
+        Show a progress bar on standard error.
     **options : MeanOptions
         sampling, seed, replicates, depth_error, record_every, record_features, keep_state, dtype, threads;
         see `flds.MeanOptions`.
@@ -82,7 +69,7 @@ def solve_mean_ode(
     Returns
     -------
     MeanFieldSolution
-        steps (records,), outputs (records, samples[, tokens], outputs), loss (records,), likewise test_outputs and
+        steps (records,), outputs (records, samples[, tokens][, outputs]), loss (records,), likewise test_outputs and
         test_loss, and travel_<name> (records, nodes): the root mean square of ‖Z_k(s) − Z_0‖ over √(numbers of Z).
 
     Raises
@@ -102,11 +89,16 @@ def solve_mean_ode(
     ----------
     Paper H, eqs. (10)–(14).
     """
-    return run("solve_mean_ode", problem, resolve_mean(problem, units, depth, options))
+    return run("solve_mean_ode", problem, resolve_mean(problem, units, depth, options), progress)
 
 
 def solve_tangent_ode(
-    problem: MeanFieldProblem, *, units: int = 4096, depth: int = 16, **options: Unpack[MeanOptions]
+    problem: MeanFieldProblem,
+    *,
+    units: int = 4096,
+    depth: int = 16,
+    progress: bool = False,
+    **options: Unpack[MeanOptions],
 ) -> MeanFieldSolution:
     """Train the tangent ODE: the limit α → ∞ of the Neural Mean ODE, linear in the displacement ζ of its units.
 
@@ -128,37 +120,52 @@ def solve_tangent_ode(
     """
     settings = resolve_mean(problem, units, depth, options)
     _require_centred(problem)
-    return run("solve_tangent_ode", problem, settings)
+    return run("solve_tangent_ode", problem, settings, progress)
 
 
 def run(
-    name: str, problem: MeanFieldProblem, settings: MeanSettings, states: Sequence[dict[str, Field]] = ()
+    name: str,
+    problem: MeanFieldProblem,
+    settings: MeanSettings,
+    progress: bool = False,
+    states: Sequence[dict[str, Field]] = (),
 ) -> MeanFieldSolution:
     """Train every replicate with the solver of this name, from stored states where there are any."""
-    kind = KINDS[name]
-    start = time.perf_counter()
-    runs: list[Run] = []
-    while len(runs) < settings.replicates and all(run.status != "interrupted" for run in runs):
-        runs.append(_one_replicate(kind, problem, settings, len(runs), states[len(runs)] if states else None))
-    status, _, kept, remark = outcome([run.status for run in runs], settings.replicates)
-    difference, shown = None, [runs[index] for index in kept]
-    if settings.depth_error and status == "completed":
-        status, difference = _depth_error(kind, problem, settings)
-    notes = _notes(problem, shown, status, remark)
+    shown = checks.flag("progress", progress)
+    require_room(problem, settings)
+    kind, start = KINDS[name], time.perf_counter()
+    passes = problem.steps + 1
+    total = settings.replicates * (passes - (first_step(states[0]) if states else 0))
+    with progress_bar(total + (2 * passes if settings.depth_error else 0), shown) as bar:
+        runs: list[Run] = []
+        while len(runs) < settings.replicates and all(run.status != "interrupted" for run in runs):
+            state = states[len(runs)] if states else None
+            runs.append(_one_replicate(kind, problem, settings, len(runs), state, bar))
+        status, _, kept, remark = outcome([run.status for run in runs], settings.replicates)
+        difference = None
+        if settings.depth_error and status == "completed":
+            status, difference = _depth_error(kind, problem, settings, bar)
+    ended = [runs[index] for index in kept]
+    notes = notes_on(problem, ended, status, remark)
     if status != "completed":
         warnings.warn("; ".join(notes), RuntimeWarning, stacklevel=3)
     timings = {"compile": 0.0, "solve": time.perf_counter() - start}
-    return assemble(problem, settings, name, shown, difference, status, timings, notes)
+    return assemble(problem, settings, name, ended, difference, status, timings, notes)
 
 
 def _one_replicate(
-    kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, index: int, state: dict[str, Field] | None
+    kind: type[Dynamics],
+    problem: MeanFieldProblem,
+    settings: MeanSettings,
+    index: int,
+    state: dict[str, Field] | None,
+    bar: Any,
 ) -> Run:
     try:
         dynamics = prepare(kind, problem, settings, index)
     except KeyboardInterrupt:
         return Run([], "interrupted")
-    return train(dynamics, settings, state)
+    return train(dynamics, settings, state, bar)
 
 
 def prepare(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, replicate: int) -> Dynamics:
@@ -168,63 +175,42 @@ def prepare(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSetti
     return kind(problem, _cast(initial, settings.dtype), settings.threads)
 
 
-def _notes(problem: MeanFieldProblem, shown: list[Run], status: str, remark: str) -> list[str]:
-    """What the user has to know of how the runs ended, and of those that are shown."""
-    notes = []
-    if status == "diverged":
-        notes.append("training diverged: lower learning_rates")
-    elif status == "interrupted":
-        notes.append("interrupted")
-    if status != "completed":
-        records = shown[-1].records
-        notes += [f"the last step recorded is {records[-1].step if records else None}", *filter(None, [remark])]
-    if shown[0].status == "completed":
-        losses = [problem.losses(record.outputs, problem.y).mean() for record in shown[0].records]
-        if losses[-1] > _GROWN * losses[0]:
-            notes.append(f"the loss grew from {losses[0]:.3g} to {losses[-1]:.3g}: lower learning_rates or raise depth")
-    return notes
-
-
-def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | None = None) -> Run:
+def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | None = None, bar: Any = None) -> Run:
     """K gradient steps, or those after a stored state; each step is recorded before its update."""
     problem, run, first = dynamics.problem, Run(), 0
     upcoming: int | None = None  # the step that comes next, where the units are between two steps
     due, divergence = RecordSteps(problem.steps, settings.record_every), Divergence(problem.divergence_factor)
     inputs, tests = problem.x.astype(settings.dtype), problem.test_x.astype(settings.dtype)
+    update = dynamics.update(SGD(), rows=inputs.size // problem.dimension)
     try:
         if state is not None:
-            records, done = restore(dynamics, state), steps_done(state)
-            first = records.pop().step if done is None else done  # the last one's update is still to come
-            for record in records:
-                run.keep(record, due.count)
-            for record in run.records[:1]:
-                divergence.at(problem.losses(record.outputs, problem.y).mean(), np.mean(record.outputs**2))
-        with dynamics.blocks.running():
+            first = _go_on(dynamics, run, due, divergence, state)
+        with dynamics.ensemble.running():
             for step in range(first, problem.steps + 1):
                 upcoming = step
                 states: list[Array] = []
+                covectors: list[Array] = []
                 last = dynamics.forward(inputs, states)
                 outputs = problem.read(last)
                 if divergence.at(problem.losses(outputs, problem.y).mean(), np.mean(outputs**2)):
                     run.status = "diverged"
                     break
                 travel = {name: dynamics.travel(name) for name in problem.rates} if step in due else {}
-                tested = problem.read(dynamics.forward(tests)) if step in due and len(tests) else problem.read(tests)
-                covectors: list[Array] = []
-                final = settings.keep_state and step == problem.steps
-                units = dynamics.moved if final else []
-                if final and settings.record_features:  # the covectors of the record move them
-                    units = copy.deepcopy(units)
-                if step < problem.steps or settings.record_features:
-                    upcoming = None
-                    with dynamics.blocks.whole():
-                        covectors = dynamics.backward(states, problem.loss_gradient(last).astype(settings.dtype))
+                tested = problem.read(dynamics.forward(tests) if step in due and len(tests) else tests)
+                if step < problem.steps:
+                    upcoming = None  # there is no going on from half an update
+                    with dynamics.ensemble.whole():
+                        covectors = dynamics.descend(states, problem.loss_gradient(last).astype(settings.dtype), update)
+                elif settings.record_features:
+                    covectors = dynamics.backward(states, problem.loss_gradient(last).astype(settings.dtype))
                 if step in due:
                     kept = (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
                     run.keep(Record(step, outputs, tested, travel, *kept), due.count)
-                if final:
-                    run.state = snapshot(problem, units, run.records)
+                if settings.keep_state and step == problem.steps:
+                    run.state = snapshot(problem, dynamics.moved, run.records)
                 upcoming = step + 1
+                if bar is not None:
+                    bar.update()
     except KeyboardInterrupt:
         if upcoming != problem.steps + 1:  # else all was done
             run.status = "interrupted"
@@ -233,14 +219,27 @@ def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | 
     return run
 
 
-def _depth_error(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings) -> tuple[str, Array | None]:
+def _go_on(dynamics: Dynamics, run: Run, due: RecordSteps, divergence: Divergence, state: dict[str, Field]) -> int:
+    """Restore units and records, and return the step that comes next; the first record says what "diverged" means."""
+    first, problem = first_step(state), dynamics.problem
+    for record in restore(dynamics, state):
+        if record.step < first:
+            run.keep(record, due.count)
+    for record in run.records[:1]:
+        divergence.at(problem.losses(record.outputs, problem.y).mean(), np.mean(record.outputs**2))
+    return first
+
+
+def _depth_error(
+    kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, bar: Any
+) -> tuple[str, Array | None]:
     """Estimate the error of finite depth with the same draws at every node; return how it ended, and the error."""
 
     def solve(depth: int) -> Run:
         seed = replicate_seed(settings.seed, _DEPTH_SEED)
         drawn = draw_units(problem, 1, settings.units, seed, settings.sampling)
         same = [{name: np.repeat(values, depth + 1, axis=0) for name, values in z.items()} for z in drawn]
-        return train(kind(problem, _cast(same, settings.dtype), settings.threads), settings)
+        return train(kind(problem, _cast(same, settings.dtype), settings.threads), settings, bar=bar)
 
     fine = solve(settings.depth)
     coarse = solve(settings.depth // 2) if fine.status == "completed" else fine

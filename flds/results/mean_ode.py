@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from flds.mean_ode.blocks import Array, Block
+from flds.mean_ode.losses import current_name
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.results.replicates import all_states, average_replicates
 from flds.results.solution import Solution
@@ -15,7 +16,7 @@ from solvers.results.solution import Field, library_versions
 
 if TYPE_CHECKING:
     from flds.mean_ode.options import MeanSettings
-    from flds.mean_ode.solve import Run
+    from flds.mean_ode.records import Run
 
 _NOT_AVERAGED = ("steps", "depth_grid")
 
@@ -30,20 +31,21 @@ class MeanFieldSolution(Solution):
         Recorded steps, from 0 to K.
     depth_grid : (nodes,) float64
         s at the nodes, from 0 to 1.
-    outputs : (records, samples[, tokens], outputs) float64
-        f before update k on the training samples; `test_outputs` likewise.
+    outputs : (records, samples[, tokens][, outputs]) float64
+        f before update k on the training samples, without the last axis where there is one output; `test_outputs`
+        likewise.
     loss, accuracy : (records,) float64
-        Mean over samples and tokens; the accuracy for class targets; `test_loss`, `test_accuracy` likewise.
+        Mean over samples and tokens; the accuracy for class targets and ±1; `test_loss`, `test_accuracy` likewise.
     travel_<name> : (records, nodes) float64
         √E‖Z_k(s) − Z_0‖² over √(numbers of Z), for each parameter; of ζ for the tangent ODE.
     features, covectors : (records, nodes, samples[, tokens], D) float64
         h and b at the nodes, with ``record_features=True``.
     inputs, targets : (samples[, tokens], D) and (samples[, tokens][, outputs]) arrays
         Of the problem, embedded; `raw_inputs` before the embedding, where there is one.
-    replicate_outputs : (replicates, records, samples[, tokens], outputs) float64
+    replicate_outputs : (replicates, records, samples[, tokens][, outputs]) float64
         Outputs of each replicate, where there are several; other fields are then means, and
         ``<field>_standard_error`` their standard errors.
-    outputs_depth_error : (records, samples[, tokens], outputs) float64
+    outputs_depth_error : (records, samples[, tokens][, outputs]) float64
         Estimated error of finite depth, with ``depth_error=True``.
     """
 
@@ -59,7 +61,8 @@ class MeanFieldSolution(Solution):
         ]
         if len(self.steps):
             lines.append(f"step       {self.steps[-1]} of {problem['steps']}")
-            lines.append(f"training   {problem['loss']} loss {self.loss[-1]:.4g} on {self.outputs.shape[1]} samples")
+            loss = current_name(problem["loss"])
+            lines.append(f"training   {loss} loss {self.loss[-1]:.4g} on {self.outputs.shape[1]} samples")
             if "test_loss" in self.fields:
                 lines.append(f"test       loss {self.test_loss[-1]:.4g} on {self.test_outputs.shape[1]} samples")
             moved = {name: getattr(self, f"travel_{name}")[-1].mean() for name in problem["learning_rates"]}
@@ -72,9 +75,15 @@ class MeanFieldSolution(Solution):
 
 
 def assemble(
-    problem: MeanFieldProblem, settings: MeanSettings, solver: str, runs: list[Run], depth_error: Array | None,
-    status: str, timings: dict[str, float], notes: list[str],
-) -> MeanFieldSolution:  # fmt: skip
+    problem: MeanFieldProblem,
+    settings: MeanSettings,
+    solver: str,
+    runs: list[Run],
+    depth_error: Array | None,
+    status: str,
+    timings: dict[str, float],
+    notes: list[str],
+) -> MeanFieldSolution:
     """Turn the records of complete runs, or of one that is not, into a Solution; replicates become means and errors."""
     count = min(len(run.records) for run in runs)
     parts = [_fields(problem, run, count) for run in runs]
@@ -83,27 +92,39 @@ def assemble(
     fields |= constants(problem)
     if depth_error is not None:
         dims = fields["outputs"].dims
-        fields["outputs_depth_error"] = Field(dims, depth_error, "estimated error of finite depth of outputs")
+        shown = problem.squeezed(depth_error)
+        fields["outputs_depth_error"] = Field(dims, shown, "estimated error of finite depth of outputs")
     completed = sum(run.status == "completed" for run in runs)
     saved = {"solver": solver} | asdict(settings) | {"replicates_completed": completed}
     return MeanFieldSolution(
-        fields=fields, status=status, timings=timings, seed=settings.seed, settings=saved,
-        notes=notes, versions=library_versions(), extra={"problem": describe(problem)},
+        fields=fields,
+        status=status,
+        timings=timings,
+        seed=settings.seed,
+        settings=saved,
+        notes=notes,
+        versions=library_versions(),
+        extra={"problem": describe(problem)},
         groups=all_states([run.state for run in runs], settings.replicates),
-    )  # fmt: skip
+    )
 
 
 def describe(problem: MeanFieldProblem) -> dict[str, Any]:
     """Return the problem, without its arrays, as JSON."""
     return {
-        "block": [block.name for block in problem.blocks], "blocks": [block.settings() for block in problem.blocks],
+        "block": [block.name for block in problem.blocks],
+        "blocks": [block.settings() for block in problem.blocks],
         "types": [_type_name(block) for block in problem.blocks],
         "initial_laws": {name: getattr(law, "__qualname__", type(law).__name__) for name, law in problem.laws.items()},
-        "alpha": problem.alpha, "loss": problem.loss,
-        "deviations": problem.scales, "learning_rates": problem.rates, "steps": problem.steps,
-        "divergence_factor": problem.divergence_factor, "dimension": problem.dimension,
+        "alpha": problem.alpha,
+        "loss": problem.loss,
+        "deviations": problem.scales,
+        "learning_rates": problem.rates,
+        "steps": problem.steps,
+        "divergence_factor": problem.divergence_factor,
+        "dimension": problem.dimension,
         "check": function_values(problem),
-    }  # fmt: skip
+    }
 
 
 def function_values(problem: MeanFieldProblem) -> list[float]:
@@ -128,7 +149,7 @@ def constants(problem: MeanFieldProblem) -> dict[str, Field]:
     tokens = ("token",) if problem.x.ndim == 3 else ()
     fields = {
         "inputs": Field(("sample", *tokens, "dimension"), problem.x, "states at depth 0"),
-        "targets": Field(("sample", *tokens, "output")[: problem.y.ndim], problem.y, "training targets"),
+        "targets": _targets(problem, problem.y, ("sample", *tokens), "training targets"),
     }
     if problem.embedding is not None:
         fields["embedding"] = Field(("input", "dimension"), np.asarray(problem.embedding), "embedding W_E")
@@ -141,9 +162,14 @@ def constants(problem: MeanFieldProblem) -> dict[str, Field]:
         fields["unembedding"] = Field(("dimension", "output"), np.asarray(problem.unembedding), "unembedding W_U")
     if len(problem.test_x):
         fields["test_inputs"] = Field(("test_sample", *tokens, "dimension"), problem.test_x, "test states at depth 0")
-        dims = ("test_sample", *tokens, "output")[: problem.test_y.ndim]
-        fields["test_targets"] = Field(dims, problem.test_y, "test targets")
+        fields["test_targets"] = _targets(problem, problem.test_y, ("test_sample", *tokens), "test targets")
     return fields
+
+
+def _targets(problem: MeanFieldProblem, targets: Array, dims: tuple[str, ...], label: str) -> Field:
+    """Return targets with the axes of the outputs of a record; class indices have none for the outputs."""
+    shown = targets if targets.ndim == len(dims) else problem.squeezed(targets)
+    return Field((*dims, "output")[: shown.ndim], shown, label)
 
 
 def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]:
@@ -164,12 +190,13 @@ def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]
             continue
         shape = (0, *targets.shape[: 1 + len(tokens)], problem.outputs)
         outputs: Array = stacked(f"{prefix}outputs") if records else np.empty(shape)
-        dims = ("record", dim, *tokens, "output")
-        fields[f"{prefix}outputs"] = Field(dims, outputs, f"network outputs on {label} samples")
+        shown = problem.squeezed(outputs)
+        dims = ("record", dim, *tokens, "output")[: shown.ndim]
+        fields[f"{prefix}outputs"] = Field(dims, shown, f"network outputs on {label} samples")
         loss = np.array([problem.losses(one, targets).mean() for one in outputs])
         fields[f"{prefix}loss"] = Field(("record",), loss, f"{label} loss")
-        if problem.loss == "cross_entropy":
-            hits = np.array([np.mean(one.argmax(axis=-1) == targets) for one in outputs])
+        if problem.loss_function.classifies:
+            hits = np.array([problem.loss_function.accuracy(one, targets) for one in outputs])
             fields[f"{prefix}accuracy"] = Field(("record",), hits, f"{label} accuracy")
     for name in problem.rates:
         travel = np.array([record.travel[name] for record in records]).reshape(len(records), len(nodes))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from flds.mean_ode.losses import current_name, former_name
 from flds.mean_ode.options import MeanOptions
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.solve import solve_mean_ode, solve_tangent_ode
@@ -99,7 +100,9 @@ class Grid:
         return list(found.values())
 
     def fingerprint(self, point: dict[str, Any]) -> str:
-        """Return what marks the run of this sweep at a point, which need not be one of its own."""
+        """Return what marks the run of this sweep at a point, which need not be one of its own and may be older."""
+        if "loss" in point and isinstance(self.problem, MeanFieldProblem):
+            point = point | {"loss": current_name(point["loss"])}
         return _fingerprint(self.solver, _deciding(*self._at(point)))
 
     @cached_property
@@ -151,6 +154,8 @@ def _deciding(problem: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Everything that decides the numbers of a run but its solver, by name."""
     parts = {item.name: getattr(problem, item.name) for item in fields(problem)
              if item.init and not (item.name in _LATER and getattr(problem, item.name) == item.default)}  # fmt: skip
+    if isinstance(problem, MeanFieldProblem):
+        parts["loss"] = former_name(problem.loss)  # a new name of the same loss leaves folders what they were
     return parts | {f"{_OPTION}{name}": value for name, value in options.items() if name != "threads"}
 
 

@@ -1,7 +1,8 @@
-"""Rules that turn gradients into steps.
+"""Rules that turn gradients into steps, in the feature-learning dynamics and in the Mean ODE.
 
-Gradients are low-rank: sums over the samples of a batch. Those of a weight matrix are in the coordinates of its
-operator, those of vectors, such as U and v, have the particles' own arrays as second factor.
+Gradients of the units of a Mean ODE are arrays. Those of a network of particles are low-rank: sums over the samples of
+a batch. Those of a weight matrix are in the coordinates of its operator, those of vectors, such as U and v, have the
+particles' own arrays as second factor.
 """
 
 from __future__ import annotations
@@ -42,8 +43,7 @@ class Gradient:
     divisor: float = 1.0
     scale: float = 1.0
 
-    def times(self, factor: float) -> Gradient:
-        """Return it times a number."""
+    def __mul__(self, factor: float) -> Gradient:
         return replace(self, scale=self.scale * factor)
 
     @property
@@ -56,20 +56,23 @@ class Gradient:
 
 
 class Optimizer(ABC):
-    """A rule for one matrix or vector; rules hold no state of their own, so one serves all."""
+    """A rule for one parameter; rules hold no state of their own, so one serves all.
 
-    def init(self) -> Any:
-        """Return the state before the first step."""
+    Gradients are arrays, or `Gradient`, which is multiplied by numbers like one.
+    """
+
+    def init(self, parameter: Any = None) -> Any:
+        """Return what is remembered before the first step of a parameter."""
         return None
 
     @abstractmethod
-    def step(self, gradient: Gradient, state: Any, rate: float) -> tuple[Gradient, Any]:
-        """Return what is added to the parameter, and the next state; `rate` is the learning rate of this step."""
+    def step(self, gradient: Any, state: Any, rate: float) -> tuple[Any, Any]:
+        """Return what is added to the parameter, and what is remembered next; `rate` is the learning rate."""
 
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """Stochastic gradient descent: minus the rate times the gradient."""
 
-    def step(self, gradient: Gradient, state: Any, rate: float) -> tuple[Gradient, Any]:
-        return gradient.times(-rate), state
+    def step(self, gradient: Any, state: Any, rate: float) -> tuple[Any, Any]:
+        return gradient * -rate, state

@@ -69,7 +69,7 @@ class Doubled(SingleMatrix):
 
     def gradients(self, met, pulled, weights, batch):
         for operator, gradient in super().gradients(met, pulled, weights, batch):
-            yield operator, gradient.times(2)
+            yield operator, gradient * 2
 
 
 class DoubledNetwork(Network):
