@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from solvers.processors import available_threads
+
 # Resident memory of the interpreter with the libraries a solve imports.
 INTERPRETER_BYTES = 200e6
 
@@ -63,8 +65,6 @@ def _own_limits(root: Path) -> Iterator[float]:
     for line in _read(root / "proc/self/limits").splitlines():
         found = re.match(r"(Max [a-z ]+?) {2,}(\d+)", line)  # the soft limit, a number where there is one
         if found and found[1] in _PROCESS_LIMITS:
-            from solvers.ensemble.threads import available_threads  # which takes a second to import
-
             entry, reserved = _PROCESS_LIMITS[found[1]]
             yield float(found[2]) - used.get(entry, 0.0) - reserved * available_threads()
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flds
-from solvers.ensemble.threads import available_threads
+from solvers.processors import available_threads
 from validation.closed_forms import IdentityDynamics
 
 Array = NDArray[np.float64]

@@ -19,7 +19,8 @@ from flds.training.options import Options
 from flds.training.problem import TrainingProblem
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
-from solvers.ensemble.threads import available_threads, compile_kernels
+from solvers.ensemble.threads import compile_kernels
+from solvers.processors import available_threads
 from solvers.results.solution import library_versions
 
 # Sizes of the first round. Fewer particles would take as long, since each pass costs a fixed time.

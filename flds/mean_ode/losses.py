@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flds.results.loss_names import FORMER
 from solvers import checks
 
 Array = NDArray[np.float64]
 
 # What older files and programs call a loss of today.
-_FORMER = {"squared": "mean_squared"}
 
 
 class Loss(ABC):
@@ -148,19 +148,9 @@ def get_loss(name: str) -> Loss:
 
     Raises ValueError for a name of no loss, listing those there are, or for one that older versions used.
     """
-    if isinstance(name, str) and name in _FORMER:
+    if isinstance(name, str) and name in FORMER:
         raise ValueError(
-            f"loss {name!r} of a MeanFieldProblem is now called {_FORMER[name]!r}, since it is divided by the number "
-            f"of outputs, as it always was; give loss={_FORMER[name]!r}"
+            f"loss {name!r} of a MeanFieldProblem is now called {FORMER[name]!r}, since it is divided by the number "
+            f"of outputs, as it always was; give loss={FORMER[name]!r}"
         )
     return _LOSSES[checks.choice("loss", name, LOSSES)]
-
-
-def current_name(stored: str) -> str:
-    """Return today's name of a loss that a file names, perhaps of an older version."""
-    return _FORMER.get(stored, stored)
-
-
-def former_name(name: str) -> str:
-    """Return the oldest name of a loss, by which older results know it."""
-    return next((old for old, now in _FORMER.items() if now == name), name)

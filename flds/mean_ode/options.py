@@ -9,7 +9,7 @@ from flds.mean_ode.draws import SAMPLINGS
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.training.options import DTYPES
 from solvers import checks
-from solvers.ensemble.threads import available_threads
+from solvers.processors import available_threads
 
 
 class MeanOptions(TypedDict, total=False):

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from flds.mean_ode.assemble import assemble
 from flds.mean_ode.blocks import Array, Parameters
 from flds.mean_ode.cost import require_room
 from flds.mean_ode.draws import draw_units
@@ -18,7 +19,7 @@ from flds.mean_ode.options import MeanOptions, MeanSettings, resolve_mean
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.records import Record, Run
 from flds.mean_ode.snapshot import first_step, restore, snapshot
-from flds.results.mean_ode import MeanFieldSolution, assemble
+from flds.results.mean_ode import MeanFieldSolution
 from flds.training.divergence import Divergence, outcome
 from flds.training.optimizers import SGD
 from flds.training.options import RecordSteps

@@ -16,7 +16,7 @@ from flds.sweeps.results import collect
 from flds.sweeps.runs import run_all
 from flds.training.problem import TrainingProblem
 from solvers import checks
-from solvers.ensemble.threads import available_threads
+from solvers.processors import available_threads
 
 if TYPE_CHECKING:
     import xarray

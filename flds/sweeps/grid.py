@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from flds.mean_ode.losses import current_name, former_name
 from flds.mean_ode.options import MeanOptions
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.solve import solve_mean_ode, solve_tangent_ode
+from flds.results.loss_names import current_name, former_name
 from flds.training.options import Options
 from flds.training.problem import TrainingProblem
 from flds.training.solve import simulate_resnet, solve_flds

@@ -23,9 +23,9 @@ from solvers.ensemble.random import replicate_seed
 class TrainingFamily:
     """Solutions of `solve_flds` and `simulate_resnet`; see `flds.results.family.Family`."""
 
-    solvers = ("solve_flds", "simulate_resnet")
-    problem_type = TrainingProblem
-    changes = ("threads", "rank_budget")
+    solvers: tuple[str, ...] = ("solve_flds", "simulate_resnet")
+    problem_type: type = TrainingProblem
+    changes: tuple[str, ...] = ("threads", "rank_budget")
 
     def problem(self, solution: Solution) -> TrainingProblem:
         """Read the problem back from a solution.

@@ -10,7 +10,7 @@ import numpy as np
 
 from flds.training.problem import TrainingProblem
 from solvers import checks
-from solvers.ensemble.threads import available_threads
+from solvers.processors import available_threads
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -14,8 +14,9 @@ from flds.training.options import DTYPES
 from solvers import checks
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.random import Address, Noise, Stream, require_drawable
-from solvers.ensemble.threads import ThreadParticles, available_threads
+from solvers.ensemble.threads import ThreadParticles
 from solvers.memory import INTERPRETER_BYTES, require_memory
+from solvers.processors import available_threads
 from solvers.results.solution import Field, Solution, library_versions
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.integrate import Ensemble, compile_kernels, integrate

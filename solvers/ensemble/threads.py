@@ -7,7 +7,6 @@ in order in float64, so the same bits come out for any number of threads.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -36,11 +35,6 @@ _ROWS = 256
 _STRETCHES = 2
 # Waking a thread takes about as long as this many multiply–adds.
 _SMALL_WORK = 300_000
-
-
-def available_threads() -> int:
-    """Return the number of CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def group_size(particles: int) -> int:

@@ -16,8 +16,9 @@ from solvers.checks import reason
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.particles import partition
 from solvers.ensemble.random import NOISE_BLOCK, Stream, require_drawable
-from solvers.ensemble.threads import Blocks, available_threads
+from solvers.ensemble.threads import Blocks
 from solvers.memory import INTERPRETER_BYTES, require_memory
+from solvers.processors import available_threads
 from solvers.results.solution import Field, Solution, library_versions
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.field import ExternalField, as_field

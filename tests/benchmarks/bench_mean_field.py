@@ -15,7 +15,7 @@ import flds
 import solvers
 from solvers import tanh
 from solvers.ensemble.random import fill_normals, mix64
-from solvers.ensemble.threads import available_threads
+from solvers.processors import available_threads
 
 PARTICLES, STEPS, ROUNDS = 100_000, 200, 5
 DT = 1 / STEPS

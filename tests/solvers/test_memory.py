@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from solvers.ensemble.threads import available_threads
 from solvers.memory import INTERPRETER_BYTES, available_memory
+from solvers.processors import available_threads
 
 MB = 10**6
 GROUP_1, GROUP_2 = "sys/fs/cgroup/memory", "sys/fs/cgroup"

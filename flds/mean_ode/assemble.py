@@ -1,0 +1,89 @@
+"""How the records of a Mean ODE become a solution."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+
+from flds.mean_ode.blocks import Array
+from flds.mean_ode.description import constants, describe
+from flds.mean_ode.options import MeanSettings
+from flds.mean_ode.problem import MeanFieldProblem
+from flds.mean_ode.records import Run
+from flds.results.mean_ode import MeanFieldSolution
+from flds.results.replicates import all_states, average_replicates
+from solvers.results.solution import Field, library_versions
+
+_NOT_AVERAGED = ("steps", "depth_grid")
+
+
+def assemble(
+    problem: MeanFieldProblem,
+    settings: MeanSettings,
+    solver: str,
+    runs: list[Run],
+    depth_error: Array | None,
+    status: str,
+    timings: dict[str, float],
+    notes: list[str],
+) -> MeanFieldSolution:
+    """Turn the records of complete runs, or of one that is not, into a Solution; replicates become means and errors."""
+    count = min(len(run.records) for run in runs)
+    parts = [_fields(problem, run, count) for run in runs]
+    averaged = tuple(name for name in parts[0] if name not in _NOT_AVERAGED)
+    fields = average_replicates(parts, averaged)
+    fields |= constants(problem)
+    if depth_error is not None:
+        dims = fields["outputs"].dims
+        shown = problem.squeezed(depth_error)
+        fields["outputs_depth_error"] = Field(dims, shown, "estimated error of finite depth of outputs")
+    completed = sum(run.status == "completed" for run in runs)
+    saved = {"solver": solver} | asdict(settings) | {"replicates_completed": completed}
+    return MeanFieldSolution(
+        fields=fields,
+        status=status,
+        timings=timings,
+        seed=settings.seed,
+        settings=saved,
+        notes=notes,
+        versions=library_versions(),
+        extra={"problem": describe(problem)},
+        groups=all_states([run.state for run in runs], settings.replicates),
+    )
+
+
+def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]:
+    records = run.records[:count]
+    tokens = ("token",) if problem.x.ndim == 3 else ()
+    nodes = np.linspace(0.0, 1.0, len(next(iter(records[0].travel.values()))) if records else 0)
+
+    def stacked(name: str) -> Array:
+        return np.asarray(run.rows[name].array[:count], np.float64)
+
+    fields = {
+        "steps": Field(("record",), np.array([record.step for record in records], np.int64), "training step"),
+        "depth_grid": Field(("node",), nodes, "depth s"),
+    }
+    groups = (("", "sample", problem.y, "training"), ("test_", "test_sample", problem.test_y, "test"))
+    for prefix, dim, targets, label in groups:
+        if not len(targets):
+            continue
+        shape = (0, *targets.shape[: 1 + len(tokens)], problem.outputs)
+        outputs: Array = stacked(f"{prefix}outputs") if records else np.empty(shape)
+        shown = problem.squeezed(outputs)
+        dims = ("record", dim, *tokens, "output")[: shown.ndim]
+        fields[f"{prefix}outputs"] = Field(dims, shown, f"network outputs on {label} samples")
+        loss = np.array([problem.losses(one, targets).mean() for one in outputs])
+        fields[f"{prefix}loss"] = Field(("record",), loss, f"{label} loss")
+        if problem.loss_function.classifies:
+            hits = np.array([problem.loss_function.accuracy(one, targets) for one in outputs])
+            fields[f"{prefix}accuracy"] = Field(("record",), hits, f"{label} accuracy")
+    for name in problem.rates:
+        travel = np.array([record.travel[name] for record in records]).reshape(len(records), len(nodes))
+        fields[f"travel_{name}"] = Field(("record", "node"), travel, f"root mean square displacement of {name}")
+    if records and records[0].states.size:
+        dims = ("record", "node", "sample", *tokens, "dimension")
+        fields["features"] = Field(dims, stacked("states"), "states h")
+        fields["covectors"] = Field(dims, stacked("covectors"), "covectors b of the loss")
+    return fields

@@ -1,0 +1,74 @@
+"""What a result says of its Mean ODE problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flds.mean_ode.blocks import Array, Block
+from flds.mean_ode.problem import MeanFieldProblem
+from solvers.results.solution import Field
+
+
+def describe(problem: MeanFieldProblem) -> dict[str, Any]:
+    """Return the problem, without its arrays, as JSON."""
+    return {
+        "block": [block.name for block in problem.blocks],
+        "blocks": [block.settings() for block in problem.blocks],
+        "types": [_type_name(block) for block in problem.blocks],
+        "initial_laws": {name: getattr(law, "__qualname__", type(law).__name__) for name, law in problem.laws.items()},
+        "alpha": problem.alpha,
+        "loss": problem.loss,
+        "deviations": problem.scales,
+        "learning_rates": problem.rates,
+        "steps": problem.steps,
+        "divergence_factor": problem.divergence_factor,
+        "dimension": problem.dimension,
+        "check": function_values(problem),
+    }
+
+
+def function_values(problem: MeanFieldProblem) -> list[float]:
+    """Return some numbers that the fields of the blocks give, at units that are quantiles of their initial laws."""
+    places = np.array([0.2, 0.7])
+    uniforms = [np.tile(places, (problem.numbers(block), 1)) for block in problem.blocks]
+    h = problem.x[:1]
+    found = []
+    for block, z in zip(problem.blocks, problem.initial(uniforms), strict=True):
+        found.append(block.value(h.reshape(-1, problem.dimension) if block.tokenwise else h, z).ravel()[:8])
+    return np.concatenate(found).tolist()
+
+
+def _type_name(block: Block) -> str:
+    """Return the name of a block's class, with its module where it is not one of ours."""
+    kind = type(block)
+    return kind.__name__ if kind.__module__.startswith("flds.mean_ode.") else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def constants(problem: MeanFieldProblem) -> dict[str, Field]:
+    """Return the arrays of the problem that it has: data, embedding and unembedding."""
+    tokens = ("token",) if problem.x.ndim == 3 else ()
+    fields = {
+        "inputs": Field(("sample", *tokens, "dimension"), problem.x, "states at depth 0"),
+        "targets": _targets(problem, problem.y, ("sample", *tokens), "training targets"),
+    }
+    if problem.embedding is not None:
+        fields["embedding"] = Field(("input", "dimension"), np.asarray(problem.embedding), "embedding W_E")
+        for prefix, label, given in (("", "", problem.inputs), ("test_", "test ", problem.test_inputs)):
+            if given is not None:
+                raw = np.asarray(given)
+                dims = (f"{prefix}sample", *tokens, "input")[: raw.ndim]
+                fields[f"raw_{prefix}inputs"] = Field(dims, raw, f"{label}inputs before the embedding")
+    if problem.unembedding is not None:
+        fields["unembedding"] = Field(("dimension", "output"), np.asarray(problem.unembedding), "unembedding W_U")
+    if len(problem.test_x):
+        fields["test_inputs"] = Field(("test_sample", *tokens, "dimension"), problem.test_x, "test states at depth 0")
+        fields["test_targets"] = _targets(problem, problem.test_y, ("test_sample", *tokens), "test targets")
+    return fields
+
+
+def _targets(problem: MeanFieldProblem, targets: Array, dims: tuple[str, ...], label: str) -> Field:
+    """Return targets with the axes of the outputs of a record; class indices have none for the outputs."""
+    shown = targets if targets.ndim == len(dims) else problem.squeezed(targets)
+    return Field((*dims, "output")[: shown.ndim], shown, label)
