@@ -12,9 +12,10 @@ from solvers.sde.schemes.scheme import Step as Step
 from solvers.sde.schemes.scheme import check_scheme
 from solvers.sde.schemes.terms import common_noise_terms as common_noise_terms
 from solvers.sde.schemes.terms import drift_terms as drift_terms
+from solvers.sde.schemes.terms import euler_terms as euler_terms
 from solvers.sde.schemes.terms import noise_terms as noise_terms
 
-# The file of each scheme and its class. What the class itself is called like its file has a short name.
+# The file of each scheme and its class; one whose `name` is that of the file has it as short name.
 _FILES = {
     "euler_maruyama": "EulerMaruyama",
     "milstein": "Milstein",
@@ -26,7 +27,9 @@ _CLASSES: dict[str, type[Scheme]] = {
 }
 _SHORT_NAMES = {file: _CLASSES[name] for file, name in _FILES.items() if _CLASSES[name].name == file}
 
-__all__ = sorted([*_CLASSES, "Scheme", "Stage", "Step", "common_noise_terms", "drift_terms", "noise_terms"])
+_PARTS = "Scheme", "Stage", "Step", "common_noise_terms", "drift_terms", "euler_terms", "noise_terms"
+
+__all__ = sorted([*_CLASSES, *_PARTS])
 
 
 def __getattr__(name: str) -> Any:

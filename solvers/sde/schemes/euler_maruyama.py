@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from solvers.sde.coefficients import Coefficients
-from solvers.sde.equation import Form, McKeanVlasov
-from solvers.sde.schemes.scheme import Scheme, Stage, Term
-from solvers.sde.schemes.terms import common_noise_terms, drift_terms, noise_terms
-
-
-def euler_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) -> Iterator[Term]:
-    """Return the terms of b dt + s dW with the means of the particles where the stage starts."""
-    yield from drift_terms(equation, coefficients, form)
-    yield from noise_terms(equation, coefficients, form)
-    yield from common_noise_terms(equation, coefficients, form)
+from solvers.sde.equation import McKeanVlasov
+from solvers.sde.schemes.scheme import Scheme, Stage
+from solvers.sde.schemes.terms import euler_terms
 
 
 class EulerMaruyama(Scheme):
@@ -24,6 +14,7 @@ class EulerMaruyama(Scheme):
 
     References
     ----------
+    G. Maruyama, "Continuous Markov processes and stochastic equations", Rend. Circ. Mat. Palermo 4 (1955).
     P. E. Kloeden, E. Platen, "Numerical solution of stochastic differential equations", 1992, section 10.2.
     """
 
@@ -31,10 +22,10 @@ class EulerMaruyama(Scheme):
     stages = (Stage(euler_terms),)
 
     def strong_order(self, equation: McKeanVlasov) -> float:
-        """Return 1 without a diffusion that may depend on x and without common noise, else ½."""
+        """Return 1 if the equation has neither a diffusion that may depend on x nor common noise, else ½."""
         additive = equation.noise == "additive" or equation.diffusion is None
         return 1.0 if additive and equation.common is None else 0.5
 
     def weak_order(self, equation: McKeanVlasov) -> float:
-        """Return 1."""
+        """Return 1, whatever the equation."""
         return 1.0

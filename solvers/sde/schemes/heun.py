@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from solvers.sde.equation import McKeanVlasov
-from solvers.sde.schemes.euler_maruyama import euler_terms
 from solvers.sde.schemes.scheme import Scheme, Stage
+from solvers.sde.schemes.terms import euler_terms
 
 
 class Heun(Scheme):
@@ -23,9 +23,9 @@ class Heun(Scheme):
     stages = (Stage(euler_terms), Stage(euler_terms, weight=0.5))
 
     def strong_order(self, equation: McKeanVlasov) -> float:
-        """Return ½ for general noise and with common noise, else 1."""
+        """Return ½ if the equation has general or common noise, else 1."""
         return 0.5 if equation.noise == "general" or equation.common is not None else 1.0
 
     def weak_order(self, equation: McKeanVlasov) -> float:
-        """Return 1."""
+        """Return 1, whatever the equation."""
         return 1.0

@@ -94,9 +94,9 @@ class Milstein(Scheme):
     stages = (Stage(milstein_terms),)
 
     def strong_order(self, equation: McKeanVlasov) -> float:
-        """Return 1."""
+        """Return 1, whatever the equation."""
         return 1.0
 
     def weak_order(self, equation: McKeanVlasov) -> float:
-        """Return 1."""
+        """Return 1, whatever the equation."""
         return 1.0

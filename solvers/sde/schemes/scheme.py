@@ -15,7 +15,7 @@ Terms = Callable[..., Iterator[Term]]
 class Step(NamedTuple):
     """What a term knows of n of the particles where a stage starts; it only reads.
 
-    Attributes
+    Parameters
     ----------
     t, dt : float
         The time there, and the length of the step, negative where time runs backward.
@@ -52,7 +52,7 @@ class Stage(NamedTuple):
     The first stage has X = X₀. Each later one starts where the one before led, at the time where the step ends, with
     the means of the particles there. Where the last one leads is the end of the step.
 
-    Attributes
+    Parameters
     ----------
     terms : callable
         (equation, coefficients, form, *settings) → terms, whose sum is the change. A term is a function (out, s) that
@@ -111,11 +111,11 @@ class Scheme:
         )
 
     def strong_order(self, equation: McKeanVlasov) -> float | None:
-        """Return the p of E|X^h − X|² ∝ h^2p that it claims if coefficients are smooth, or None for no claim."""
+        """Return the p of E|X^h − X|² ∝ h^2p claimed for an equation with smooth coefficients, or None for no claim."""
         return None
 
     def weak_order(self, equation: McKeanVlasov) -> float | None:
-        """Return the p of |E f(X^h) − E f(X)| ∝ h^p that it claims if coefficients are smooth, or None for no claim."""
+        """Return the p of |E f(X^h) − E f(X)| ∝ h^p claimed for an equation with smooth coefficients, or None."""
         return None
 
 
@@ -137,3 +137,7 @@ def check_scheme(scheme: Scheme) -> None:
                 f"a stage of the scheme {kind} must be a solvers.schemes.Stage of a function, got {checks.shown(stage)}"
             )
         checks.finite_number(f"weight of a stage of the scheme {kind}", stage.weight)
+        try:
+            hash(stage)
+        except TypeError as error:
+            raise TypeError(f"settings of a stage of the scheme {kind} must be hashable: {error}; use tuples") from None

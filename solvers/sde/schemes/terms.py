@@ -52,3 +52,13 @@ def common_noise_terms(equation: McKeanVlasov, coefficients: Coefficients, form:
         yield lambda out, s: add_matrix_product(out, common(s.t, s.x, s.m, s.field), s.common)
     elif common is not None:
         yield lambda out, s: add_product(out, common(s.t, s.x, s.m, s.field), s.common)
+
+
+def euler_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) -> Iterator[Term]:
+    """Return the terms of drift, noise and common noise, whose sum is the change of Euler–Maruyama.
+
+    The arguments `equation`, `coefficients` and `form` are those of the `terms` of a `Stage`.
+    """
+    yield from drift_terms(equation, coefficients, form)
+    yield from noise_terms(equation, coefficients, form)
+    yield from common_noise_terms(equation, coefficients, form)
