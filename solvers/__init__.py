@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from solvers import equations as equations
+    from solvers import schemes as schemes
     from solvers.ensemble.brownian import BrownianMotion as BrownianMotion
     from solvers.ensemble.random import Address as Address
     from solvers.ensemble.random import Noise as Noise
@@ -57,7 +58,7 @@ _HOMES = {
     "weak_order": "solvers.sde.convergence",
 }
 
-_MODULES = ("equations",)
+_MODULES = ("equations", "schemes")
 
 __all__ = sorted([*_HOMES, *_MODULES])
 

@@ -165,8 +165,8 @@ def test_public_names_of_the_general_solver():
     assert importlib.import_module("solvers").__all__ == [
         "Address", "Blocks", "BrownianMotion", "ConvergenceStudy", "DenseOperator", "ExternalField",
         "IncrementalCholesky", "LazyOperator", "McKeanVlasov", "Noise", "Solution", "Statistic", "Stream", "equations",
-        "load", "particle_order", "particles", "quantiles", "rank_revealing_cholesky", "resume", "solve",
-        "strong_order", "tanh", "weak_order",
+        "load", "particle_order", "particles", "quantiles", "rank_revealing_cholesky", "resume", "schemes",
+        "solve", "strong_order", "tanh", "weak_order",
     ]  # fmt: skip
 
 

@@ -20,6 +20,8 @@ from solvers.processors import available_threads
 from solvers.results.solution import Field, Solution, library_versions
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.integrate import Ensemble, compile_kernels, integrate
+from solvers.sde.progress import step_bar
+from solvers.sde.schemes.euler_maruyama import EulerMaruyama
 from solvers.sde.trial import Trial
 
 Array = NDArray[np.floating]
@@ -56,6 +58,7 @@ def solve_forward(
     noise_depth: int | None = None,
     dtype: str = "float64",
     threads: int | None = None,
+    progress: bool = False,
 ) -> Solution:
     """Solve dh_t = (E φ(h_t)²)^½ dw_t, h_0 ~ N(0, initial_variance), by Euler–Maruyama.
 
@@ -77,6 +80,8 @@ def solve_forward(
         "float64" or "float32".
     threads : int, optional
         By default all available CPUs; the result does not depend on it.
+    progress : bool
+        Whether a bar on standard error counts the steps.
 
     Returns
     -------
@@ -92,11 +97,14 @@ def solve_forward(
     ----------
     Paper F, Proposition 2.
     """
+    shown = checks.flag("progress", progress)
     run = _FirstPass(activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
     variance = np.full(depth + 1, np.nan)
-    with run.ensemble.running():
+    with run.ensemble.running(), step_bar(depth, shown) as count:
         for step, now in enumerate(run.forward()):
             variance[step] = now.m[1]
+            if step:
+                count()
     return run.solution(variance, now.x[0], "h", seed)
 
 
@@ -111,6 +119,7 @@ def solve_backward(
     noise_depth: int | None = None,
     dtype: str = "float64",
     threads: int | None = None,
+    progress: bool = False,
 ) -> Solution:
     """Solve dg_t = φ'(h_t) (E g_t²)^½ dw̃_t from g_T ~ N(0, 1) down to t = 0, h being the forward path.
 
@@ -130,16 +139,21 @@ def solve_backward(
     ----------
     Paper F, Proposition 3; the diffusion is |φ'(h)|² E[g²].
     """
+    shown = checks.flag("progress", progress)
     run = _FirstPass(
         activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads, stored=depth + 2
     )
     path, variance = run.ensemble.allocate(depth + 1, run.dtype), np.full(depth + 1, np.nan)
-    with run.ensemble.running():
+    with run.ensemble.running(), step_bar(2 * depth, shown) as count:
         for step, now in enumerate(run.forward()):
             path[step] = now.x[0]
+            if step:
+                count()
         # the step from depth ℓ to ℓ - 1 multiplies by φ'(h_{ℓ-1}), the field where it arrives
         for step, now in enumerate(run.backward(lambda step: path[max(depth - 1 - step, 0), :, None])):
             variance[depth - step] = now.m[0]
+            if step:
+                count()
     return run.solution(variance, now.x[0], "g", seed)
 
 
@@ -190,9 +204,10 @@ class _FirstPass:
         kind = "none" if field is None else "number"
         outside = np.zeros((1, 0)) if field is None else field(0)
         form = Trial(equation, path.t0, x, True, outside, kind, field is not None).form()
-        self.timings["compile"] += compile_kernels(equation, form, x, outside, path, "euler_maruyama")
+        scheme = EulerMaruyama()
+        self.timings["compile"] += compile_kernels(equation, form, x, outside, path, scheme)
         start = time.perf_counter()
-        yield from integrate(equation, form, x, path, blocks=self.ensemble, field=field)
+        yield from integrate(equation, form, x, path, scheme, ensemble=self.ensemble, field=field)
         self.timings["solve"] += time.perf_counter() - start
 
     def solution(self, variance: NDArray[np.float64], particles: Array, symbol: str, seed: int) -> Solution:

@@ -1,4 +1,4 @@
-"""The coefficients of an equation as functions of a block of particles.
+"""The coefficients of an equation as functions of a part of the particles.
 
 Whatever way a coefficient was written, here it takes t, positions x (D, n), means m (M,) and the external
 field (n or 1, F), and returns (rows, n), or (D, K, n) for a matrix. So the schemes are written once.
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from solvers.sde.equation import Form, McKeanVlasov
 
-Block = NDArray[np.floating]
+Array = NDArray[np.floating]
 Function = Callable[..., Any]
 
-# Partners that a block of particles meets at a time, so that they stay in cache, and, for functions of
-# arrays, so that the temporaries of all pairs do.
+# Partners that particles meet at a time, so that they stay in cache, and, for functions of arrays, pairs at a time, so
+# that their temporaries do.
 _PARTNERS = 1024
 _PAIRS = 2**18
 
@@ -29,9 +29,9 @@ _inner = njit(nogil=True, fastmath={"contract", "reassoc", "nsz"}, error_model="
 
 
 class Coefficients(NamedTuple):
-    """Block functions of one equation; None where a coefficient is left out.
+    """Functions of n particles, for one equation; None where a coefficient is left out.
 
-    All take (t, x, m, field), except moments and covariance, (t, x), and interaction, (x, field, ensemble).
+    All take (t, x, m, field) except for moments and covariance, (t, x), and interaction, (x, field, ensemble).
     """
 
     drift: Function | None
@@ -52,8 +52,8 @@ class _Written(NamedTuple):
     takes_field: bool
 
 
-def block_coefficients(equation: McKeanVlasov, form: Form) -> Coefficients:
-    """Return the block functions of an equation for particles and fields of this form."""
+def coefficient_functions(equation: McKeanVlasov, form: Form) -> Coefficients:
+    """Return the coefficients of an equation for particles and fields of this form."""
     adapt = _of_arrays if equation.vectorized else _of_particles
     position = (form.dimension,)
     matrix = (form.dimension, form.motions) if equation.noise == "general" else position
@@ -78,7 +78,7 @@ def block_coefficients(equation: McKeanVlasov, form: Form) -> Coefficients:
 def law_function(
     equation: McKeanVlasov, name: str, shape: tuple[int, ...], number: bool, scalar: bool, dimension: int
 ) -> Function:
-    """Return "moments" or "psi" of an equation as a function (t, x) of a block, compiled once for all that use it."""
+    """Return "moments" or "psi" of an equation as a function (t, x) of n particles, compiled once for all users."""
     function = getattr(equation, name)
     if equation.vectorized:
         return lambda t, x: _rows(function(t, _position(x, scalar)), shape, x.shape[1])
@@ -94,14 +94,14 @@ def law_function(
     return of_law
 
 
-def _position(x: Block, scalar: bool) -> Block:
+def _position(x: Array, scalar: bool) -> Array:
     """Return the particles as a NumPy function takes them; one that changes x would change the run."""
     seen = x[0] if scalar else x[:]
     seen.flags.writeable = False
     return seen
 
 
-def _rows(value: Any, shape: tuple[int, ...], n: int) -> Block:
+def _rows(value: Any, shape: tuple[int, ...], n: int) -> Array:
     """Return what a NumPy function gave for n particles as (*shape, n)."""
     value = np.asarray(value, np.float64)
     if value.shape != (*shape, n):
@@ -113,12 +113,12 @@ def _of_arrays(written: _Written, form: Form) -> Function:
     """Adapt a NumPy function of many particles."""
     function, shape, takes = written.function, written.shape, written.takes_field
 
-    def position(x: Block) -> Block:
+    def position(x: Array) -> Array:
         return _position(x, form.scalar)
 
     mean = (lambda m: m[0] if len(m) else 0.0) if form.number else (lambda m: m)
 
-    def outside(field: Block) -> Any:
+    def outside(field: Array) -> Any:
         if form.field == "number":
             return field[:, 0] if form.per_particle else field[0, 0]
         return field.T if form.per_particle else field[0]
@@ -128,7 +128,7 @@ def _of_arrays(written: _Written, form: Form) -> Function:
             function(t, position(x), mean(m), *((outside(field),) if takes else ())), shape, x.shape[1]
         )
 
-    def interaction(x: Block, field: Block, ensemble: Block) -> Block:
+    def interaction(x: Array, field: Array, ensemble: Array) -> Array:
         n, total = x.shape[1], np.zeros((*shape, x.shape[1]))
         size = max(1, _PAIRS // n)
         for first in range(0, ensemble.shape[1], size):
@@ -143,7 +143,7 @@ def _of_arrays(written: _Written, form: Form) -> Function:
 
 
 def _of_particles(written: _Written, form: Form) -> Function:
-    """Compile a loop over the particles of a block around a function of one."""
+    """Compile a loop over particles around a function of one."""
     function, shape, takes, D = written.function, written.shape, written.takes_field, form.dimension
     point, outside, mean, store = _point(form.scalar), _outside(form), _mean(form), _store(shape, written.number)
 

@@ -8,6 +8,8 @@ from typing import Any
 from solvers import checks
 from solvers.results.solution import Solution
 from solvers.sde.equation import ARGUMENTS, McKeanVlasov
+from solvers.sde.schemes import get_scheme, has_short_name
+from solvers.sde.schemes.scheme import Scheme
 from solvers.sde.solve import MeanFieldRun
 from solvers.sde.statistics import Save
 
@@ -21,10 +23,12 @@ def resume(
     t1: float,
     steps: int,
     *,
+    scheme: str | Scheme | None = None,
     save_at: Any = None,
     save: Save | Iterable[Save] | Mapping[str, Save] = ("mean", "variance"),
     field: Any = None,
     threads: int | None = None,
+    progress: bool = False,
 ) -> Solution:
     """Go on from where a run ended, on the same Brownian paths.
 
@@ -43,7 +47,9 @@ def resume(
         Where to go to, in the direction of the run.
     steps : int
         Number of equal steps from the run's `final_time` to t1.
-    save_at, save, field, threads
+    scheme : str or Scheme, optional
+        That of the run, which is needed only where it has no short name; it must have the name of the run's.
+    save_at, save, field, threads, progress
         As for `solve`.
 
     Returns
@@ -54,7 +60,8 @@ def resume(
     Raises
     ------
     TypeError, ValueError
-        If the run is not one of `solve`, diverged or is of another equation, t1 is not ahead of its end, or as `solve`.
+        If the run is not one of `solve`, diverged or is of another equation or scheme, t1 is not ahead of its end, or
+        as `solve`.
     RuntimeError, MemoryError
         As `solve`.
 
@@ -78,6 +85,8 @@ def resume(
     True
     """
     stored = _checked(equation, run)
+    scheme = _scheme(stored["scheme"], scheme)
+    progress = checks.flag("progress", progress)
     steps = checks.positive_integer("steps", steps)
     done, total = stored["last_step"], stored["steps"]
     refinement, dt = stored["noise_steps"] // total, (stored["t1"] - stored["t0"]) / total
@@ -93,12 +102,14 @@ def resume(
     elif round(ratio) >= 1 and abs(ratio - round(ratio)) <= _ROUNDING * ratio:
         grid["noise_steps"] = round(ratio) * steps
     else:
-        notes = [f"steps of {abs(end - here) / steps:g} are not made of those of the run, {abs(dt) / refinement:g}: "
-                 f"from t = {here:g} on the noise is new"]  # fmt: skip
+        notes = [
+            f"steps of {abs(end - here) / steps:g} are not made of those of the run, {abs(dt) / refinement:g}: "
+            f"from t = {here:g} on the noise is new"
+        ]
     made = MeanFieldRun.checked(
-        equation, run.final_particles, grid, stored["scheme"], None, field, threads, first, stored["initial_size"]
+        equation, run.final_particles, grid, scheme, None, field, threads, first, stored["initial_size"]
     )
-    found = made.solution(save, save_at)
+    found = made.solution(save, save_at, progress)
     found.notes[:0] = notes
     return found
 
@@ -117,3 +128,16 @@ def _checked(equation: McKeanVlasov, run: Solution) -> dict[str, Any]:
     if settings["noise"] != equation.noise or {name for name in ARGUMENTS if name in settings} != set(equation.given):
         raise ValueError("equation must be that of the run, but has other coefficients or another kind of noise")
     return settings
+
+
+def _scheme(name: str, given: str | Scheme | None) -> Scheme:
+    """Return the scheme of a run, which is given again where it has no short name; raises TypeError or ValueError."""
+    if given is None:
+        if not has_short_name(name):
+            raise ValueError(f"scheme must be given again, as run was made with one of its own, {name!r}: pass scheme=")
+        return get_scheme(name)
+    scheme = get_scheme(given)
+    if scheme.name != name:
+        remedy = "leave it out" if has_short_name(name) else "pass that one"
+        raise ValueError(f"scheme must be that of the run, {name!r}, got {scheme.name!r}; {remedy}")
+    return scheme

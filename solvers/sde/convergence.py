@@ -140,7 +140,6 @@ def strong_order(
     ----------
     P. E. Kloeden, E. Platen, "Numerical Solution of Stochastic Differential Equations", 1992, chapters 9 and 10.
     """
-
     found = _refine(equation, x0, t0, t1, steps, exact, replicates, seed, options, _mean_square)
     return _study("strong", abs(t1 - t0) / np.array(steps, float), found, root=True)
 
@@ -266,9 +265,17 @@ def _mean_square(x: Array, y: Array) -> float:
 
 
 def _refine(
-    equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: Sequence[int], exact: ExactPath | None,
-    replicates: int, seed: int, options: dict[str, Any], compare: Callable[[Array, Array], float],
-) -> Array:  # fmt: skip
+    equation: McKeanVlasov,
+    x0: Any,
+    t0: float,
+    t1: float,
+    steps: Sequence[int],
+    exact: ExactPath | None,
+    replicates: int,
+    seed: int,
+    options: dict[str, Any],
+    compare: Callable[[Array, Array], float],
+) -> Array:
     """Return what `compare` says of each level and its reference, (replicates, levels)."""
     levels = _doubling("steps", steps)
     checks.positive_integer("replicates", replicates, smallest=3)
@@ -287,9 +294,15 @@ def _refine(
 
 
 def _exact(
-    exact: ExactPath, equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, seed: int,
+    exact: ExactPath,
+    equation: McKeanVlasov,
+    x0: Any,
+    t0: float,
+    t1: float,
+    steps: int,
+    seed: int,
     options: dict[str, Any],
-) -> Array:  # fmt: skip
+) -> Array:
     grid = {"t0": t0, "t1": t1, "steps": steps, "seed": seed, "noise_steps": None}
     rest = options.get("scheme", "euler_maruyama"), options.get("particles"), options.get("field"), None
     run = MeanFieldRun.checked(equation, x0, grid, *rest)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.random import NOISE_BLOCK
-from solvers.ensemble.threads import SHARE, Blocks
+from solvers.ensemble.threads import SHARE, ThreadParticles
 from solvers.matrices.cholesky import rank_revealing_cholesky
 from solvers.sde.equation import Form, McKeanVlasov
-from solvers.sde.schemes import Draw, kernels
+from solvers.sde.schemes.passes import Draw, stage_pass
+from solvers.sde.schemes.scheme import Scheme
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
@@ -41,11 +42,11 @@ def integrate(
     form: Form,
     x: Array,
     brownian: BrownianMotion,
+    scheme: Scheme,
     *,
-    blocks: Blocks,
+    ensemble: ThreadParticles,
     common: BrownianMotion | None = None,
     field: Callable[[int], Array] | None = None,
-    scheme: str = "euler_maruyama",
     first: int = 0,
     limit: float = LARGEST,
 ) -> Iterator[Ensemble]:
@@ -59,20 +60,22 @@ def integrate(
         The particles at t0; used as working space.
     brownian, common : BrownianMotion
         The grid and the motions of the particles, and the motions they share.
-    blocks : Blocks
+    scheme : Scheme
+        The stages of a step.
+    ensemble : ThreadParticles
         The partition of the particles, running.
     field : callable, optional
         field(j) is the external field at the j-th time, (N or 1, F).
-    scheme : str
-        One of `SCHEMES`.
     first : int
         The step to start with, whose time is that of `x`.
     limit : float
         Particles farther than this from 0, or not finite, are lost.
     """
-    run = _Run(equation, form, scheme, blocks, brownian, limit)
-    # the particles of the last time are not written to, so that an interrupted step leaves them whole
-    y, predictor = np.empty_like(x), np.empty_like(x) if scheme == "heun" else x
+    run = _Run(equation, form, scheme, ensemble, brownian, limit)
+    # The particles of the last time are not written to, so that an interrupted step leaves them whole. Stages write to
+    # the other two arrays in turn, the last one to y.
+    stages = len(scheme.stages)
+    y, between = np.empty_like(x), np.empty_like(x) if stages > 1 else x
     times, steps = brownian.times, brownian.steps
     shared = np.zeros((steps, 0)) if common is None else common.increments()[:, 0]
     outside = field or (lambda step: np.zeros((1, 0)))
@@ -82,12 +85,12 @@ def integrate(
     for step in range(first, steps):
         end, layer = times[step + 1], step if dt > 0 else steps - 1 - step
         noise = layer, shared[layer][:, None]
-        if scheme == "heun":
-            there = run.advance(now, predictor, 1.0, x, dt, end, outside(step), *noise)
-            if there.finite:
-                there = run.advance(there, y, 0.5, x, dt, end, outside(step + 1), *noise)
-        else:
-            there = run.advance(now, y, 1.0, x, dt, end, outside(step), *noise)
+        there = now
+        for stage in range(stages):
+            target = between if (stages - stage) % 2 == 0 else y
+            there = run.advance(stage, there, target, x, dt, end, outside(step + (stage > 0)), *noise)
+            if not there.finite:
+                break
         x, y = y, x
         now = there._replace(step=step + 1)
         yield now
@@ -96,61 +99,76 @@ def integrate(
 
 
 def compile_kernels(
-    equation: McKeanVlasov, form: Form, x: Array, field: Array, brownian: BrownianMotion, scheme: str
+    equation: McKeanVlasov, form: Form, x: Array, field: Array, brownian: BrownianMotion, scheme: Scheme
 ) -> float:
     """Compile the equation, or load it from the cache, without calling it; return the seconds it took."""
     start = time.perf_counter()
-    run = _Run(equation, form, scheme, Blocks(x.shape[1]), brownian, LARGEST)
+    run = _Run(equation, form, scheme, ThreadParticles(x.shape[1]), brownian, LARGEST)
     t0, dt = brownian.times[0], brownian.times[1] - brownian.times[0]
     motions = form.common[-1] if form.common else 0
     factor = np.zeros((form.dimension,) * 2 if run.correlated else (0, 0))
     nobody = Ensemble(0, t0, x[:, :0].copy(), np.zeros(form.moments), factor, True)
     run.measure(t0, nobody.x)
-    run.advance(nobody, nobody.x, 1.0, nobody.x, dt, t0, field[:0].copy(), 0, np.zeros((motions, 1)))
+    for stage in range(len(scheme.stages)):
+        run.advance(stage, nobody, nobody.x, nobody.x, dt, t0, field[:0].copy(), 0, np.zeros((motions, 1)))
     return time.perf_counter() - start
 
 
 class _Run:
-    """Kernels of an equation on the threads of a solve."""
+    """The passes of a scheme over the particles, on the threads of a solve."""
 
     def __init__(
-        self, equation: McKeanVlasov, form: Form, scheme: str, blocks: Blocks, brownian: BrownianMotion, limit: float
+        self,
+        equation: McKeanVlasov,
+        form: Form,
+        scheme: Scheme,
+        ensemble: ThreadParticles,
+        brownian: BrownianMotion,
+        limit: float,
     ) -> None:
-        self.kernels, self.blocks, self.brownian = kernels(equation, form, scheme == "milstein"), blocks, brownian
+        self.stages, self.ensemble, self.brownian = scheme.stages, ensemble, brownian
+        self.passes = [stage_pass(equation, form, stage) for stage in scheme.stages]
         self.pairs, self.limit = equation.interaction is not None, limit
         self.form, self.correlated = form, equation.noise == "mean_field"
         self.width = form.moments + self.correlated * form.dimension**2 + 1
-        self.block = min(blocks.group_size, SHARE) if equation.vectorized else NOISE_BLOCK
+        self.part_size = min(ensemble.group_size, SHARE) if equation.vectorized else NOISE_BLOCK
         self.positions = np.array(brownian.address.positions, np.int64)
 
     def measure(self, t: float, x: Array) -> Ensemble:
         """Return the particles at t0 with their means."""
-        return self._sum(t, x, lambda groups, sums: self.kernels.measure(x, t, sums, *groups))
+        return self._sum(t, x, lambda groups, sums: self.passes[0].measure(x, t, sums, *groups))
 
     def advance(
-        self, start: Ensemble, target: Array, weight: float, base: Array, dt: float, arrival: float, field: Array,
-        layer: int, common: Matrix,
-    ) -> Ensemble:  # fmt: skip
-        """Set target to (1 − weight) base + weight (start + change), the particles at the time of arrival."""
+        self,
+        stage: int,
+        start: Ensemble,
+        target: Array,
+        base: Array,
+        dt: float,
+        arrival: float,
+        field: Array,
+        layer: int,
+        common: Matrix,
+    ) -> Ensemble:
+        """Do a stage of the step from `base`; it sets `target` to the particles at the time of arrival."""
         noise, address = self.brownian.noise, self.brownian.address
-        draw = Draw(
-            noise.seed, int(address.stream), address.step, self.positions, noise.finest(layer), noise.refinement
-        )
+        finest = noise.finest(layer)
+        draw = Draw(noise.seed, int(address.stream), address.step, self.positions, finest, noise.refinement)
+        work, weight = self.passes[stage].advance, float(self.stages[stage].weight)
+        here = start.t, dt, arrival, start.m, field, common, start.factor, draw, self.limit
         return self._sum(
-            arrival, target,
-            lambda groups, sums: self.kernels.advance(
-                start.x, target, weight, base, start.t, dt, arrival, start.m, field, common, start.factor, draw,
-                self.limit, sums, *groups,
-            ),
-        )  # fmt: skip
+            arrival, target, lambda groups, sums: work(start.x, target, weight, base, *here, sums, *groups)
+        )
 
     def _sum(self, t: float, x: Array, work: Callable[[tuple[int, int, int, int], Matrix], None]) -> Ensemble:
-        blocks, form = self.blocks, self.form
-        sums = np.zeros((len(blocks.groups), self.width))
+        ensemble, form = self.ensemble, self.form
+        sums = np.zeros((len(ensemble.groups), self.width))
         size = _WORK * x.size * (x.shape[1] if self.pairs else 1)
-        blocks.on_groups(lambda groups: work((groups.start, groups.stop, blocks.group_size, self.block), sums), size)
-        total = blocks.total(sums)
-        means = total[:-1] / blocks.particles
+        ensemble.on_groups(
+            lambda groups: work((groups.start, groups.stop, ensemble.group_size, self.part_size), sums), size
+        )
+        total = ensemble.total(sums)
+        means = total[:-1] / ensemble.particles
         finite = total[-1] == 0 and bool(np.isfinite(total).all())
         factor = np.zeros((0, 0))
         if self.correlated and finite:

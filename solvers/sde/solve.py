@@ -16,14 +16,16 @@ from solvers.checks import reason
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.particles import partition
 from solvers.ensemble.random import NOISE_BLOCK, Stream, require_drawable
-from solvers.ensemble.threads import Blocks
+from solvers.ensemble.threads import ThreadParticles
 from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.processors import available_threads
 from solvers.results.solution import Field, Solution, library_versions
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.field import ExternalField, as_field
 from solvers.sde.integrate import Ensemble, compile_kernels, integrate
-from solvers.sde.schemes import SCHEMES
+from solvers.sde.progress import step_bar
+from solvers.sde.schemes import get_scheme
+from solvers.sde.schemes.scheme import Scheme
 from solvers.sde.statistics import Save, Saved, chosen
 from solvers.sde.trial import Trial
 
@@ -50,7 +52,7 @@ def solve(
     t1: float,
     steps: int,
     *,
-    scheme: str = "euler_maruyama",
+    scheme: str | Scheme = "euler_maruyama",
     seed: int = 0,
     save_at: Any = None,
     save: Save | Iterable[Save] | Mapping[str, Save] = ("mean", "variance"),
@@ -58,6 +60,7 @@ def solve(
     field: Any = None,
     noise_steps: int | None = None,
     threads: int | None = None,
+    progress: bool = False,
 ) -> Solution:
     """Solve dX = b(t, X, m) dt + s(t, X, m) dW with m_t = E[ψ(t, X_t)] by interacting particles.
 
@@ -67,18 +70,18 @@ def solve(
         The coefficients.
     x0 : (N,) or (N, D) array, or callable
         The particles at t0: numbers, or vectors; float64 whatever is given. Or a sampler, a function of
-        (numpy.random.Generator, n) that returns n of them; it is called for blocks of 2,048, so that the first
-        particles of a larger run are those of a smaller one.
+        (numpy.random.Generator, n) that returns n of them; it is called for 2,048 at a time, so that the
+        first particles of a larger run are those of a smaller one.
     t0, t1 : float
         The solve goes from t0 to t1. With t1 < t0 time runs backward: dt is negative, and the Brownian
         increments are those of the forward path, added with the sign they have there. A run that starts where another
         one ended goes on with its paths if dt is the same; `resume` does so in any case.
     steps : int
         Number of equal steps.
-    scheme : str
+    scheme : str or Scheme
         "euler_maruyama": strong order ½, or 1 for additive noise; weak order 1. "milstein": strong order 1
         for diagonal noise where s_i depends on x_i and not on the other components. "heun": for equations in
-        the sense of Stratonovich.
+        the sense of Stratonovich. Or an object of a class of `solvers.schemes`, or of a subclass of its `Scheme`.
     seed : int
         Seed of the Brownian motions and of the sampler.
     save_at : array of float, optional
@@ -96,6 +99,8 @@ def solve(
         follow the same paths. Runs with other grids, such as K and 2K steps without it, are independent.
     threads : int, optional
         By default all available CPUs; the result does not depend on it.
+    progress : bool
+        Whether a bar on standard error counts the steps.
 
     Returns
     -------
@@ -142,8 +147,9 @@ def solve(
     True
     """
     grid = {"t0": t0, "t1": t1, "steps": steps, "seed": seed, "noise_steps": noise_steps}
+    progress = checks.flag("progress", progress)
     run = MeanFieldRun.checked(equation, x0, grid, scheme, particles, field, threads)
-    return run.solution(save, save_at)
+    return run.solution(save, save_at, progress)
 
 
 def _explanation(status: str, t: float, failure: str) -> str:
@@ -172,8 +178,8 @@ def initial_particles(x0: Any, particles: int | None, seed: int) -> Array:
         first = _sample(x0, seed, 0)
         require_memory(INTERPRETER_BYTES + _HELD * count * first[0].nbytes, "use fewer particles")
         x = np.empty((count, *first.shape[1:]))
-        for block, places in enumerate(partition(count, NOISE_BLOCK)):
-            part = first if block == 0 else _sample(x0, seed, block)
+        for number, places in enumerate(partition(count, NOISE_BLOCK)):
+            part = first if number == 0 else _sample(x0, seed, number)
             if part.shape != first.shape:
                 raise ValueError("x0 must return the same shape whenever it is called")
             x[places] = part[: places.stop - places.start]
@@ -186,8 +192,8 @@ def initial_particles(x0: Any, particles: int | None, seed: int) -> Array:
     return x
 
 
-def _sample(sampler: Sampler, seed: int, block: int) -> Array:
-    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLER, block)))
+def _sample(sampler: Sampler, seed: int, number: int) -> Array:
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLER, number)))
     part = checks.called("x0 failed as a function of (generator, n)", sampler, generator, NOISE_BLOCK)
     x = np.asarray(checks.finite("a value of x0", part), np.float64)
     if x.ndim not in (1, 2) or len(x) != NOISE_BLOCK:
@@ -230,27 +236,34 @@ class MeanFieldRun:
     brownian: BrownianMotion
     common: BrownianMotion | None
     field: ExternalField | None
-    scheme: str
-    blocks: Blocks
+    scheme: Scheme
+    ensemble: ThreadParticles
     first: int  # the step that it starts with
     size: float  # of the particles at t0, at least 1
     held: int  # arrays as large as the particles at the same time
 
     @classmethod
     def checked(
-        cls, equation: McKeanVlasov, x0: Any, grid: dict[str, Any], scheme: str, particles: int | None, field: Any,
-        threads: int | None, first: int = 0, size: float = 1.0,
-    ) -> MeanFieldRun:  # fmt: skip
+        cls,
+        equation: McKeanVlasov,
+        x0: Any,
+        grid: dict[str, Any],
+        scheme: str | Scheme,
+        particles: int | None,
+        field: Any,
+        threads: int | None,
+        first: int = 0,
+        size: float = 1.0,
+    ) -> MeanFieldRun:
         """Raise TypeError, ValueError or MemoryError unless the arguments make a solve; `grid` is that of the noise."""
         if not isinstance(equation, McKeanVlasov):
             raise TypeError(f"equation must be a solvers.McKeanVlasov, got {type(equation).__name__}")
-        checks.choice("scheme", scheme, SCHEMES)
-        if scheme == "milstein" and (equation.noise not in ("additive", "diagonal") or equation.common):
-            raise ValueError('scheme="milstein" needs noise="additive" or "diagonal" and no common noise')
+        scheme = get_scheme(scheme)
+        scheme.requires(equation)
         times = BrownianMotion(**grid).times
         threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
         start = initial_particles(x0, particles, grid["seed"])
-        held = _HELD + (scheme == "heun") + (not callable(x0))
+        held = _HELD + (len(scheme.stages) > 1) + (not callable(x0))
         require_memory(INTERPRETER_BYTES + held * start.nbytes, "use fewer particles")
         scalar = start.ndim == 1
         x = np.array(np.atleast_2d(start.T), order="C")  # a copy: the solve writes into it
@@ -265,7 +278,19 @@ class MeanFieldRun:
         brownian = BrownianMotion(**grid, motions=form.motions)
         require_drawable(form.motions * brownian.steps, len(start), brownian.refinement, threads, "noise_steps")
         size = max(size, float(np.abs(x).max()))
-        run = cls(equation, form, x, brownian, common, outside, scheme, Blocks(len(start), threads), first, size, held)
+        run = cls(
+            equation,
+            form,
+            x,
+            brownian,
+            common,
+            outside,
+            scheme,
+            ThreadParticles(len(start), threads),
+            first,
+            size,
+            held,
+        )
         trial.check(form, times[first:], lambda step: run.outside(first + step))
         return run
 
@@ -279,17 +304,18 @@ class MeanFieldRun:
         """Return the external field at a time of the grid, (N or 1, F)."""
         return np.zeros((1, 0)) if self.field is None else self.field.at(self.brownian.times[step])
 
-    def solution(self, save: Save | Iterable[Save] | Mapping[str, Save], save_at: Any) -> Solution:
+    def solution(self, save: Save | Iterable[Save] | Mapping[str, Save], save_at: Any, progress: bool) -> Solution:
         """Solve, warn if it ended early, and return what is to be saved."""
         wanted = _grid_indices(save_at, self.brownian, self.first)
         saved = Saved(chosen(save), len(set(wanted)))
-        with self.blocks.running():
+        with self.ensemble.running():
             # what a function of the user's cannot do should come out before the work
             record = saved.try_out(float(self.brownian.times[self.first]), self.view(self.x))
             self.require_memory(len(wanted), record)
             compile_seconds = self.compile()
             start = time.perf_counter()
-            status, final, failure = self.integrate(saved, set(wanted))
+            with step_bar(self.brownian.steps - self.first, progress) as count:
+                status, final, failure = self.integrate(saved, set(wanted), count)
         timings = {"compile": compile_seconds, "solve": time.perf_counter() - start}
         notes = [] if status == "completed" else [_explanation(status, final.t, failure)]
         for note in notes:
@@ -317,18 +343,28 @@ class MeanFieldRun:
         except Exception as error:  # whatever compilation or a user's function raises
             raise TypeError(f"the equation cannot be solved: {reason(error)}") from None
 
-    def integrate(self, saved: Saved, due: set[int]) -> tuple[str, Ensemble, str]:
-        """Go to t1, saving at the steps that are due; return the status, where it ended, and what failed."""
+    def integrate(self, saved: Saved, due: set[int], count: Callable[[], Any]) -> tuple[str, Ensemble, str]:
+        """Go to t1, saving at the steps that are due and calling `count` after each; return how and where it ended."""
         now = None
         try:
             for now in integrate(
-                self.equation, self.form, self.x, self.brownian, common=self.common, field=self.outside,
-                scheme=self.scheme, blocks=self.blocks, first=self.first, limit=_FAR * self.size,
-            ):  # fmt: skip
+                self.equation,
+                self.form,
+                self.x,
+                self.brownian,
+                self.scheme,
+                ensemble=self.ensemble,
+                common=self.common,
+                field=self.outside,
+                first=self.first,
+                limit=_FAR * self.size,
+            ):
                 if not now.finite:
                     return "diverged", now, ""
                 if now.step in due:
                     saved.add(now.step, now.t, self.view(now.x), now.m)
+                if now.step > self.first:
+                    count()
         except KeyboardInterrupt:
             if now is None:
                 raise
@@ -345,8 +381,17 @@ class MeanFieldRun:
         named = {name: getattr(getattr(self.equation, name), "__qualname__", "?") for name in self.equation.given}
         grid = self.brownian
         return {
-            "solver": "solve", "noise": self.equation.noise, **named, "particles": self.x.shape[1],
-            "dimension": self.form.dimension, "t0": grid.t0, "t1": grid.t1, "steps": grid.steps,
-            "noise_steps": grid.noise_steps, "scheme": self.scheme, "first_step": self.first, "last_step": final.step,
+            "solver": "solve",
+            "noise": self.equation.noise,
+            **named,
+            "particles": self.x.shape[1],
+            "dimension": self.form.dimension,
+            "t0": grid.t0,
+            "t1": grid.t1,
+            "steps": grid.steps,
+            "noise_steps": grid.noise_steps,
+            "scheme": self.scheme.name,
+            "first_step": self.first,
+            "last_step": final.step,
             "initial_size": self.size,
-        }  # fmt: skip
+        }

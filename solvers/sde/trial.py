@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from solvers.checks import reason
 from solvers.ensemble.particles import partition
 from solvers.ensemble.random import NOISE_BLOCK
-from solvers.sde.coefficients import block_coefficients, law_function
+from solvers.sde.coefficients import coefficient_functions, law_function
 from solvers.sde.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov
 from solvers.sde.interpret import bounds_checked, interpreted
 
@@ -221,7 +221,7 @@ class Trial:
 
         They are tried where they are and apart from each other, because a mean of equal particles is hard to tell.
         """
-        coefficients = block_coefficients(self.equation, form)
+        coefficients = coefficient_functions(self.equation, form)
         count = max(4, len(self.places))
         chosen = np.linspace(0, self.x.shape[1] - 1, count).astype(int)
         here = np.ascontiguousarray(self.x[:, chosen], np.float64)
@@ -260,7 +260,7 @@ def _compare(name: str, whole: Values, pieces: Values) -> None:
     if not np.allclose(whole, pieces, rtol=_ROUNDING, atol=_ROUNDING * finite.max(initial=0.0), equal_nan=True):
         raise ValueError(
             f"{name} gives a particle another value in other company: it must work on each particle alone, since it is "
-            "called for blocks of them; means over all particles are the argument m, through moments"
+            "called for parts of them; means over all particles are the argument m, through moments"
         )
 
 

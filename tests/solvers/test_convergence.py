@@ -10,6 +10,7 @@ from numba import njit
 import solvers
 from solvers import McKeanVlasov
 from solvers.sde.convergence import _study
+from solvers.sde.schemes import get_scheme
 from tests.conftest import MARGIN
 from tests.solvers.equations import GEOMETRIC, MU, ORNSTEIN_UHLENBECK, SIGMA, THETA, A, S
 
@@ -49,6 +50,7 @@ def test_strong_order(equation, scheme, exact, order):
     study = solvers.strong_order(equation, normal, 0, 1, FINE, exact=exact, scheme=scheme, particles=500)
     assert agrees(study, order), str(study)
     assert study.resolved.all()
+    assert get_scheme(scheme).strong_order(equation) == order
 
 
 def test_strong_order_of_heun_on_the_stratonovich_equation():
@@ -57,11 +59,13 @@ def test_strong_order_of_heun_on_the_stratonovich_equation():
         equation, normal, 0, 1, FINE, exact=lambda x0, w: x0 * np.exp(w[-1, :, 0]), scheme="heun", particles=500
     )
     assert agrees(study, 1.0), str(study)
+    assert get_scheme("heun").strong_order(equation) == 1.0
 
 
 def test_weak_order_without_interaction():
     study = solvers.weak_order(GEOMETRIC, normal, 0, 1, (4, 8, 16, 32), exact=geometric_path, particles=50_000)
     assert agrees(study, 1.0), str(study)
+    assert get_scheme("euler_maruyama").weak_order(GEOMETRIC) == 1.0
 
 
 def euler_moments(steps):

@@ -1,0 +1,88 @@
+"""What a step does with a part of the particles, compiled: rows are components, columns particles."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.accelerate import kernel, reduction_kernel
+
+Array = NDArray[np.floating]
+Matrix = NDArray[np.float64]
+
+
+@reduction_kernel
+def add_row_sums(values: Array, out: Matrix) -> None:
+    """Add the sums of the rows of `values`, (rows, n), to out[:rows]."""
+    for row in range(values.shape[0]):
+        total = 0.0
+        for p in range(values.shape[1]):
+            total += values[row, p]
+        out[row] += total
+
+
+@kernel
+def load(source: Array, start: int, x: Matrix, moved: Matrix) -> None:
+    """Copy source[:, start : start + n] into `x` and `moved`, (D, n)."""
+    for row in range(x.shape[0]):
+        here = source[row, start : start + x.shape[1]]
+        for p in range(x.shape[1]):
+            x[row, p] = here[p]
+            moved[row, p] = here[p]
+
+
+@kernel
+def put(x: Matrix, target: Array, weight: float, base: Array, start: int, limit: float) -> int:
+    """Set target[:, start : start + n] and `x` to (1 − weight) base + weight x; count what is NaN or beyond limit."""
+    bad = 0
+    for row in range(x.shape[0]):
+        there = target[row, start : start + x.shape[1]]
+        if weight != 1.0:
+            old = base[row, start : start + x.shape[1]]
+            for p in range(x.shape[1]):
+                x[row, p] = (1.0 - weight) * old[p] + weight * x[row, p]
+        for p in range(x.shape[1]):
+            there[p] = x[row, p]
+            bad += not abs(x[row, p]) <= limit
+    return bad
+
+
+@kernel
+def add_scaled(out: Matrix, values: Array, factor: float) -> None:
+    """Add factor · values to `out`."""
+    for i in range(out.shape[0]):
+        for p in range(out.shape[1]):
+            out[i, p] += factor * values[i, p]
+
+
+@kernel
+def add_product(out: Matrix, values: Array, dw: Matrix) -> None:
+    """Add values · dw to `out`, entry by entry; `dw` may have a single column for all particles."""
+    for i in range(out.shape[0]):
+        if dw.shape[1] == 1:
+            for p in range(out.shape[1]):
+                out[i, p] += values[i, p] * dw[i, 0]
+        else:
+            for p in range(out.shape[1]):
+                out[i, p] += values[i, p] * dw[i, p]
+
+
+@kernel
+def add_matrix_product(out: Matrix, matrix: Array, dw: Matrix) -> None:
+    """Add matrix @ dw of every particle to `out`; `matrix` is (D, K, n), `dw` (K, n) or (K, 1)."""
+    for i in range(out.shape[0]):
+        for k in range(matrix.shape[1]):
+            if dw.shape[1] == 1:
+                for p in range(out.shape[1]):
+                    out[i, p] += matrix[i, k, p] * dw[k, 0]
+            else:
+                for p in range(out.shape[1]):
+                    out[i, p] += matrix[i, k, p] * dw[k, p]
+
+
+@kernel
+def add_entries(values: Matrix, out: Matrix, first: int) -> None:
+    """Add the entries of a matrix to out[first:]."""
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            out[first + i * values.shape[1] + j] += values[i, j]

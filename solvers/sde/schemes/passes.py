@@ -1,0 +1,152 @@
+"""A pass over the particles, compiled for an equation from the terms of a stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from solvers.ensemble.random import fill_normals
+from solvers.sde.coefficients import Coefficients, coefficient_functions
+from solvers.sde.equation import Form, McKeanVlasov
+from solvers.sde.schemes.kernels import add_entries, add_row_sums, load, put
+from solvers.sde.schemes.scheme import Stage, Step, Term
+
+Array = NDArray[np.floating]
+Matrix = NDArray[np.float64]
+Function = Callable[..., Any]
+
+_compiled = njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+
+
+class Draw(NamedTuple):
+    """Where the normals of a step are found."""
+
+    seed: int
+    stream: int
+    step: int
+    positions: Any
+    finest: int
+    refinement: int
+
+
+class Pass(NamedTuple):
+    """What a solve calls for a stretch of the particles: a stage of a step, and their sums where the first starts."""
+
+    advance: Function
+    measure: Function
+
+
+def stage_pass(equation: McKeanVlasov, form: Form, stage: Stage) -> Pass:
+    """Return the pass of a stage; it is compiled when first called, unless the equation is vectorized."""
+    return _pass(equation, form, stage.terms, stage.settings)
+
+
+@lru_cache(maxsize=32)
+def _pass(equation: McKeanVlasov, form: Form, terms: Function, settings: tuple[Any, ...]) -> Pass:
+    compiled = (lambda function: function) if equation.vectorized else _compiled
+    coefficients = coefficient_functions(equation, form)
+    parts = [compiled(term) for term in terms(equation, coefficients, form, *settings)]
+    if not parts:
+        raise ValueError(f"{getattr(terms, '__name__', 'the scheme')} gives no terms, so there is nothing to add")
+    change, *others = parts
+    for term in others:
+        change = compiled(_both(change, term))
+    measure = compiled(_measure(coefficients, form, compiled))
+    noisy = equation.diffusion is not None or equation.noise == "mean_field"
+    return Pass(compiled(_advance(change, measure, form.motions if noisy else 0)), _measure_all(measure))
+
+
+def _both(first: Term, second: Term) -> Term:
+    def both(out: Matrix, s: Step) -> None:
+        first(out, s)
+        second(out, s)
+
+    return both
+
+
+def _measure(coefficients: Coefficients, form: Form, compiled: Function) -> Function:
+    """Return a function that adds Σ ψ and Σ ψψᵀ over some particles to a row of sums."""
+    moments, covariance, M = coefficients.moments, coefficients.covariance, form.moments
+
+    def add_moments(t: float, x: Array, out: Matrix) -> None:
+        add_row_sums(moments(t, x), out)  # type: ignore[misc]
+
+    def add_covariance(t: float, x: Array, out: Matrix) -> None:
+        psi = covariance(t, x)  # type: ignore[misc]
+        add_entries(np.dot(psi, psi.T), out, M)
+
+    parts = [compiled(add_moments)] if moments is not None else []
+    parts += [compiled(add_covariance)] if covariance is not None else []
+    nothing = compiled(lambda t, x, out: None)
+    first, second = (*parts, nothing, nothing)[:2]
+
+    def measure(t: float, x: Array, out: Matrix) -> None:
+        first(t, x, out)
+        second(t, x, out)
+
+    return measure
+
+
+def _advance(change: Term, measure: Function, motions: int) -> Function:
+    def advance(
+        source: Array,
+        target: Array,
+        weight: float,
+        base: Array,
+        t: float,
+        dt: float,
+        arrival: float,
+        m: Matrix,
+        field: Array,
+        common: Matrix,
+        factor: Matrix,
+        draw: Draw,
+        limit: float,
+        sums: Matrix,
+        first: int,
+        last: int,
+        group_size: int,
+        part_size: int,
+    ) -> None:
+        """Set target to (1 − weight) base + weight (source + change), add up ψ at `arrival`, and count the lost."""
+        dimension, particles = source.shape
+        x, moved, dw = np.empty((dimension, 0)), np.empty((dimension, 0)), np.empty((motions, 0))
+        scale = math.sqrt(abs(dt))
+        for group in range(first, last):
+            end = min((group + 1) * group_size, particles)
+            for start in range(group * group_size, end, part_size):
+                stop = min(start + part_size, end)
+                if stop - start != x.shape[1]:
+                    x, moved = np.empty((dimension, stop - start)), np.empty((dimension, stop - start))
+                    dw = np.empty((motions, stop - start))
+                load(source, start, x, moved)
+                if motions > 0:
+                    seed, stream, step, positions, finest, refinement = draw
+                    fill_normals(dw, start, stop, start, seed, stream, step, positions, finest, refinement, scale)
+                here = field[start:stop] if len(field) == particles else field
+                change(moved, Step(t, dt, x, m, here, dw, common, factor, source))
+                sums[group, -1] += put(moved, target, weight, base, start, limit)
+                measure(arrival, moved, sums[group])
+
+    return advance
+
+
+def _measure_all(measure: Function) -> Function:
+    def measure_all(
+        source: Array, t: float, sums: Matrix, first: int, last: int, group_size: int, part_size: int
+    ) -> None:
+        """Add up what the first step needs."""
+        for group in range(first, last):
+            end = min((group + 1) * group_size, source.shape[1])
+            for start in range(group * group_size, end, part_size):
+                x = source[:, start : min(start + part_size, end)].astype(np.float64)
+                sums[group, -1] += np.sum(~np.isfinite(x))
+                measure(t, x, sums[group])
+
+    return measure_all

@@ -1,0 +1,143 @@
+"""What a scheme is: the noise it takes, the stages of a step, and the orders it claims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, NamedTuple
+
+from solvers import checks
+from solvers.sde.equation import NOISES, McKeanVlasov
+
+Term = Callable[[Any, Any], Any]
+Terms = Callable[..., Iterator[Term]]
+
+
+class Step(NamedTuple):
+    """What a term knows of n of the particles where a stage starts; it only reads.
+
+    Parameters
+    ----------
+    t, dt : float
+        The time there, and the length of the step, negative where time runs backward.
+    x : (D, n) float64
+        The positions.
+    m : (M,) float64
+        The means over all particles.
+    field : (n or 1, F) float64
+        The external field; F is 0 where there is none.
+    dw : (K, n) float64
+        The increments of the particles' Brownian motions over the step.
+    common : (K⁰, 1) float64
+        The increments of the common ones.
+    factor : (D, D) float64
+        C with C Cᵀ the covariance rate of mean-field noise; empty for other noise.
+    ensemble : (D, N) array
+        The positions of all particles.
+    """
+
+    t: float
+    dt: float
+    x: Any
+    m: Any
+    field: Any
+    dw: Any
+    common: Any
+    factor: Any
+    ensemble: Any
+
+
+class Stage(NamedTuple):
+    """A pass over the particles, to (1 − weight) · X₀ + weight · (X + change); X₀ is where the step starts.
+
+    The first stage has X = X₀. Each later one starts where the one before led, at the time where the step ends, with
+    the means of the particles there. Where the last one leads is the end of the step.
+
+    Parameters
+    ----------
+    terms : callable
+        (equation, coefficients, form, *settings) → terms, whose sum is the change. A term is a function (out, s) that
+        adds itself to `out`, (D, n) float64, for the n particles of a `Step` s; what it gives a particle does not
+        depend on the others of the n. `coefficients` holds the coefficients of the equation for n particles, or None
+        where one is left out: `drift(t, x, m, field)`, likewise `diffusion` and `common`, and
+        `interaction(x, field, ensemble)`; each returns (D, n), or (D, K, n) where it is a matrix. `form` holds the
+        sizes. Terms are compiled with Numba where the coefficients are.
+    weight : float
+        The share of X + change; the rest is X₀.
+    settings : tuple
+        What else `terms` takes, hashable. A pass is compiled once for the same equation, terms and settings. A method
+        is another function for each object, so let `terms` be a function of a module.
+    """
+
+    terms: Terms
+    weight: float = 1.0
+    settings: tuple[Hashable, ...] = ()
+
+
+class Scheme:
+    """How the particles get from one time of the grid to the next; a scheme of one's own is a subclass.
+
+    Attributes
+    ----------
+    name : str
+        What settings and errors call it; by default the name of the class. `solvers.resume` knows the scheme of a run
+        by its name, so numbers that the path depends on belong into it.
+    noises : tuple of str
+        The kinds of noise that it takes.
+    common_noise : bool
+        Whether it takes common noise.
+    stages : tuple of Stage
+        The passes over the particles that make a step.
+    """
+
+    name: str = ""
+    noises: tuple[str, ...] = NOISES
+    common_noise: bool = True
+    stages: tuple[Stage, ...] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if isinstance(cls.name, str) and "name" not in vars(cls):
+            cls.name = cls.__name__
+
+    def requires(self, equation: McKeanVlasov) -> None:
+        """Raise ValueError unless the scheme takes the noise of the equation; a subclass may ask for more."""
+        shared = equation.common is not None
+        if equation.noise in self.noises and (self.common_noise or not shared):
+            return
+        needs = " or ".join(f'"{noise}"' for noise in self.noises)
+        raise ValueError(
+            f'scheme="{self.name}" needs noise={needs}{"" if self.common_noise else " and no common noise"}, got '
+            f'noise="{equation.noise}"{" and common noise" if shared else ""}; use scheme="euler_maruyama"'
+        )
+
+    def strong_order(self, equation: McKeanVlasov) -> float | None:
+        """Return the p of E|X^h − X|² ∝ h^2p claimed for an equation with smooth coefficients, or None for no claim."""
+        return None
+
+    def weak_order(self, equation: McKeanVlasov) -> float | None:
+        """Return the p of |E f(X^h) − E f(X)| ∝ h^p claimed for an equation with smooth coefficients, or None."""
+        return None
+
+
+def check_scheme(scheme: Scheme) -> None:
+    """Raise TypeError or ValueError unless a scheme has a name and stages."""
+    kind = type(scheme).__name__
+    if not isinstance(scheme.name, str) or not scheme.name:
+        raise TypeError(
+            f"name of the scheme {kind} must be a string that is not empty, got {checks.shown(scheme.name)}"
+        )
+    if not isinstance(scheme.stages, tuple) or not scheme.stages:
+        raise TypeError(
+            f"stages of the scheme {kind} must be a tuple of at least one solvers.schemes.Stage, got "
+            f"{checks.shown(scheme.stages)}"
+        )
+    for stage in scheme.stages:
+        if not isinstance(stage, Stage) or not callable(stage.terms):
+            raise TypeError(
+                f"a stage of the scheme {kind} must be a solvers.schemes.Stage of a function, got {checks.shown(stage)}"
+            )
+        checks.finite_number(f"weight of a stage of the scheme {kind}", stage.weight)
+        try:
+            hash(stage)
+        except TypeError as error:
+            raise TypeError(f"settings of a stage of the scheme {kind} must be hashable: {error}; use tuples") from None
