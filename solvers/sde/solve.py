@@ -27,7 +27,7 @@ from solvers.sde.progress import step_bar
 from solvers.sde.schemes import get_scheme
 from solvers.sde.schemes.scheme import Scheme
 from solvers.sde.statistics import Save, Saved, chosen
-from solvers.sde.trial import Trial
+from solvers.sde.trial import Trial, looks
 
 Array = NDArray[np.float64]
 Sampler = Callable[[np.random.Generator, int], Any]
@@ -241,6 +241,7 @@ class MeanFieldRun:
     first: int  # the step that it starts with
     size: float  # of the particles at t0, at least 1
     held: int  # arrays as large as the particles at the same time
+    trial: Trial
 
     @classmethod
     def checked(
@@ -290,6 +291,7 @@ class MeanFieldRun:
             first,
             size,
             held,
+            trial,
         )
         trial.check(form, times[first:], lambda step: run.outside(first + step))
         return run
@@ -345,7 +347,7 @@ class MeanFieldRun:
 
     def integrate(self, saved: Saved, due: set[int], count: Callable[[], Any]) -> tuple[str, Ensemble, str]:
         """Go to t1, saving at the steps that are due and calling `count` after each; return how and where it ended."""
-        now = None
+        now, looked_at = None, looks(self.first, self.brownian.steps)
         try:
             for now in integrate(
                 self.equation,
@@ -361,6 +363,8 @@ class MeanFieldRun:
             ):
                 if not now.finite:
                     return "diverged", now, ""
+                if now.step in looked_at:
+                    self.trial.look(now.t, now.x, self.outside(now.step), now.m)
                 if now.step in due:
                     saved.add(now.step, now.t, self.view(now.x), now.m)
                 if now.step > self.first:

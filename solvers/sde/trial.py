@@ -1,8 +1,9 @@
 """The trial of an equation before a run: shapes of its coefficients, and what would make a run wrong without a word.
 
 Coefficients are tried where the run starts, with the means of all its particles: on up to 64 particles and on one place
-where there is none. They must give the same values when called again, keep within their arrays, and, as functions of
-many particles, give each one a value that does not depend on which others it comes with.
+where there is none. They must give the same values when called again, leave their arguments as they are, keep within
+their arrays, also at later times, and, as functions of many particles, give each one a value that does not depend on
+which others it comes with. What depends on where particles go is tried again on the outermost ones while the run goes.
 """
 
 from __future__ import annotations
@@ -29,8 +30,14 @@ Values = NDArray[np.float64]
 _TRIED, _INTERPRETED = 64, 8
 # How far a value may differ between two cuts of the particles: vectorised functions round ends of arrays differently.
 _ROUNDING = 1e-6
-# Shares of the run at whose times noise is tried not to depend on x.
+# Shares of the run at whose times coefficients are tried: before it with the particles of the start, then with its own.
 _SHARES = (0.0, 0.382, 1.0)
+_LOOKS = (0.25, 0.5, 0.75, 1.0)
+
+
+def looks(first: int, steps: int) -> set[int]:
+    """Return the steps at which a run from one step to the last looks at its particles."""
+    return {first + max(1, round(share * (steps - first))) - 1 for share in _LOOKS}
 
 
 @dataclass
@@ -106,16 +113,27 @@ class Trial:
                     f"{name} gives two values for the same arguments, so a run could not be repeated; noise comes from "
                     "diffusion and common, and other random numbers from x0 or field"
                 )
-            if not self.equation.vectorized:
-                self._check_bounds(name)
         if self.equation.vectorized:
             for name, cut in self._cuts(form):
                 _compare(name, *cut)
-        if self.equation.noise == "additive" and self.equation.diffusion:
-            for share in _SHARES:
-                step = round(share * (len(times) - 2))
-                later = self if step == 0 else replace(self, t=float(times[step]), field=outside(step))
-                later._check_additive(surely=step == 0)
+        for share in _SHARES:
+            step = round(share * (len(times) - 2))
+            later = self if step == 0 else replace(self, t=float(times[step]), field=outside(step))
+            later._check_reach(surely=step == 0)
+
+    def look(self, t: float, x: Array, field: Array, m: Values) -> None:
+        """Refuse what the particles of a later time show: the outermost ones of `x`, (D, N), and the first.
+
+        Raises
+        ------
+        ValueError
+            If a coefficient reads beyond the end of an array, or depends on x though the noise is called additive.
+        """
+        chosen = np.unique([0, *x.argmin(axis=1), *x.argmax(axis=1)])
+        here = field[chosen] if self.per_particle else field
+        means = float(m[0]) if self.equation.moments and np.ndim(self.m) == 0 else m
+        later = replace(self, t=t, x=x[:, chosen].copy(), field=here, m=means if self.equation.moments else self.m)
+        later._check_reach(surely=False)
 
     def value(self, name: str, place: int = 0, function: Callable[..., Any] | None = None) -> Values:
         """Return what a coefficient gives at one of the places, (), (D,) or (D, K); raises TypeError if it fails."""
@@ -132,11 +150,15 @@ class Trial:
             arguments.append(self._outside())
         if function is not None:
             return np.asarray(function(*arguments))
+        before = [np.array(argument) for argument in arguments]
         try:
             with np.errstate(all="ignore"):  # as in the run
                 value = getattr(equation, name)(*arguments)
         except Exception as error:  # whatever a user's function, or its compilation, raises
             raise TypeError(f"{name} failed on the first particle: {reason(error)}") from None
+        for old, argument, called in zip(before, arguments, ("x", "y") if pair else ("t", "x", "m"), strict=False):
+            if not np.array_equal(old, argument, equal_nan=True):
+                raise ValueError(f"{name} writes into its argument {called}, which all particles share; copy it first")
         if not vectorized and isinstance(value, tuple) and len({type(entry) for entry in value}) > 1:
             raise TypeError(f"{name} must return numbers of one type, so write 0.0 instead of 0; got {value}")
         try:
@@ -184,6 +206,14 @@ class Trial:
         here = np.ascontiguousarray(self.field[0])
         return float(here[0]) if self.kind == "number" else here
 
+    def _check_reach(self, surely: bool) -> None:
+        """Refuse indices beyond an array, and noise that is not additive; at later times coefficients may also fail."""
+        if not self.equation.vectorized:
+            for name in self.equation.given:
+                self._check_bounds(name)
+        if self.equation.noise == "additive" and self.equation.diffusion:
+            self._check_additive(surely)
+
     def _check_bounds(self, name: str) -> None:
         """Refuse an index beyond the end of an array, which compiled code reads without a word."""
         function = getattr(self.equation, name)
@@ -194,9 +224,9 @@ class Trial:
                         self.value(name, place, remade(function))
                     break
                 except IndexError as error:
+                    sizes = f"x has {len(self.x)} components, m has {np.size(self.m) if self.equation.moments else 0}"
                     raise ValueError(
-                        f"{name} reads beyond the end of an array: {error}; x has {len(self.x)} components, m has "
-                        f"{np.size(self.m) if self.equation.moments else 0}"
+                        f"{name} reads beyond the end of an array at t = {self.t:g}: {error}; {sizes}"
                     ) from None
                 except Exception:  # what only compiled code can do, as 1/0 = inf, is compiled; the rest meets the run
                     continue

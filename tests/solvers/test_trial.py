@@ -30,7 +30,7 @@ def _vectorized(**coefficients):
 @pytest.mark.parametrize(
     ("coefficients", "message"),
     [
-        ({"drift": njit(lambda t, x, m: (x[2], x[0]))}, "drift reads beyond the end of an array: index 2 is out of"),
+        ({"drift": njit(lambda t, x, m: (x[2], x[0]))}, "drift reads beyond the end of an array at t = 0: index 2"),
         ({"drift": njit(lambda t, x, m: (x[0], m[5])), "moments": two}, "drift reads .* index 5 .* m has 2"),
         ({"diffusion": njit(lambda t, x, m: (entry(x, 2), 1.0))}, "diffusion reads beyond the end of an array"),
         ({"drift": njit(lambda t, x, m: (TABLE[int(3 * abs(x[0]))], 1.0))}, "drift reads beyond .* size 5"),
@@ -200,3 +200,49 @@ def test_functions_are_rebuilt_with_those_that_they_call():
     assert interpreted(len) is len
     through = njit(lambda x: functions.tanh(x))
     assert interpreted(through)(0.0) == through(0.0) == 0.0
+
+
+ONES = np.ones(4)
+
+
+def test_indices_that_grow_with_time_are_found_before_the_run():
+    equation = McKeanVlasov(drift=njit(lambda t, x, m: ONES[int(4.3 * t)]), noise="additive")
+    with pytest.raises(ValueError, match=r"drift reads beyond the end of an array at t = 0\.95"):
+        solvers.solve(equation, np.zeros(50), 0.0, 1.0, 20)
+    assert solvers.solve(equation, np.zeros(50), 0.0, 0.9, 18).status == "completed"
+
+
+def test_indices_that_grow_with_the_particles_are_found_while_it_goes():
+    equation = McKeanVlasov(drift=njit(lambda t, x, m: ONES[int(x)]), noise="additive")
+    assert solvers.solve(equation, np.zeros(50), 0.0, 3.9, 20).status == "completed"
+    start = np.zeros(500)
+    start[317] = 2.0  # the outermost particle is looked at, wherever it stands
+    with pytest.warns(RuntimeWarning, match="drift reads beyond the end of an array at t = 2.1"):
+        run = solvers.solve(equation, start, 0.0, 3.0, 20, save=["particles"])
+    assert run.status == "failed"
+    assert 0 < len(run.times) < 21
+
+
+def test_noise_that_turns_out_to_depend_on_x_is_found_while_it_goes():
+    equation = McKeanVlasov(
+        drift=njit(lambda t, x, m: 1.0), diffusion=njit(lambda t, x, m: max(1.0, x)), noise="additive"
+    )
+    with pytest.warns(RuntimeWarning, match="diffusion depends on x"):
+        assert solvers.solve(equation, np.zeros(50), 0.0, 8.0, 40).status == "failed"
+
+
+def _writes_to_m(t, x, m):
+    m[0] = 7.0
+    return m[1] - x
+
+
+def _writes_to_x(t, x, m):
+    x[0] = 0.0
+    return (-x[0], -x[1])
+
+
+@pytest.mark.parametrize(("drift", "argument", "start"), [(_writes_to_m, "m", 50), (_writes_to_x, "x", (50, 2))])
+def test_coefficients_must_not_write_into_their_arguments(drift, argument, start):
+    moments = njit(lambda t, x: (1.0, x)) if argument == "m" else None
+    with pytest.raises(ValueError, match=f"drift writes into its argument {argument}"):
+        solvers.solve(McKeanVlasov(drift=njit(drift), moments=moments), np.ones(start), 0.0, 1.0, 20)
