@@ -19,8 +19,8 @@ from solvers.sde.equation import Form, McKeanVlasov
 Array = NDArray[np.floating]
 Function = Callable[..., Any]
 
-# Partners that particles meet at a time, so that they stay in cache, and, for functions of arrays, pairs at a time, so
-# that their temporaries do.
+# How many partners particles meet at a time, so that these stay in cache; and for functions of arrays how many pairs,
+# so that the temporaries do.
 _PARTNERS = 1024
 _PAIRS = 2**18
 

@@ -13,7 +13,7 @@ from solvers.sde.schemes.scheme import Scheme
 from solvers.sde.solve import MeanFieldRun
 from solvers.sde.statistics import Save
 
-# Steps of two runs that differ by less than this part are the same, computed in another order of operations.
+# Steps of two runs that differ by less than this share are equal; they were computed in another order of operations.
 _ROUNDING = 1e-9
 
 
@@ -33,16 +33,16 @@ def resume(
     """Go on from where a run ended, on the same Brownian paths.
 
     Where the steps are as long as those of the run, the result is bit for bit that of one long run with the steps of
-    both, if its dt is the same float. With other steps it goes on with the same paths where these steps are made of
-    the run's finest ones, else with new noise, which a note says.
+    both, if its dt is the same float. Other steps follow the same paths if each is a whole number of the run's finest
+    steps. If not, the noise is new, and a note says so.
 
     Parameters
     ----------
     equation : McKeanVlasov
         The equation of the run; its functions are not compared.
     run : Solution
-        Of `solve` or `resume`, fresh or from a file, however it ended but for "diverged". Seed, scheme and grid of the
-        noise are taken from it.
+        A solution of `solve` or `resume`, as returned or from a file, with any status but "diverged". Seed, scheme and
+        grid of the noise are taken from it.
     t1 : float
         Where to go to, in the direction of the run.
     steps : int

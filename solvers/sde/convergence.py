@@ -51,8 +51,8 @@ class ConvergenceStudy:
         p of errors ∝ step^p, or ∝ particles^-p; NaN unless all levels are resolved, which more replicates or
         particles would do.
     interval : (float, float)
-        95 % confidence interval of `order`, infinite if there is no fit. It covers what chance does, not the
-        next order of the error, which moves the fit by about the coarsest step; take finer steps to see.
+        95 % confidence interval of `order`, infinite if there is no fit. It covers chance, not the next
+        order of the error, which shifts the fit by about the length of the coarsest step; finer steps show how far.
     factor : float
         The fitted errors are factor · step^p, or factor · particles^-p.
     """

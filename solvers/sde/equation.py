@@ -68,10 +68,11 @@ class McKeanVlasov:
         K(x, y[, field of x]), D numbers: (1/N) Σ_j K(x_i, x_j) is added to the drift, j = i included. The time is
         O(N²). It must not write into x and y.
     vectorized : bool
-        The coefficients are NumPy functions of n particles at once, any n of them and not all, in several
-        threads: x is (n,) or (D, n) and read-only, values are numbers, (n,) or (D, n), (D, K, n) for matrices,
-        m is a number or (M,), a field that differs between particles is (n,) or (F, n), else a number or (F,),
-        and the arguments of `interaction` are x[..., None] and y[..., None, :]. Nothing is compiled.
+        The coefficients are NumPy functions of n particles at once, which are any of the particles but not all of
+        them, and are called in several threads: x is (n,) or (D, n) and read-only, values are numbers, (n,) or
+        (D, n), (D, K, n) for matrices, m is a number or (M,), a field that differs between particles is (n,) or
+        (F, n), else a number or (F,), and the arguments of `interaction` are x[..., None] and y[..., None, :].
+        Nothing is compiled.
 
     Raises
     ------

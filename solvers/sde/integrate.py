@@ -20,9 +20,9 @@ from solvers.sde.schemes.scheme import Scheme
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 
-# Beyond this there is only infinity.
+# The largest number that is not infinite.
 LARGEST = float(np.finfo(np.float64).max)
-# Multiply–adds that one component of one particle is worth at least, noise included.
+# Multiply–adds that a step takes at least for one component of one particle, noise included.
 _WORK = 5
 
 
@@ -177,7 +177,7 @@ class _Run:
 
 
 def _covariance_factor(covariance: Matrix) -> Matrix:
-    """Return (D, D) C with C Cᵀ = covariance; a direction keeps the motion of the component that revealed it."""
+    """Return (D, D) C with C Cᵀ = covariance; each direction has the motion of the component that revealed it."""
     factor, kept = rank_revealing_cholesky(covariance, np.zeros(len(covariance)))
     full = np.zeros_like(covariance)
     full[:, kept] = factor

@@ -36,7 +36,7 @@ Sampler = Callable[[np.random.Generator, int], Any]
 _SAMPLER = 0x7830
 # Records that are kept by default, evenly over the grid, beside the first.
 _RECORDS = 100
-# A particle so many times as far from 0 as the farthest at t0 (or as 1) is lost, though its position is finite.
+# A particle this many times as far from 0 as the farthest one at t0, or as 1, is lost even if its position is finite.
 _FAR = 1e100
 # Arrays as large as the particles that a solve holds: where they are, where they go, and what a statistic or the copy
 # that is returned takes.
@@ -112,8 +112,8 @@ def solve(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not valid, or a coefficient fails, returns another shape than it should, or would make the run
-        wrong without a word: it reads beyond an array, differs from call to call, or depends on x though it is called
+        If an argument is not valid, or a coefficient fails, returns another shape than it should, or has a fault that
+        the run would not show: it reads beyond an array, differs from call to call, or depends on x though it is called
         additive. Coefficients are tried on up to 64 of the particles.
     RuntimeError
         If a coefficient raises in the first step.

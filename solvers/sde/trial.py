@@ -1,9 +1,10 @@
-"""The trial of an equation before a run: shapes of its coefficients, and what would make a run wrong without a word.
+"""The trial of an equation before a run: shapes of its coefficients, and faults that the run would not show.
 
-Coefficients are tried where the run starts, with the means of all its particles: on up to 64 particles and on one place
-where there is none. They must give the same values when called again, leave their arguments as they are, keep within
-their arrays, also at later times, and, as functions of many particles, give each one a value that does not depend on
-which others it comes with. What depends on where particles go is tried again on the outermost ones while the run goes.
+Coefficients are tried where the run starts, with the means of all its particles, on up to 64 of them and at one
+position that no particle has. Called again they must give the same values. They must leave their arguments as they are,
+and not read beyond the end of an array, also at later times. And a function of many particles must give each of them a
+value that does not depend on the others. What depends on where particles go is tried again on the outermost ones while
+the run goes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Values = NDArray[np.float64]
 
 # Particles on which coefficients are tried, and of these the ones on which they are interpreted.
 _TRIED, _INTERPRETED = 64, 8
-# How far a value may differ between two cuts of the particles: vectorised functions round ends of arrays differently.
+# How far a value may differ between two partitions: vectorised functions round ends of arrays in another way.
 _ROUNDING = 1e-6
 # Shares of the run at whose times coefficients are tried: before it with the particles of the start, then with its own.
 _SHARES = (0.0, 0.382, 1.0)
@@ -58,7 +59,7 @@ class Trial:
 
     @cached_property
     def places(self) -> list[Array]:
-        """Particles from first to last, and a place where there is none, (D,) each."""
+        """Positions of particles from first to last, and one that no particle has, (D,) each."""
         chosen = np.unique(np.linspace(0, self.x.shape[1] - 1, _TRIED).astype(int))
         return [*self.x[:, chosen].T, self.x[:, 0] + 0.01 * (1.0 + np.abs(self.x[:, 0]))]
 
@@ -97,7 +98,7 @@ class Trial:
         )
 
     def check(self, form: Form, times: Values, outside: Callable[[int], Array]) -> None:
-        """Refuse what would make a run at these times silently wrong; outside(j) is the field at the j-th time.
+        """Refuse what would make a run at these times wrong without a sign; outside(j) is the field at the j-th time.
 
         Raises
         ------
@@ -114,8 +115,8 @@ class Trial:
                     "diffusion and common, and other random numbers from x0 or field"
                 )
         if self.equation.vectorized:
-            for name, cut in self._cuts(form):
-                _compare(name, *cut)
+            for name, values in self._partitions(form):
+                _compare(name, *values)
         for share in _SHARES:
             step = round(share * (len(times) - 2))
             later = self if step == 0 else replace(self, t=float(times[step]), field=outside(step))
@@ -246,10 +247,10 @@ class Trial:
         if not same:
             raise ValueError('diffusion depends on x, so it is not noise="additive"; use noise="diagonal"')
 
-    def _cuts(self, form: Form) -> Iterator[tuple[str, tuple[Values, Values]]]:
+    def _partitions(self, form: Form) -> Iterator[tuple[str, tuple[Values, Values]]]:
         """Yield each coefficient's values on some particles, evaluated together and in two parts.
 
-        They are tried where they are and apart from each other, because a mean of equal particles is hard to tell.
+        They are tried in place and moved apart, because a mean over equal particles has the value of each of them.
         """
         coefficients = coefficient_functions(self.equation, form)
         count = max(4, len(self.places))
@@ -281,7 +282,7 @@ class Trial:
                 except Exception as error:  # whatever a user's function raises
                     if x is here:
                         raise TypeError(f"{name} failed on some of the particles: {reason(error)}") from None
-                    continue  # nobody is there
+                    continue  # no particle of the run is there
                 yield name, (whole, pieces)
 
 
