@@ -25,8 +25,10 @@ from solvers.interrupts import Interrupts
 
 T = TypeVar("T")
 
-# Groups to share among threads; also the number of partial sums held at once.
-_MOST_GROUPS = 16
+# Groups to share among threads, or among the ranks of a cluster; also the number of partial sums held at once.
+_MOST_GROUPS = 512
+# Groups of few particles have one stretch, and those of many at least so many, which functions of arrays like better.
+_FEW_GROUPS, _LONG_GROUP = 16, 4
 # Particles that elementwise work takes at a time, so that temporaries stay in cache.
 SHARE = 16 * NOISE_BLOCK
 # Rows of a matrix (N, N) that one thread takes at a time.
@@ -39,7 +41,9 @@ _SMALL_WORK = 300_000
 
 def group_size(particles: int) -> int:
     """Return how many particles are summed by one thread before groups are added, whatever the number of threads."""
-    return NOISE_BLOCK * -(-particles // (NOISE_BLOCK * _MOST_GROUPS))
+    stretches = -(-particles // NOISE_BLOCK)
+    few, many = -(-stretches // _FEW_GROUPS), -(-stretches // _MOST_GROUPS)
+    return NOISE_BLOCK * max(many, min(few, _LONG_GROUP))
 
 
 def compile_kernels(dtype: np.dtype) -> float:

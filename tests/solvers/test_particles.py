@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_info
 
 from solvers.ensemble.particles import partition
 from solvers.ensemble.random import NOISE_BLOCK, Address, Noise, Stream
-from solvers.ensemble.threads import ThreadParticles
+from solvers.ensemble.threads import ThreadParticles, group_size
 from tests.plain_particles import PlainParticles
 
 HOMES = [lambda particles: ThreadParticles(particles, 2), PlainParticles]
@@ -29,6 +29,15 @@ def test_groups_cover_every_particle_once(particles):
     for slices in (blocks.groups, blocks.shares):
         assert np.array_equal(np.concatenate([np.arange(s.start, s.stop) for s in slices]), np.arange(particles))
         assert all(s.start % NOISE_BLOCK == 0 for s in slices)
+
+
+def test_groups_suit_hundreds_of_ranks():
+    groups = {particles: -(-particles // group_size(particles)) for particles in (10**3, 10**5, 10**6, 10**7, 10**9)}
+    assert groups[10**3] == 1
+    assert 10 <= groups[10**5] <= 16
+    assert 100 <= groups[10**6] <= 512
+    assert 300 <= min(groups[10**7], groups[10**9])
+    assert max(groups.values()) <= 512
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
