@@ -150,7 +150,7 @@ def get_loss(name: str) -> Loss:
     """
     if isinstance(name, str) and name in _FORMER:
         raise ValueError(
-            f"loss {name!r} of a MeanFieldProblem is now called {_FORMER[name]!r}, since it is divided by the number of "
+            f"loss {name!r} of a MeanFieldProblem is now {_FORMER[name]!r}, since it is divided by the number of "
             f"outputs, as it always was; give loss={_FORMER[name]!r}"
         )
     return _LOSSES[checks.choice("loss", name, LOSSES)]
