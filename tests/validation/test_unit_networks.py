@@ -110,9 +110,13 @@ def test_what_is_no_block_is_found():
         tangent = flds.Block.tangent
         pull_tangent = flds.Block.pull_tangent
 
+    class Doubled(flds.MatrixBeforeActivation):
+        def covector(self, h, b, z):
+            return 2 * super().covector(h, b, z)
+
     unsigned = flds.TwoLayerPerceptron("silu")
     unsigned.flipped = ("u",)
-    for block, fault in ((Mean(), "sum"), (Mixing(), "rows"), (unsigned, "flip")):
+    for block, fault in ((Mean(), "sum"), (Mixing(), "rows"), (unsigned, "flip"), (Doubled(), "covector")):
         with pytest.raises(ValueError, match=f"{fault} of the block"):
             check_block(block)
 
