@@ -129,6 +129,11 @@ def mean_ode_states():
 
 
 @run
+def mean_ode_states_and_features():
+    return flds.solve_mean_ode(pairs(steps=2), units=32_768, depth=16, keep_state=True, record_features=True, **THREADS)
+
+
+@run
 def tangent_ode():
     return flds.solve_tangent_ode(pairs(), units=32_768, depth=32, **THREADS)
 

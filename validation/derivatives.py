@@ -27,7 +27,8 @@ def check_block(block: Block, dimension: int = 4, seed: int = 0, tolerance: floa
         Relative errors: "pull" (D1φᵀ b) and "gradient" (D2φᵀ b) against differences; "sum", that value and pull are
         sums over units; "rows", that rows are independent where the block is tokenwise; "flip", that φ changes its sign
         with the `flipped` parameters; where the block has them "tangent" (D2φ ζ), "pull_tangent" (D1 ⟨b, D2φ ζ⟩) and
-        its gradient, "gradient again"; "descend", that it returns and subtracts what `pull` says.
+        its gradient, "gradient again"; "covector", that it is what `pull` says; "descend", that it returns and
+        subtracts what `pull` says.
 
     Raises
     ------
@@ -61,6 +62,7 @@ def check_block(block: Block, dimension: int = 4, seed: int = 0, tolerance: floa
         bent, again = block.pull_tangent(h, b, z, change)
         errors["pull_tangent"] = _relative(bent, _difference(lambda e: block.pull(h, b, _moved(z, change, e))[0]))
         errors["gradient again"] = max(_relative(again[name], gradient[name]) for name in gradient)
+    errors["covector"] = _relative(block.covector(h, b, z), back)
     left = {name: a.copy() for name, a in z.items()}
     found = {"": block.descend(h, b, left, dict.fromkeys(z, 1.0))} | {name: z[name] - left[name] for name in z}
     errors["descend"] = max(_relative(a, (gradient | {"": back})[name]) for name, a in found.items())

@@ -150,7 +150,7 @@ def get_loss(name: str) -> Loss:
     """
     if isinstance(name, str) and name in FORMER:
         raise ValueError(
-            f"loss {name!r} of a MeanFieldProblem is now called {FORMER[name]!r}, since it is divided by the number "
-            f"of outputs, as it always was; give loss={FORMER[name]!r}"
+            f"loss {name!r} of a MeanFieldProblem is now {FORMER[name]!r}, since it is divided by the number of "
+            f"outputs, as it always was; give loss={FORMER[name]!r}"
         )
     return _LOSSES[checks.choice("loss", name, LOSSES)]

@@ -229,7 +229,7 @@ def test_followed_units_move_as_the_units_of_the_limit_do():
         ({"learning_rates": (1.0, 2.0, 3.0)}, "learning_rates must be a pair"),
         ({"learning_rates": -1.0}, "must be a finite number of at least 0"),
         ({"initial_laws": {"v": lambda p: p}}, "must have mean 0 and variance 1"),
-        ({"loss": "logistic"}, "loss must be one of squared, cross_entropy"),
+        ({"loss": "logistic"}, "targets must be -1 or 1"),
         ({"test_inputs": X}, "test_inputs and test_targets must be given together"),
         ({"unembedding": np.ones((3, 2))}, "unembedding must have D = 4 rows"),
     ],

@@ -9,7 +9,6 @@ pytest.importorskip("torch")
 
 import flds
 from flds.mean_ode import depth
-from flds.mean_ode.blocks import Block
 from flds.mean_ode.network import MeanDynamics
 from validation import mean_ode
 from validation.claims import Scale
@@ -40,10 +39,7 @@ def backward_sign(monkeypatch):
 
 
 def missing_alpha(monkeypatch):
-    def wrong(self, block: Block, z0, z, h, b):
-        return self.problem.alpha * block.descend(h, b, z, self._steps(h, 1.0))
-
-    monkeypatch.setattr(MeanDynamics, "_pull", wrong)
+    monkeypatch.setattr(MeanDynamics, "factor", 1.0)
 
 
 def one_layer_late(monkeypatch):

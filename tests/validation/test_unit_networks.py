@@ -8,8 +8,9 @@ import torch
 
 import flds
 from flds.mean_ode.draws import draw_units
+from flds.mean_ode.losses import LOSSES
 from validation.derivatives import check_block
-from validation.unit_networks import train_units, unit_field
+from validation.unit_networks import _loss, train_units, unit_field
 
 GENERATOR = np.random.default_rng(5)
 TOKENS, TARGETS = GENERATOR.normal(size=(3, 4, 5)), GENERATOR.normal(size=(3, 4, 5))
@@ -109,9 +110,13 @@ def test_what_is_no_block_is_found():
         tangent = flds.Block.tangent
         pull_tangent = flds.Block.pull_tangent
 
+    class Doubled(flds.MatrixBeforeActivation):
+        def covector(self, h, b, z):
+            return 2 * super().covector(h, b, z)
+
     unsigned = flds.TwoLayerPerceptron("silu")
     unsigned.flipped = ("u",)
-    for block, fault in ((Mean(), "sum"), (Mixing(), "rows"), (unsigned, "flip")):
+    for block, fault in ((Mean(), "sum"), (Mixing(), "rows"), (unsigned, "flip"), (Doubled(), "covector")):
         with pytest.raises(ValueError, match=f"{fault} of the block"):
             check_block(block)
 
@@ -162,6 +167,19 @@ def test_seeds_in_one_call_are_those_of_several():
     assert np.allclose(alone.outputs[0], together.outputs[0], rtol=0, atol=1e-12)
     assert np.allclose(together.loss[0], [p.losses(f, p.y).mean() for f in together.outputs[0]])
     assert np.all(together.travel("u") > 0)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_and_their_slopes_are_those_of_torch(loss):
+    targets = {"mean_squared": TARGETS, "logistic": np.sign(TARGETS), "cross_entropy": np.argmax(TARGETS, axis=-1)}
+    p = flds.MeanFieldProblem(TOKENS, targets[loss], loss=loss, steps=0)
+    f = torch.tensor(2 * TARGETS[None] + 0.3, requires_grad=True)
+    mean = _loss(p, f)
+    assert mean.item() == pytest.approx(p.losses(f[0].detach().numpy(), p.y).mean(), rel=1e-14)
+    slope = torch.autograd.grad(mean, f)[0].numpy()[0]
+    np.testing.assert_allclose(
+        p.loss_gradient(f[0].detach().numpy()), 12 * slope, rtol=1e-12
+    )  # of the mean over 12 tokens
 
 
 def test_networks_come_closer_to_the_limit_as_they_grow():
