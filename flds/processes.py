@@ -20,7 +20,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from solvers.interrupts import ENDING
+from solvers.interrupts import undisturbed
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ def run_each(work: Callable[[T], str], items: Sequence[T], processes: int, ended
                     crew.remove(worker)
                     worker.leave()
     finally:  # none is left but those that still load, or after an error
-        with _undisturbed():
+        with undisturbed():
             for worker in crew:
                 worker.process.kill()
             for worker in crew:
@@ -131,7 +131,7 @@ def _enlarge(crew: list[_Worker[T]], jobs: deque[_Job[T]], processes: int) -> in
     """Start processes while there is work for more, and return how many there may be."""
     while len(crew) < processes and sum(worker.job is None for worker in crew) < len(jobs):
         try:
-            with _undisturbed(), _interrupts_blocked():
+            with undisturbed(), _interrupts_blocked():
                 crew.append(_Worker())
         except OSError:
             if not crew:
@@ -211,23 +211,6 @@ def _ask_kernel() -> bool:
 def _watch(parent: Any) -> None:
     wait([parent])
     os._exit(1)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Put off signals that raise here, which would leave a process half started or running."""
-    ours = threading.current_thread() is threading.main_thread()
-    handlers = {number: handler for number in ENDING if ours and callable(handler := signal.getsignal(number))}
-    pending: list[int] = []
-    for number in handlers:
-        signal.signal(number, lambda number, frame: pending.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if pending:
-            signal.raise_signal(pending[0])
 
 
 @contextmanager

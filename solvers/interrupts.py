@@ -61,3 +61,20 @@ class Interrupts:
         if self.pending is not None:
             self.handlers[number](number, frame)
         self.pending = number
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put off signals until the end of what must not be left half done; one that came is then raised again."""
+    ours = threading.current_thread() is threading.main_thread()
+    handlers = {number: handler for number in ENDING if ours and callable(handler := signal.getsignal(number))}
+    pending: list[int] = []
+    for number in handlers:
+        signal.signal(number, lambda number, frame: pending.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if pending:
+            signal.raise_signal(pending[0])

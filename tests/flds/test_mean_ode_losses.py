@@ -9,7 +9,6 @@ import pytest
 from scipy.special import expit
 
 import flds
-from flds.mean_ode import losses
 from flds.mean_ode.losses import LOSSES, Logistic, get_loss
 from flds.plotting import plot_outputs
 from flds.sweeps.grid import Grid
@@ -210,9 +209,10 @@ def test_files_of_older_versions_mean_what_they_meant(tmp_path):
 def test_another_meaning_of_the_old_name_is_caught(tmp_path, monkeypatch):
     now = flds.solve_mean_ode(single(), **SMALL)
     expected, old = now.outputs, older(now, tmp_path / "old.nc")
-    monkeypatch.setattr(losses, "_FORMER", {"squared": "logistic"})
+    monkeypatch.setattr("flds.results.loss_names.FORMER", {"squared": "logistic"})
     assert not np.array_equal(flds.rerun(old).outputs, expected)
-    monkeypatch.setattr(losses, "_FORMER", {})
+    for module in ("flds.results.loss_names", "flds.mean_ode.losses"):
+        monkeypatch.setattr(f"{module}.FORMER", {})
     with pytest.raises(ValueError, match="loss must be one of"):
         flds.rerun(old)
 

@@ -15,6 +15,7 @@ import pytest
 
 from flds import processes
 from flds.processes import run_each
+from solvers.interrupts import undisturbed
 
 
 def work(item):
@@ -87,7 +88,7 @@ def test_signals_that_raise_wait_until_a_process_has_started(number):
     done = []
 
     def disturbed():
-        with processes._undisturbed():
+        with undisturbed():
             signal.raise_signal(number)
             done.append("start")
         done.append("more")
