@@ -8,9 +8,9 @@ from typing import Any
 from solvers import checks
 from solvers.results.solution import Solution
 from solvers.sde.equation import ARGUMENTS, McKeanVlasov
+from solvers.sde.run import MeanFieldRun
 from solvers.sde.schemes import get_scheme, has_short_name
 from solvers.sde.schemes.scheme import Scheme
-from solvers.sde.solve import MeanFieldRun
 from solvers.sde.statistics import Save
 
 # Steps of two runs that differ by less than this share are equal; they were computed in another order of operations.

@@ -19,7 +19,9 @@ from solvers import checks
 from solvers.ensemble.random import replicate_seed
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.field import as_field
-from solvers.sde.solve import MeanFieldRun, initial_particles, solve
+from solvers.sde.run import MeanFieldRun
+from solvers.sde.solve import solve
+from solvers.sde.start import initial_particles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,248 @@
+"""A solve of a McKean–Vlasov equation: its checked arguments, and how it goes."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers import checks
+from solvers.checks import reason
+from solvers.ensemble.brownian import BrownianMotion
+from solvers.ensemble.random import Stream, require_drawable
+from solvers.ensemble.threads import ThreadParticles
+from solvers.memory import INTERPRETER_BYTES, require_memory
+from solvers.processors import available_threads
+from solvers.results.solution import Field, Solution, library_versions
+from solvers.sde.equation import Form, McKeanVlasov
+from solvers.sde.field import ExternalField, as_field
+from solvers.sde.integrate import Ensemble, compile_kernels, integrate
+from solvers.sde.progress import step_bar
+from solvers.sde.schemes import get_scheme
+from solvers.sde.schemes.scheme import Scheme
+from solvers.sde.start import HELD, initial_particles
+from solvers.sde.statistics import Save, Saved, chosen
+from solvers.sde.trial import Trial, looks
+
+Array = NDArray[np.float64]
+
+# Records that are kept by default, evenly over the grid, beside the first.
+_RECORDS = 100
+# A particle this many times as far from 0 as the farthest one at t0, or as 1, is lost even if its position is finite.
+_FAR = 1e100
+# Bytes for each time of the grid, for each common motion there, and for each record besides its values.
+_GRID, _COMMON, _RECORD = 16, 24, 240
+
+
+@dataclass
+class MeanFieldRun:
+    """Checked arguments of a solve."""
+
+    equation: McKeanVlasov
+    form: Form
+    x: Array  # (D, N)
+    brownian: BrownianMotion
+    common: BrownianMotion | None
+    field: ExternalField | None
+    scheme: Scheme
+    ensemble: ThreadParticles
+    first: int  # the step that it starts with
+    size: float  # of the particles at t0, at least 1
+    held: int  # arrays as large as the particles at the same time
+    trial: Trial
+
+    @classmethod
+    def checked(
+        cls,
+        equation: McKeanVlasov,
+        x0: Any,
+        grid: dict[str, Any],
+        scheme: str | Scheme,
+        particles: int | None,
+        field: Any,
+        threads: int | None,
+        first: int = 0,
+        size: float = 1.0,
+    ) -> MeanFieldRun:
+        """Raise TypeError, ValueError or MemoryError unless the arguments make a solve; `grid` is that of the noise."""
+        if not isinstance(equation, McKeanVlasov):
+            raise TypeError(f"equation must be a solvers.McKeanVlasov, got {type(equation).__name__}")
+        scheme = get_scheme(scheme)
+        scheme.requires(equation)
+        times = BrownianMotion(**grid).times
+        threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
+        start = initial_particles(x0, particles, grid["seed"])
+        held = HELD + (len(scheme.stages) > 1) + (not callable(x0))
+        require_memory(INTERPRETER_BYTES + held * start.nbytes, "use fewer particles")
+        scalar = start.ndim == 1
+        x = np.array(np.atleast_2d(start.T), order="C")  # a copy: the solve writes into it
+        outside = as_field(field)
+        known: tuple[Any, ...] = ()
+        if outside is not None:
+            outside.check(times[first], times[-1], len(start))
+            known = (outside.at(times[first]), outside.kind, outside.per_particle)
+        trial = Trial(equation, float(times[first]), x, scalar, *known)
+        form = trial.form()
+        common = BrownianMotion(**grid, motions=form.common[-1], stream=Stream.COMMON) if form.common else None
+        brownian = BrownianMotion(**grid, motions=form.motions)
+        require_drawable(form.motions * brownian.steps, len(start), brownian.refinement, threads, "noise_steps")
+        size = max(size, float(np.abs(x).max()))
+        run = cls(
+            equation,
+            form,
+            x,
+            brownian,
+            common,
+            outside,
+            scheme,
+            ThreadParticles(len(start), threads),
+            first,
+            size,
+            held,
+            trial,
+        )
+        trial.check(form, times[first:], lambda step: run.outside(first + step))
+        return run
+
+    def view(self, x: NDArray[np.floating]) -> Any:
+        """Return the particles as the user gave them, (N,) or (N, D), not to be written to."""
+        seen = x[0] if self.form.scalar else x.T
+        seen.flags.writeable = False
+        return seen
+
+    def outside(self, step: int) -> Array:
+        """Return the external field at a time of the grid, (N or 1, F)."""
+        return np.zeros((1, 0)) if self.field is None else self.field.at(self.brownian.times[step])
+
+    def solution(self, save: Save | Iterable[Save] | Mapping[str, Save], save_at: Any, progress: bool) -> Solution:
+        """Solve, warn if it ended early, and return what is to be saved."""
+        wanted = _grid_indices(save_at, self.brownian, self.first)
+        saved = Saved(chosen(save), len(set(wanted)))
+        with self.ensemble.running():
+            # what a function of the user's cannot do should come out before the work
+            record = saved.try_out(float(self.brownian.times[self.first]), self.view(self.x))
+            self.require_memory(len(wanted), record)
+            compile_seconds = self.compile()
+            start = time.perf_counter()
+            with step_bar(self.brownian.steps - self.first, progress) as count:
+                status, final, failure = self.integrate(saved, set(wanted), count)
+        timings = {"compile": compile_seconds, "solve": time.perf_counter() - start}
+        notes = [] if status == "completed" else [_explanation(status, final.t, failure)]
+        for note in notes:
+            warnings.warn(note, RuntimeWarning, stacklevel=3)
+        saved.arrange(wanted)
+        fields = saved.fields(None if self.form.scalar else self.form.dimension, self.form.moments)
+        axes = ("final_particle",) if self.form.scalar else ("final_particle", "component")
+        fields["final_particles"] = Field(axes, self.view(final.x).copy(), "particles where the solve ended")
+        fields["final_time"] = Field((), np.array(final.t), "time where the solve ended")
+        return Solution(fields, status, timings, self.brownian.seed, self.settings(final), notes, library_versions())
+
+    def require_memory(self, records: int, record: float) -> None:
+        """Raise MemoryError if the particles, the grid and so many records of this size do not fit."""
+        motions = 0 if self.common is None else self.common.motions
+        grid = (_GRID + _COMMON * motions) * len(self.brownian.times)
+        needed = INTERPRETER_BYTES + self.held * self.x.nbytes + grid + records * (_RECORD + record)
+        require_memory(needed, "use fewer particles or steps, or save less at fewer times")
+
+    def compile(self) -> float:
+        """Compile the equation; return the seconds it took."""
+        try:
+            return compile_kernels(
+                self.equation, self.form, self.x, self.outside(self.first), self.brownian, self.scheme
+            )
+        except Exception as error:  # whatever compilation or a user's function raises
+            raise TypeError(f"the equation cannot be solved: {reason(error)}") from None
+
+    def integrate(self, saved: Saved, due: set[int], count: Callable[[], Any]) -> tuple[str, Ensemble, str]:
+        """Go to t1, saving at the steps that are due and calling `count` after each; return how and where it ended."""
+        now, looked_at = None, looks(self.first, self.brownian.steps)
+        try:
+            for now in integrate(
+                self.equation,
+                self.form,
+                self.x,
+                self.brownian,
+                self.scheme,
+                ensemble=self.ensemble,
+                common=self.common,
+                field=self.outside,
+                first=self.first,
+                limit=_FAR * self.size,
+            ):
+                if not now.finite:
+                    return "diverged", now, ""
+                if now.step in looked_at:
+                    self.trial.look(now.t, now.x, self.outside(now.step), now.m)
+                if now.step in due:
+                    saved.add(now.step, now.t, self.view(now.x), now.m)
+                if now.step > self.first:
+                    count()
+        except KeyboardInterrupt:
+            if now is None:
+                raise
+            return "interrupted", now, ""
+        except Exception as error:  # whatever a coefficient, a field or a statistic of the user's raises
+            if now is None or now.step == self.first:  # nothing is lost
+                raise RuntimeError(f"the first step failed: {reason(error)}") from None
+            return "failed", now, reason(error)
+        assert now is not None
+        return "completed", now, ""
+
+    def settings(self, final: Ensemble) -> dict[str, Any]:
+        """Return what was solved and how, for the file of the solution and for `resume`."""
+        named = {name: getattr(getattr(self.equation, name), "__qualname__", "?") for name in self.equation.given}
+        grid = self.brownian
+        return {
+            "solver": "solve",
+            "noise": self.equation.noise,
+            **named,
+            "particles": self.x.shape[1],
+            "dimension": self.form.dimension,
+            "t0": grid.t0,
+            "t1": grid.t1,
+            "steps": grid.steps,
+            "noise_steps": grid.noise_steps,
+            "scheme": self.scheme.name,
+            "first_step": self.first,
+            "last_step": final.step,
+            "initial_size": self.size,
+        }
+
+
+def _explanation(status: str, t: float, failure: str) -> str:
+    if status == "diverged":
+        return (
+            f"diverged: at t = {t:g} a particle or a mean was not finite, or {_FAR:g} times as far as at the start; "
+            "take more steps or look at the drift"
+        )
+    return f"{status} at t = {t:g}" + (f": {failure}" if failure else "")
+
+
+def _grid_indices(save_at: Any, brownian: BrownianMotion, first: int) -> list[int]:
+    """Return the steps from `first` on at which to save, in the order of the records."""
+    steps, t0, t1 = brownian.steps, brownian.t0, brownian.t1
+    if save_at is None:
+        return sorted({first + round(i * (steps - first) / _RECORDS) for i in range(_RECORDS + 1)})
+    times = np.atleast_1d(np.asarray(checks.finite("save_at", save_at), np.float64))
+    if times.ndim > 1:
+        raise ValueError(f"save_at must be a list of times, got shape {times.shape}")
+    places = (times - t0) / (t1 - t0) * steps
+    nearest = np.rint(places)
+    # a grid time computed in another order of operations differs by rounding, not by more
+    fuzz = 1e-6
+    outside = (places < first - fuzz) | (places > steps + fuzz)
+    if outside.any():
+        start = float(brownian.times[first])
+        raise ValueError(f"save_at must lie between t0 = {start:g} and t1 = {t1:g}, got {times[outside][0]:g}")
+    off = np.abs(places - nearest) > fuzz
+    if off.any():
+        near = t0 + (t1 - t0) * nearest[off][0] / steps
+        raise ValueError(
+            f"save_at must hold times of the grid of {steps} steps, got {times[off][0]:g}; the nearest is {near:g}"
+        )
+    return [int(step) for step in nearest]
