@@ -44,7 +44,8 @@ def peak_memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
     numbers = [math.prod(shape) for shapes in problem.shapes for shape in shapes.values()]
     count = settings.units * (settings.depth + 1)
     units = item * count * sum(numbers)
-    # uniforms, what they become, and the values of one law; then Z_0, Z, and the squares of how far one parameter moved
+    # drawing: uniforms, the parameters made of them, and one parameter's values before they are scaled;
+    # training: Z_0, Z, and the squares of how far one parameter has moved
     drawing, training = (size * count * (2 * sum(numbers) + max(numbers)) for size in (8, item))
     kept = replicates * units if settings.keep_state else 0.0
     records, fields = _records(problem, settings)

@@ -56,6 +56,7 @@ class Dynamics(ABC):
         self.dtype = some.dtype
         self.ensemble = ThreadParticles(self.units, threads)
         self.moved = [{name: self._start(values) for name, values in z.items()} for z in initial]
+        self._cuts: dict[tuple[int, tuple[int, ...]], list[list[slice]]] = {}  # by block and shape of states
 
     @property
     def depth(self) -> int:
@@ -123,7 +124,7 @@ class Dynamics(ABC):
         total = np.zeros_like(h)
         for index, block in enumerate(self.problem.blocks):
             flat = [a.reshape(-1, a.shape[-1]) if block.tokenwise else a for a in (h, *rest)]
-            groups = self._groups(block, h)
+            groups = self._groups(index, h.shape)
             sums = np.zeros((len(groups), *flat[0].shape), self.dtype)
 
             def one(item: tuple[int, list[Stretch]], flat: list[Array] = flat, sums: Array = sums) -> None:
@@ -143,13 +144,17 @@ class Dynamics(ABC):
         )
         return Part(stretch, self.problem.blocks[block], initial, moved)
 
-    def _groups(self, block: Block, h: Array) -> list[list[slice]]:
+    def _groups(self, index: int, shape: tuple[int, ...]) -> list[list[slice]]:
         """Cut the units into stretches whose temporaries stay in cache, and these into few groups for the threads."""
-        numbers = self.problem.numbers(block) // self.problem.dimension
-        size = max(SHORTEST, _CACHED // max(1, temporaries(block, h.shape) * numbers))
-        count = 2 * -(-self.units // (2 * size))  # even and of equal size, for the threads to share
-        stretches = partition(self.units, -(-self.units // count))
-        return [stretches[part] for part in partition(len(stretches), -(-len(stretches) // MOST_GROUPS))]
+        if (index, shape) not in self._cuts:
+            block = self.problem.blocks[index]
+            numbers = self.problem.numbers(block) // self.problem.dimension
+            size = max(SHORTEST, _CACHED // max(1, temporaries(block, shape) * numbers))
+            count = 2 * -(-self.units // (2 * size))  # even and of equal size, for the threads to share
+            all_of_them = partition(self.units, -(-self.units // count))
+            few = partition(len(all_of_them), -(-len(all_of_them) // MOST_GROUPS))
+            self._cuts[index, shape] = [all_of_them[some] for some in few]
+        return self._cuts[index, shape]
 
     @abstractmethod
     def _start(self, initial: Array) -> Array:

@@ -23,7 +23,7 @@ class Record(NamedTuple):
 
 @dataclass
 class Run:
-    """The records of one seed, whose arrays are rows of those of all, and how it ended."""
+    """The records of one seed and how it ended; arrays of a record are rows of one large array by name, `rows`."""
 
     records: list[Record] = field(default_factory=list)
     status: str = "completed"

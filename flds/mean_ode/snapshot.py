@@ -1,7 +1,7 @@
 """The state of trained units: what it takes to evaluate them on new inputs, and to go on with their training.
 
-The units are those before the update of the last step, which training from it does again: all but the draws is
-deterministic.
+After a complete run the units are those before the update that the last step calls for. Training that goes on repeats
+the passes of that step, with the same numbers because only the initial draws are random, and then moves the units.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def snapshot(
 ) -> dict[str, Field]:
     """Return the units of every block and the records, as arrays by name.
 
-    `next_step` is that of a run that ended early, whose units are those before it.
+    A run that ended early gives `next_step`, the step whose passes were broken off; its units are those before it.
     """
     tokens = ("token",) if problem.x.ndim == 3 else ()
     fields = {} if next_step is None else {"next_step": Field((), np.array(next_step), "step whose passes come next")}

@@ -39,7 +39,7 @@ class Update:
         self.rule, self.rates, self.units = rule, rates, units
         self.scale = factor / rows
         self.plain = type(rule) is SGD
-        # rates for gradients that have not been scaled, which spares plain gradient descent a product
+        # rate and scale in one number: plain gradient descent needs no scaled copy of the gradient
         self.steps = {name: rate * factor / rows for name, rate in rates.items()}
         self._remembered: dict[tuple[int, int, int, str], Any] = {}
 
