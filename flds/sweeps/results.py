@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flds.sweeps.grid import Task
-from solvers.results.solution import Solution, load
+from solvers.results.solution import Field, Solution, load
 
 if TYPE_CHECKING:
     import xarray
@@ -54,6 +54,9 @@ def _stack(found: list[Solution | None], name: str, shape: tuple[int, ...]) -> A
     """One array over the grid, runs that ended early filled up with NaN; None if others differ, or are not numbers."""
     items = [None if solution is None else solution.fields.get(name) for solution in found]
     there = [item for item in items if item is not None]
+    if any(item.dims != there[0].dims for item in there):  # runs of older versions have an axis for a single output
+        items = [None if item is None else _without_single_output(item) for item in items]
+        there = [item for item in items if item is not None]
     if any(item.dims != there[0].dims or item.values.dtype.kind not in "iuf" for item in there):
         return None
     most = np.max([item.values.shape for item in there], axis=0).astype(int) if there[0].dims else ()
@@ -66,3 +69,9 @@ def _stack(found: list[Solution | None], name: str, shape: tuple[int, ...]) -> A
             return None
         row[tuple(slice(size) for size in item.values.shape)] = item.values
     return stacked.reshape(shape + stacked.shape[1:])
+
+
+def _without_single_output(item: Field) -> Field:
+    if item.dims[-1:] == ("output",) and item.values.shape[-1] == 1:
+        return item._replace(dims=item.dims[:-1], values=item.values[..., 0])
+    return item

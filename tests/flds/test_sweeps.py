@@ -151,3 +151,18 @@ def test_a_sweep_interrupted_and_started_again_ends_as_one_that_was_not(tmp_path
     for path in (tmp_path / "whole").glob("*.nc"):
         assert np.array_equal(flds.load(path).outputs, flds.load(half / path.name).outputs)
     assert len(list(half.glob("*.nc"))) == 16
+
+
+def test_runs_of_versions_with_an_axis_for_a_single_output_are_stacked_with_others(tmp_path):
+    problem = flds.MeanFieldProblem(np.arange(6.0).reshape(3, 2), np.ones(3), unembedding=np.ones((2, 1)), steps=1)
+    options = {"folder": tmp_path, "units": 8, "depth": 2, "workers": 1}
+    expected = flds.sweep(problem, {"alpha": [1.0, 2.0]}, **options).outputs
+    path = tmp_path / "alpha=2.0.nc"
+    old = flds.load(path)
+    for name in ("outputs", "targets"):
+        item = old.fields[name]
+        old.fields[name] = item._replace(dims=(*item.dims, "output"), values=item.values[..., None])
+    old.save(path)
+    again = flds.sweep(problem, {"alpha": [1.0, 2.0]}, **options).outputs
+    assert again.dims == expected.dims
+    np.testing.assert_array_equal(again.values, expected.values)
