@@ -36,7 +36,7 @@ EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4}
 
 
 class Commands(TyperGroup):
-    """Commands that say so when they are interrupted, and nothing when nobody reads them; typer would do otherwise."""
+    """Commands that say when they were interrupted, and end quietly when their output is closed."""
 
     def make_context(self, *arguments: Any, **rest: Any) -> Any:
         with ending():

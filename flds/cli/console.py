@@ -1,4 +1,4 @@
-"""How a command ends: with an error of one line, on Ctrl-C or a signal, or where nobody reads its output any more.
+"""How a command ends: with an error of one line, on Ctrl-C or a signal, or where its output goes to a pipe that was closed.
 
 It is loaded before everything else, so it imports nothing that takes time.
 """
@@ -121,7 +121,7 @@ def fail(error: object, code: int) -> NoReturn:
 
 
 def note(line: str) -> None:
-    """Print a line on standard error; that nobody reads it costs no results."""
+    """Print a line on standard error; a closed pipe there is no error."""
     with suppress(BrokenPipeError):
         print(line, file=sys.stderr)
 

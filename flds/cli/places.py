@@ -125,7 +125,7 @@ def clean_parts(folder: Path, name: str | None = None) -> None:
 
 
 def _is_abandoned(part: Path, process: str | None) -> bool:
-    """Whether nobody writes this temporary file any more."""
+    """Whether the process that wrote this temporary file has ended."""
     changed = part.stat().st_mtime
     if process is None:
         return changed < time.time() - _DAY

@@ -38,7 +38,8 @@ class Solution(solvers.results.solution.Solution):
         Σ at depths 0 … L−1 and Θ at depths 1 … L across recorded (step, batch sample) pairs, in this order,
         with ``record_kernels=True``.
     rank, truncation : (depth, 2)
-        Final rank of the forward and backward basis, and the share of the mass dropped.
+        Final rank of the forward and backward basis, and the share of the sum of squares of all vectors that fell below
+        the tolerance.
     rank_by_step : (records, 2)
         Rank at each record, mean over depth.
     replicate_outputs : (replicates, records, samples[, outputs])
@@ -113,7 +114,9 @@ class Solution(solvers.results.solution.Solution):
         if settings["operator"] == "lazy" and len(self.rank):
             rank, dropped = self.rank.max(axis=0), self.truncation.max(axis=0)
             lines.append(f"rank       {rank[0]:g} forward, {rank[1]:g} backward (largest over depth)")
-            lines.append(f"dropped    {dropped[0]:.1e} forward, {dropped[1]:.1e} backward (share of the mass)")
+            lines.append(
+                f"dropped    {dropped[0]:.1e} forward, {dropped[1]:.1e} backward (share of the sum of squares)"
+            )
         if len(self.steps):
             lines.append(f"step       {self.steps[-1]} of {problem['steps']}")
             for prefix, label, samples in (("", "training", self.outputs.shape[1]), ("test_", "test", None)):

@@ -98,7 +98,7 @@ def _replicate_fields(
         "batch_loss": Field(("step",), np.array(recorder.batch_loss[:seen]), "loss of the batch"),
         "rank": Field(side, recorder.rank, "rank of the forward and backward basis"),
         "rank_by_step": Field(("record", "side"), stacked("rank", 2), "rank, mean over depth"),
-        "truncation": Field(side, recorder.truncation, "share of the mass dropped below the tolerance"),
+        "truncation": Field(side, recorder.truncation, "share of the sum of squares that fell below the tolerance"),
     }
     if settings.record_kernels and records:
         dims = ("layer", "pass", "other_pass")

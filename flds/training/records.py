@@ -59,7 +59,7 @@ class Recorder:
         problem = self.problem
         if step in self.due:
             recorded = list(self.settings.recorded_samples)
-            # The noise of a test sample has the position of a training sample that does not exist.
+            # Test samples take the noise of the positions after the last training sample.
             tests = range(problem.samples, problem.samples + len(problem.test_x))
             kernels = self.settings.record_kernels
             self._keep(
@@ -82,7 +82,7 @@ class Recorder:
         self.completed_steps = step
 
     def finish(self) -> None:
-        """Read off the final ranks and let the network go."""
+        """Read off the final ranks; the network can then be freed."""
         for index, operator in enumerate(self.network.operators):
             self.rank[index] = operator.rank
             self.truncation[index] = operator.truncation

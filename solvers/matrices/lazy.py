@@ -26,7 +26,7 @@ ROUNDING_FLOOR = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
 
 
 class Basis:
-    """Orthonormal directions on one side of 𝒲, their images, and the mass dropped so far."""
+    """Orthonormal directions on one side of 𝒲, their images, and the sums of squares seen and dropped."""
 
     def __init__(self, ensemble: Particles, budget: int, dtype: np.dtype) -> None:
         self.ensemble, self.budget = ensemble, budget

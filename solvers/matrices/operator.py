@@ -49,7 +49,7 @@ class WeightOperator(ABC):
     def update(self, gradients: Coordinates, features: Coordinates) -> None:
         """Add Σ_s g_s φ_sᵀ / N to 𝒲 (and to 𝒲̃).
 
-        `gradients` and `features` are coordinates, (b, rank) each, of which one carries the rates.
+        `gradients` and `features` are coordinates, (b, rank) each; one of them is already multiplied by minus the rate.
         """
 
     @abstractmethod

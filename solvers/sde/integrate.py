@@ -107,10 +107,10 @@ def compile_kernels(
     t0, dt = brownian.times[0], brownian.times[1] - brownian.times[0]
     motions = form.common[-1] if form.common else 0
     factor = np.zeros((form.dimension,) * 2 if run.correlated else (0, 0))
-    nobody = Ensemble(0, t0, x[:, :0].copy(), np.zeros(form.moments), factor, True)
-    run.measure(t0, nobody.x)
+    none = Ensemble(0, t0, x[:, :0].copy(), np.zeros(form.moments), factor, True)
+    run.measure(t0, none.x)
     for stage in range(len(scheme.stages)):
-        run.advance(stage, nobody, nobody.x, nobody.x, dt, t0, field[:0].copy(), 0, np.zeros((motions, 1)))
+        run.advance(stage, none, none.x, none.x, dt, t0, field[:0].copy(), 0, np.zeros((motions, 1)))
     return time.perf_counter() - start
 
 
