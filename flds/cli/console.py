@@ -1,4 +1,4 @@
-"""How a command ends: with an error of one line, on Ctrl-C or a signal, or where its output goes to a pipe that was closed.
+"""How a command ends: with an error of one line, on Ctrl-C or a signal, or where the pipe of its output was closed.
 
 It is loaded before everything else, so it imports nothing that takes time.
 """
