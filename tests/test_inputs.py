@@ -10,6 +10,8 @@ from scipy import sparse
 
 import flds
 import solvers
+from flds.mean_ode.cost import peak_memory
+from flds.mean_ode.options import resolve_mean
 from solvers import checks
 from tests.conftest import one_sample, three_samples
 from tests.solvers.equations import GEOMETRIC
@@ -214,6 +216,39 @@ def test_numbers_that_are_too_large_for_64_bits(call, message):
 def test_steps_that_do_not_fit_in_memory_are_refused_before_anything_is_allocated(call, steps):
     with pytest.raises(MemoryError, match=r"^this run needs .* GB and .* GB are available; .*(fewer steps|depth)"):
         call(steps)
+
+
+@pytest.mark.parametrize("threads", [4097, 10**12, 2**40])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda threads: solve(threads=threads),
+        lambda threads: solvers.resume(GEOMETRIC, solve(), 2.0, 2, threads=threads),
+        lambda threads: solvers.Blocks(100, threads),
+        lambda threads: flds.solve_flds(problem(), particles=50, depth=1, threads=threads),
+        lambda threads: flds.simulate_resnet(problem(), width=50, depth=1, threads=threads),
+        lambda threads: flds.estimate_cost(problem(), width=50, depth=1, threads=threads),
+        lambda threads: flds.rerun(flds.solve_flds(problem(), **TRAINED), threads=threads),
+        lambda threads: flds.resume(flds.solve_flds(problem(), **TRAINED), 1, threads=threads),
+        lambda threads: flds.solve_mean_ode(mean_problem(), units=2, depth=2, threads=threads),
+        lambda threads: flds.solve_forward(particles=50, depth=1, threads=threads),
+        lambda threads: flds.estimate_limit(problem(), threads=threads),
+    ],
+)
+def test_absurd_numbers_of_threads_are_refused(call, threads):
+    with pytest.raises(ValueError, match=f"^threads must be at most 4096, got {threads}; leave it out") as error:
+        call(threads)
+    assert "\n" not in str(error.value)
+
+
+def test_threads_beyond_the_work_cost_nothing():
+    one, many = (flds.simulate_resnet(problem(), width=50, depth=2, threads=threads) for threads in (1, 4096))
+    np.testing.assert_array_equal(one.outputs, many.outputs)
+    costs = [flds.estimate_cost(problem(), width=50, depth=2, threads=threads).memory for threads in (16, 4096)]
+    assert costs[0] == costs[1]
+    settings = (resolve_mean(mean_problem(), 64, 2, {"threads": threads}) for threads in (16, 4096))
+    costs = [peak_memory(mean_problem(), one) for one in settings]
+    assert costs[0] == costs[1]
 
 
 def test_values_are_shown_in_one_line_and_not_at_length():

@@ -54,7 +54,7 @@ def peak_memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
 def _passes(problem: MeanFieldProblem, settings: MeanSettings) -> float:
     """Bytes of the states and covectors at all nodes, of partial sums, and of stretches of units."""
     rows = max(problem.x.size, problem.test_x.size)
-    stretch = SHORTEST * settings.threads * max(
+    stretch = SHORTEST * min(settings.threads, MOST_GROUPS) * max(
         temporaries(block, problem.x.shape) * sum(math.prod(shape) for shape in shapes.values()) / problem.dimension
         for block, shapes in zip(problem.blocks, problem.shapes, strict=True)
     )  # fmt: skip

@@ -14,7 +14,7 @@ from flds.training.options import DTYPES
 from solvers import checks
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.random import Address, Noise, Stream, require_drawable
-from solvers.ensemble.threads import ThreadParticles, available_threads
+from solvers.ensemble.threads import ThreadParticles, thread_count
 from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.results.solution import Field, Solution, library_versions
 from solvers.sde.equation import McKeanVlasov
@@ -75,7 +75,7 @@ def solve_forward(
     dtype : str
         "float64" or "float32".
     threads : int, optional
-        By default all available CPUs; the result does not depend on it.
+        Up to 4,096; by default all available CPUs. The result does not depend on it.
 
     Returns
     -------
@@ -158,7 +158,7 @@ class _FirstPass:
         self.dtype = np.dtype(checks.choice("dtype", dtype, DTYPES))
         needed = INTERPRETER_BYTES + (stored + 2) * particles * self.dtype.itemsize + _GRID * (depth + 1)
         require_memory(needed, 'lower particles or depth, or use dtype="float32"')
-        threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
+        threads = thread_count(threads)
         require_drawable(depth, particles, fine // depth, threads, "noise_depth")
         self.ensemble = ThreadParticles(particles, threads)
         self.seed, self.depth, self.fine = checks.seed_number("seed", seed), depth, fine

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers import checks
 from solvers.ensemble import products
 from solvers.ensemble.blas import single_threaded_blas
 from solvers.ensemble.particles import Array, Matrix, Particles, partition
@@ -36,11 +37,31 @@ _ROWS = 256
 _STRETCHES = 2
 # Waking a thread takes about as long as this many multiply–adds.
 _SMALL_WORK = 300_000
+# More threads than this are a mistake.
+_MOST_THREADS = 4096
 
 
 def available_threads() -> int:
     """Return the number of CPUs this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def thread_count(given: Any) -> int:
+    """Return the number of threads that was given, from 1 to 4,096, or by default that of available CPUs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not such a number.
+    """
+    if given is None:
+        return min(available_threads(), _MOST_THREADS)
+    threads = checks.positive_integer("threads", given)
+    if threads > _MOST_THREADS:
+        raise ValueError(
+            f"threads must be at most {_MOST_THREADS}, got {checks.shown(threads)}; leave it out to use all CPUs"
+        )
+    return threads
 
 
 def group_size(particles: int) -> int:
@@ -67,14 +88,15 @@ class ThreadParticles(Particles):
     particles : int
         Number of particles N.
     threads : int
-        Number of threads, at least 1.
+        Number of threads, from 1 to 4,096. They are started when there is work for them, and only as many as there
+        are pieces of it; where the system allows fewer, these do it all.
     """
 
     def __init__(self, particles: int, threads: int = 1) -> None:
-        self.particles, self.threads = particles, threads
+        self.particles, self.threads = particles, thread_count(threads)
         self.group_size = group_size(particles)
         self.groups = partition(particles, self.group_size)
-        share = NOISE_BLOCK * -(-particles // (NOISE_BLOCK * threads))
+        share = NOISE_BLOCK * -(-particles // (NOISE_BLOCK * self.threads))
         self.shares = partition(particles, min(share, SHARE))
         self._workers: Workers | None = None
         self._interrupts = Interrupts()
@@ -211,7 +233,7 @@ class ThreadParticles(Particles):
             for item in turns:
                 work(item)
 
-        self._workers.share(take_turns)
+        self._workers.share(take_turns, len(items) - 1)
         self._interrupts.check()
 
 

@@ -16,7 +16,7 @@ from solvers.checks import reason
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.particles import partition
 from solvers.ensemble.random import NOISE_BLOCK, Stream, require_drawable
-from solvers.ensemble.threads import Blocks, available_threads
+from solvers.ensemble.threads import Blocks, thread_count
 from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.results.solution import Field, Solution, library_versions
 from solvers.sde.equation import Form, McKeanVlasov
@@ -94,7 +94,7 @@ def solve(
         A multiple of `steps`: the grid on which Brownian paths are drawn. Runs that agree in its step and in the seed
         follow the same paths. Runs with other grids, such as K and 2K steps without it, are independent.
     threads : int, optional
-        By default all available CPUs; the result does not depend on it.
+        Up to 4,096; by default all available CPUs. The result does not depend on it.
 
     Returns
     -------
@@ -247,7 +247,7 @@ class MeanFieldRun:
         if scheme == "milstein" and (equation.noise not in ("additive", "diagonal") or equation.common):
             raise ValueError('scheme="milstein" needs noise="additive" or "diagonal" and no common noise')
         times = BrownianMotion(**grid).times
-        threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
+        threads = thread_count(threads)
         start = initial_particles(x0, particles, grid["seed"])
         held = _HELD + (scheme == "heun") + (not callable(x0))
         require_memory(INTERPRETER_BYTES + held * start.nbytes, "use fewer particles")
