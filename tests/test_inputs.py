@@ -48,6 +48,12 @@ UNREADABLE = {
     "function": (same(np.sin), "got the function sin; give its values as an array"),
     "huge integers": (same([1, 2**70]), "got .* which 64 bits do not hold; write it as a float"),
     "integers of many digits": (same([1, 10**5000]), "got an integer of 16610 bits, which 64 bits do not hold"),
+    "numbers as objects": (
+        same(np.array([1, 2.5], object)),
+        r"got dtype object, though it holds numbers; convert it, such as with numpy.asarray\(values, float\)",
+    ),
+    "huge integers as objects": (same(np.array([1, -(10**30)], object)), "got -1000.*, which 64 bits do not hold"),
+    "complex numbers as objects": (same(np.array([np.complex128(1j)], object)), "got entries such as"),
     "objects": (same([None, 1.0]), "got entries such as None"),
 }
 
@@ -120,6 +126,13 @@ def test_every_array_is_checked(name, case):
     with pytest.raises(TypeError, match=f"{label} must be .*{message}") as error:
         ARGUMENTS[name](make())
     assert "\n" not in str(error.value)
+
+
+def test_numbers_have_no_index():
+    with pytest.raises(ValueError, match="^learning_rate must be finite, got nan; replace it$"):
+        problem(learning_rate=np.nan)
+    with pytest.raises(ValueError, match=r"^learning_rate must be finite, got inf at index \(1\); remove or replace it$"):
+        problem(learning_rate=[0.1, np.inf])
 
 
 def test_a_mask_that_hides_nothing_is_no_obstacle():

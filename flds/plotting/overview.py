@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flds.plotting.curves import plot_accuracy, plot_loss, plot_outputs, plot_rank, plot_travel, plot_variance
 from flds.plotting.kernels import plot_kernel, plot_spectrum
+from flds.training.divergence import completed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +78,7 @@ def summary_lines(solution: Solution) -> list[str]:
         f"network    {settings['particles']} particles, depth {settings['depth']}, "
         f"{problem['activation']}, horizon {problem['horizon']:g}",
         f"method     {settings['operator']} operator, sampling by {settings['sampling']}, {settings['dtype']}",
-        f"tolerance  {settings['tolerance']:.3g}, seed {solution.seed}, replicates {settings['replicates_completed']}",
+        f"tolerance  {settings['tolerance']:.3g}, seed {solution.seed}, {completed(settings)}",
     ]
     if settings["operator"] == "lazy" and len(solution.rank):
         rank, dropped = solution.rank.max(axis=0), solution.truncation.max(axis=0)

@@ -11,6 +11,7 @@ import numpy as np
 from flds.mean_ode.blocks import Array, Block
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.results.solution import Solution, all_states, average_replicates
+from flds.training.divergence import completed
 from solvers.results.solution import Field, library_versions
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class MeanFieldSolution(Solution):
         lines = [
             f"solver     {settings['solver']}, {' and '.join(problem['block'])}, alpha {problem['alpha']:g}",
             f"method     {settings['units']} units at {settings['depth'] + 1} nodes, {settings['sampling']} draws, "
-            f"{settings['dtype']}, seed {self.seed}, replicates {settings['replicates_completed']}",
+            f"{settings['dtype']}, seed {self.seed}, {completed(settings)}",
         ]
         if len(self.steps):
             lines.append(f"step       {self.steps[-1]} of {problem['steps']}")
@@ -96,8 +97,8 @@ def assemble(
     if depth_error is not None:
         dims = fields["outputs"].dims
         fields["outputs_depth_error"] = Field(dims, depth_error, "estimated error of finite depth of outputs")
-    completed = sum(run.status == "completed" for run in runs)
-    saved = {"solver": solver} | asdict(settings) | {"replicates_completed": completed}
+    complete = sum(run.status == "completed" for run in runs)
+    saved = {"solver": solver} | asdict(settings) | {"replicates_completed": complete}
     return MeanFieldSolution(
         fields=fields, status=status, timings=timings, seed=settings.seed, settings=saved,
         notes=notes, versions=library_versions(), extra={"problem": describe(problem)},

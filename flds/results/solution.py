@@ -105,8 +105,8 @@ class Solution(solvers.results.solution.Solution):
         Raises
         ------
         ValueError
-            If there is no state, `inputs` do not have the form of the problem's, there is one replicate only to take an
-            error from, or the problem cannot be read back.
+            If there is no state, `inputs` do not have the form of the problem's or are so large that outputs are not
+            finite, there is one replicate only to take an error from, or the problem cannot be read back.
 
         Notes
         -----
@@ -115,12 +115,16 @@ class Solution(solvers.results.solution.Solution):
         """
         from flds.replay import predict
 
-        parts = predict(self, inputs, problem)
-        if not return_error:
-            return parts.mean(axis=0)
-        if len(parts) < 2:
-            raise ValueError("return_error needs at least two replicates, got 1")
-        return mean_and_error(parts)
+        with np.errstate(over="ignore", invalid="ignore"):  # which is looked for below
+            parts = predict(self, inputs, problem)
+            if return_error and len(parts) < 2:
+                raise ValueError("return_error needs at least two replicates, got 1")
+            mean, error = mean_and_error(parts) if return_error else (parts.mean(axis=0), np.zeros(1))
+        for name, values in (("outputs", mean), ("standard errors of outputs", error)):
+            if not np.isfinite(values).all():
+                largest = np.abs(np.asarray(inputs, np.float64)).max()
+                raise ValueError(f"inputs are too large: {name} are not finite, got up to {largest:.3g}; scale them down")
+        return (mean, error) if return_error else mean
 
     def summary(self) -> str:
         """Return what was run and what came out, in a few lines."""

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+
+# How a replicate ended, in words.
+_ENDED = {
+    "diverged": "diverged", "interrupted": "was interrupted", "rank_budget": "outgrew its rank budget, or memory",
+}  # fmt: skip
 
 
 class Divergence:
@@ -32,6 +41,12 @@ class Divergence:
         return np.asarray(~np.all(np.isfinite(sizes) & (sizes <= bound), axis=0))
 
 
+def completed(settings: Mapping[str, Any]) -> str:
+    """Say in two words or three how many replicates fields are of, by the settings of a solution."""
+    count, replicates = settings["replicates_completed"], settings["replicates"]
+    return f"replicates {count or 1}" if count or replicates == 1 else f"none of {replicates} replicates completed"
+
+
 def outcome(statuses: list[str], replicates: int) -> tuple[str, int, list[int], str]:
     """Return the status of several replicates, which of them gave it, those whose fields are kept, and a remark.
 
@@ -40,8 +55,11 @@ def outcome(statuses: list[str], replicates: int) -> tuple[str, int, list[int], 
     status = next((one for one in ("interrupted", "rank_budget", "diverged") if one in statuses), "completed")
     ended = statuses.index(status)
     complete = [index for index, one in enumerate(statuses) if one == "completed"]
-    if status == "completed" or not complete:
-        return status, ended, complete or [ended], ""
+    if status == "completed":
+        return status, ended, complete, ""
+    if not complete:
+        note = f"fields are of replicate {ended + 1}, which {_ENDED[status]}" if replicates > 1 else ""
+        return status, ended, [ended], note
     note = f"fields are of the {len(complete)} of {replicates} replicates that completed"
     lost = statuses.count("diverged")
     return status, ended, complete, note + (f"; {lost} diverged, so means may be biased" if lost else "")
