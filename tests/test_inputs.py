@@ -129,9 +129,11 @@ def test_every_array_is_checked(name, case):
 
 
 def test_numbers_have_no_index():
-    with pytest.raises(ValueError, match="^learning_rate must be finite, got nan; replace it$"):
+    with pytest.raises(ValueError, match=r"^learning_rate must be finite, got nan; replace it$"):
         problem(learning_rate=np.nan)
-    with pytest.raises(ValueError, match=r"^learning_rate must be finite, got inf at index \(1\); remove or replace it$"):
+    with pytest.raises(
+        ValueError, match=r"^learning_rate must be finite, got inf at index \(1\); remove or replace it$"
+    ):
         problem(learning_rate=[0.1, np.inf])
 
 
@@ -237,7 +239,6 @@ def test_steps_that_do_not_fit_in_memory_are_refused_before_anything_is_allocate
     [
         lambda threads: solve(threads=threads),
         lambda threads: solvers.resume(GEOMETRIC, solve(), 2.0, 2, threads=threads),
-        lambda threads: solvers.Blocks(100, threads),
         lambda threads: flds.solve_flds(problem(), particles=50, depth=1, threads=threads),
         lambda threads: flds.simulate_resnet(problem(), width=50, depth=1, threads=threads),
         lambda threads: flds.estimate_cost(problem(), width=50, depth=1, threads=threads),

@@ -123,7 +123,9 @@ class Solution(solvers.results.solution.Solution):
         for name, values in (("outputs", mean), ("standard errors of outputs", error)):
             if not np.isfinite(values).all():
                 largest = np.abs(np.asarray(inputs, np.float64)).max()
-                raise ValueError(f"inputs are too large: {name} are not finite, got up to {largest:.3g}; scale them down")
+                raise ValueError(
+                    f"inputs are too large: {name} are not finite, got up to {largest:.3g}; scale them down"
+                )
         return (mean, error) if return_error else mean
 
     def summary(self) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-
 # How a replicate ended, in words.
 _ENDED = {
     "diverged": "diverged", "interrupted": "was interrupted", "rank_budget": "outgrew its rank budget, or memory",

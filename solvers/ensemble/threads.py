@@ -88,15 +88,15 @@ class ThreadParticles(Particles):
     particles : int
         Number of particles N.
     threads : int
-        Number of threads, from 1 to 4,096. They are started when there is work for them, and only as many as there
-        are pieces of it; where the system allows fewer, these do it all.
+        Number of threads, at least 1. They are started when there is work for them, and only as many as there are
+        pieces of it; where the system allows fewer, these do it all.
     """
 
     def __init__(self, particles: int, threads: int = 1) -> None:
-        self.particles, self.threads = particles, thread_count(threads)
+        self.particles, self.threads = particles, threads
         self.group_size = group_size(particles)
         self.groups = partition(particles, self.group_size)
-        share = NOISE_BLOCK * -(-particles // (NOISE_BLOCK * self.threads))
+        share = NOISE_BLOCK * -(-particles // (NOISE_BLOCK * threads))
         self.shares = partition(particles, min(share, SHARE))
         self._workers: Workers | None = None
         self._interrupts = Interrupts()

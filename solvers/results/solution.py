@@ -237,7 +237,7 @@ def has_groups(solution: Solution, path: str | os.PathLike[str]) -> bool:
         return holds_inner_groups(Path(path), _INNER)
     try:
         return find_arrays(Path(path), solution.beside) is not None
-    except OSError:  # they cannot be read
+    except (OSError, ValueError):  # they cannot be read, or are named as no file is
         return False
 
 

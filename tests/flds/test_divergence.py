@@ -170,11 +170,14 @@ def test_what_is_kept_of_several_replicates():
 @pytest.mark.parametrize("kind", ["training", "mean_ode"])
 @pytest.mark.parametrize("replicates", [1, 3])
 def test_summaries_say_of_which_replicate_fields_are(kind, replicates):
+    solve = {
+        "training": lambda: flds.simulate_resnet(
+            steep(divergence_factor=1.0), width=300, depth=2, replicates=replicates
+        ),
+        "mean_ode": lambda: flds.solve_mean_ode(wild(divergence_factor=1.0), units=16, depth=4, replicates=replicates),
+    }
     with pytest.warns(RuntimeWarning, match="diverged"):
-        if kind == "training":
-            found = flds.simulate_resnet(steep(divergence_factor=1.0), width=300, depth=2, replicates=replicates)
-        else:
-            found = flds.solve_mean_ode(wild(divergence_factor=1.0), units=16, depth=4, replicates=replicates)
+        found = solve[kind]()
     assert found.settings["replicates_completed"] == 0
     summary = found.summary()
     assert "replicates 0" not in summary

@@ -113,7 +113,7 @@ def test_names_of_no_file_are_refused(here, name):
 
 
 def test_standard_output_is_no_folder(here):
-    with pytest.raises(ValueError, match="^--out must name a folder, got '-'; nothing is written to standard output$"):
+    with pytest.raises(ValueError, match=r"^--out must name a folder, got '-'; nothing is written to standard output$"):
         check_folder(Path("-"))
     check_folder(Path("./x/-"))
 
@@ -132,7 +132,7 @@ def test_results_that_can_be_written_nowhere(here, monkeypatch):
     with pytest.raises(OSError, match=r"^\[Errno 27\] File too large: '.*/run\.nc'$"):
         solution.save("run.nc")
     (here / "out").mkdir()
-    with pytest.raises(OSError, match="^results could be written nowhere, tried ") as error:
+    with pytest.raises(OSError, match=r"^results could be written nowhere, tried ") as error:
         keep(solution, Path("out/run.nc"))
     assert str(error.value).endswith(f"tried 'out/run.nc', '{here}/run-1.nc': File too large")
     assert sorted(os.listdir()) == ["out", "run.nc"]

@@ -284,7 +284,7 @@ def test_inputs_whose_errors_overflow_are_refused():
     problem = training_problem(1, activation="relu")
     run = flds.simulate_resnet(problem, width=50, depth=2, keep_state=True, replicates=2)
     assert np.isfinite(run.predict(np.full((2, 4), 1e200))).all()
-    with pytest.raises(ValueError, match="^inputs are too large: standard errors of outputs are not finite"):
+    with pytest.raises(ValueError, match=r"^inputs are too large: standard errors of outputs are not finite"):
         run.predict(np.full((2, 4), 1e200), return_error=True)
 
 

@@ -119,7 +119,7 @@ def test_blas_is_limited_for_solves_on_any_thread():
 
 
 def test_threads_beyond_the_pieces_of_work_are_not_started():
-    blocks = Blocks(3 * NOISE_BLOCK, 4096)
+    blocks = Blocks(3 * NOISE_BLOCK, 10**12)
     a = vectors(200, 3 * NOISE_BLOCK)
     with blocks.running():
         before = threading.active_count()
