@@ -18,6 +18,7 @@ import xarray
 import flds
 import solvers
 from solvers.results import files
+from solvers.results import solution as solutions
 from solvers.results.files import Field
 from tests import damage
 from tests.conftest import three_samples
@@ -207,7 +208,7 @@ def test_a_state_that_cannot_be_read_leaves_the_result(kept, tmp_path, monkeypat
     def refuse(place):
         raise PermissionError(13, "Permission denied", str(place))
 
-    monkeypatch.setattr(solvers.results.solution, "read_arrays", refuse)
+    monkeypatch.setattr(solutions, "read_arrays", refuse)
     assert (
         flds.load(path).missing
         == f"run.nc.state, which belongs beside {str(path)!r}, cannot be read: Permission denied"
@@ -321,7 +322,7 @@ def test_files_of_older_versions_open(kept, tmp_path):
     found = flds.load(path)
     assert found.missing == ""
     assert len(found.states) == 2
-    assert solvers.results.solution.has_groups(flds.load(path, groups=False), path)
+    assert solutions.has_groups(flds.load(path, groups=False), path)
     np.testing.assert_array_equal(found.predict(np.ones((1, 5))), kept.predict(np.ones((1, 5))))
     np.testing.assert_array_equal(flds.resume(found, 2).outputs, flds.resume(kept, 2).outputs)
 
@@ -420,10 +421,10 @@ def test_the_order_of_libraries_does_not_matter(monkeypatch):
     import threadpoolctl
 
     one = {"user_api": "blas", "internal_api": "openblas", "version": "0.3.30", "architecture": "Zen"}
-    libraries, said = [one, one | {"version": "0.3.31"}, one | {"user_api": "openmp"}, one], set()
+    libraries, said = [one, one | {"version": "0.3.31"}, one | {"user_api": "openmp"}], set()
     for order in (libraries, libraries[::-1]):
         monkeypatch.setattr(threadpoolctl, "threadpool_info", lambda order=order: order)
-        solvers.results.solution._versions.cache_clear()
-        said.add(solvers.results.solution.library_versions()["blas"])
-    solvers.results.solution._versions.cache_clear()
+        solutions._versions.cache_clear()
+        said.add(solutions.library_versions()["blas"])
+    solutions._versions.cache_clear()
     assert said == {"openblas 0.3.30 Zen, openblas 0.3.31 Zen"}
