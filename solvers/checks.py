@@ -102,8 +102,8 @@ def finite(name: str, value: Any, rule: str = NUMBERS) -> NDArray[np.generic]:
         raise ValueError(f"{name} must not be empty, got shape {array.shape}")
     bad = ~np.isfinite(array)
     if bad.any():
-        where = ", ".join(map(str, np.argwhere(bad)[0]))
-        raise ValueError(f"{name} must be finite, got {array[bad][0]} at index ({where}); remove or replace it")
+        where = f" at index ({', '.join(map(str, np.argwhere(bad)[0]))})" if array.ndim else ""
+        raise ValueError(f"{name} must be finite, got {array[bad][0]}{where}; {'remove or ' * bool(where)}replace it")
     return array
 
 
@@ -170,9 +170,12 @@ def _obstacle(value: Any, truth: bool) -> str | None:
 
 def _entries(array: NDArray[Any]) -> str:
     """Say what an array of objects holds."""
-    strange = [entry for entry in array.flat if not isinstance(entry, (int, float, np.number))]
+    strange = [entry for entry in array.flat if not isinstance(entry, (int, float, np.integer, np.floating))]
     if not strange:
-        return f"{shown(max(array.flat, key=abs))}, which 64 bits do not hold; write it as a float"
+        huge = [entry for entry in array.flat if isinstance(entry, int) and not -(2**63) <= entry < 2**64]
+        if huge:
+            return f"{shown(max(huge, key=abs))}, which 64 bits do not hold; write it as a float"
+        return "dtype object, though it holds numbers; convert it, such as with numpy.asarray(values, float)"
     return shown(strange[0]) if array.ndim == 0 else f"entries such as {shown(strange[0])}"
 
 

@@ -17,6 +17,7 @@ ATTRIBUTES = (
     {"settings": "null"}, {"settings": "{}"}, {"settings": "[1"}, {"timings": "3"}, {"notes": "{}"},
     {"extra": "{}"}, {"extra": '{"problem": null}'}, {"extra": '{"problem": {}}'}, {"versions": "[]"},
     {"status": "done"}, {"seed": "first"}, {"seed": -1}, {"schema": "flds.Solution/1/2"}, {"state": "{}"},
+    {"state": "null"}, {"state": '{"file": 1, "sha256": ""}'}, {"state": '{"file": "a/b", "sha256": ""}'},
 )  # fmt: skip
 LACKING = ("outputs", "steps", "loss", "problem_inputs", "recorded_samples", "truncation")
 # Arrays of a state that fit no run.

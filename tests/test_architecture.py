@@ -15,9 +15,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("solvers", "flds", "validation")
 # Which room may import which, itself aside; what lies beside the rooms of a package is a room of its own.
 ROOMS = {
-    "solvers.processors": "",
-    "solvers.interrupts": "",
     "solvers.checks": "",
+    "solvers.interrupts": "",
+    "solvers.processors": "solvers.checks",
     "solvers.kernel_cache": "",
     "solvers.memory": "solvers.processors",
     "solvers.accelerate": "solvers.kernel_cache",

@@ -124,7 +124,7 @@ def test_changed_bits_are_refused_or_harmless(tmp_path, part):
         changed = bytearray(whole)
         changed[place] ^= 1 << rng.integers(8)
         (tmp_path / part).write_bytes(changed)
-        refused_or_harmless(path, kept)
+        refused_or_harmless(path, kept, part)
 
 
 def test_commands_on_damaged_and_crafted_files_say_one_line(tmp_path):

@@ -10,6 +10,8 @@ from scipy import sparse
 
 import flds
 import solvers
+from flds.mean_ode.cost import peak_memory
+from flds.mean_ode.options import resolve_mean
 from solvers import checks
 from tests.conftest import one_sample, three_samples
 from tests.solvers.equations import GEOMETRIC
@@ -46,6 +48,12 @@ UNREADABLE = {
     "function": (same(np.sin), "got the function sin; give its values as an array"),
     "huge integers": (same([1, 2**70]), "got .* which 64 bits do not hold; write it as a float"),
     "integers of many digits": (same([1, 10**5000]), "got an integer of 16610 bits, which 64 bits do not hold"),
+    "numbers as objects": (
+        same(np.array([1, 2.5], object)),
+        r"got dtype object, though it holds numbers; convert it, such as with numpy.asarray\(values, float\)",
+    ),
+    "huge integers as objects": (same(np.array([1, -(10**30)], object)), "got -1000.*, which 64 bits do not hold"),
+    "complex numbers as objects": (same(np.array([np.complex128(1j)], object)), "got entries such as"),
     "objects": (same([None, 1.0]), "got entries such as None"),
 }
 
@@ -118,6 +126,15 @@ def test_every_array_is_checked(name, case):
     with pytest.raises(TypeError, match=f"{label} must be .*{message}") as error:
         ARGUMENTS[name](make())
     assert "\n" not in str(error.value)
+
+
+def test_numbers_have_no_index():
+    with pytest.raises(ValueError, match=r"^learning_rate must be finite, got nan; replace it$"):
+        problem(learning_rate=np.nan)
+    with pytest.raises(
+        ValueError, match=r"^learning_rate must be finite, got inf at index \(1\); remove or replace it$"
+    ):
+        problem(learning_rate=[0.1, np.inf])
 
 
 def test_a_mask_that_hides_nothing_is_no_obstacle():
@@ -214,6 +231,38 @@ def test_numbers_that_are_too_large_for_64_bits(call, message):
 def test_steps_that_do_not_fit_in_memory_are_refused_before_anything_is_allocated(call, steps):
     with pytest.raises(MemoryError, match=r"^this run needs .* GB and .* GB are available; .*(fewer steps|depth)"):
         call(steps)
+
+
+@pytest.mark.parametrize("threads", [4097, 10**12, 2**40])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda threads: solve(threads=threads),
+        lambda threads: solvers.resume(GEOMETRIC, solve(), 2.0, 2, threads=threads),
+        lambda threads: flds.solve_flds(problem(), particles=50, depth=1, threads=threads),
+        lambda threads: flds.simulate_resnet(problem(), width=50, depth=1, threads=threads),
+        lambda threads: flds.estimate_cost(problem(), width=50, depth=1, threads=threads),
+        lambda threads: flds.rerun(flds.solve_flds(problem(), **TRAINED), threads=threads),
+        lambda threads: flds.resume(flds.solve_flds(problem(), **TRAINED), 1, threads=threads),
+        lambda threads: flds.solve_mean_ode(mean_problem(), units=2, depth=2, threads=threads),
+        lambda threads: flds.solve_forward(particles=50, depth=1, threads=threads),
+        lambda threads: flds.estimate_limit(problem(), threads=threads),
+    ],
+)
+def test_absurd_numbers_of_threads_are_refused(call, threads):
+    with pytest.raises(ValueError, match=f"^threads must be at most 4096, got {threads}; leave it out") as error:
+        call(threads)
+    assert "\n" not in str(error.value)
+
+
+def test_threads_beyond_the_work_cost_nothing():
+    one, many = (flds.simulate_resnet(problem(), width=50, depth=2, threads=threads) for threads in (1, 4096))
+    np.testing.assert_array_equal(one.outputs, many.outputs)
+    costs = [flds.estimate_cost(problem(), width=50, depth=2, threads=threads).memory for threads in (16, 4096)]
+    assert costs[0] == costs[1]
+    settings = (resolve_mean(mean_problem(), 64, 2, {"threads": threads}) for threads in (16, 4096))
+    costs = [peak_memory(mean_problem(), one) for one in settings]
+    assert costs[0] == costs[1]
 
 
 def test_values_are_shown_in_one_line_and_not_at_length():

@@ -202,6 +202,7 @@ def info(
     """Print what a results file holds, and how to run it again."""
     from flds.replay import can_rerun, understood
     from flds.results.files import load
+    from solvers.results.solution import has_groups
 
     if csv is not None:
         check_table(csv, file)
@@ -212,7 +213,7 @@ def info(
         name = shlex.quote(str(file))
         if can_rerun(solution):
             print(f"rerun      flds solve --from {name} --out again.nc")
-        if Path(f"{file}.state").exists():
+        if has_groups(solution, file):
             steps = " --steps K" if solution.status == "completed" else ""
             print(f"train on   flds resume {name}{steps} --out longer.nc")
         print("fields")

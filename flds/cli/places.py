@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # What the state beside a file is called while it is written, with the largest number of a process.
 _LONGEST_PART = ".{}.state.4194304.abcdefgh.part"
+# What other programs take for standard output.
+_STANDARD = "-"
 # Temporary files that do not name their process are taken for abandoned after so many seconds.
 _DAY = 86400.0
 _STARTED = time.time()
@@ -34,9 +36,9 @@ def written(path: Path) -> Path:
 
 def check_out(out: Path, source: Path | None = None) -> None:
     """Refuse a results file that could not be written, or that would replace something else or its own source."""
-    picture = picture_of(out)
-    if out.suffix.lower() == ".png" or os.path.isdir(out):
+    if not out.name or str(out) == _STANDARD or out.suffix.lower() == ".png" or os.path.isdir(out):
         raise ValueError(f"--out must name a results file such as run.nc, got {str(out)!r}")
+    picture = picture_of(out)
     _check_results(out)
     _check_other(out, source, "--out")
     if os.path.lexists(picture):
@@ -53,6 +55,8 @@ def check_table(csv: Path, source: Path) -> None:
 
 def check_folder(out: Path, *names: str) -> None:
     """Refuse a folder that could not be made or written to, or files in it that could not be replaced."""
+    if str(out) == _STANDARD:
+        raise ValueError(f"--out must name a folder, got {_STANDARD!r}; nothing is written to standard output")
     if os.path.isdir(out):
         _check_writable(out, "--out")
         for name in names:
@@ -93,13 +97,15 @@ def keep(solution: Solution, out: Path) -> Path:
     try:
         solution.save(target)
     except OSError as error:
+        why, tried = error.strerror or " ".join(str(error).split()), [str(out)]
         for folder in fallback_folders(out):
             place = _unused(folder / target.name)
             with suppress(OSError):
                 solution.save(place)
-                note(f"warning: {str(out)!r} could not be written ({' '.join(str(error).split())}): see {str(place)!r}")
+                note(f"warning: {str(out)!r} could not be written ({why}): see {str(place)!r}")
                 return place
-        raise
+            tried.append(str(place))
+        raise OSError(f"results could be written nowhere, tried {', '.join(map(repr, tried))}: {why}") from None
     for name in (target.name, f"{target.name}.state"):
         clean_parts(target.parent, name)
     return out

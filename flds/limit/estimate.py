@@ -20,7 +20,8 @@ from flds.training.problem import TrainingProblem
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
 from solvers.ensemble.threads import compile_kernels
-from solvers.processors import available_threads
+from solvers.memory import require_memory
+from solvers.processors import thread_count
 from solvers.results.solution import library_versions
 
 # Sizes of the first round. Fewer particles would take as long, since each pass costs a fixed time.
@@ -90,7 +91,7 @@ def estimate_limit(
     record_every, recorded_samples : int, sequence of int, optional
         As in `flds.Options`.
     threads : int, optional
-        Runs at a time; by default all available CPUs. For given sizes the results do not depend on it.
+        Runs at a time, up to 4,096; by default all available CPUs. For given sizes the results do not depend on it.
     progress : bool
         Show a progress bar for each round on standard error.
 
@@ -131,8 +132,7 @@ def estimate_limit(
         "recorded_samples": recorded_samples,
     }  # fmt: skip
     search = _Search(
-        problem, options, checks.positive_integer("replicates", replicates, smallest=2),
-        available_threads() if threads is None else checks.positive_integer("threads", threads),
+        problem, options, checks.positive_integer("replicates", replicates, smallest=2), thread_count(threads),
         target_error, budget_seconds, progress,
     )  # fmt: skip
     search.run(_PARTICLES if particles is None else particles, _DEPTH if depth is None else depth)
@@ -190,6 +190,7 @@ class _Search:
         return self.rounds[-2] if last.status == "rank_budget" and len(self.rounds) > 1 else last
 
     def _run_round(self, plan: Plan) -> Round:
+        require_memory(plan.memory(self.problem, self.replicates), "lower replicates, or take fewer steps or records")
         self.modelled.append(plan.seconds(self.threads))
         first = len(self.rounds) * self.replicates  # fresh seeds, or the choice of sizes would bias the result
         seeds = [replicate_seed(plan.whole[0][0].seed, first + replicate) for replicate in range(self.replicates)]

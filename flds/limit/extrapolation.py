@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flds.results.replicates import mean_and_error
-from flds.training.cost import CostEstimate
+from flds.training.cost import CostEstimate, Workload
 from flds.training.method import decide
 from flds.training.network import Network
 from flds.training.notes import on_end
@@ -63,6 +63,8 @@ _CONFIDENCE = 0.95
 # What is dropped at the default tolerance is small against the noise of one run, but not against that of the mean of
 # many with matched noise; a share of it costs a few directions more.
 _TOLERANCE = 0.1
+# Python's objects of one run, in bytes, and how often its outputs are held when they are put together.
+_RUN, _COPIES = 4_000, 3
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,12 @@ class Plan:
         """Return how many runs go at a time, as far as threads and memory allow."""
         needed = max(cost.memory for _, cost in self.whole)
         return max(1, min(threads, int(min(available_memory() / needed, threads))))
+
+    def memory(self, problem: TrainingProblem, replicates: int) -> float:
+        """Return the bytes that a round holds at its peak with so many seeds, if its runs go one after the other."""
+        loads = [Workload.of(problem, settings) for settings, _ in self.runs]
+        kept = sum(_RUN + load.rows() + _COPIES * 8.0 * load.records * load.recorded * load.outputs for load in loads)
+        return max(cost.memory for _, cost in self.whole) + replicates * kept
 
     def seconds(self, threads: int) -> float:
         """Return the time that the cost model expects for each seed."""
@@ -194,7 +202,8 @@ def _train_all(
         gate = _Gate(bar)
         try:
             for settings, first in plan.runs:
-                futures += [pool.submit(_train_one, problem, settings, seed, first, gate) for seed in seeds]
+                for seed in seeds:
+                    futures.append(_submit(pool, threads, problem, settings, seed, first, gate))
             done = []
             for future in futures:
                 done.append(future.result())
@@ -226,6 +235,13 @@ def extrapolate(values: Array) -> tuple[Array, Array]:
     first, second = 2 * values[1] - values[0], 2 * values[2] - values[1]
     difference = (second - first) / 3
     return second + difference, difference
+
+
+def _submit(pool: ThreadPoolExecutor, threads: int, *run: Any) -> Future[Recorder]:
+    try:
+        return pool.submit(_train_one, *run)
+    except RuntimeError as error:  # of the system, which starts no more threads
+        raise ValueError(f"threads must be fewer than the system starts, got {threads}: {error}") from None
 
 
 def _train_one(problem: TrainingProblem, settings: Settings, seed: int, first: int, gate: _Gate) -> Recorder:

@@ -59,7 +59,7 @@ def _passes(problem: MeanFieldProblem, settings: MeanSettings) -> float:
     held_by_a_unit = max(
         temporaries(block, problem.x.shape) * problem.numbers(block) / problem.dimension for block in problem.blocks
     )
-    stretch = SHORTEST * settings.threads * held_by_a_unit
+    stretch = SHORTEST * min(settings.threads, MOST_GROUPS) * held_by_a_unit
     held = 2 * (settings.depth + 1) * problem.x.size + 2 * MOST_GROUPS * rows
     return np.dtype(settings.dtype).itemsize * (held + 6 * stretch)
 

@@ -9,7 +9,7 @@ from flds.mean_ode.draws import SAMPLINGS
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.training.options import DTYPES
 from solvers import checks
-from solvers.processors import available_threads
+from solvers.processors import thread_count
 
 
 class MeanOptions(TypedDict, total=False):
@@ -36,7 +36,7 @@ class MeanOptions(TypedDict, total=False):
     dtype : str
         "float64" or "float32".
     threads : int
-        Number of threads; by default all CPUs. Results do not depend on it.
+        Number of threads, up to 4,096; by default all CPUs. Results do not depend on it.
     """
 
     sampling: str
@@ -86,7 +86,7 @@ def resolve_mean(problem: Any, units: int, depth: int, options: MeanOptions) -> 
         record_features=checks.flag("record_features", given.get("record_features", False)),
         keep_state=checks.flag("keep_state", given.get("keep_state", False)),
         dtype=checks.choice("dtype", given.get("dtype", "float64"), DTYPES),
-        threads=checks.positive_integer("threads", given.get("threads", available_threads())),
+        threads=thread_count(given.get("threads")),
     )
     if settings.depth_error and depth % 2:
         raise ValueError(f"depth must be even to estimate its error, got {depth}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from flds.results.loss_names import current_name
+from flds.results.replicates import completed
 from flds.results.solution import Solution
 
 
@@ -45,7 +46,7 @@ class MeanFieldSolution(Solution):
         lines = [
             f"solver     {settings['solver']}, {' and '.join(problem['block'])}, alpha {problem['alpha']:g}",
             f"method     {settings['units']} units at {settings['depth'] + 1} nodes, {settings['sampling']} draws, "
-            f"{settings['dtype']}, seed {self.seed}, replicates {settings['replicates_completed']}",
+            f"{settings['dtype']}, seed {self.seed}, {completed(settings)}",
         ]
         if len(self.steps):
             lines.append(f"step       {self.steps[-1]} of {problem['steps']}")

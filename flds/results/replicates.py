@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,3 +41,9 @@ def all_states(states: list[dict[str, Field]], replicates: int) -> dict[str, dic
     """Return the states of all replicates as groups, or none: there is no going on from some of them."""
     complete = len(states) == replicates and all(states)
     return {f"state_{index}": one for index, one in enumerate(states)} if complete else {}
+
+
+def completed(settings: Mapping[str, Any]) -> str:
+    """Say in two words or three how many replicates fields are of, by the settings of a solution."""
+    count, replicates = settings["replicates_completed"], settings["replicates"]
+    return f"replicates {count or 1}" if count or replicates == 1 else f"none of {replicates} replicates completed"

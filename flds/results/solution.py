@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import solvers.results.solution
-from flds.results.replicates import mean_and_error
+from flds.results.replicates import completed, mean_and_error
 from flds.results.upstairs import upstairs
 from solvers.results.solution import Field
 
@@ -85,20 +85,26 @@ class Solution(solvers.results.solution.Solution):
         Raises
         ------
         ValueError
-            If there is no state, `inputs` do not have the form of the problem's, there is one replicate only to take an
-            error from, or the problem cannot be read back.
+            If there is no state, `inputs` do not have the form of the problem's or are so large that outputs are not
+            finite, there is one replicate only to take an error from, or the problem cannot be read back.
 
         Notes
         -----
         Lazily sampled weights draw the images of what is new in these inputs, always the same ones for the same
         `inputs`. In another place or company an output differs by up to order 1/√N, as with another seed.
         """
-        parts = upstairs.predict(self, inputs, problem)
-        if not return_error:
-            return parts.mean(axis=0)
-        if len(parts) < 2:
-            raise ValueError("return_error needs at least two replicates, got 1")
-        return mean_and_error(parts)
+        with np.errstate(over="ignore", invalid="ignore"):  # which is looked for below
+            parts = upstairs.predict(self, inputs, problem)
+            if return_error and len(parts) < 2:
+                raise ValueError("return_error needs at least two replicates, got 1")
+            mean, error = mean_and_error(parts) if return_error else (parts.mean(axis=0), np.zeros(1))
+        for name, values in (("outputs", mean), ("standard errors of outputs", error)):
+            if not np.isfinite(values).all():
+                largest = np.abs(np.asarray(inputs, np.float64)).max()
+                raise ValueError(
+                    f"inputs are too large: {name} are not finite, got up to {largest:.3g}; scale them down"
+                )
+        return (mean, error) if return_error else mean
 
     def summary(self) -> str:
         """Return what was run and what came out, in a few lines."""
@@ -109,14 +115,12 @@ class Solution(solvers.results.solution.Solution):
             f"solver     {settings['solver']}, {settings['backward_weights']} backward weights",
             f"network    {size}, depth {settings['depth']}, {problem['activation']}, horizon {problem['horizon']:g}",
             f"method     {settings['operator']} operator, sampling by {settings['sampling']}, {settings['dtype']}",
-            f"tolerance  {settings['tolerance']:.3g}, seed {self.seed}, replicates {settings['replicates_completed']}",
+            f"tolerance  {settings['tolerance']:.3g}, seed {self.seed}, {completed(settings)}",
         ]
         if settings["operator"] == "lazy" and len(self.rank):
             rank, dropped = self.rank.max(axis=0), self.truncation.max(axis=0)
             lines.append(f"rank       {rank[0]:g} forward, {rank[1]:g} backward (largest over depth)")
-            lines.append(
-                f"dropped    {dropped[0]:.1e} forward, {dropped[1]:.1e} backward (share of squares)"
-            )
+            lines.append(f"dropped    {dropped[0]:.1e} forward, {dropped[1]:.1e} backward (share of squares)")
         if len(self.steps):
             lines.append(f"step       {self.steps[-1]} of {problem['steps']}")
             for prefix, label, samples in (("", "training", self.outputs.shape[1]), ("test_", "test", None)):

@@ -194,6 +194,14 @@ class Workload:
         recorded, widest = (self.itemsize + 8) * self.particles, 8 * self.particles
         return self._peak(numbers * self.itemsize, 2 * self.itemsize * self.particles, recorded, widest)
 
+    def rows(self) -> float:
+        """Bytes of the records of one replicate, but for kernels."""
+        return self._each() + self.records * _RECORD + (self.steps + 1) * _STEP
+
+    def _each(self) -> float:
+        """Bytes of the arrays in the records of one replicate, but for kernels."""
+        return self.records * (self.recorded * self.outputs + 2 * self.depth + 4) * 8.0
+
     def _constants(self) -> int:
         return (self.inputs + self.outputs) * (1 if self.sampling == "law" else 2)
 
@@ -205,8 +213,7 @@ class Workload:
         """
         replicates, passes = self.replicates, self.records * self.batch
         network += self.depth * (_LAYER + self.batch * coordinates)
-        each = self.records * (self.recorded * self.outputs + 2 * self.depth + 4) * 8.0
-        rows = each + self.records * _RECORD + (self.steps + 1) * _STEP
+        each, rows = self._each(), self.rows()
         kernels = temporaries = 0.0
         if self.kernels:
             rows += self.depth * passes * recorded

@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+# How a replicate ended, in words.
+_ENDED = {
+    "diverged": "diverged", "interrupted": "was interrupted", "rank_budget": "outgrew its rank budget, or memory",
+}  # fmt: skip
+
 
 class Divergence:
     """Watches the loss and the mean square of the outputs of each step's batch.
@@ -40,8 +45,11 @@ def outcome(statuses: list[str], replicates: int) -> tuple[str, int, list[int], 
     status = next((one for one in ("interrupted", "rank_budget", "diverged") if one in statuses), "completed")
     ended = statuses.index(status)
     complete = [index for index, one in enumerate(statuses) if one == "completed"]
-    if status == "completed" or not complete:
-        return status, ended, complete or [ended], ""
+    if status == "completed":
+        return status, ended, complete, ""
+    if not complete:
+        note = f"fields are of replicate {ended + 1}, which {_ENDED[status]}" if replicates > 1 else ""
+        return status, ended, [ended], note
     note = f"fields are of the {len(complete)} of {replicates} replicates that completed"
     lost = statuses.count("diverged")
     return status, ended, complete, note + (f"; {lost} diverged, so means may be biased" if lost else "")

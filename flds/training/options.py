@@ -10,7 +10,7 @@ import numpy as np
 
 from flds.training.problem import TrainingProblem
 from solvers import checks
-from solvers.processors import available_threads
+from solvers.processors import available_threads, thread_count
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -140,7 +140,7 @@ class Options(TypedDict, total=False):
         Storage, "float64" or "float32". With float32, inner products are summed in float32 within blocks
         of 2,048 particles and in float64 across them; norms and pivots are float64 throughout.
     threads : int
-        Number of threads; by default all available CPUs. Results do not depend on it.
+        Number of threads, up to 4,096; by default all available CPUs. Results do not depend on it.
     replicates : int
         Independent seeds; fields become means with standard errors.
     """
@@ -198,14 +198,9 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
         record_kernels=checks.flag("record_kernels", options.get("record_kernels", False)),
         keep_state=checks.flag("keep_state", options.get("keep_state", False)),
         dtype=checks.choice("dtype", options.get("dtype", "float64"), DTYPES),
-        threads=checks.positive_integer("threads", _given(options, "threads", available_threads())),
+        threads=thread_count(options.get("threads")),
         replicates=checks.positive_integer("replicates", options.get("replicates", 1)),
     )
-
-
-def _given(options: Options, name: str, default: Any) -> Any:
-    value = options.get(name)
-    return default if value is None else value
 
 
 def _tolerance(problem: TrainingProblem, particles: int, given: float | None) -> float:

@@ -16,7 +16,7 @@ from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.random import Address, Noise, Stream, require_drawable
 from solvers.ensemble.threads import ThreadParticles
 from solvers.memory import INTERPRETER_BYTES, require_memory
-from solvers.processors import available_threads
+from solvers.processors import thread_count
 from solvers.results.solution import Field, Solution, library_versions
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.integrate import Ensemble, compile_kernels, integrate
@@ -79,7 +79,7 @@ def solve_forward(
     dtype : str
         "float64" or "float32".
     threads : int, optional
-        By default all available CPUs; the result does not depend on it.
+        Up to 4,096; by default all available CPUs. The result does not depend on it.
     progress : bool
         Whether a bar on standard error counts the steps.
 
@@ -173,7 +173,7 @@ class _FirstPass:
         self.dtype = np.dtype(checks.choice("dtype", dtype, DTYPES))
         needed = INTERPRETER_BYTES + (stored + 2) * particles * self.dtype.itemsize + _GRID * (depth + 1)
         require_memory(needed, 'lower particles or depth, or use dtype="float32"')
-        threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
+        threads = thread_count(threads)
         require_drawable(depth, particles, fine // depth, threads, "noise_depth")
         self.ensemble = ThreadParticles(particles, threads)
         self.seed, self.depth, self.fine = checks.seed_number("seed", seed), depth, fine

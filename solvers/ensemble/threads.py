@@ -65,7 +65,8 @@ class ThreadParticles(Particles):
     particles : int
         Number of particles N.
     threads : int
-        Number of threads, at least 1.
+        Number of threads, at least 1. They are started when there is work for them, and only as many as there are
+        pieces of it; where the system allows fewer, these do it all.
     """
 
     def __init__(self, particles: int, threads: int = 1) -> None:
@@ -209,7 +210,7 @@ class ThreadParticles(Particles):
             for item in turns:
                 work(item)
 
-        self._workers.share(take_turns)
+        self._workers.share(take_turns, len(items) - 1)
         self._interrupts.check()
 
 

@@ -44,10 +44,12 @@ else:
 class Workers:
     """Threads that call the same function as the thread that asks for it, until it returns.
 
+    They are started when they are first wanted. Where the system starts no more of them, those there are do the work.
+
     Parameters
     ----------
     count : int
-        Number of threads besides the one that asks.
+        Largest number of threads besides the one that asks.
     prepare : callable
         Called once by each thread when it starts.
     """
@@ -58,15 +60,16 @@ class Workers:
         self._calls, self._active = np.zeros(1, np.int64), np.zeros(1, np.int64)
         self._errors: list[BaseException] = []
         self._closed = False
-        self._threads = [threading.Thread(target=self._serve, args=(prepare,), daemon=True) for _ in range(count)]
-        for thread in self._threads:
-            thread.start()
+        self._most, self._prepare = count, prepare
+        self._threads: list[threading.Thread] = []
 
-    def share(self, work: Callable[[], None]) -> None:
-        """Call `work()` here and on the other threads; return when all calls have ended, and raise their first error.
+    def share(self, work: Callable[[], None], helpers: int) -> None:
+        """Call `work()` here and on other threads; return when all calls have ended, and raise their first error.
 
-        Threads that have not begun by the time this one has ended are not needed any more.
+        At least `helpers` others are there to take part, as far as there may be so many. Those that have not begun by
+        the time this one has ended are not needed any more.
         """
+        self._start(min(helpers, self._most))
         self._post(work)
         try:
             work()
@@ -84,6 +87,17 @@ class Workers:
         for thread in self._threads:
             thread.join()
 
+    def _start(self, count: int) -> None:
+        """Start threads until there are so many, or as many as the system allows."""
+        while len(self._threads) < count:
+            try:
+                thread = threading.Thread(target=self._serve, daemon=True)
+                thread.start()
+            except (RuntimeError, MemoryError):  # of the system, which has no room for more
+                self._most = len(self._threads)
+                return
+            self._threads.append(thread)
+
     def _post(self, work: Callable[[], None] | None) -> None:
         with self._changed:
             self._work, self._errors = work, []
@@ -97,8 +111,8 @@ class Workers:
                 with self._changed:
                     self._changed.wait_for(lambda: self._active[0] == 0)
 
-    def _serve(self, prepare: Callable[[], object]) -> None:
-        prepare()
+    def _serve(self) -> None:
+        self._prepare()
         seen = 0
         while True:
             _watch(self._calls, seen, _LOOKS)

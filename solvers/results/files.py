@@ -71,6 +71,8 @@ def replacing(target: Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, RuntimeError):  # as h5py raises where the disk is full
             raise OSError(f"{str(target)!r} could not be written: {error}") from None
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # as of a full disk
+            raise OSError(error.errno, error.strerror, str(target)) from None
         raise
 
 
@@ -175,21 +177,45 @@ def read_arrays(path: Path) -> dict[str, dict[str, Field]]:
     return groups
 
 
-def remove_arrays(result: Path) -> None:
-    """Remove the arrays of an earlier result of this name, which the present one does not refer to."""
+def reference_in(result: Path) -> dict[str, str]:
+    """Return the name and checksum of the arrays that the result in this file refers to, or nothing."""
+    import xarray
+
+    try:
+        if not Path(f"{result.resolve()}.state").is_file() or _seal_of(result) is None:
+            return {}
+        _check_seal(result)
+        with xarray.open_dataset(result, engine="h5netcdf", phony_dims="sort") as stored:
+            return dict(json.loads(stored.attrs.get("state", "{}")))
+    except (OSError, ValueError, TypeError):  # there is no result, or none that can be read
+        return {}
+
+
+def remove_arrays(result: Path, reference: Mapping[str, str]) -> None:
+    """Remove the arrays beside a result if they are those that an earlier one of this name referred to."""
     beside = Path(f"{result.resolve()}.state")
-    if beside.is_file() and _seal_of(beside) is not None:
+    if beside.is_file() and _seal_of(beside) == reference.get("sha256", ""):
         beside.unlink()
+
+
+def holds_inner_groups(path: Path, prefix: str) -> bool:
+    """Whether a NetCDF4 file has groups whose names begin so."""
+    return bool(_inner_groups(path, prefix))
 
 
 def read_inner_groups(path: Path, prefix: str) -> dict[str, xarray.Dataset]:
     """Return the groups of a NetCDF4 file whose names begin so."""
-    import h5py
     import xarray
 
-    with h5py.File(path, "r") as file:
-        names = [name for name, item in file.items() if isinstance(item, h5py.Group) and name.startswith(prefix)]
+    names = _inner_groups(path, prefix)
     return {name: xarray.load_dataset(path, engine="h5netcdf", group=name) for name in names}
+
+
+def _inner_groups(path: Path, prefix: str) -> list[str]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return [name for name, item in file.items() if isinstance(item, h5py.Group) and name.startswith(prefix)]
 
 
 def _put_arrays(put: Callable[[Any], None], groups: Groups) -> None:

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from solvers.results.files import Field as Field
 from solvers.results.files import (
     find_arrays,
+    holds_inner_groups,
     read_arrays,
     read_dataset,
     read_inner_groups,
+    reference_in,
     remove_arrays,
     write_dataset,
     write_text,
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 # Attributes of a file that are JSON, and what they hold.
 _RECORDS = {"settings": dict, "timings": dict, "notes": list, "versions": dict, "extra": dict}
+# How the names of groups begin in files of version 0.1, which held them inside.
+_INNER = "state_"
 STATUSES = ("completed", "diverged", "rank_budget", "interrupted", "failed")
 
 
@@ -61,6 +65,8 @@ class Solution:
         Further fields by name, such as the state of a network; they are saved beside the file.
     missing : str
         Of a solution from a file: why its groups could not be read, or nothing.
+    beside : dict of str
+        Of a solution from a file whose groups were not read: name and checksum of the file that holds them.
 
     Raises
     ------
@@ -78,6 +84,7 @@ class Solution:
     extra: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, dict[str, Field]] = field(default_factory=dict)
     missing: str = ""
+    beside: dict[str, str] = field(default_factory=dict)
 
     schema: ClassVar[str] = "solvers.Solution/1"
 
@@ -109,7 +116,8 @@ class Solution:
 
         The file is written beside its destination and renamed, so a file of that name is either the old
         one or complete. It is sealed by a checksum. `groups`, such as the state of a network, are written to a file
-        beside it, `path`.state, which it names with its checksum: the two belong together.
+        beside it, `path`.state, which it names with its checksum: the two belong together. A solution whose groups were
+        not read goes on naming theirs. Otherwise those of an older result of this name are removed with it.
 
         Raises
         ------
@@ -123,9 +131,12 @@ class Solution:
             raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
         if self.groups:
             write_with_arrays(target, self.groups, lambda beside: self.data.assign_attrs(state=json.dumps(beside)))
+        elif self.beside:
+            write_dataset(target, self.data.assign_attrs(state=json.dumps(self.beside)))
         else:
+            older = reference_in(target)
             write_dataset(target, self.data)
-            remove_arrays(target)
+            remove_arrays(target, older)
         return target
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
@@ -186,7 +197,7 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
     path : path
         The file.
     groups : bool
-        Whether to read groups as well, from the file beside it; if that is not there, the solution says so.
+        Whether to read groups as well, from the file beside it; where that is not there or damaged, `missing` says so.
 
     Returns
     -------
@@ -208,8 +219,9 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
         kind = classes.get(str(dataset.attrs.get("schema")))
         if kind is not None:
             solution = kind._from_dataset(dataset)
+            solution.beside = _reference(dataset.attrs.get("state"))
             if groups:
-                _read_groups(solution, Path(path), dataset.attrs.get("state"))
+                _read_groups(solution, Path(path))
             return solution
     except (OSError, ValueError, LookupError, AttributeError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -219,19 +231,43 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
     raise ValueError(f"{str(path)!r} is not a results file of flds: {reason}")
 
 
-def _read_groups(solution: Solution, path: Path, reference: str | None) -> None:
+def has_groups(solution: Solution, path: str | os.PathLike[str]) -> bool:
+    """Whether the groups of a solution are there, which was loaded from this file without them."""
+    if not solution.beside:
+        return holds_inner_groups(Path(path), _INNER)
+    try:
+        return find_arrays(Path(path), solution.beside) is not None
+    except (OSError, ValueError):  # they cannot be read, or are named as no file is
+        return False
+
+
+def _reference(text: str | None) -> dict[str, str]:
+    """Return what a file says of the one beside it, or nothing; raises ValueError if it is not a name and checksum."""
+    if text is None:
+        return {}
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in ("file", "sha256")):
+        raise ValueError("its state is not named by a file and a checksum")
+    return found
+
+
+def _read_groups(solution: Solution, path: Path) -> None:
     """Read the groups of a solution from the file beside it, or, as they were written once, from the file itself."""
-    if reference is None:
-        solution.groups = {name: _fields(group) for name, group in read_inner_groups(path, "state_").items()}
+    if not solution.beside:
+        solution.groups = {name: _fields(group) for name, group in read_inner_groups(path, _INNER).items()}
         return
-    beside = json.loads(reference)
-    place = find_arrays(path, beside)
-    if place is not None:
-        solution.groups = read_arrays(place)
-    else:
-        solution.missing = (
-            f"{path.name}.state, which belongs beside {str(path)!r}, is missing or that of another result"
-        )
+    name, where = f"{path.name}.state", f"which belongs beside {str(path)!r}"
+    try:
+        place = find_arrays(path, solution.beside)
+        if place is None:
+            solution.missing = f"{name}, {where}, is missing, damaged at its end or that of another result"
+            return
+        name = place.name
+        solution.groups, solution.beside = read_arrays(place), {}
+    except OSError as error:
+        solution.missing = f"{name}, {where}, cannot be read: {error.strerror}"
+    except (ValueError, LookupError, TypeError) as error:
+        solution.missing = f"{name}, {where}, is damaged: {' '.join(str(error).split())}"
 
 
 def _dataset(fields: dict[str, Field]) -> xarray.Dataset:
@@ -269,7 +305,7 @@ def _versions() -> dict[str, str]:
     libraries = {name: version(name) for name in ("flds", "numpy", "scipy", "numba")}
     kernels = [f"{one['internal_api']} {one.get('version')} {one.get('architecture', '')}".strip()
                for one in threadpool_info() if one["user_api"] == "blas"]  # fmt: skip
-    machine = {"processor": _processor(), "blas": ", ".join(dict.fromkeys(kernels))}
+    machine = {"processor": _processor(), "blas": ", ".join(sorted(set(kernels)))}
     return {"python": platform.python_version()} | libraries | machine
 
 

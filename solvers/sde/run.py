@@ -17,7 +17,7 @@ from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.random import Stream, require_drawable
 from solvers.ensemble.threads import ThreadParticles
 from solvers.memory import INTERPRETER_BYTES, require_memory
-from solvers.processors import available_threads
+from solvers.processors import thread_count
 from solvers.results.solution import Field, Solution, library_versions
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.field import ExternalField, as_field
@@ -75,7 +75,7 @@ class MeanFieldRun:
         scheme = get_scheme(scheme)
         scheme.requires(equation)
         times = BrownianMotion(**grid).times
-        threads = available_threads() if threads is None else checks.positive_integer("threads", threads)
+        threads = thread_count(threads)
         start = initial_particles(x0, particles, grid["seed"])
         held = HELD + (len(scheme.stages) > 1) + (not callable(x0))
         require_memory(INTERPRETER_BYTES + held * start.nbytes, "use fewer particles")

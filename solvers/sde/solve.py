@@ -66,7 +66,7 @@ def solve(
         A multiple of `steps`: the grid on which Brownian paths are drawn. Runs that agree in its step and in the seed
         follow the same paths. Runs with other grids, such as K and 2K steps without it, are independent.
     threads : int, optional
-        By default all available CPUs; the result does not depend on it.
+        Up to 4,096; by default all available CPUs. The result does not depend on it.
     progress : bool
         Whether a bar on standard error counts the steps.
 

@@ -153,11 +153,38 @@ def test_complete_replicates_keep_their_means_and_errors(kind):
 
 def test_what_is_kept_of_several_replicates():
     assert outcome(["completed"] * 3, 3) == ("completed", 0, [0, 1, 2], "")
-    assert outcome(["diverged", "diverged"], 2) == ("diverged", 0, [0], "")
-    assert outcome(["interrupted"], 4) == ("interrupted", 0, [0], "")
+    assert outcome(["diverged", "diverged"], 2) == (
+        "diverged", 0, [0], "fields are of replicate 1, which diverged",
+    )  # fmt: skip
+    assert outcome(["interrupted"], 4)[3] == "fields are of replicate 1, which was interrupted"
+    assert outcome(["diverged", "rank_budget"], 4)[1:] == (
+        1, [1], "fields are of replicate 2, which outgrew its rank budget, or memory",
+    )  # fmt: skip
+    for status in ("completed", "diverged", "interrupted", "rank_budget"):
+        assert outcome([status], 1) == (status, 0, [0], "")
     status, ended, kept, note = outcome(["completed", "diverged", "completed", "interrupted"], 9)
     assert (status, ended, kept) == ("interrupted", 3, [0, 2])
     assert note == "fields are of the 2 of 9 replicates that completed; 1 diverged, so means may be biased"
+
+
+@pytest.mark.parametrize("kind", ["training", "mean_ode"])
+@pytest.mark.parametrize("replicates", [1, 3])
+def test_summaries_say_of_which_replicate_fields_are(kind, replicates):
+    solve = {
+        "training": lambda: flds.simulate_resnet(
+            steep(divergence_factor=1.0), width=300, depth=2, replicates=replicates
+        ),
+        "mean_ode": lambda: flds.solve_mean_ode(wild(divergence_factor=1.0), units=16, depth=4, replicates=replicates),
+    }
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        found = solve[kind]()
+    assert found.settings["replicates_completed"] == 0
+    summary = found.summary()
+    assert "replicates 0" not in summary
+    several = replicates > 1
+    assert ("none of 3 replicates completed" in summary) == several
+    assert ("fields are of replicate 1, which diverged" in summary) == several
+    assert ("replicates 1\n" in summary) != several
 
 
 @pytest.mark.parametrize("kind", [steep, wild])

@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
+import tracemalloc
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -379,3 +381,35 @@ def test_bad_arguments_give_one_line_before_any_work(options, message):
 def test_something_else_than_a_problem():
     with pytest.raises(TypeError, match=r"problem must be a flds.TrainingProblem, got dict"):
         flds.estimate_limit({})
+
+
+@pytest.mark.parametrize("replicates", [10**9, 2**40, 2**63 - 1])
+def test_replicates_that_do_not_fit_in_memory_are_refused_before_they_are_listed(replicates):
+    start = time.monotonic()
+    with pytest.raises(MemoryError, match=r"^this run needs .* GB are available; lower replicates") as error:
+        flds.estimate_limit(three_samples(), replicates=replicates)
+    assert "\n" not in str(error.value)
+    assert time.monotonic() - start < 10  # of which most is for loading the kernels
+
+
+def test_the_memory_of_replicates_is_foreseen():
+    problem, options = three_samples(steps=1), {"threads": 1}
+    plan = plan_round(problem, 20, 2, options)
+    run_round(problem, plan, [1, 2], 1, False)  # what is loaded once
+    held = []
+    for seeds in (range(20), range(60)):
+        tracemalloc.start()
+        run_round(problem, plan, list(seeds), 1, False)
+        held.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    foreseen = plan.memory(problem, 60) - plan.memory(problem, 20)
+    assert held[1] - held[0] < foreseen < 2 * (held[1] - held[0])
+
+
+def test_threads_that_the_system_does_not_start_are_told(monkeypatch):
+    def limited(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(ValueError, match=r"^threads must be fewer than the system starts, got 9: can't start new"):
+        small(threads=9)

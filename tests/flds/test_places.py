@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -14,9 +15,11 @@ import h5py
 import pytest
 from matplotlib.figure import Figure
 
+import flds
 from flds.cli.pictures import is_ours, picture_of
-from flds.cli.places import check_folder, check_out, check_table, clean_parts, fallback_folders, written
+from flds.cli.places import check_folder, check_out, check_table, clean_parts, fallback_folders, keep, written
 from flds.plotting.overview import save_picture
+from tests.conftest import one_sample
 
 SMALL = ["--width", "20", "--depth", "1", "--steps", "1", "--train-samples", "20", "--test-samples", "5"]
 
@@ -100,6 +103,48 @@ def test_links_to_bad_places_are_refused(here, target, error, message):
     os.symlink(target, "run.nc")
     with pytest.raises(error, match=message):
         check_out(Path("run.nc"))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "-"])
+def test_names_of_no_file_are_refused(here, name):
+    with pytest.raises(ValueError, match=r"^--out must name a results file such as run\.nc, got '[./-]+'$"):
+        check_out(Path(name))
+    with pytest.raises(ValueError, match=r"^--csv must name a table such as run\.csv"):
+        check_table(Path(name), Path("run.nc"))
+
+
+def test_standard_output_is_no_folder(here):
+    with pytest.raises(ValueError, match=r"^--out must name a folder, got '-'; nothing is written to standard output$"):
+        check_folder(Path("-"))
+    check_folder(Path("./x/-"))
+
+
+def test_results_that_can_be_written_nowhere(here, monkeypatch):
+    """The message of the system names neither the file nor what it means."""
+    monkeypatch.setenv("HOME", str(here))
+    monkeypatch.setattr(tempfile, "tempdir", str(here))
+    results("run.nc")
+    solution = flds.simulate_resnet(one_sample(), width=20, depth=1)
+
+    def full(*arguments):
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"^\[Errno 27\] File too large: '.*/run\.nc'$"):
+        solution.save("run.nc")
+    (here / "out").mkdir()
+    with pytest.raises(OSError, match=r"^results could be written nowhere, tried ") as error:
+        keep(solution, Path("out/run.nc"))
+    assert str(error.value).endswith(f"tried 'out/run.nc', '{here}/run-1.nc': File too large")
+    assert sorted(os.listdir()) == ["out", "run.nc"]
+
+
+def test_a_limit_on_the_size_of_files_is_told_in_one_line(here):
+    limited = ["sh", "-c", 'ulimit -f 4 && exec "$@"', "sh"]
+    done = flds_command("solve", *SMALL, "--out", "run.nc", cwd=here, user=limited)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("flds: results could be written nowhere, tried 'run.nc', ")
+    assert "Traceback" not in done.stderr
 
 
 def test_links_to_no_folder_are_refused(here):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -262,6 +264,28 @@ def test_mistakes_are_one_line():
         with pytest.raises((ValueError, TypeError), match=message) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("make", [
+    lambda **rest: flds.simulate_resnet(training_problem(1, activation="relu"), width=50, depth=2, **rest),
+    lambda **rest: flds.solve_mean_ode(mean_problem(1, activation="relu"), units=16, depth=2, **rest),
+], ids=["network", "mean ODE"])  # fmt: skip
+def test_inputs_whose_outputs_overflow_are_refused(make):
+    one, single = make(keep_state=True), make(keep_state=True, dtype="float32")
+    several = make(keep_state=True, replicates=2)
+    line = r"^inputs are too large: {} are not finite, got up to {}; scale them down$"
+    for run, size in ((one, 1.7e308), (single, 1e100), (several, 1.7e308)):
+        with pytest.raises(ValueError, match=line.format("outputs", re.escape(f"{size:.3g}"))):
+            run.predict([[0.5] * 4, [-size] * 4])
+        assert np.isfinite(run.predict(np.full((2, 4), 1e30))).all()
+
+
+def test_inputs_whose_errors_overflow_are_refused():
+    problem = training_problem(1, activation="relu")
+    run = flds.simulate_resnet(problem, width=50, depth=2, keep_state=True, replicates=2)
+    assert np.isfinite(run.predict(np.full((2, 4), 1e200))).all()
+    with pytest.raises(ValueError, match=r"^inputs are too large: standard errors of outputs are not finite"):
+        run.predict(np.full((2, 4), 1e200), return_error=True)
 
 
 def test_a_run_that_ended_early_has_no_state():

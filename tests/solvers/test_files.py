@@ -18,6 +18,7 @@ import xarray
 import flds
 import solvers
 from solvers.results import files
+from solvers.results import solution as solutions
 from solvers.results.files import Field
 from tests import damage
 from tests.conftest import three_samples
@@ -118,17 +119,21 @@ def test_any_changed_bit_is_found(kept, tmp_path, part):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << rng.integers(8)
         (tmp_path / part).write_bytes(damaged)
-        refused_or_harmless(path, kept)
+        refused_or_harmless(path, kept, part)
     for zeros in (16, 64, 512):
         (tmp_path / part).write_bytes(bytes(zeros) + whole[zeros:])
-        with pytest.raises(ValueError, match="its checksum does not fit its contents"):
-            flds.load(path)
+        if part == "run.nc":
+            with pytest.raises(ValueError, match="its checksum does not fit its contents"):
+                flds.load(path)
+        else:
+            assert "run.nc.state" in flds.load(path).missing
+            assert "is damaged: its checksum does not fit its contents" in flds.load(path).missing
     (tmp_path / part).write_bytes(whole[: len(whole) // 2])
-    refused_or_harmless(path, kept)
+    refused_or_harmless(path, kept, part)
 
 
-def refused_or_harmless(path: Path, kept: flds.Solution) -> None:
-    """A change of the seal itself leaves the contents as they were."""
+def refused_or_harmless(path: Path, kept: flds.Solution, part: str) -> None:
+    """A change of the seal itself leaves the contents as they were, and one of the state the result."""
     try:
         found = flds.load(path)
     except ValueError as error:
@@ -137,9 +142,11 @@ def refused_or_harmless(path: Path, kept: flds.Solution) -> None:
         message = ""
     assert "\n" not in message
     if message:
+        assert part != "run.nc.state"
         return
     np.testing.assert_array_equal(found.outputs, kept.outputs)
     if found.missing:
+        assert "\n" not in found.missing
         with pytest.raises(ValueError, match=r"the state of the trained network cannot be read: run\.nc\.state"):
             flds.resume(found, 1)
     else:
@@ -167,6 +174,124 @@ def test_a_state_that_is_missing_or_of_another_run_is_told(kept, tmp_path):
     assert len(flds.load(tmp_path / "[new] name.nc").states) == 2
     (tmp_path / "[new] name.nc.state").replace(tmp_path / ".[new] name.nc.state.123.abc.part")
     assert len(flds.load(tmp_path / "[new] name.nc").states) == 2
+
+
+def flipped(path: Path, place: int = 1000) -> bytes:
+    """Change one bit of a file and return what it was."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    return whole
+
+
+def test_a_damaged_state_leaves_the_result(kept, tmp_path):
+    path = kept.save(tmp_path / "run.nc")
+    whole = flipped(tmp_path / "run.nc.state")
+    found = flds.load(path)
+    np.testing.assert_array_equal(found.outputs, kept.outputs)
+    assert found.missing.startswith(f"run.nc.state, which belongs beside {str(path)!r}, is damaged: its checksum")
+    for work in (lambda: flds.resume(found, 1), lambda: found.predict(np.ones((1, 5)))):
+        with pytest.raises(
+            ValueError, match=r"^the state of the .* cannot be read: run\.nc\.state, .* is damaged"
+        ) as error:
+            work()
+        assert "\n" not in str(error.value)
+    np.testing.assert_array_equal(flds.rerun(found).outputs, kept.outputs)
+    found.save(path)  # which keeps what may be mended
+    assert flds.load(path).missing == found.missing
+    (tmp_path / "run.nc.state").write_bytes(whole)
+    assert len(flds.load(path).states) == 2
+
+
+def test_a_state_that_cannot_be_read_leaves_the_result(kept, tmp_path, monkeypatch):
+    path = kept.save(tmp_path / "run.nc")
+
+    def refuse(place):
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr(solutions, "read_arrays", refuse)
+    assert (
+        flds.load(path).missing
+        == f"run.nc.state, which belongs beside {str(path)!r}, cannot be read: Permission denied"
+    )
+
+
+@pytest.mark.parametrize("how", ["missing", "of another", "damaged", "not read"])
+def test_saving_a_result_without_its_state_keeps_and_names_it(kept, tmp_path, how):
+    path, state, away = kept.save(tmp_path / "run.nc"), tmp_path / "run.nc.state", tmp_path / "away"
+    whole = state.read_bytes()
+    if how == "missing":
+        state.unlink()
+    elif how == "of another":
+        other = flds.simulate_resnet(three_samples(steps=2), width=30, depth=2, seed=9, keep_state=True)
+        other.save(tmp_path / "other.nc")
+        (tmp_path / "other.nc.state").replace(state)
+    elif how == "damaged":
+        flipped(state)
+    there = state.read_bytes() if state.exists() else None
+    found = flds.load(path, groups=how != "not read")
+    assert bool(found.missing) == (how != "not read")
+    away.mkdir()
+    for place in (path, tmp_path / "copy.nc", away / "run.nc"):
+        found.save(place)
+        np.testing.assert_array_equal(flds.load(place).outputs, kept.outputs)
+        assert (state.read_bytes() if state.exists() else None) == there
+        assert bool(flds.load(place).missing) == (how != "not read" or place.parent == away)
+    state.write_bytes(whole)
+    assert len(flds.load(path).states) == len(flds.load(tmp_path / "copy.nc").states) == 2
+    (away / "run.nc.state").write_bytes(whole)
+    assert len(flds.load(away / "run.nc").states) == 2
+
+
+def test_info_says_how_to_train_on_where_the_state_is_found(kept, tmp_path):
+    from typer.testing import CliRunner
+
+    from flds.cli.commands import app
+
+    def told(path: Path) -> bool:
+        done = CliRunner().invoke(app, ["info", str(path)])
+        assert done.exit_code == 0, done.output
+        assert ("train on   flds resume" in done.stdout) == bool(flds.load(path).states)
+        return "train on" in done.stdout
+
+    path, state = kept.save(tmp_path / "run.nc"), tmp_path / "run.nc.state"
+    (tmp_path / "copy.nc").write_bytes(path.read_bytes())
+    assert told(path)
+    assert told(tmp_path / "copy.nc")  # whose state has the name of the first
+    state.rename(tmp_path / ".run.nc.state.1.abc.part")
+    assert told(path)
+    (tmp_path / ".run.nc.state.1.abc.part").unlink()
+    assert not told(path)
+    flds.simulate_resnet(three_samples(steps=2), width=30, depth=2, seed=9, keep_state=True).save(tmp_path / "other.nc")
+    (tmp_path / "other.nc.state").replace(state)
+    assert not told(path)
+    assert not told(flds.simulate_resnet(three_samples(steps=2), width=30, depth=2).save(tmp_path / "plain.nc"))
+
+
+def test_a_plain_result_removes_only_the_state_that_the_older_one_named(kept, tmp_path):
+    plain = flds.simulate_resnet(three_samples(steps=2), width=30, depth=2)
+    path, state = tmp_path / "run.nc", tmp_path / "run.nc.state"
+    other = kept.save(tmp_path / "other.nc")
+    state.write_bytes(Path(f"{other}.state").read_bytes())
+    plain.save(path)  # there was no result
+    assert state.exists()
+    plain.save(path)  # one without a state
+    assert state.exists()
+    flds.simulate_resnet(three_samples(steps=2), width=30, depth=2, seed=9, keep_state=True).save(path)
+    state.write_bytes(Path(f"{other}.state").read_bytes())
+    plain.save(path)  # one whose state was another
+    assert state.exists()
+    kept.save(path)
+    (tmp_path / "copy.nc").write_bytes(path.read_bytes())
+    plain.save(tmp_path / "copy.nc")  # one whose state has the name of the first
+    assert state.exists()
+    kept.save(path)
+    whole = flipped(path)
+    plain.save(path)  # one that is damaged, whatever it said
+    assert state.exists()
+    path.write_bytes(whole)
+    plain.save(path)
+    assert not state.exists()
+    assert flds.load(path).missing == ""
 
 
 def test_a_result_without_a_state_leaves_none_of_an_earlier_one(kept, tmp_path):
@@ -197,6 +322,7 @@ def test_files_of_older_versions_open(kept, tmp_path):
     found = flds.load(path)
     assert found.missing == ""
     assert len(found.states) == 2
+    assert solutions.has_groups(flds.load(path, groups=False), path)
     np.testing.assert_array_equal(found.predict(np.ones((1, 5))), kept.predict(np.ones((1, 5))))
     np.testing.assert_array_equal(flds.resume(found, 2).outputs, flds.resume(kept, 2).outputs)
 
@@ -289,3 +415,16 @@ def _belongs_together(path: Path, expected: dict[int, flds.Solution]) -> None:
 def test_versions_say_what_decides_the_bits(kept):
     assert {"flds", "numpy", "scipy", "numba", "python", "processor", "blas"} <= set(kept.versions)
     assert kept.versions["blas"]
+
+
+def test_the_order_of_libraries_does_not_matter(monkeypatch):
+    import threadpoolctl
+
+    one = {"user_api": "blas", "internal_api": "openblas", "version": "0.3.30", "architecture": "Zen"}
+    libraries, said = [one, one | {"version": "0.3.31"}, one | {"user_api": "openmp"}], set()
+    for order in (libraries, libraries[::-1]):
+        monkeypatch.setattr(threadpoolctl, "threadpool_info", lambda order=order: order)
+        solutions._versions.cache_clear()
+        said.add(solutions.library_versions()["blas"])
+    solutions._versions.cache_clear()
+    assert said == {"openblas 0.3.30 Zen, openblas 0.3.31 Zen"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -155,3 +156,15 @@ def test_blas_is_limited_for_solves_on_any_thread():
         assert pool.submit(limits).result() == {1}
     assert limits() == {1}
     assert threadpool_info() == before
+
+
+def test_threads_beyond_the_pieces_of_work_are_not_started():
+    blocks = ThreadParticles(3 * NOISE_BLOCK, 10**12)
+    a = vectors(200, 3 * NOISE_BLOCK)
+    with blocks.running():
+        before = threading.active_count()
+        blocks.fill(a, Noise(1), Address(Stream.FORWARD, 0, tuple(range(200))))
+        assert threading.active_count() == before + 2
+        blocks.inner(a, a)
+        assert threading.active_count() == before + len(blocks.groups) - 1
+    assert threading.active_count() == before

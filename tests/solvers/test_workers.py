@@ -25,7 +25,7 @@ def shared(workers, items):
         for item in turns:
             done.append(item)
 
-    workers.share(work)
+    workers.share(work, 2)
     return sorted(done)
 
 
@@ -46,7 +46,7 @@ def test_others_take_part_and_have_ended_when_the_call_returns(workers):
         ended.append(threading.get_ident())
 
     for _ in range(3):
-        workers.share(work)
+        workers.share(work, 2)
     assert len(ended) == 9
     assert len(set(ended)) == 3
 
@@ -61,5 +61,32 @@ def test_errors_are_raised_here_and_the_threads_go_on(workers, here):
             raise ZeroDivisionError("as asked")
 
     with pytest.raises(ZeroDivisionError, match="as asked"):
-        workers.share(work)
+        workers.share(work, 2)
     assert shared(workers, range(5)) == list(range(5))
+
+
+def test_threads_are_started_when_there_is_work_for_them():
+    team = Workers(10**9)
+    assert team._threads == []
+    for helpers, there in ((1, 1), (3, 3), (2, 3)):
+        team.share(lambda: None, helpers)
+        assert len(team._threads) == there
+    team.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_threads_that_cannot_be_started_are_done_without(monkeypatch, error):
+    start, asked = threading.Thread.start, []
+
+    def limited(thread):
+        asked.append(thread)
+        if len(asked) > 1:
+            raise error
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    team = Workers(5)
+    for _ in range(3):
+        assert shared(team, range(100)) == list(range(100))
+    assert (len(team._threads), len(asked)) == (1, 2)
+    team.close()
