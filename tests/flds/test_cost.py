@@ -7,6 +7,7 @@ import pytest
 
 import flds
 from flds.training.cost import Workload
+from flds.training.options import checked
 from solvers.memory import available_memory
 from tests.conftest import one_sample, three_samples
 
@@ -60,7 +61,8 @@ def test_a_cost_is_of_one_solver(arguments, message):
 
 
 def test_memory_formula_counts_the_bases():
-    load = Workload.of(one_sample(steps=9), 10**6, 10, probes=0, tied=True)
+    problem = one_sample(steps=9)
+    load = Workload.of(problem, checked(problem, 10**6, 10, "law", {}))
     # four bases and images of rank 5 in ten layers, eight bytes each
     assert load.lazy_memory((5, 5)) - load.lazy_memory((0, 0)) >= 20 * 10 * 10**6 * 8
     assert load.visits == 10
