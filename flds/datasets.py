@@ -162,9 +162,13 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
             raise ValueError(f"{str(path)!r} must hold arrays with one row a sample, but {name} is a single value")
     targets = arrays["targets"]
     return Dataset(
-        Path(path).name, arrays["inputs"], targets, arrays.get("test_inputs"), arrays.get("test_targets"),
+        Path(path).name,
+        arrays["inputs"],
+        targets,
+        arrays.get("test_inputs"),
+        arrays.get("test_targets"),
         classes=int(targets.max()) + 1 if _are_classes(targets) else None,
-    )  # fmt: skip
+    )
 
 
 def _are_classes(targets: NDArray[np.generic]) -> bool:

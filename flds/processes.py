@@ -146,9 +146,7 @@ def _heard(crew: list[_Worker[T]]) -> list[_Worker[T]]:
     return [worker for worker in crew if worker.connection in ready]
 
 
-def _lost(
-    job: _Job[T] | None, code: int, killed: int, jobs: deque[_Job[T]], ended: Callable[[T, str], None]
-) -> int:  # fmt: skip
+def _lost(job: _Job[T] | None, code: int, killed: int, jobs: deque[_Job[T]], ended: Callable[[T, str], None]) -> int:
     """Deal with a process that died, and return how many in a row were killed before they began."""
     how = f"killed by signal {-code}" if code < 0 else f"it ended with exit status {code}"
     how += ", perhaps out of memory" if -code == _KILL else ""

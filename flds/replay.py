@@ -141,8 +141,11 @@ def understood() -> Iterator[None]:
 def version_changes(solution: solvers.results.solution.Solution) -> list[str]:
     """Return which versions that decide the numbers have changed since a solution was computed, a phrase each."""
     now = library_versions()
-    return [f"{name} {then} then, {now.get(name, 'none')} now" for name, then in solution.versions.items()
-            if now.get(name) != then]  # fmt: skip
+    return [
+        f"{name} {then} then, {now.get(name, 'none')} now"
+        for name, then in solution.versions.items()
+        if now.get(name) != then
+    ]
 
 
 def can_rerun(solution: solvers.results.solution.Solution) -> bool:

@@ -128,8 +128,9 @@ def numeric(name: str, value: Any, rule: str = NUMBERS, truth: bool = False) -> 
     except ValueError as error:
         raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
     except Exception as error:  # whatever another library's array raises
-        raise TypeError(f"{name} must be {rule}, got {type(value).__name__} that NumPy cannot read: "
-                        f"{' '.join(str(error).split())}") from None  # fmt: skip
+        raise TypeError(
+            f"{name} must be {rule}, got {type(value).__name__} that NumPy cannot read: {' '.join(str(error).split())}"
+        ) from None
     if array.dtype.kind == "b" and not truth:
         raise TypeError(f"{name} must be {rule}, got {_TRUTH}")
     if array.dtype == object and array.size:

@@ -10,7 +10,7 @@ import numpy as np
 
 import flds
 from solvers.results import files
-from solvers.results.files import Field
+from solvers.results.files import Variable
 
 # Attributes that no run leaves.
 ATTRIBUTES = (
@@ -45,7 +45,7 @@ def crafted(kept: flds.Solution) -> dict[str, Callable[[Path], object]]:
     writers["inputs of another shape"] = plain(data.assign(problem_inputs=(("a", "b"), np.ones((2, 2)), inputs)))
     writers["a variable without a long name"] = plain(data.assign(extra=(("a",), np.ones(2))))
     for name, values in STATES.items():
-        changed = state | {name: Field(tuple("ab"[: values.ndim]), values, "changed")}
+        changed = state | {name: Variable(tuple("ab"[: values.ndim]), values, "changed")}
         writers[f"{name} of a state"] = with_groups({"state_0": changed, "state_1": kept.groups["state_1"]})
     writers["a stray group"] = with_groups({"other": state})
     return writers

@@ -109,8 +109,8 @@ def compare(folder: Path, whole: Path) -> str:
     """Return how a completed sweep differs from an undisturbed one, or nothing."""
     for path in sorted(whole.glob("seed=*.nc")):
         one, other = flds.load(folder / path.name), flds.load(path)
-        if one.missing or not all(np.array_equal(one.fields[name].values, other.fields[name].values, equal_nan=True)
-                                  for name in other.fields):  # fmt: skip
+        pairs = [(one.variables[name].values, item.values) for name, item in other.variables.items()]
+        if one.missing or not all(np.array_equal(*pair, equal_nan=True) for pair in pairs):
             return f"{path.name} differs"
     with xarray.open_dataset(folder / "sweep.nc") as one, xarray.open_dataset(whole / "sweep.nc") as other:
         if not one.equals(other):

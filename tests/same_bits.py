@@ -32,7 +32,7 @@ MEAN = flds.MeanFieldProblem(X, X[:, ::-1], steps=4, test_inputs=X[:2], test_tar
 
 def solution(run: solvers.Solution) -> Iterator[tuple[str, np.ndarray]]:
     """Every array of a solution, and of its states."""
-    for name, item in run.fields.items():
+    for name, item in run.variables.items():
         yield name, item.values
     for group, items in run.groups.items():
         for name, item in items.items():

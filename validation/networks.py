@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from flds.results.solution import Solution
-from flds.training.assemble import depth_fields, output_fields
+from flds.training.assemble import depth_variables, output_variables
 from flds.training.description import describe
 from flds.training.divergence import Divergence
 from flds.training.options import BACKWARD_WEIGHTS, DTYPES, RecordSteps
 from flds.training.problem import TrainingProblem
 from solvers import checks
-from solvers.results.solution import Field, library_versions
+from solvers.results.solution import Variable, library_versions
 
 Array = NDArray[np.float64]
 
@@ -190,7 +190,7 @@ def train(
     drawn = time.perf_counter()
     with _threads_for(width), np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
         records, batch_loss, status = _train(problem, network, due)
-    fields = output_fields(
+    fields = output_variables(
         problem, [record.step for record in records], list(range(problem.samples)),
         *(
             np.array([getattr(record, name) for record in records]).reshape(len(records), len(x), problem.outputs)
@@ -201,8 +201,8 @@ def train(
         np.array([getattr(record, name) for record in records]).reshape(len(records), depth + 1)
         for name in ("feature_variance", "gradient_variance")
     ]
-    fields |= depth_fields(problem.horizon, *over_depth)
-    fields["batch_loss"] = Field(("step",), np.array(batch_loss), "loss of the batch")
+    fields |= depth_variables(problem.horizon, *over_depth)
+    fields["batch_loss"] = Variable(("step",), np.array(batch_loss), "loss of the batch")
     description, arrays = describe(problem)
     settings = sizes | {
         "solver": "dense network", "backward_weights": backward_weights, "residual": residual, "dtype": dtype,

@@ -184,7 +184,7 @@ def _finish(solution: Solution, out: Path, quiet: bool) -> None:
     drawn = attempt(solution.plot, picture_of(place))
     if not quiet:
         print(solution.summary())
-        if "test_accuracy" in solution.fields and len(solution.steps):
+        if "test_accuracy" in solution.variables and len(solution.steps):
             print(f"\ntest accuracy {solution.test_accuracy[-1]:.1%} (chance {chance(solution):.1%})")
         print(f"results  {place}" + (f"\npicture  {picture_of(place)}" if drawn else ""))
     code = interrupts.status if solution.status == "interrupted" else EXIT_CODES[solution.status]
@@ -216,8 +216,8 @@ def info(
         if has_groups(solution, file):
             steps = " --steps K" if solution.status == "completed" else ""
             print(f"train on   flds resume {name}{steps} --out longer.nc")
-        print("fields")
-        for name, item in solution.fields.items():
+        print("variables")
+        for name, item in solution.variables.items():
             sizes = " × ".join(f"{dim} {size}" for dim, size in zip(item.dims, item.values.shape, strict=True))
             print(f"  {name:32} {sizes:44} {item.long_name}")
         if csv is not None:

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 # How `flds solve` and `flds sweep` train by default.
 DEFAULT_DEPTH = 8
 DEFAULTS: dict[str, Any] = {
-    "activation": "tanh", "horizon": 1.0, "learning_rate": 1.0, "steps": 25, "loss": None, "batch_size": None,
-    "batch_order": "random", "batch_seed": 0,
-}  # fmt: skip
+    "activation": "tanh",
+    "horizon": 1.0,
+    "learning_rate": 1.0,
+    "steps": 25,
+    "loss": None,
+    "batch_size": None,
+    "batch_order": "random",
+    "batch_seed": 0,
+}
 # What the default run may take, in memory at most this share of what is available; the cost model chooses the number of
 # particles within it, and where memory is short one of the smaller ones.
 DEFAULT_SECONDS, DEFAULT_BYTES, DEFAULT_SHARE = 50.0, 3.5e9, 0.8
@@ -41,10 +47,18 @@ def load_data(data: str) -> Dataset:
 
 
 def training_problem(
-    dataset: Dataset, activation: str, horizon: float, learning_rate: float, steps: int,
-    loss: str | None, batch_size: int | None, batch_order: str, batch_seed: int,
-    train_samples: int | None, test_samples: int | None,
-) -> TrainingProblem:  # fmt: skip
+    dataset: Dataset,
+    activation: str,
+    horizon: float,
+    learning_rate: float,
+    steps: int,
+    loss: str | None,
+    batch_size: int | None,
+    batch_order: str,
+    batch_seed: int,
+    train_samples: int | None,
+    test_samples: int | None,
+) -> TrainingProblem:
     from flds.training.problem import TrainingProblem
     from solvers.checks import positive_integer
 
@@ -53,13 +67,19 @@ def training_problem(
     tested = dataset.test_inputs is not None
     default = "cross_entropy" if dataset.classes else "squared"
     return TrainingProblem(
-        dataset.inputs[:train], dataset.targets[:train], activation=activation, horizon=horizon,
-        learning_rate=learning_rate, steps=steps, loss=loss or default,
+        dataset.inputs[:train],
+        dataset.targets[:train],
+        activation=activation,
+        horizon=horizon,
+        learning_rate=learning_rate,
+        steps=steps,
+        loss=loss or default,
         batch_size=min(16, train, len(dataset.inputs)) if batch_size is None else batch_size,
-        batch_order=batch_order, batch_seed=batch_seed,
+        batch_order=batch_order,
+        batch_seed=batch_seed,
         test_inputs=dataset.test_inputs[:test] if tested else None,  # type: ignore[index]
         test_targets=dataset.test_targets[:test] if dataset.test_targets is not None else None,
-    )  # fmt: skip
+    )
 
 
 def numbers_of(option: str, text: str) -> int | list[int]:
@@ -72,9 +92,14 @@ def numbers_of(option: str, text: str) -> int | list[int]:
 
 
 def run(
-    problem: TrainingProblem, particles: int | None, width: int | None, depth: int, sampling: str,
-    options: dict[str, Any], quiet: bool,
-) -> Solution:  # fmt: skip
+    problem: TrainingProblem,
+    particles: int | None,
+    width: int | None,
+    depth: int,
+    sampling: str,
+    options: dict[str, Any],
+    quiet: bool,
+) -> Solution:
     from flds.training.solve import estimate_cost, simulate_resnet, solve_flds
 
     if width is not None:

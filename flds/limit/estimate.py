@@ -13,7 +13,7 @@ import numpy as np
 
 from flds.limit.extrapolation import MULTIPLES, Plan, Round, plan_round, run_round
 from flds.results.limit import LimitEstimate
-from flds.training.assemble import output_fields
+from flds.training.assemble import output_variables
 from flds.training.description import describe
 from flds.training.options import Options
 from flds.training.problem import TrainingProblem
@@ -128,13 +128,21 @@ def estimate_limit(
     elif target_error is None:
         budget_seconds = _BUDGET_SECONDS
     options: Options = {
-        "backward_weights": backward_weights, "seed": seed, "threads": 1, "record_every": record_every,
+        "backward_weights": backward_weights,
+        "seed": seed,
+        "threads": 1,
+        "record_every": record_every,
         "recorded_samples": recorded_samples,
-    }  # fmt: skip
+    }
     search = _Search(
-        problem, options, checks.positive_integer("replicates", replicates, smallest=2), thread_count(threads),
-        target_error, budget_seconds, progress,
-    )  # fmt: skip
+        problem,
+        options,
+        checks.positive_integer("replicates", replicates, smallest=2),
+        thread_count(threads),
+        target_error,
+        budget_seconds,
+        progress,
+    )
     search.run(_PARTICLES if particles is None else particles, _DEPTH if depth is None else depth)
     for note in search.warned:
         warnings.warn(note, RuntimeWarning, stacklevel=2)
@@ -331,7 +339,7 @@ def _assemble(search: _Search) -> LimitEstimate:
     settings = last.settings
     recorded = list(settings.recorded_samples)
     cut = len(recorded)
-    fields = output_fields(problem, last.steps, recorded, last.estimate[:, :cut], last.estimate[:, cut:])
+    variables = output_variables(problem, last.steps, recorded, last.estimate[:, :cut], last.estimate[:, cut:])
     errors = (
         ("outputs_half_width", last.half_width, "half width of the 95 % interval of"),
         ("statistical_error", last.standard_error, "standard error of"),
@@ -340,25 +348,40 @@ def _assemble(search: _Search) -> LimitEstimate:
     )
     for name, values, label in errors:
         for prefix, part in (("", slice(0, cut)), ("test_", slice(cut, None))):
-            if f"{prefix}outputs" in fields:
-                like = fields[f"{prefix}outputs"]
-                fields[f"{prefix}{name}"] = like._replace(
+            if f"{prefix}outputs" in variables:
+                like = variables[f"{prefix}outputs"]
+                variables[f"{prefix}{name}"] = like._replace(
                     values=values[:, part].reshape(like.values.shape), long_name=f"{label} {like.long_name}"
                 )
     description, arrays = describe(problem)
     saved: dict[str, Any] = {
-        "solver": "estimate_limit", "target_error": search.target, "budget_seconds": search.budget,
-        "particles": last.particles, "depth": last.depth, "replicates": search.replicates,
-        "depths": [last.depth // 2 * multiple for multiple in sorted(MULTIPLES)], "seeds": last.seeds,
-        "backward_weights": settings.backward_weights, "operator": settings.operator, "sampling": settings.sampling,
-        "tolerance": settings.tolerance, "record_every": settings.record_every, "dtype": settings.dtype,
+        "solver": "estimate_limit",
+        "target_error": search.target,
+        "budget_seconds": search.budget,
+        "particles": last.particles,
+        "depth": last.depth,
+        "replicates": search.replicates,
+        "depths": [last.depth // 2 * multiple for multiple in sorted(MULTIPLES)],
+        "seeds": last.seeds,
+        "backward_weights": settings.backward_weights,
+        "operator": settings.operator,
+        "sampling": settings.sampling,
+        "tolerance": settings.tolerance,
+        "record_every": settings.record_every,
+        "dtype": settings.dtype,
         "threads": search.threads,
         "rounds": [
             {"particles": r.particles, "depth": r.depth, "half_width": r.widest, "seconds": r.seconds}
             for r in search.rounds
         ],
-    }  # fmt: skip
+    }
     return LimitEstimate(
-        fields=fields | arrays, status=search.status, timings=search.timings, seed=settings.seed, settings=saved,
-        notes=search.notes, versions=library_versions(), extra={"problem": description},
-    )  # fmt: skip
+        variables=variables | arrays,
+        status=search.status,
+        timings=search.timings,
+        seed=settings.seed,
+        settings=saved,
+        notes=search.notes,
+        versions=library_versions(),
+        extra={"problem": description},
+    )

@@ -187,9 +187,22 @@ def run_round(problem: TrainingProblem, plan: Plan, seeds: list[int], threads: i
         estimate, error = mean_and_error(best - bias if coupled else best)
         particle_error = np.abs(bias.mean(axis=0))
     return Round(
-        settings.particles, 2 * plan.whole[-1][0].depth, time.perf_counter() - start, seeds, settings, notes, status,
-        steps, estimate, error, quantile, np.array(differences), np.array(noise), particle_error, coupled,
-    )  # fmt: skip
+        settings.particles,
+        2 * plan.whole[-1][0].depth,
+        time.perf_counter() - start,
+        seeds,
+        settings,
+        notes,
+        status,
+        steps,
+        estimate,
+        error,
+        quantile,
+        np.array(differences),
+        np.array(noise),
+        particle_error,
+        coupled,
+    )
 
 
 def _train_all(

@@ -13,7 +13,7 @@ from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.records import Run
 from flds.results.mean_ode import MeanFieldSolution
 from flds.results.replicates import all_states, average_replicates
-from solvers.results.solution import Field, library_versions
+from solvers.results.solution import Variable, library_versions
 
 _NOT_AVERAGED = ("steps", "depth_grid")
 
@@ -30,18 +30,18 @@ def assemble(
 ) -> MeanFieldSolution:
     """Turn the records of complete runs, or of one that is not, into a Solution; replicates become means and errors."""
     count = min(len(run.records) for run in runs)
-    parts = [_fields(problem, run, count) for run in runs]
+    parts = [_variables(problem, run, count) for run in runs]
     averaged = tuple(name for name in parts[0] if name not in _NOT_AVERAGED)
-    fields = average_replicates(parts, averaged)
-    fields |= constants(problem)
+    variables = average_replicates(parts, averaged)
+    variables |= constants(problem)
     if depth_error is not None:
-        dims = fields["outputs"].dims
+        dims = variables["outputs"].dims
         shown = problem.squeezed(depth_error)
-        fields["outputs_depth_error"] = Field(dims, shown, "estimated error of finite depth of outputs")
+        variables["outputs_depth_error"] = Variable(dims, shown, "estimated error of finite depth of outputs")
     completed = sum(run.status == "completed" for run in runs)
     saved = {"solver": solver} | asdict(settings) | {"replicates_completed": completed}
     return MeanFieldSolution(
-        fields=fields,
+        variables=variables,
         status=status,
         timings=timings,
         seed=settings.seed,
@@ -53,7 +53,7 @@ def assemble(
     )
 
 
-def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]:
+def _variables(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Variable]:
     records = run.records[:count]
     tokens = ("token",) if problem.x.ndim == 3 else ()
     nodes = np.linspace(0.0, 1.0, len(next(iter(records[0].travel.values()))) if records else 0)
@@ -61,9 +61,9 @@ def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]
     def stacked(name: str) -> Array:
         return np.asarray(run.rows[name].array[:count], np.float64)
 
-    fields = {
-        "steps": Field(("record",), np.array([record.step for record in records], np.int64), "training step"),
-        "depth_grid": Field(("node",), nodes, "depth s"),
+    variables = {
+        "steps": Variable(("record",), np.array([record.step for record in records], np.int64), "training step"),
+        "depth_grid": Variable(("node",), nodes, "depth s"),
     }
     groups = (("", "sample", problem.y, "training"), ("test_", "test_sample", problem.test_y, "test"))
     for prefix, dim, targets, label in groups:
@@ -73,17 +73,17 @@ def _fields(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Field]
         outputs: Array = stacked(f"{prefix}outputs") if records else np.empty(shape)
         shown = problem.squeezed(outputs)
         dims = ("record", dim, *tokens, "output")[: shown.ndim]
-        fields[f"{prefix}outputs"] = Field(dims, shown, f"network outputs on {label} samples")
+        variables[f"{prefix}outputs"] = Variable(dims, shown, f"network outputs on {label} samples")
         loss = np.array([problem.losses(one, targets).mean() for one in outputs])
-        fields[f"{prefix}loss"] = Field(("record",), loss, f"{label} loss")
+        variables[f"{prefix}loss"] = Variable(("record",), loss, f"{label} loss")
         if problem.loss_function.classifies:
             hits = np.array([problem.loss_function.accuracy(one, targets) for one in outputs])
-            fields[f"{prefix}accuracy"] = Field(("record",), hits, f"{label} accuracy")
+            variables[f"{prefix}accuracy"] = Variable(("record",), hits, f"{label} accuracy")
     for name in problem.rates:
         travel = np.array([record.travel[name] for record in records]).reshape(len(records), len(nodes))
-        fields[f"travel_{name}"] = Field(("record", "node"), travel, f"root mean square displacement of {name}")
+        variables[f"travel_{name}"] = Variable(("record", "node"), travel, f"root mean square displacement of {name}")
     if records and records[0].states.size:
         dims = ("record", "node", "sample", *tokens, "dimension")
-        fields["features"] = Field(dims, stacked("states"), "states h")
-        fields["covectors"] = Field(dims, stacked("covectors"), "covectors b of the loss")
-    return fields
+        variables["features"] = Variable(dims, stacked("states"), "states h")
+        variables["covectors"] = Variable(dims, stacked("covectors"), "covectors b of the loss")
+    return variables

@@ -8,7 +8,7 @@ import numpy as np
 
 from flds.mean_ode.blocks import Array, Block
 from flds.mean_ode.problem import MeanFieldProblem
-from solvers.results.solution import Field
+from solvers.results.solution import Variable
 
 
 def describe(problem: MeanFieldProblem) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def describe(problem: MeanFieldProblem) -> dict[str, Any]:
 
 
 def function_values(problem: MeanFieldProblem) -> list[float]:
-    """Return some numbers that the fields of the blocks give, at units that are quantiles of their initial laws."""
+    """Return some numbers that the variables of the blocks give, at units that are quantiles of their initial laws."""
     places = np.array([0.2, 0.7])
     uniforms = [np.tile(places, (problem.numbers(block), 1)) for block in problem.blocks]
     h = problem.x[:1]
@@ -46,29 +46,31 @@ def _type_name(block: Block) -> str:
     return kind.__name__ if kind.__module__.startswith("flds.mean_ode.") else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def constants(problem: MeanFieldProblem) -> dict[str, Field]:
+def constants(problem: MeanFieldProblem) -> dict[str, Variable]:
     """Return the arrays of the problem that it has: data, embedding and unembedding."""
     tokens = ("token",) if problem.x.ndim == 3 else ()
     fields = {
-        "inputs": Field(("sample", *tokens, "dimension"), problem.x, "states at depth 0"),
+        "inputs": Variable(("sample", *tokens, "dimension"), problem.x, "states at depth 0"),
         "targets": _targets(problem, problem.y, ("sample", *tokens), "training targets"),
     }
     if problem.embedding is not None:
-        fields["embedding"] = Field(("input", "dimension"), np.asarray(problem.embedding), "embedding W_E")
+        fields["embedding"] = Variable(("input", "dimension"), np.asarray(problem.embedding), "embedding W_E")
         for prefix, label, given in (("", "", problem.inputs), ("test_", "test ", problem.test_inputs)):
             if given is not None:
                 raw = np.asarray(given)
                 dims = (f"{prefix}sample", *tokens, "input")[: raw.ndim]
-                fields[f"raw_{prefix}inputs"] = Field(dims, raw, f"{label}inputs before the embedding")
+                fields[f"raw_{prefix}inputs"] = Variable(dims, raw, f"{label}inputs before the embedding")
     if problem.unembedding is not None:
-        fields["unembedding"] = Field(("dimension", "output"), np.asarray(problem.unembedding), "unembedding W_U")
+        fields["unembedding"] = Variable(("dimension", "output"), np.asarray(problem.unembedding), "unembedding W_U")
     if len(problem.test_x):
-        fields["test_inputs"] = Field(("test_sample", *tokens, "dimension"), problem.test_x, "test states at depth 0")
+        fields["test_inputs"] = Variable(
+            ("test_sample", *tokens, "dimension"), problem.test_x, "test states at depth 0"
+        )
         fields["test_targets"] = _targets(problem, problem.test_y, ("test_sample", *tokens), "test targets")
     return fields
 
 
-def _targets(problem: MeanFieldProblem, targets: Array, dims: tuple[str, ...], label: str) -> Field:
+def _targets(problem: MeanFieldProblem, targets: Array, dims: tuple[str, ...], label: str) -> Variable:
     """Return targets with the axes of the outputs of a record; class indices have none for the outputs."""
     shown = targets if targets.ndim == len(dims) else problem.squeezed(targets)
-    return Field((*dims, "output")[: shown.ndim], shown, label)
+    return Variable((*dims, "output")[: shown.ndim], shown, label)

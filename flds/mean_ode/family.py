@@ -50,7 +50,7 @@ class MeanOdeFamily:
         ]
         if own:
             raise ValueError(f"{own[0]} is not built in: give the problem= itself")
-        stored = {name: item.values for name, item in solution.fields.items()}
+        stored = {name: item.values for name, item in solution.variables.items()}
         embedded = "embedding" in stored
         arrays = {name: stored.get(name) for name in ("targets", "embedding", "unembedding", "test_targets")}
         for name in ("inputs", "test_inputs"):
@@ -77,7 +77,7 @@ class MeanOdeFamily:
         if found:
             return found
         for name, item in constants(problem).items():
-            if name not in solution.fields or not _same(solution.fields[name].values, item.values):
+            if name not in solution.variables or not _same(solution.variables[name].values, item.values):
                 return name
         return None
 

@@ -55,7 +55,7 @@ def follow_units(
     """
     from scipy.interpolate import CubicSpline
 
-    if "features" not in solution.fields or len(solution.steps) != solution.steps[-1] + 1:
+    if "features" not in solution.variables or len(solution.steps) != solution.steps[-1] + 1:
         raise ValueError("solution must have features at every step: solve with record_features=True, record_every=1")
     places = np.asarray(checks.finite("depths", depths), np.float64)
     if places.ndim != 1 or places.min() < 0 or places.max() > 1:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from flds.mean_ode.blocks import Array
 from solvers.results.rows import Rows
-from solvers.results.solution import Field
+from solvers.results.solution import Variable
 
 
 class Record(NamedTuple):
@@ -27,7 +27,7 @@ class Run:
 
     records: list[Record] = field(default_factory=list)
     status: str = "completed"
-    state: dict[str, Field] = field(default_factory=dict)  # of the trained units, where it is kept
+    state: dict[str, Variable] = field(default_factory=dict)  # of the trained units, where it is kept
     rows: dict[str, Rows] = field(default_factory=dict)
 
     def keep(self, record: Record, most: int) -> None:

@@ -13,23 +13,25 @@ from flds.mean_ode.network import Dynamics
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.records import Record
 from flds.training.snapshot import steps_done
-from solvers.results.solution import Field
+from solvers.results.solution import Variable
 
 
 def snapshot(
     problem: MeanFieldProblem, units: list[Parameters], records: list[Record], next_step: int | None = None
-) -> dict[str, Field]:
+) -> dict[str, Variable]:
     """Return the units of every block and the records, as arrays by name.
 
     A run that ended early gives `next_step`, the step whose passes were broken off; its units are those before it.
     """
     tokens = ("token",) if problem.x.ndim == 3 else ()
-    fields = {} if next_step is None else {"next_step": Field((), np.array(next_step), "step whose passes come next")}
+    fields = (
+        {} if next_step is None else {"next_step": Variable((), np.array(next_step), "step whose passes come next")}
+    )
     for block, z in enumerate(units):
         for name, values in z.items():
             shape = tuple(f"{name}_{axis}_of_block_{block}" for axis in range(values.ndim - 2))
             dims = ("node", *shape, "unit")
-            fields[f"block_{block}_{name}"] = Field(dims, values, f"trained {name} of block {block + 1}")
+            fields[f"block_{block}_{name}"] = Variable(dims, values, f"trained {name} of block {block + 1}")
     kinds = {
         "step": (),
         "outputs": ("sample", *tokens, "output"),
@@ -40,14 +42,14 @@ def snapshot(
     for name, dims in kinds.items():
         values = np.array([getattr(record, name) for record in records])
         if values.size:
-            fields[f"recorded_{name}"] = Field(("record", *dims), values, f"recorded {name.replace('_', ' ')}")
+            fields[f"recorded_{name}"] = Variable(("record", *dims), values, f"recorded {name.replace('_', ' ')}")
     for name in problem.rates:
         values = np.array([record.travel[name] for record in records])
-        fields[f"recorded_travel_{name}"] = Field(("record", "node"), values, f"recorded travel of {name}")
+        fields[f"recorded_travel_{name}"] = Variable(("record", "node"), values, f"recorded travel of {name}")
     return fields
 
 
-def restore(dynamics: Dynamics, state: dict[str, Field]) -> list[Record]:
+def restore(dynamics: Dynamics, state: dict[str, Variable]) -> list[Record]:
     """Move the units to where they were, and return the records."""
     for block, z in enumerate(dynamics.moved):
         for name, values in z.items():
@@ -67,7 +69,7 @@ def restore(dynamics: Dynamics, state: dict[str, Field]) -> list[Record]:
     ]
 
 
-def first_step(state: dict[str, Field]) -> int:
+def first_step(state: dict[str, Variable]) -> int:
     """Return the step that comes next: the last one recorded, whose update is to come, unless the run ended early."""
     done = steps_done(state)
     return int(state["recorded_step"].values[-1]) if done is None else done

@@ -26,7 +26,7 @@ from flds.training.options import RecordSteps
 from flds.training.solve import progress_bar
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
-from solvers.results.solution import Field
+from solvers.results.solution import Variable
 
 # Units on which E φ(x, Z_0) = 0 is tested, and how far a mean may be from zero in standard errors of eight draws, so
 # that numbers of order 100 are hardly ever beyond by chance (Student's law with seven degrees of freedom: 2e-5).
@@ -129,7 +129,7 @@ def run(
     problem: MeanFieldProblem,
     settings: MeanSettings,
     progress: bool = False,
-    states: Sequence[dict[str, Field]] = (),
+    states: Sequence[dict[str, Variable]] = (),
 ) -> MeanFieldSolution:
     """Train every replicate with the solver of this name, from stored states where there are any."""
     shown = checks.flag("progress", progress)
@@ -159,7 +159,7 @@ def _one_replicate(
     problem: MeanFieldProblem,
     settings: MeanSettings,
     index: int,
-    state: dict[str, Field] | None,
+    state: dict[str, Variable] | None,
     bar: Any,
 ) -> Run:
     try:
@@ -176,7 +176,7 @@ def prepare(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSetti
     return kind(problem, _cast(initial, settings.dtype), settings.threads)
 
 
-def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | None = None, bar: Any = None) -> Run:
+def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Variable] | None = None, bar: Any = None) -> Run:
     """K gradient steps, or those after a stored state; each step is recorded before its update."""
     problem, run, first = dynamics.problem, Run(), 0
     upcoming: int | None = None  # the step that comes next, where the units are between two steps
@@ -220,7 +220,7 @@ def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Field] | 
     return run
 
 
-def _go_on(dynamics: Dynamics, run: Run, due: RecordSteps, divergence: Divergence, state: dict[str, Field]) -> int:
+def _go_on(dynamics: Dynamics, run: Run, due: RecordSteps, divergence: Divergence, state: dict[str, Variable]) -> int:
     """Restore units and records, and return the step that comes next; the first record says what "diverged" means."""
     first, problem = first_step(state), dynamics.problem
     for record in restore(dynamics, state):

@@ -20,7 +20,18 @@ from flds.plotting.kernels import plot_kernel, plot_kernel_movement, plot_partic
 from flds.plotting.overview import mean_field_overview, overview
 
 __all__ = [
-    "mean_field_overview", "overview", "plot_accuracy", "plot_against_limit", "plot_kernel", "plot_kernel_movement",
-    "plot_loss", "plot_outputs", "plot_particles", "plot_rank", "plot_replicates", "plot_spectrum", "plot_travel",
+    "mean_field_overview",
+    "overview",
+    "plot_accuracy",
+    "plot_against_limit",
+    "plot_kernel",
+    "plot_kernel_movement",
+    "plot_loss",
+    "plot_outputs",
+    "plot_particles",
+    "plot_rank",
+    "plot_replicates",
+    "plot_spectrum",
+    "plot_travel",
     "plot_variance",
-]  # fmt: skip
+]

@@ -69,8 +69,8 @@ def _curve(ax: Axes, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | Non
 
 
 def _error(solution: Solution | LimitEstimate, name: str) -> NDArray[Any] | None:
-    item = solution.fields.get(f"{name}_standard_error")
-    half_width = solution.fields.get(f"{name}_half_width")  # of a LimitEstimate
+    item = solution.variables.get(f"{name}_standard_error")
+    half_width = solution.variables.get(f"{name}_half_width")  # of a LimitEstimate
     if item is None and half_width is not None:
         return half_width.values / 2
     return None if item is None else item.values
@@ -79,8 +79,8 @@ def _error(solution: Solution | LimitEstimate, name: str) -> NDArray[Any] | None
 def _training_and_test(ax: Axes, solution: Solution, name: str) -> list[Artist]:
     artists: list[Artist] = []
     for field, colour, marker, label in ((name, TRAINING, "o", "training"), (f"test_{name}", TEST, "s", "test")):
-        if field in solution.fields:
-            y, error = solution.fields[field].values, _error(solution, field)
+        if field in solution.variables:
+            y, error = solution.variables[field].values, _error(solution, field)
             marked = marker if len(y) <= 30 else None
             artists += _curve(ax, solution.steps, y, error, color=colour, marker=marked, markersize=3, label=label)
     return artists
@@ -91,10 +91,10 @@ def plot_loss(solution: Solution, scale: str = "linear", ax: Axes | None = None)
 
     `scale` is that of the loss, "linear" or "log". Raises AttributeError if the solution has no loss.
     """
-    solution.loss  # noqa: B018  names the fields there are
+    solution.loss  # noqa: B018  names the variables there are
     ax = over_steps(solution, ax)
     artists: list[Artist] = []
-    if "batch_loss" in solution.fields and len(solution.batch_loss) > len(solution.steps):
+    if "batch_loss" in solution.variables and len(solution.batch_loss) > len(solution.steps):
         steps = np.arange(len(solution.batch_loss))
         artists += ax.plot(steps, solution.batch_loss, color="0.7", linewidth=1, label="batch")
     artists += _training_and_test(ax, solution, "loss")
@@ -249,7 +249,7 @@ def plot_travel(solution: MeanFieldSolution, ax: Axes | None = None) -> list[Art
 
     Raises ValueError if the solution has no travel.
     """
-    names = [name for name in solution.fields if name.startswith("travel_") and not name.endswith("_standard_error")]
+    names = [name for name in solution.variables if name.startswith("travel_") and not name.endswith("_standard_error")]
     if not (names and len(solution.steps)):
         raise ValueError("the solution has no travel: it must be of the Mean ODE, with a record")
     ax = new_axes(ax)
@@ -278,5 +278,5 @@ def _trajectory(
 
 def _name(solution: Solution | LimitEstimate, sample: int) -> int:
     """Return the index in the training set of a recorded sample."""
-    recorded = solution.fields.get("recorded_samples")
+    recorded = solution.variables.get("recorded_samples")
     return int(sample if recorded is None else recorded.values[sample])

@@ -178,14 +178,16 @@ def plot_particles(
     IndexError
         If there is no such sample.
     """
-    if "final_particles" in solution.fields:
-        values, quantity = solution.final_particles, solution.fields["final_particles"].long_name
+    if "final_particles" in solution.variables:
+        values, quantity = solution.final_particles, solution.variables["final_particles"].long_name
     elif solution.groups and "last_states" in solution.groups["state_0"]:
         values = solution.groups["state_0"]["last_states"].values[sample]
         quantity = f"features $h_T$ after {solution.steps[-1]} steps"
     else:
-        raise ValueError("the solution has no particles: use solve_forward or solve_backward, or solve_flds or "
-                         "simulate_resnet with keep_state=True")  # fmt: skip
+        raise ValueError(
+            "the solution has no particles: use solve_forward or solve_backward, or solve_flds or "
+            "simulate_resnet with keep_state=True"
+        )
     ax = new_axes(ax)
     mean, deviation = float(np.mean(values, dtype=float)), float(np.std(values, dtype=float))
     _, edges, bars = ax.hist(

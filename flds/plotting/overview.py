@@ -25,7 +25,7 @@ def overview(solution: Solution) -> Figure:
     from matplotlib.figure import Figure
 
     recorded = len(solution.steps) > 0  # otherwise it ended before the first record
-    rows = 3 if recorded and "feature_kernel" in solution.fields else 2
+    rows = 3 if recorded and "feature_kernel" in solution.variables else 2
     figure = Figure(figsize=(11, 3.2 * rows), layout="constrained")
     axes = figure.subplots(rows, 3).ravel()
     _text(axes[5], solution.summary().splitlines(), 44 if rows == 2 else 38)
@@ -34,7 +34,7 @@ def overview(solution: Solution) -> Figure:
             ax.axis("off")
         return figure
     plot_loss(solution, ax=axes[0])
-    if "accuracy" in solution.fields:
+    if "accuracy" in solution.variables:
         plot_accuracy(solution, axes[1])
     else:
         plot_outputs(solution, axes[1])

@@ -40,9 +40,15 @@ class Family(Protocol):
         """Solve again, with some options changed."""
 
     def resume(
-        self, solution: Any, problem: Any, done: int | None, steps: int | None,
-        learning_rate: float | ArrayLike | None, progress: bool, changes: dict[str, Any],
-    ) -> Solution:  # fmt: skip
+        self,
+        solution: Any,
+        problem: Any,
+        done: int | None,
+        steps: int | None,
+        learning_rate: float | ArrayLike | None,
+        progress: bool,
+        changes: dict[str, Any],
+    ) -> Solution:
         """Go on from a kept state, for more steps or to the end of those planned; `done` of them if it ended early."""
 
     def evaluate(self, solution: Any, problem: Any, inputs: ArrayLike) -> NDArray[np.float64]:

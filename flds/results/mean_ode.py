@@ -12,7 +12,7 @@ from flds.results.solution import Solution
 
 @dataclass(repr=False, eq=False)
 class MeanFieldSolution(Solution):
-    """Solution of `solve_mean_ode` or `solve_tangent_ode`; fields that were not produced raise AttributeError.
+    """Solution of `solve_mean_ode` or `solve_tangent_ode`; variables that were not produced raise AttributeError.
 
     Attributes
     ----------
@@ -32,8 +32,8 @@ class MeanFieldSolution(Solution):
     inputs, targets : (samples[, tokens], D) and (samples[, tokens][, outputs]) arrays
         Of the problem, embedded; `raw_inputs` before the embedding, where there is one.
     replicate_outputs : (replicates, records, samples[, tokens][, outputs]) float64
-        Outputs of each replicate, where there are several; other fields are then means, and
-        ``<field>_standard_error`` their standard errors.
+        Outputs of each replicate, where there are several; other variables are then means, and
+        ``<variable>_standard_error`` their standard errors.
     outputs_depth_error : (records, samples[, tokens][, outputs]) float64
         Estimated error of finite depth, with ``depth_error=True``.
     """
@@ -52,12 +52,12 @@ class MeanFieldSolution(Solution):
             lines.append(f"step       {self.steps[-1]} of {problem['steps']}")
             loss = current_name(problem["loss"])
             lines.append(f"training   {loss} loss {self.loss[-1]:.4g} on {self.outputs.shape[1]} samples")
-            if "test_loss" in self.fields:
+            if "test_loss" in self.variables:
                 lines.append(f"test       loss {self.test_loss[-1]:.4g} on {self.test_outputs.shape[1]} samples")
             moved = {name: getattr(self, f"travel_{name}")[-1].mean() for name in problem["learning_rates"]}
             travel = ", ".join(f"{name} {distance:.3g}" for name, distance in moved.items())
             lines.append(f"travel     {travel} (root mean square, mean over depth)")
-            if "outputs_depth_error" in self.fields:
+            if "outputs_depth_error" in self.variables:
                 lines.append(f"depth      error of outputs about {self.outputs_depth_error.max():.2g}")
         lines += [f"time       {self.timings['solve']:.1f} s", f"status     {self.status}"]
         return "\n".join(lines + [f"note       {note}" for note in self.notes])

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 import solvers.results.solution
 from flds.results.replicates import completed, mean_and_error
 from flds.results.upstairs import upstairs
-from solvers.results.solution import Field
+from solvers.results.solution import Variable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False, eq=False)
 class Solution(solvers.results.solution.Solution):
-    """Solution of a training problem; fields that were not produced raise AttributeError.
+    """Solution of a training problem; variables that were not produced raise AttributeError.
 
     Attributes
     ----------
@@ -43,8 +43,8 @@ class Solution(solvers.results.solution.Solution):
     rank_by_step : (records, 2)
         Rank at each record, mean over depth.
     replicate_outputs : (replicates, records, samples[, outputs])
-        Outputs of each replicate, where there are several; other fields are then means, and
-        ``<field>_standard_error`` their standard errors.
+        Outputs of each replicate, where there are several; other variables are then means, and
+        ``<variable>_standard_error`` their standard errors.
     """
 
     schema: ClassVar[str] = "flds.Solution/1"
@@ -54,14 +54,17 @@ class Solution(solvers.results.solution.Solution):
         return upstairs.plot(self, path)
 
     @property
-    def states(self) -> list[dict[str, Field]]:
+    def states(self) -> list[dict[str, Variable]]:
         """What was kept of the trained network of each replicate; empty without ``keep_state=True``."""
         return [self.groups[f"state_{index}"] for index in range(len(self.groups))]
 
     def predict(
-        self, inputs: ArrayLike, *, problem: Any = None,
+        self,
+        inputs: ArrayLike,
+        *,
+        problem: Any = None,
         return_error: bool = False,
-    ) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+    ) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the outputs of the trained network on new inputs, from a solution with ``keep_state=True``.
 
         They are those at the last recorded step: on the test inputs, the last row of `test_outputs`.
@@ -124,11 +127,11 @@ class Solution(solvers.results.solution.Solution):
         if len(self.steps):
             lines.append(f"step       {self.steps[-1]} of {problem['steps']}")
             for prefix, label, samples in (("", "training", self.outputs.shape[1]), ("test_", "test", None)):
-                if f"{prefix}loss" not in self.fields:
+                if f"{prefix}loss" not in self.variables:
                     continue
                 count = samples or self.test_outputs.shape[1]
                 result = f"{problem['loss']} loss {self._last(f'{prefix}loss')}"
-                if f"{prefix}accuracy" in self.fields:
+                if f"{prefix}accuracy" in self.variables:
                     result += f", accuracy {self._last(f'{prefix}accuracy', percent=True)}"
                 lines.append(f"{label:10} {result} on {count} samples")
         lines.append(f"time       {self.timings['compile']:.1f} s compile, {self.timings['solve']:.1f} s solve")
@@ -137,7 +140,7 @@ class Solution(solvers.results.solution.Solution):
 
     def _last(self, name: str, percent: bool = False) -> str:
         value = getattr(self, name)[-1]
-        error = self.fields.get(f"{name}_standard_error")
+        error = self.variables.get(f"{name}_standard_error")
         if percent:
             return f"{value:.1%}" + ("" if error is None else f" ± {error.values[-1]:.1%}")
         return f"{value:.4g}" + ("" if error is None else f" ± {error.values[-1]:.2g}")

@@ -133,8 +133,10 @@ def _arguments(solver: Callable[..., Any]) -> set[str]:
 
 def _checked_values(name: str, values: Any, known: set[str]) -> list[Any]:
     if name not in known:
-        raise ValueError(f"grid must name fields of the problem or arguments of the solver, got {name!r}; "
-                         f"valid are {', '.join(sorted(known))}")  # fmt: skip
+        raise ValueError(
+            f"grid must name fields of the problem or arguments of the solver, got {name!r}; "
+            f"valid are {', '.join(sorted(known))}"
+        )
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or not len(values):
         raise ValueError(f"grid[{name!r}] must be a list of values, got {checks.shown(values)}")
     return [value.item() if isinstance(value, np.generic) else value for value in values]
@@ -152,8 +154,11 @@ _OPTION = "option "
 
 def _deciding(problem: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Everything that decides the numbers of a run but its solver, by name."""
-    parts = {item.name: getattr(problem, item.name) for item in fields(problem)
-             if item.init and not (item.name in _LATER and getattr(problem, item.name) == item.default)}  # fmt: skip
+    parts = {
+        item.name: getattr(problem, item.name)
+        for item in fields(problem)
+        if item.init and not (item.name in _LATER and getattr(problem, item.name) == item.default)
+    }
     if isinstance(problem, MeanFieldProblem):
         parts["loss"] = former_name(problem.loss)  # a new name of the same loss leaves folders what they were
     return parts | {f"{_OPTION}{name}": value for name, value in options.items() if name != "threads"}

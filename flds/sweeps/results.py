@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flds.sweeps.grid import Task
-from solvers.results.solution import Field, Solution, load
+from solvers.results.solution import Solution, Variable, load
 
 if TYPE_CHECKING:
     import xarray
@@ -29,11 +29,11 @@ def collect(tasks: list[Task], grid: dict[str, list[Any]], failed: Collection[Pa
     described = {"long_name": "how the run ended", "units": "1"}
     variables: dict[str, Any] = {"status": (dims, np.array(status).reshape(shape), described)}
     done = [solution for solution in found if solution is not None]
-    for name in dict.fromkeys(name for solution in done for name in solution.fields):
+    for name in dict.fromkeys(name for solution in done for name in solution.variables):
         stacked = _stack(found, name, shape)
         if stacked is None:
             continue
-        item = next(solution.fields[name] for solution in done if name in solution.fields)
+        item = next(solution.variables[name] for solution in done if name in solution.variables)
         renamed = [f"{dim}_axis" if dim in dims else dim for dim in item.dims]
         attributes = {"long_name": item.long_name, "units": item.units}
         variables[f"{name}_values" if name in dims else name] = ((*dims, *renamed), stacked, attributes)
@@ -52,7 +52,7 @@ def _status(task: Task, solution: Solution | None, failed: bool) -> str:
 
 def _stack(found: list[Solution | None], name: str, shape: tuple[int, ...]) -> Any:
     """One array over the grid, runs that ended early filled up with NaN; None if others differ, or are not numbers."""
-    items = [None if solution is None else solution.fields.get(name) for solution in found]
+    items = [None if solution is None else solution.variables.get(name) for solution in found]
     there = [item for item in items if item is not None]
     if any(item.dims != there[0].dims for item in there):  # runs of older versions have an axis for a single output
         items = [None if item is None else _without_single_output(item) for item in items]
@@ -64,14 +64,16 @@ def _stack(found: list[Solution | None], name: str, shape: tuple[int, ...]) -> A
     for row, item in zip(stacked, items, strict=True):
         if item is None:
             continue
-        if any(size != full and dim not in _IN_TRAINING
-               for dim, size, full in zip(item.dims, item.values.shape, most, strict=True)):  # fmt: skip
+        if any(
+            size != full and dim not in _IN_TRAINING
+            for dim, size, full in zip(item.dims, item.values.shape, most, strict=True)
+        ):
             return None
         row[tuple(slice(size) for size in item.values.shape)] = item.values
     return stacked.reshape(shape + stacked.shape[1:])
 
 
-def _without_single_output(item: Field) -> Field:
+def _without_single_output(item: Variable) -> Variable:
     if item.dims[-1:] == ("output",) and item.values.shape[-1] == 1:
         return item._replace(dims=item.dims[:-1], values=item.values[..., 0])
     return item

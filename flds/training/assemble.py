@@ -13,41 +13,67 @@ from flds.training.description import describe
 from flds.training.options import Settings
 from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder, kernels
-from solvers.results.solution import Field, library_versions
+from solvers.results.solution import Variable, library_versions
 
 _RECORDED = (
-    "outputs", "loss", "accuracy", "test_outputs", "test_loss", "test_accuracy", "feature_variance",
-    "gradient_variance", "feature_kernel", "gradient_kernel", "rank", "rank_by_step", "truncation", "batch_loss",
-)  # fmt: skip
+    "outputs",
+    "loss",
+    "accuracy",
+    "test_outputs",
+    "test_loss",
+    "test_accuracy",
+    "feature_variance",
+    "gradient_variance",
+    "feature_kernel",
+    "gradient_kernel",
+    "rank",
+    "rank_by_step",
+    "truncation",
+    "batch_loss",
+)
 
 
 def assemble(
-    problem: TrainingProblem, settings: Settings, recorders: list[Recorder], status: str,
-    timings: dict[str, float], notes: list[str], saved: dict[str, Any],
-) -> Solution:  # fmt: skip
+    problem: TrainingProblem,
+    settings: Settings,
+    recorders: list[Recorder],
+    status: str,
+    timings: dict[str, float],
+    notes: list[str],
+    saved: dict[str, Any],
+) -> Solution:
     """Turn what was recorded into a Solution; replicates become means and standard errors."""
     records = min(len(recorder.records) for recorder in recorders)
     seen = min(len(recorder.batch_loss) for recorder in recorders)
-    parts = [_replicate_fields(problem, settings, recorder, records, seen) for recorder in recorders]
-    fields = average_replicates(parts, averaged=_RECORDED)
+    parts = [_replicate_variables(problem, settings, recorder, records, seen) for recorder in recorders]
+    variables = average_replicates(parts, averaged=_RECORDED)
     saved["replicates_completed"] = sum(recorder.status == "completed" for recorder in recorders)
     description, arrays = describe(problem)
     return Solution(
-        fields=fields | arrays, status=status, timings=timings, seed=settings.seed, settings=saved, notes=notes,
-        versions=library_versions(), extra={"problem": description},
+        variables=variables | arrays,
+        status=status,
+        timings=timings,
+        seed=settings.seed,
+        settings=saved,
+        notes=notes,
+        versions=library_versions(),
+        extra={"problem": description},
         groups=all_states([recorder.state for recorder in recorders], settings.replicates),
-    )  # fmt: skip
+    )
 
 
-def output_fields(
-    problem: TrainingProblem, steps: list[int], recorded: list[int], outputs: NDArray[np.float64],
+def output_variables(
+    problem: TrainingProblem,
+    steps: list[int],
+    recorded: list[int],
+    outputs: NDArray[np.float64],
     test_outputs: NDArray[np.float64],
-) -> dict[str, Field]:  # fmt: skip
+) -> dict[str, Variable]:
     """Return recorded steps, outputs, losses and accuracies; outputs are (records, samples, outputs)."""
     loss = problem.loss_function
-    fields = {
-        "steps": Field(("record",), np.array(steps, np.int64), "training step"),
-        "recorded_samples": Field(("sample",), np.array(recorded, np.int64), "index of the training sample"),
+    variables = {
+        "steps": Variable(("record",), np.array(steps, np.int64), "training step"),
+        "recorded_samples": Variable(("sample",), np.array(recorded, np.int64), "index of the training sample"),
     }
     groups = (
         ("", "sample", "training", problem.y[recorded], outputs),
@@ -58,51 +84,56 @@ def output_fields(
             continue
         single = problem.outputs == 1
         shown, dims = (values[..., 0], ("record", dim)) if single else (values, ("record", dim, "output"))
-        fields[f"{prefix}outputs"] = Field(dims, shown, f"network outputs on {label} samples")
+        variables[f"{prefix}outputs"] = Variable(dims, shown, f"network outputs on {label} samples")
         losses = np.array([loss.value(f, targets).mean() for f in values])
-        fields[f"{prefix}loss"] = Field(("record",), losses, f"{label} loss")
+        variables[f"{prefix}loss"] = Variable(("record",), losses, f"{label} loss")
         if loss.classifies:
             accuracies = np.array([loss.accuracy(f, targets) for f in values])
-            fields[f"{prefix}accuracy"] = Field(("record",), accuracies, f"{label} accuracy")
-    return fields
+            variables[f"{prefix}accuracy"] = Variable(("record",), accuracies, f"{label} accuracy")
+    return variables
 
 
-def depth_fields(
+def depth_variables(
     horizon: float, feature_variance: NDArray[np.float64], gradient_variance: NDArray[np.float64]
-) -> dict[str, Field]:
+) -> dict[str, Variable]:
     """Return the grid of depths and the mean squares over it, (records, depth + 1) each."""
     over_depth, grid = ("record", "depth_point"), np.linspace(0.0, horizon, feature_variance.shape[1])
     return {
-        "depth_grid": Field(("depth_point",), grid, "depth t", "horizon units"),
-        "feature_variance": Field(over_depth, feature_variance, "mean square feature E h²"),
-        "gradient_variance": Field(over_depth, gradient_variance, "mean square gradient E g²"),
+        "depth_grid": Variable(("depth_point",), grid, "depth t", "horizon units"),
+        "feature_variance": Variable(over_depth, feature_variance, "mean square feature E h²"),
+        "gradient_variance": Variable(over_depth, gradient_variance, "mean square gradient E g²"),
     }
 
 
-def _replicate_fields(
+def _replicate_variables(
     problem: TrainingProblem, settings: Settings, recorder: Recorder, count: int, seen: int
-) -> dict[str, Field]:
+) -> dict[str, Variable]:
     recorded = list(settings.recorded_samples)
     records = recorder.records[:count]
 
     def stacked(name: str, *shape: int) -> NDArray[np.float64]:
         return recorder.rows[name].array[:count].reshape(count, *shape)
 
-    fields = output_fields(
-        problem, [r.step for r in records], recorded, stacked("outputs", len(recorded), problem.outputs),
+    variables = output_variables(
+        problem,
+        [r.step for r in records],
+        recorded,
+        stacked("outputs", len(recorded), problem.outputs),
         stacked("test_outputs", len(problem.test_x), problem.outputs),
-    )  # fmt: skip
+    )
     points, side = settings.depth + 1, ("layer", "side")
-    fields |= depth_fields(problem.horizon, stacked("feature_variance", points), stacked("gradient_variance", points))
-    fields |= {
-        "batch_loss": Field(("step",), np.array(recorder.batch_loss[:seen]), "loss of the batch"),
-        "rank": Field(side, recorder.rank, "rank of the forward and backward basis"),
-        "rank_by_step": Field(("record", "side"), stacked("rank", 2), "rank, mean over depth"),
-        "truncation": Field(side, recorder.truncation, "share of the sum of squares that fell below the tolerance"),
+    variables |= depth_variables(
+        problem.horizon, stacked("feature_variance", points), stacked("gradient_variance", points)
+    )
+    variables |= {
+        "batch_loss": Variable(("step",), np.array(recorder.batch_loss[:seen]), "loss of the batch"),
+        "rank": Variable(side, recorder.rank, "rank of the forward and backward basis"),
+        "rank_by_step": Variable(("record", "side"), stacked("rank", 2), "rank, mean over depth"),
+        "truncation": Variable(side, recorder.truncation, "share of the sum of squares that fell below the tolerance"),
     }
     if settings.record_kernels and records:
         dims = ("layer", "pass", "other_pass")
         features, gradients = kernels([r.features for r in records]), kernels([r.gradients for r in records])
-        fields["feature_kernel"] = Field(dims, features, "feature kernel Σ at depths 0 to L-1")
-        fields["gradient_kernel"] = Field(dims, gradients, "gradient kernel Θ at depths 1 to L")
-    return fields
+        variables["feature_kernel"] = Variable(dims, features, "feature kernel Σ at depths 0 to L-1")
+        variables["gradient_kernel"] = Variable(dims, gradients, "gradient kernel Θ at depths 1 to L")
+    return variables

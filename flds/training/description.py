@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flds.results.descriptions import digest
 from flds.training.problem import TrainingProblem
-from solvers.results.solution import Field
+from solvers.results.solution import Variable
 
 # Data up to this size travel with the result; larger data are named by their hash.
 EMBEDDED_BYTES = 64 * 2**20
@@ -22,7 +22,7 @@ def function_values(problem: TrainingProblem) -> list[float]:
     return [*problem.phi.value(points).tolist(), *problem.phi.derivative(points).tolist()]
 
 
-def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field]]:
+def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Variable]]:
     """Return the problem as JSON, with what its functions give at some points, and arrays that are not too large."""
     description: dict[str, Any] = {}
     arrays: dict[str, NDArray[Any]] = {}
@@ -43,5 +43,5 @@ def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Field]
         description[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest(array)}
         if embedded:
             dims = tuple(f"{name}_{axis}" for axis in range(array.ndim))
-            fields[f"problem_{name}"] = Field(dims, array, f"{name} of the problem")
+            fields[f"problem_{name}"] = Variable(dims, array, f"{name} of the problem")
     return description, fields

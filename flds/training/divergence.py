@@ -7,8 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 
 # How a replicate ended, in words.
 _ENDED = {
-    "diverged": "diverged", "interrupted": "was interrupted", "rank_budget": "outgrew its rank budget, or memory",
-}  # fmt: skip
+    "diverged": "diverged",
+    "interrupted": "was interrupted",
+    "rank_budget": "outgrew its rank budget, or memory",
+}
 
 
 class Divergence:
@@ -38,7 +40,7 @@ class Divergence:
 
 
 def outcome(statuses: list[str], replicates: int) -> tuple[str, int, list[int], str]:
-    """Return the status of several replicates, which of them gave it, those whose fields are kept, and a remark.
+    """Return the status of several replicates, which of them gave it, those whose variables are kept, and a remark.
 
     Kept are the replicates that completed, or else the one that gave the status.
     """
@@ -48,8 +50,8 @@ def outcome(statuses: list[str], replicates: int) -> tuple[str, int, list[int], 
     if status == "completed":
         return status, ended, complete, ""
     if not complete:
-        note = f"fields are of replicate {ended + 1}, which {_ENDED[status]}" if replicates > 1 else ""
+        note = f"variables are of replicate {ended + 1}, which {_ENDED[status]}" if replicates > 1 else ""
         return status, ended, [ended], note
-    note = f"fields are of the {len(complete)} of {replicates} replicates that completed"
+    note = f"variables are of the {len(complete)} of {replicates} replicates that completed"
     lost = statuses.count("diverged")
     return status, ended, complete, note + (f"; {lost} diverged, so means may be biased" if lost else "")

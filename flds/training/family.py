@@ -46,12 +46,12 @@ class TrainingFamily:
             value = described[item.name]
             if isinstance(value, dict):
                 name = f"problem_{item.name}"
-                if name not in solution.fields:
+                if name not in solution.variables:
                     raise ValueError(
                         f"the file has only the hash of {item.name}, which were too large to be kept: give the "
                         f"problem= itself, with data of shape {tuple(value['shape'])} and SHA-256 {value['sha256']}"
                     )
-                stored = np.asarray(solution.fields[name].values, value["dtype"])
+                stored = np.asarray(solution.variables[name].values, value["dtype"])
                 if digest(stored) != value["sha256"]:
                     raise ValueError(
                         f"{item.name} of the solution do not have the SHA-256 that it states: they were changed"
@@ -68,7 +68,7 @@ class TrainingFamily:
         described = solution.extra["problem"]
         rate = described["learning_rate"]
         if isinstance(rate, dict):
-            stored = solution.fields.get("problem_learning_rate")
+            stored = solution.variables.get("problem_learning_rate")
             if stored is None:  # too large to be kept, and to be compared by its hash
                 return problem
             rate = stored.values
@@ -89,9 +89,14 @@ class TrainingFamily:
 
     def resume(
         self,
-        solution: Solution, problem: TrainingProblem, done: int | None, steps: int | None,
-        learning_rate: float | ArrayLike | None, progress: bool, changes: dict[str, Any],
-    ) -> Solution:  # fmt: skip
+        solution: Solution,
+        problem: TrainingProblem,
+        done: int | None,
+        steps: int | None,
+        learning_rate: float | ArrayLike | None,
+        progress: bool,
+        changes: dict[str, Any],
+    ) -> Solution:
         """Run the solver from the state of a solution, for more steps or to the end of those planned."""
         done = problem.steps if done is None else done
         total = problem.steps if steps is None else done + steps
@@ -107,10 +112,15 @@ class TrainingFamily:
         options = _options(solution)
         options.pop("rank_budget", None)  # one that was outgrown would be outgrown again
         found = run(
-            longer, settings["particles"], settings["depth"], settings["sampling"], progress,
+            longer,
+            settings["particles"],
+            settings["depth"],
+            settings["sampling"],
+            progress,
             Options(**options | changes),  # type: ignore[typeddict-item]
-            settings["solver"], states=solution.states,
-        )  # fmt: skip
+            settings["solver"],
+            states=solution.states,
+        )
         found.settings["reason"] = settings["reason"]
         found.notes = list(dict.fromkeys(solution.notes + found.notes))
         return found
@@ -121,10 +131,12 @@ class TrainingFamily:
         if x.shape[1] != columns:
             raise ValueError(f"inputs must have as many columns as the training inputs ({columns}), got {x.shape[1]}")
         settings = stored_settings(Settings, solution.settings)
-        parts = np.array([
-            snapshot.predict(problem, settings, replicate_seed(solution.seed, index), one, x)
-            for index, one in enumerate(solution.states)
-        ])  # fmt: skip
+        parts = np.array(
+            [
+                snapshot.predict(problem, settings, replicate_seed(solution.seed, index), one, x)
+                for index, one in enumerate(solution.states)
+            ]
+        )
         return parts[..., 0] if problem.outputs == 1 else parts
 
 

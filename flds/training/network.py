@@ -76,9 +76,14 @@ class Network:
     """
 
     def __init__(
-        self, problem: TrainingProblem, settings: Settings, seed: int, first: int = 0,
-        ensemble: Particles | None = None, optimizer: Optimizer | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        problem: TrainingProblem,
+        settings: Settings,
+        seed: int,
+        first: int = 0,
+        ensemble: Particles | None = None,
+        optimizer: Optimizer | None = None,
+    ) -> None:
         self.problem, self.settings, self.optimizer = problem, settings, optimizer or SGD()
         self.ensemble = ensemble or ThreadParticles(settings.particles, settings.threads)
         self.noise = Noise(seed, settings.noise_depth // settings.depth, first=first)
@@ -128,8 +133,9 @@ class Network:
             variance.append(self._second_moment(g))
         return BackwardPass(active, weights, g, tapes[::-1], np.array(variance[::-1]))
 
-    def update(self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass,
-               rate: float) -> None:  # fmt: skip
+    def update(
+        self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass, rate: float
+    ) -> None:
         """One step with rate η_c n on U and v, and η_c on every W_ℓ; the gradient is the batch mean."""
         batch, active, weights = len(inputs), backward.active, backward.weights
         d = inputs.shape[1]
@@ -218,9 +224,15 @@ class Network:
                 continue
             matched = settings.sampling == "matched"
             yield LazyOperator(
-                ensemble, self.noise, layer, tied=tied, tolerance=settings.tolerance, budget=settings.rank_budget,
-                dtype=settings.numpy_dtype, sampling=MatchedSampling(ensemble, drawn) if matched else shared,
-            )  # fmt: skip
+                ensemble,
+                self.noise,
+                layer,
+                tied=tied,
+                tolerance=settings.tolerance,
+                budget=settings.rank_budget,
+                dtype=settings.numpy_dtype,
+                sampling=MatchedSampling(ensemble, drawn) if matched else shared,
+            )
 
     def _combination(self, coefficients: Array, vectors: Array) -> Array:
         out = self.ensemble.allocate(len(coefficients), vectors.dtype)

@@ -17,7 +17,7 @@ from solvers.matrices.operator import Coordinates
 from solvers.results.rows import Rows
 
 if TYPE_CHECKING:
-    from solvers.results.solution import Field
+    from solvers.results.solution import Variable
 
 Array = NDArray[np.float64]
 _ARRAYS = ("outputs", "test_outputs", "feature_variance", "gradient_variance", "rank")
@@ -52,7 +52,7 @@ class Recorder:
         self.rank = np.zeros((settings.depth, 2), np.int64)
         self.truncation = np.zeros((settings.depth, 2))
         self.divergence = Divergence(problem.divergence_factor)
-        self.state: dict[str, Field] = {}  # of the trained network, where it is kept
+        self.state: dict[str, Variable] = {}  # of the trained network, where it is kept
 
     def record(self, step: int, loss: float, forward: ForwardPass, backward: BackwardPass) -> None:
         """Record step `step` before its update; `loss` is that of its batch."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from flds.training.network import BackwardPass, ForwardPass, Network
 from flds.training.records import Recorder
-from solvers.results.solution import Field
+from solvers.results.solution import Variable
 
 if TYPE_CHECKING:
     from flds.training.options import Settings
@@ -56,23 +56,39 @@ _DESCRIBED = {
 }
 # Dimensions that differ from layer to layer.
 _OF_A_LAYER = {
-    "feature_direction", "gradient_direction", "learned_row", "learned_column", "constraint", "other_constraint",
-    "family", "last_feature", "last_gradient", "recorded_feature", "recorded_gradient",
-}  # fmt: skip
+    "feature_direction",
+    "gradient_direction",
+    "learned_row",
+    "learned_column",
+    "constraint",
+    "other_constraint",
+    "family",
+    "last_feature",
+    "last_gradient",
+    "recorded_feature",
+    "recorded_gradient",
+}
 
 
-def snapshot(network: Network, recorder: Recorder, forward: ForwardPass, backward: BackwardPass) -> dict[str, Field]:
+def snapshot(network: Network, recorder: Recorder, forward: ForwardPass, backward: BackwardPass) -> dict[str, Variable]:
     """Return the state of a network after its last passes, the passes, and what was recorded."""
-    arrays = network.state() | recorder.stored() | {
-        "last_states": forward.states[-1], "last_outputs": forward.outputs, "last_bottom": backward.bottom,
-        "last_active": backward.active, "last_weights": backward.weights,
-    }  # fmt: skip
+    arrays = (
+        network.state()
+        | recorder.stored()
+        | {
+            "last_states": forward.states[-1],
+            "last_outputs": forward.outputs,
+            "last_bottom": backward.bottom,
+            "last_active": backward.active,
+            "last_weights": backward.weights,
+        }
+    )
     for layer, (c, d) in enumerate(zip(forward.tapes, backward.tapes, strict=True)):
         arrays |= {f"layer_{layer}_last_features": c, f"layer_{layer}_last_gradients": d}
     return {name: _field(name, array) for name, array in arrays.items()}
 
 
-def early_snapshot(network: Network, recorder: Recorder, step: int) -> dict[str, Field]:
+def early_snapshot(network: Network, recorder: Recorder, step: int) -> dict[str, Variable]:
     """Return the state of a network before the passes of a step, with what was recorded by then; none at step 0."""
     if step == 0:
         return {}
@@ -80,12 +96,12 @@ def early_snapshot(network: Network, recorder: Recorder, step: int) -> dict[str,
     return {name: _field(name, array) for name, array in arrays.items()}
 
 
-def steps_done(state: dict[str, Field]) -> int | None:
+def steps_done(state: dict[str, Variable]) -> int | None:
     """Return how many updates a run had made that ended early, or None if it had made all of them."""
     return int(state["next_step"].values) if "next_step" in state else None
 
 
-def go_on(network: Network, recorder: Recorder, state: dict[str, Field]) -> int:
+def go_on(network: Network, recorder: Recorder, state: dict[str, Variable]) -> int:
     """Restore network and records, make the update that the last passes call for, and return the step that follows."""
     arrays = {name: item.values for name, item in state.items()}
     network.restore(arrays)
@@ -97,13 +113,18 @@ def go_on(network: Network, recorder: Recorder, state: dict[str, Field]) -> int:
     problem, step = network.problem, len(recorder.batch_loss) - 1
     batch, none = problem.batches[step], np.empty(0)
     forward = ForwardPass(
-        [arrays["last_states"]], [arrays[f"layer_{layer}_last_features"] for layer in layers], none,
+        [arrays["last_states"]],
+        [arrays[f"layer_{layer}_last_features"] for layer in layers],
+        none,
         arrays["last_outputs"],
-    )  # fmt: skip
+    )
     backward = BackwardPass(
-        arrays["last_active"], arrays["last_weights"], arrays["last_bottom"],
-        [arrays[f"layer_{layer}_last_gradients"] for layer in layers], none,
-    )  # fmt: skip
+        arrays["last_active"],
+        arrays["last_weights"],
+        arrays["last_bottom"],
+        [arrays[f"layer_{layer}_last_gradients"] for layer in layers],
+        none,
+    )
     slopes = problem.loss_function.derivative(forward.outputs, problem.y[batch])
     with network.ensemble.whole():
         network.update(problem.x[batch], slopes, forward, backward, problem.rates[step])
@@ -111,7 +132,7 @@ def go_on(network: Network, recorder: Recorder, state: dict[str, Field]) -> int:
 
 
 def predict(
-    problem: TrainingProblem, settings: Settings, seed: int, state: dict[str, Field], inputs: NDArray[np.float64]
+    problem: TrainingProblem, settings: Settings, seed: int, state: dict[str, Variable], inputs: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the outputs of a stored network on new inputs, (samples, outputs)."""
     network = Network(problem, settings, seed)
@@ -120,10 +141,10 @@ def predict(
         return network.probe(inputs, range(problem.samples, problem.samples + len(inputs)))
 
 
-def _field(name: str, array: NDArray[Any]) -> Field:
+def _field(name: str, array: NDArray[Any]) -> Variable:
     layer, part = "", name
     if name.startswith("layer_"):
         _, layer, part = name.split("_", 2)
     long_name, dims = _DESCRIBED[part]
     named = tuple(f"{dim}_{layer}" if dim in _OF_A_LAYER else dim for dim in dims.split())
-    return Field(named, array, long_name + (f", layer {int(layer) + 1}" if layer else ""))
+    return Variable(named, array, long_name + (f", layer {int(layer) + 1}" if layer else ""))

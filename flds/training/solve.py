@@ -26,7 +26,7 @@ from solvers import checks
 from solvers.ensemble.random import Address, Stream, replicate_seed
 from solvers.ensemble.threads import compile_kernels
 from solvers.matrices.operator import RankBudgetExceeded
-from solvers.results.solution import Field
+from solvers.results.solution import Variable
 
 
 def solve_flds(
@@ -167,9 +167,16 @@ def estimate_cost(
 
 
 def run(
-    problem: TrainingProblem, particles: int, depth: int, sampling: str, progress: bool, options: Options, solver: str,
-    kind: type[Network] = Network, states: Sequence[dict[str, Field]] = (),
-) -> Solution:  # fmt: skip
+    problem: TrainingProblem,
+    particles: int,
+    depth: int,
+    sampling: str,
+    progress: bool,
+    options: Options,
+    solver: str,
+    kind: type[Network] = Network,
+    states: Sequence[dict[str, Variable]] = (),
+) -> Solution:
     """Check the options, train every replicate of a network of this kind, and return the solution.
 
     With stored states, one for each replicate, training goes on from there.
@@ -185,8 +192,9 @@ def run(
             # no name holds the network, whose memory is free for what is made of the records
             recorder = train(
                 kind(problem, settings, replicate_seed(settings.seed, replicate)),
-                bar, states[replicate] if states else None,
-            )  # fmt: skip
+                bar,
+                states[replicate] if states else None,
+            )
             recorders.append(recorder)
             if recorder.status in ("interrupted", "rank_budget"):  # the others would end so, too
                 break
@@ -203,7 +211,7 @@ def run(
         return assemble(problem, settings, [recorders[index] for index in kept], status, timings, notes, saved)
 
 
-def train(network: Network, bar=None, state: dict[str, Field] | None = None) -> Recorder:  # type: ignore[no-untyped-def]
+def train(network: Network, bar=None, state: dict[str, Variable] | None = None) -> Recorder:  # type: ignore[no-untyped-def]
     """Forward through depth, loss, backward through depth, update; for every step."""
     problem = network.problem
     recorder = Recorder(problem, network.settings, network)

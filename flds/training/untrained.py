@@ -17,7 +17,7 @@ from solvers.ensemble.random import Address, Noise, Stream, require_drawable
 from solvers.ensemble.threads import ThreadParticles
 from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.processors import thread_count
-from solvers.results.solution import Field, Solution, library_versions
+from solvers.results.solution import Solution, Variable, library_versions
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.integrate import Ensemble, compile_kernels, integrate
 from solvers.sde.progress import step_bar
@@ -161,9 +161,18 @@ class _FirstPass:
     """Checked arguments of the two solvers, and what they share."""
 
     def __init__(
-        self, activation: str | Activation, initial_variance: float, horizon: float, particles: int, depth: int,
-        seed: int, noise_depth: int | None, dtype: str, threads: int | None, stored: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        activation: str | Activation,
+        initial_variance: float,
+        horizon: float,
+        particles: int,
+        depth: int,
+        seed: int,
+        noise_depth: int | None,
+        dtype: str,
+        threads: int | None,
+        stored: int = 0,
+    ) -> None:
         self.phi = get_activation(activation)
         initial_variance = checks.positive_number("initial_variance", initial_variance, zero=True)
         horizon = checks.positive_number("horizon", horizon)
@@ -179,9 +188,14 @@ class _FirstPass:
         self.seed, self.depth, self.fine = checks.seed_number("seed", seed), depth, fine
         self.initial_variance, self.horizon = initial_variance, horizon
         self.settings: dict[str, Any] = {
-            "activation": self.phi.name, "initial_variance": initial_variance, "horizon": horizon,
-            "particles": particles, "depth": depth, "noise_depth": fine, "dtype": dtype,
-        }  # fmt: skip
+            "activation": self.phi.name,
+            "initial_variance": initial_variance,
+            "horizon": horizon,
+            "particles": particles,
+            "depth": depth,
+            "noise_depth": fine,
+            "dtype": dtype,
+        }
         self.timings = {"compile": 0.0, "solve": 0.0}
 
     def forward(self) -> Iterator[Ensemble]:
@@ -195,9 +209,13 @@ class _FirstPass:
         return self._solve(backward_equation(self.phi), Stream.READOUT, 1.0, path, h)
 
     def _solve(
-        self, equation: McKeanVlasov, stream: Stream, variance: float, path: BrownianMotion,
+        self,
+        equation: McKeanVlasov,
+        stream: Stream,
+        variance: float,
+        path: BrownianMotion,
         field: Callable[[int], Array] | None = None,
-    ) -> Iterator[Ensemble]:  # fmt: skip
+    ) -> Iterator[Ensemble]:
         x, deviation = self.ensemble.allocate(1, self.dtype), np.sqrt(variance)
         self.ensemble.fill(x, Noise(self.seed), Address(stream))  # without depth there is no refinement
         self.ensemble.apply(lambda x: np.multiply(x, deviation, out=x), x)
@@ -212,11 +230,11 @@ class _FirstPass:
 
     def solution(self, variance: NDArray[np.float64], particles: Array, symbol: str, seed: int) -> Solution:
         fields = {
-            "depth_grid": Field(
+            "depth_grid": Variable(
                 ("depth_point",), np.linspace(0.0, self.horizon, self.depth + 1), "depth t", "horizon units"
             ),
-            "variance": Field(("depth_point",), variance, f"mean square E {symbol}²"),
-            "final_particles": Field(("particle",), particles, f"{symbol} where the solve ended"),
+            "variance": Variable(("depth_point",), variance, f"mean square E {symbol}²"),
+            "final_particles": Variable(("particle",), particles, f"{symbol} where the solve ended"),
         }
         status = "completed" if np.all(np.isfinite(variance)) else "diverged"
         return Solution(fields, status, self.timings, seed, self.settings, versions=library_versions())

@@ -70,10 +70,13 @@ class BrownianMotion:
         t0, t1 = checks.interval(self.t0, self.t1)
         steps = checks.positive_integer("steps", self.steps)
         plain = {
-            "t0": t0, "t1": t1, "steps": steps, "motions": checks.positive_integer("motions", self.motions),
+            "t0": t0,
+            "t1": t1,
+            "steps": steps,
+            "motions": checks.positive_integer("motions", self.motions),
             "seed": checks.seed_number("seed", self.seed),
             "noise_steps": checks.noise_grid(self.noise_steps, steps, ("noise_steps", "steps")),
-        }  # fmt: skip
+        }
         for name, value in plain.items():  # Python's own numbers, which can be written to files
             object.__setattr__(self, name, value)
         require_memory(_GRID * (steps + 1), "take fewer steps")

@@ -229,9 +229,18 @@ class Noise:
         """
         first = self.first
         fill_normals(
-            out, first + block.start, first + block.stop, first + offset, self.seed, int(address.stream), address.step,
-            np.array(address.positions, np.int64), self.finest(layer), self.refinement, 1.0,
-        )  # fmt: skip
+            out,
+            first + block.start,
+            first + block.stop,
+            first + offset,
+            self.seed,
+            int(address.stream),
+            address.step,
+            np.array(address.positions, np.int64),
+            self.finest(layer),
+            self.refinement,
+            1.0,
+        )
 
 
 def require_drawable(vectors: float, particles: int, refinement: int, threads: int, grid: str) -> None:

@@ -129,9 +129,17 @@ class LazyOperator(WeightOperator):
     """
 
     def __init__(
-        self, ensemble: Particles, noise: Noise, layer: int, *, tied: bool, tolerance: float,
-        budget: tuple[int, int], sampling: Sampling, dtype: np.dtype,
-    ) -> None:  # fmt: skip
+        self,
+        ensemble: Particles,
+        noise: Noise,
+        layer: int,
+        *,
+        tied: bool,
+        tolerance: float,
+        budget: tuple[int, int],
+        sampling: Sampling,
+        dtype: np.dtype,
+    ) -> None:
         self.ensemble, self.noise, self.layer, self.tied = ensemble, noise, layer, tied
         self.tolerance = max(tolerance, ROUNDING_FLOOR[dtype])
         self.sampling = sampling
@@ -158,10 +166,13 @@ class LazyOperator(WeightOperator):
     def state(self) -> dict[str, NDArray[Any]]:
         sides = (self.features, self.gradients)
         return {
-            "feature_directions": self.features.directions, "feature_images": self.features.images,
-            "gradient_directions": self.gradients.directions, "gradient_images": self.gradients.images,
-            "learned": self.learned, "mass": np.array([[side.mass, side.dropped] for side in sides]),
-        } | self.sampling.state()  # fmt: skip
+            "feature_directions": self.features.directions,
+            "feature_images": self.features.images,
+            "gradient_directions": self.gradients.directions,
+            "gradient_images": self.gradients.images,
+            "learned": self.learned,
+            "mass": np.array([[side.mass, side.dropped] for side in sides]),
+        } | self.sampling.state()
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         for side, name, mass in ((self.features, "feature", 0), (self.gradients, "gradient", 1)):
@@ -189,9 +200,15 @@ class LazyOperator(WeightOperator):
         return forward, backward
 
     def _multiply(
-        self, domain: Basis, codomain: Basis, learned: Coordinates, vectors: Array, address: Address,
-        states: Array, remember: bool,
-    ) -> tuple[Array, Coordinates]:  # fmt: skip
+        self,
+        domain: Basis,
+        codomain: Basis,
+        learned: Coordinates,
+        vectors: Array,
+        address: Address,
+        states: Array,
+        remember: bool,
+    ) -> tuple[Array, Coordinates]:
         """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned)."""
         part = self._expand(domain, vectors, remember)
         shift = self._draw_images(domain, codomain, part, address.rows(part.kept), states, remember)
@@ -256,9 +273,7 @@ class LazyOperator(WeightOperator):
         if not len(z):
             return np.empty((0, 0))
         self.ensemble.fill(z, self.noise, address, self.layer)
-        families = (
-            self.features.directions, self.features.images, self.gradients.directions, self.gradients.images
-        )  # fmt: skip
+        families = (self.features.directions, self.features.images, self.gradients.directions, self.gradients.images)
         grows = 0 if domain is self.features else 2
         self.sampling.condition(z, Context(families, grows, q, remember, states))
         if not self.tied:

@@ -41,7 +41,7 @@ _MAGIC = b"flds arrays 1\n"
 _ALIGNMENT = 64
 
 
-class Field(NamedTuple):
+class Variable(NamedTuple):
     """One array of a solution, with named dimensions."""
 
     dims: tuple[str, ...]
@@ -50,7 +50,7 @@ class Field(NamedTuple):
     units: str = "1"
 
 
-Groups = Mapping[str, Mapping[str, Field]]
+Groups = Mapping[str, Mapping[str, Variable]]
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def find_arrays(result: Path, reference: Mapping[str, str]) -> Path | None:
     return next((place for place in places if place.is_file() and _seal_of(place) == reference["sha256"]), None)
 
 
-def read_arrays(path: Path) -> dict[str, dict[str, Field]]:
+def read_arrays(path: Path) -> dict[str, dict[str, Variable]]:
     """Return the groups of arrays that `write_with_arrays` wrote.
 
     Raises
@@ -168,12 +168,12 @@ def read_arrays(path: Path) -> dict[str, dict[str, Field]]:
         size = int.from_bytes(file.read(8), "little")
         file.seek(end - size)
         index = json.loads(file.read(size))
-        groups: dict[str, dict[str, Field]] = {}
+        groups: dict[str, dict[str, Variable]] = {}
         for group, name, dims, dtype, shape, offset, long_name, units in index:
             file.seek(offset)
             count = int(np.prod(shape, dtype=np.int64))
             values = np.fromfile(file, np.dtype(dtype), count).reshape(shape)
-            groups.setdefault(group, {})[name] = Field(tuple(dims), values, long_name, units)
+            groups.setdefault(group, {})[name] = Variable(tuple(dims), values, long_name, units)
     return groups
 
 
@@ -222,8 +222,8 @@ def _put_arrays(put: Callable[[Any], None], groups: Groups) -> None:
     """Put arrays one after the other, then their index and its length."""
     place, index = len(_MAGIC), []
     put(_MAGIC)
-    for group, fields in groups.items():
-        for name, item in fields.items():
+    for group, variables in groups.items():
+        for name, item in variables.items():
             values = np.ascontiguousarray(item.values)
             if values.dtype.hasobject:
                 raise TypeError(f"{name} must be an array of numbers, got dtype {values.dtype}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.results.files import Field as Field
+from solvers.results.files import Variable as Variable
 from solvers.results.files import (
     find_arrays,
     holds_inner_groups,
@@ -44,7 +44,7 @@ class Solution:
 
     Attributes
     ----------
-    fields : dict of Field
+    variables : dict of Variable
         Arrays by name, each with the names of its axes, a long name and units; they are read as attributes.
     status : str
         "completed", or why the solve ended early: "diverged", "rank_budget", "interrupted", or "failed" where a
@@ -62,7 +62,7 @@ class Solution:
     extra : dict
         What else the solver says of its problem, JSON-serialisable.
     groups : dict
-        Further fields by name, such as the state of a network; they are saved beside the file.
+        Further variables by name, such as the state of a network; they are saved beside the file.
     missing : str
         Of a solution from a file: why its groups could not be read, or nothing.
     beside : dict of str
@@ -71,10 +71,10 @@ class Solution:
     Raises
     ------
     AttributeError
-        On reading a field that this solver does not produce; the message names those it does.
+        On reading a variable that this solver does not produce; the message names those it does.
     """
 
-    fields: dict[str, Field]
+    variables: dict[str, Variable]
     status: str
     timings: dict[str, float]
     seed: int
@@ -82,34 +82,39 @@ class Solution:
     notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
-    groups: dict[str, dict[str, Field]] = field(default_factory=dict)
+    groups: dict[str, dict[str, Variable]] = field(default_factory=dict)
     missing: str = ""
     beside: dict[str, str] = field(default_factory=dict)
 
     schema: ClassVar[str] = "solvers.Solution/1"
 
     def __getattr__(self, name: str) -> NDArray[Any]:
-        if name.startswith("_") or "fields" not in self.__dict__:
+        if name.startswith("_") or "variables" not in self.__dict__:
             raise AttributeError(name)
-        if name in self.fields:
-            return self.fields[name].values
-        raise AttributeError(f"this solution has no field {name!r}; it has {', '.join(self.fields)}")
+        if name in self.variables:
+            return self.variables[name].values
+        raise AttributeError(f"this solution has no variable {name!r}; it has {', '.join(self.variables)}")
+
+    @property
+    def fields(self) -> dict[str, Variable]:
+        """The variables, by the name that they had in version 0.1."""
+        return self.variables
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self.fields]
+        return [*super().__dir__(), *self.variables]
 
     def __repr__(self) -> str:
-        arrays = ", ".join(f"{name}{list(f.values.shape)}" for name, f in self.fields.items())
+        arrays = ", ".join(f"{name}{list(f.values.shape)}" for name, f in self.variables.items())
         return f"{type(self).__name__}(status={self.status!r}, seed={self.seed}, {arrays})"
 
     @property
     def data(self) -> xarray.Dataset:
-        """All fields with named dimensions, long names and units, and the rest as attributes."""
+        """All variables with named dimensions, long names and units, and the rest as attributes."""
         attributes = {"schema": self.schema, "status": self.status, "seed": self.seed}
         records = {"settings": self.settings, "timings": self.timings, "notes": self.notes}
         records |= {"versions": self.versions, "extra": self.extra}
         attributes |= {name: json.dumps(record) for name, record in records.items()}
-        return _dataset(self.fields).assign_attrs(attributes)
+        return _dataset(self.variables).assign_attrs(attributes)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the solution as NetCDF4 to `path` and return it.
@@ -142,7 +147,7 @@ class Solution:
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write what changes with the step or the time as a table, a row for each, and return the path.
 
-        Columns are the fields over the first dimension, record or time. Those with one or two dimensions more become
+        Columns are the variables over the first dimension, record or time. Those with one or two dimensions more become
         name[0], name[1], … or name[0,0], name[0,1], …
 
         Raises
@@ -150,16 +155,18 @@ class Solution:
         FileNotFoundError
             If the folder does not exist.
         ValueError
-            If no field changes with the step or the time.
+            If no variable changes with the step or the time.
         """
         target = Path(path)
         if not target.parent.is_dir():
             raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
-        first = next((f.dims[0] for f in self.fields.values() if f.dims and f.dims[0] in ("record", "time")), None)
+        first = next((f.dims[0] for f in self.variables.values() if f.dims and f.dims[0] in ("record", "time")), None)
         if first is None:
-            raise ValueError(f"there is nothing to write over steps or times; the fields are {', '.join(self.fields)}")
+            raise ValueError(
+                f"there is nothing to write over steps or times; the variables are {', '.join(self.variables)}"
+            )
         columns: dict[str, NDArray[Any]] = {}
-        for name, item in self.fields.items():
+        for name, item in self.variables.items():
             if item.dims[:1] != (first,) or len(item.dims) > 3:
                 continue
             for place in np.ndindex(item.values.shape[1:]):
@@ -186,7 +193,7 @@ class Solution:
                 raise ValueError(f"its {name} are not a {kind.__name__}")
         if attributes["status"] not in STATUSES:
             raise ValueError(f"its status is {attributes['status']!r}")
-        return cls(_fields(dataset), status=str(attributes["status"]), seed=int(attributes["seed"]), **records)
+        return cls(_variables(dataset), status=str(attributes["status"]), seed=int(attributes["seed"]), **records)
 
 
 def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
@@ -254,7 +261,7 @@ def _reference(text: str | None) -> dict[str, str]:
 def _read_groups(solution: Solution, path: Path) -> None:
     """Read the groups of a solution from the file beside it, or, as they were written once, from the file itself."""
     if not solution.beside:
-        solution.groups = {name: _fields(group) for name, group in read_inner_groups(path, _INNER).items()}
+        solution.groups = {name: _variables(group) for name, group in read_inner_groups(path, _INNER).items()}
         return
     name, where = f"{path.name}.state", f"which belongs beside {str(path)!r}"
     try:
@@ -270,17 +277,17 @@ def _read_groups(solution: Solution, path: Path) -> None:
         solution.missing = f"{name}, {where}, is damaged: {' '.join(str(error).split())}"
 
 
-def _dataset(fields: dict[str, Field]) -> xarray.Dataset:
+def _dataset(variables: dict[str, Variable]) -> xarray.Dataset:
     import xarray
 
     return xarray.Dataset(
-        {name: (f.dims, f.values, {"long_name": f.long_name, "units": f.units}) for name, f in fields.items()}
+        {name: (f.dims, f.values, {"long_name": f.long_name, "units": f.units}) for name, f in variables.items()}
     )
 
 
-def _fields(dataset: xarray.Dataset) -> dict[str, Field]:
+def _variables(dataset: xarray.Dataset) -> dict[str, Variable]:
     return {
-        str(name): Field(tuple(map(str, v.dims)), v.values, v.attrs["long_name"], v.attrs["units"])
+        str(name): Variable(tuple(map(str, v.dims)), v.values, v.attrs["long_name"], v.attrs["units"])
         for name, v in dataset.variables.items()
     }
 
@@ -303,8 +310,11 @@ def _versions() -> dict[str, str]:
     from threadpoolctl import threadpool_info
 
     libraries = {name: version(name) for name in ("flds", "numpy", "scipy", "numba")}
-    kernels = [f"{one['internal_api']} {one.get('version')} {one.get('architecture', '')}".strip()
-               for one in threadpool_info() if one["user_api"] == "blas"]  # fmt: skip
+    kernels = [
+        f"{one['internal_api']} {one.get('version')} {one.get('architecture', '')}".strip()
+        for one in threadpool_info()
+        if one["user_api"] == "blas"
+    ]
     machine = {"processor": _processor(), "blas": ", ".join(sorted(set(kernels)))}
     return {"python": platform.python_version()} | libraries | machine
 

@@ -18,9 +18,13 @@ NOISES = ("additive", "diagonal", "general", "mean_field")
 
 # The arguments of each coefficient; one more, the external field, may follow where `TAKE_FIELD` says so.
 ARGUMENTS = {
-    "drift": ("t", "x", "m"), "diffusion": ("t", "x", "m"), "moments": ("t", "x"), "covariance": ("t", "x"),
-    "common": ("t", "x", "m"), "interaction": ("x", "y"),
-}  # fmt: skip
+    "drift": ("t", "x", "m"),
+    "diffusion": ("t", "x", "m"),
+    "moments": ("t", "x"),
+    "covariance": ("t", "x"),
+    "common": ("t", "x", "m"),
+    "interaction": ("x", "y"),
+}
 TAKE_FIELD = ("drift", "diffusion", "common", "interaction")
 
 

@@ -18,7 +18,7 @@ from solvers.ensemble.random import Stream, require_drawable
 from solvers.ensemble.threads import ThreadParticles
 from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.processors import thread_count
-from solvers.results.solution import Field, Solution, library_versions
+from solvers.results.solution import Solution, Variable, library_versions
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.field import ExternalField, as_field
 from solvers.sde.integrate import Ensemble, compile_kernels, integrate
@@ -136,11 +136,11 @@ class MeanFieldRun:
         for note in notes:
             warnings.warn(note, RuntimeWarning, stacklevel=3)
         saved.arrange(wanted)
-        fields = saved.fields(None if self.form.scalar else self.form.dimension, self.form.moments)
+        variables = saved.variables(None if self.form.scalar else self.form.dimension, self.form.moments)
         axes = ("final_particle",) if self.form.scalar else ("final_particle", "component")
-        fields["final_particles"] = Field(axes, self.view(final.x).copy(), "particles where the solve ended")
-        fields["final_time"] = Field((), np.array(final.t), "time where the solve ended")
-        return Solution(fields, status, timings, self.brownian.seed, self.settings(final), notes, library_versions())
+        variables["final_particles"] = Variable(axes, self.view(final.x).copy(), "particles where the solve ended")
+        variables["final_time"] = Variable((), np.array(final.t), "time where the solve ended")
+        return Solution(variables, status, timings, self.brownian.seed, self.settings(final), notes, library_versions())
 
     def require_memory(self, records: int, record: float) -> None:
         """Raise MemoryError if the particles, the grid and so many records of this size do not fit."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from solvers import checks
 from solvers.results.rows import Rows
-from solvers.results.solution import Field, Solution
+from solvers.results.solution import Solution, Variable
 
 Array = NDArray[np.float64]
 
@@ -182,7 +182,7 @@ class Saved:
         self.steps, self.times, self.moments = Rows(most), Rows(most), Rows(most)
         self.values = {name: Rows(most) for name in statistics}
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.order: Sequence[int] | None = None  # of the rows in fields, where it is not theirs
+        self.order: Sequence[int] | None = None  # of the rows in variables, where it is not theirs
 
     def add(self, step: int, t: float, x: Array, m: Array) -> None:
         """Evaluate every statistic at a step of the grid; `x` is (N,) or (N, D).
@@ -222,13 +222,13 @@ class Saved:
             raise ValueError(f"{name} must keep its shape, got {self.shapes[name]} and then {value.shape}")
         return value
 
-    def fields(self, component: int | None, moments: int) -> dict[str, Field]:
+    def variables(self, component: int | None, moments: int) -> dict[str, Variable]:
         """Return the collected arrays; a last axis of length `component` is named so; m has `moments` entries."""
         times = self._arranged(self.times)
-        fields = {"times": Field(("time",), times, "time")}
+        variables = {"times": Variable(("time",), times, "time")}
         if moments:
             means = self._arranged(self.moments).reshape(len(times), moments)
-            fields["moments"] = Field(("time", "moment"), means, "mean of ψ over the particles")
+            variables["moments"] = Variable(("time", "moment"), means, "mean of ψ over the particles")
         for name, statistic in self.statistics.items():
             values = self._arranged(self.values[name]).reshape(len(times), *self.shapes[name])
             axes = list(statistic.axes[: values.ndim - 1])
@@ -237,11 +237,11 @@ class Saved:
                 axes.append("component" if last else f"{name}_{axis}")
             if statistic.labels is not None:
                 axes[0] = f"{name}_{axes[0]}"
-                fields[axes[0]] = Field(
+                variables[axes[0]] = Variable(
                     (axes[0],), statistic.labels, f"{statistic.axes[0].replace('_', ' ')} of {name}"
                 )
-            fields[name] = Field(("time", *axes), values, statistic.long_name)
-        return fields
+            variables[name] = Variable(("time", *axes), values, statistic.long_name)
+        return variables
 
     def _arranged(self, rows: Rows) -> Array:
         return rows.array if self.order is None else rows.array[np.array(self.order, np.intp)]

@@ -144,27 +144,29 @@ def test_complete_replicates_keep_their_means_and_errors(kind):
     assert found.status == "diverged"
     count = int(complete.sum())
     assert found.settings["replicates_completed"] == count
-    assert f"fields are of the {count} of 8 replicates that completed; {8 - count} diverged" in "; ".join(found.notes)
+    assert f"variables are of the {count} of 8 replicates that completed; {8 - count} diverged" in "; ".join(
+        found.notes
+    )
     np.testing.assert_array_equal(found.replicate_outputs, outputs[complete])
     np.testing.assert_array_equal(found.outputs, outputs[complete].mean(0))
     np.testing.assert_allclose(found.outputs_standard_error, outputs[complete].std(0, ddof=1) / np.sqrt(count))
-    assert "loss_standard_error" in found.fields
+    assert "loss_standard_error" in found.variables
 
 
 def test_what_is_kept_of_several_replicates():
     assert outcome(["completed"] * 3, 3) == ("completed", 0, [0, 1, 2], "")
     assert outcome(["diverged", "diverged"], 2) == (
-        "diverged", 0, [0], "fields are of replicate 1, which diverged",
+        "diverged", 0, [0], "variables are of replicate 1, which diverged",
     )  # fmt: skip
-    assert outcome(["interrupted"], 4)[3] == "fields are of replicate 1, which was interrupted"
+    assert outcome(["interrupted"], 4)[3] == "variables are of replicate 1, which was interrupted"
     assert outcome(["diverged", "rank_budget"], 4)[1:] == (
-        1, [1], "fields are of replicate 2, which outgrew its rank budget, or memory",
+        1, [1], "variables are of replicate 2, which outgrew its rank budget, or memory",
     )  # fmt: skip
     for status in ("completed", "diverged", "interrupted", "rank_budget"):
         assert outcome([status], 1) == (status, 0, [0], "")
     status, ended, kept, note = outcome(["completed", "diverged", "completed", "interrupted"], 9)
     assert (status, ended, kept) == ("interrupted", 3, [0, 2])
-    assert note == "fields are of the 2 of 9 replicates that completed; 1 diverged, so means may be biased"
+    assert note == "variables are of the 2 of 9 replicates that completed; 1 diverged, so means may be biased"
 
 
 @pytest.mark.parametrize("kind", ["training", "mean_ode"])
@@ -183,7 +185,7 @@ def test_summaries_say_of_which_replicate_fields_are(kind, replicates):
     assert "replicates 0" not in summary
     several = replicates > 1
     assert ("none of 3 replicates completed" in summary) == several
-    assert ("fields are of replicate 1, which diverged" in summary) == several
+    assert ("variables are of replicate 1, which diverged" in summary) == several
     assert ("replicates 1\n" in summary) != several
 
 

@@ -107,8 +107,8 @@ def test_a_run_interrupted_anywhere_goes_on_as_if_it_had_not_been(kind, monkeypa
 
 
 def _same(found, expected):
-    for name, item in expected.fields.items():
-        np.testing.assert_array_equal(found.fields[name].values, item.values, err_msg=name)
+    for name, item in expected.variables.items():
+        np.testing.assert_array_equal(found.variables[name].values, item.values, err_msg=name)
     for one, other in zip(found.states, expected.states, strict=True):
         for name, item in other.items():
             np.testing.assert_array_equal(one[name].values, item.values, err_msg=name)

@@ -90,9 +90,9 @@ def test_different_seeds_and_sizes_agree():
 
 def test_results_do_not_depend_on_threads(estimate):
     other = small(threads=3)
-    assert set(other.fields) == set(estimate.fields)
-    for name, item in estimate.fields.items():
-        np.testing.assert_array_equal(other.fields[name].values, item.values)
+    assert set(other.variables) == set(estimate.variables)
+    for name, item in estimate.variables.items():
+        np.testing.assert_array_equal(other.variables[name].values, item.values)
 
 
 def test_a_target_is_met_with_more_particles():

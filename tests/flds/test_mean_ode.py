@@ -396,7 +396,7 @@ def test_interrupts_keep_what_is_complete(monkeypatch, tmp_path):
     options = {"units": 16, "depth": 4}
     whole = flds.solve_mean_ode(problem(), replicates=2, **options)
     interrupted(monkeypatch, 13)  # in the third replicate of six passes each
-    with pytest.warns(RuntimeWarning, match="interrupted; the last step recorded is 5; fields are of the 2 of"):
+    with pytest.warns(RuntimeWarning, match="interrupted; the last step recorded is 5; variables are of the 2 of"):
         found = flds.solve_mean_ode(problem(), replicates=3, **options)
     assert found.status == "interrupted"
     assert np.array_equal(found.outputs, whole.outputs)
@@ -406,7 +406,7 @@ def test_interrupts_keep_what_is_complete(monkeypatch, tmp_path):
         found = flds.solve_mean_ode(problem(), depth_error=True, **options)
     assert found.status == "interrupted"
     assert len(found.steps) == 6
-    assert "outputs_depth_error" not in found.fields
+    assert "outputs_depth_error" not in found.variables
     found.save(tmp_path / "run.nc")
 
 

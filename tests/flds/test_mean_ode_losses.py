@@ -105,7 +105,7 @@ def test_signs_are_learnt_and_their_accuracy_is_reported():
     assert solution.accuracy[-1] == 1.0
     expected = np.mean(solution.test_outputs > 0, axis=1)
     np.testing.assert_array_equal(solution.test_accuracy, expected)
-    assert "accuracy" not in flds.solve_mean_ode(single(), **SMALL).fields
+    assert "accuracy" not in flds.solve_mean_ode(single(), **SMALL).variables
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_one_output_has_no_axis_in_anything_of_a_solution():
     assert solution.outputs_depth_error.shape == (3, 6)
     assert solution.replicate_outputs.shape == (2, 3, 6)
     assert solution.test_outputs.shape == solution.test_outputs_standard_error.shape == (3, 3)
-    assert solution.fields["outputs"].dims == ("record", "sample")
+    assert solution.variables["outputs"].dims == ("record", "sample")
     assert (solution.targets.shape, solution.test_targets.shape) == ((6,), (3,))
     assert solution.predict(TESTS).shape == (3,)
     assert [part.shape for part in solution.predict(TESTS, return_error=True)] == [(3,), (3,)]
@@ -152,7 +152,7 @@ def test_tokens_and_classes_of_one_output_have_no_axis_either():
     p = flds.MeanFieldProblem(tokens, tokens[..., 0], unembedding=READOUT, block="attention", steps=1)
     solution = flds.solve_mean_ode(p, units=8, depth=2, keep_state=True)
     assert solution.outputs.shape == (2, 3, 5)
-    assert solution.fields["outputs"].dims == ("record", "sample", "token")
+    assert solution.variables["outputs"].dims == ("record", "sample", "token")
     assert solution.targets.shape == solution.predict(tokens).shape == (3, 5)
     sure = flds.solve_mean_ode(single(loss="cross_entropy", targets=[0] * 6, test_targets=[0] * 3), **SMALL)
     assert sure.outputs.shape == (4, 6)
@@ -175,10 +175,10 @@ def test_what_is_compared_with_a_solution_has_no_axis_either():
 def older(solution, path):
     """Write a solution as versions did that called the loss "squared" and kept the axis of one output."""
     solution.extra["problem"]["loss"] = "squared"
-    for name, item in solution.fields.items():
+    for name, item in solution.variables.items():
         if "outputs" in name or "targets" in name:
             assert "output" not in item.dims
-            solution.fields[name] = item._replace(dims=(*item.dims, "output"), values=item.values[..., None])
+            solution.variables[name] = item._replace(dims=(*item.dims, "output"), values=item.values[..., None])
     return flds.load(solution.save(path))
 
 

@@ -16,7 +16,7 @@ from matplotlib.testing.compare import compare_images
 
 import flds
 from flds import plotting
-from solvers.results.solution import Field
+from solvers.results.solution import Variable
 from tests.conftest import three_samples
 
 KEPT = Path(__file__).parent / "pictures"
@@ -37,25 +37,25 @@ def made_up() -> flds.Solution:
     record, depth = ("record",), ("record", "depth_point")
     passes = ("layer", "pass", "other_pass")
     fields = {
-        "steps": Field(record, 5 * k, "training step"),
-        "recorded_samples": Field(("sample",), 10 * s, "index"),
-        "outputs": Field(("record", "sample"), outputs, "outputs"),
-        "outputs_standard_error": Field(("record", "sample"), 0.03 + 0 * outputs, "error"),
-        "replicate_outputs": Field(("replicate", "record", "sample"), outputs + spread, "outputs"),
-        "loss": Field(record, np.exp(-k / 2.0), "loss"),
-        "loss_standard_error": Field(record, 0.05 * np.exp(-k / 2.0), "error"),
-        "test_loss": Field(record, 0.3 + np.exp(-k / 2.0), "loss"),
-        "batch_loss": Field(("step",), 1.1 * np.exp(-np.arange(16) / 10), "loss"),
-        "accuracy": Field(record, 1 - 0.5 * np.exp(-k / 1.0), "accuracy"),
-        "depth_grid": Field(("depth_point",), t, "depth"),
-        "feature_variance_standard_error": Field(depth, 0.1 + np.outer(0.0 * k, t), "error"),
-        "rank_by_step_standard_error": Field(("record", "side"), np.full((RECORDS, 2), 0.2), "error"),
-        "travel_u_standard_error": Field(depth, 0.1 + np.outer(0.0 * k, t), "error"),
-        "feature_variance": Field(depth, np.exp(np.outer(0.3 * k, t)), "variance"),
-        "gradient_variance": Field(depth, np.exp(np.outer(0.3 * k, 1 - t)), "variance"),
-        "rank_by_step": Field(("record", "side"), np.stack([3 + k, 2 + 2 * k], 1), "rank"),
-        "feature_kernel": Field(passes, kernel, "kernel"),
-        "gradient_kernel": Field(passes, np.abs(kernel)[::-1], "kernel"),
+        "steps": Variable(record, 5 * k, "training step"),
+        "recorded_samples": Variable(("sample",), 10 * s, "index"),
+        "outputs": Variable(("record", "sample"), outputs, "outputs"),
+        "outputs_standard_error": Variable(("record", "sample"), 0.03 + 0 * outputs, "error"),
+        "replicate_outputs": Variable(("replicate", "record", "sample"), outputs + spread, "outputs"),
+        "loss": Variable(record, np.exp(-k / 2.0), "loss"),
+        "loss_standard_error": Variable(record, 0.05 * np.exp(-k / 2.0), "error"),
+        "test_loss": Variable(record, 0.3 + np.exp(-k / 2.0), "loss"),
+        "batch_loss": Variable(("step",), 1.1 * np.exp(-np.arange(16) / 10), "loss"),
+        "accuracy": Variable(record, 1 - 0.5 * np.exp(-k / 1.0), "accuracy"),
+        "depth_grid": Variable(("depth_point",), t, "depth"),
+        "feature_variance_standard_error": Variable(depth, 0.1 + np.outer(0.0 * k, t), "error"),
+        "rank_by_step_standard_error": Variable(("record", "side"), np.full((RECORDS, 2), 0.2), "error"),
+        "travel_u_standard_error": Variable(depth, 0.1 + np.outer(0.0 * k, t), "error"),
+        "feature_variance": Variable(depth, np.exp(np.outer(0.3 * k, t)), "variance"),
+        "gradient_variance": Variable(depth, np.exp(np.outer(0.3 * k, 1 - t)), "variance"),
+        "rank_by_step": Variable(("record", "side"), np.stack([3 + k, 2 + 2 * k], 1), "rank"),
+        "feature_kernel": Variable(passes, kernel, "kernel"),
+        "gradient_kernel": Variable(passes, np.abs(kernel)[::-1], "kernel"),
     }
     problem = {
         "batch_size": None,
@@ -67,12 +67,12 @@ def made_up() -> flds.Solution:
     fields["travel_u"] = fields["feature_variance"]
     return flds.Solution(
         fields, "completed", {}, 0, {"particles": 500, "depth": LAYERS}, extra={"problem": problem},
-        groups={"state_0": {"last_states": Field(("batch", "particle"), states, "states")}},
+        groups={"state_0": {"last_states": Variable(("batch", "particle"), states, "states")}},
     )  # fmt: skip
 
 
 def wider(solution: flds.Solution) -> flds.Solution:
-    solution.fields["outputs"] = solution.fields["outputs"]._replace(values=1.2 * solution.outputs)
+    solution.variables["outputs"] = solution.variables["outputs"]._replace(values=1.2 * solution.outputs)
     return solution
 
 
@@ -117,7 +117,7 @@ def test_pictures_are_the_kept_ones(name, tmp_path):
 
 def test_another_picture_is_noticed(tmp_path):
     solution = made_up()
-    solution.fields["test_loss"] = solution.fields["test_loss"]._replace(values=0.1 + solution.test_loss)
+    solution.variables["test_loss"] = solution.variables["test_loss"]._replace(values=0.1 + solution.test_loss)
     draw("loss", solution, tmp_path / "loss.png")
     assert compare_images(KEPT / "loss.png", tmp_path / "loss.png", TOLERANCE) is not None
 
@@ -151,8 +151,8 @@ def test_kernels_are_drawn_as_they_are(solution):
     assert moved[0] == 0 < moved[1]
     inactive = solution.feature_kernel.copy()
     inactive[:, 9] = inactive[:, :, 9] = np.nan  # sample 0 at the last step
-    fields = solution.fields | {"feature_kernel": solution.fields["feature_kernel"]._replace(values=inactive)}
-    curves = plotting.plot_spectrum(dataclasses.replace(solution, fields=fields), ax=Figure().subplots())
+    fields = solution.variables | {"feature_kernel": solution.variables["feature_kernel"]._replace(values=inactive)}
+    curves = plotting.plot_spectrum(dataclasses.replace(solution, variables=fields), ax=Figure().subplots())
     assert [len(curve.get_ydata()) for curve in curves] == [3, 3, 3, 2]
     curves = plotting.plot_spectrum(solution, layer=1, ax=Figure().subplots())
     expected = np.linalg.eigvalsh(solution.feature_kernel[1].reshape(4, 3, 4, 3)[3, :, 3])[::-1]
@@ -195,9 +195,9 @@ def test_what_a_solution_does_not_have_is_named(solution):
     assert not len(early.steps)
     ax = Figure().subplots()
     for draws, error, message in (
-        (lambda: plotting.plot_accuracy(bare, ax), AttributeError, "no field 'accuracy'; it has steps"),
-        (lambda: plotting.plot_replicates(bare, ax=ax), AttributeError, "no field 'replicate_outputs'"),
-        (lambda: plotting.plot_kernel(bare, ax=ax), AttributeError, "no field 'feature_kernel'"),
+        (lambda: plotting.plot_accuracy(bare, ax), AttributeError, "no variable 'accuracy'; it has steps"),
+        (lambda: plotting.plot_replicates(bare, ax=ax), AttributeError, "no variable 'replicate_outputs'"),
+        (lambda: plotting.plot_kernel(bare, ax=ax), AttributeError, "no variable 'feature_kernel'"),
         (lambda: plotting.plot_kernel(solution, "kernel", ax=ax), ValueError, "name must be one of feature_kernel"),
         (lambda: plotting.plot_variance(solution, "variance", ax), ValueError, "name must be one of feature_variance"),
         (lambda: plotting.plot_kernel_movement(batches, ax=ax), ValueError, "leave out batch_size"),
@@ -210,8 +210,12 @@ def test_what_a_solution_does_not_have_is_named(solution):
         (lambda: plotting.plot_travel(solution, ax), ValueError, "no travel: it must be of the Mean ODE"),
         (lambda: plotting.plot_against_limit(bare, [solution], ax=ax), ValueError, "of the problem of the limit"),
         (lambda: plotting.plot_against_limit(bare, [others], ax=ax), ValueError, r"recorded sample 0, got \[1, 2\]"),
-        (lambda: plotting.plot_kernel_movement(flds.solve_forward(particles=50, depth=2)), AttributeError, "no field"),
-        (lambda: plotting.plot_loss(flds.solve_forward(particles=50, depth=2)), AttributeError, "no field 'loss'"),
+        (
+            lambda: plotting.plot_kernel_movement(flds.solve_forward(particles=50, depth=2)),
+            AttributeError,
+            "no variable",
+        ),
+        (lambda: plotting.plot_loss(flds.solve_forward(particles=50, depth=2)), AttributeError, "no variable 'loss'"),
         *(
             (lambda draw=draw: draw(early, ax=ax), ValueError, "it ended before the first one")
             for draw in (plotting.plot_loss, plotting.plot_outputs, plotting.plot_rank, plotting.plot_variance)

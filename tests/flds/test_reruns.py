@@ -32,8 +32,8 @@ def test_a_run_from_its_file_is_the_same_bit_for_bit(tmp_path, solve, options, o
     again = flds.rerun(stored, threads=1)
     free = {"threads": 0, "reason": ""}
     assert again.settings | free == first.settings | free
-    for name, item in first.fields.items():
-        assert np.array_equal(item.values, again.fields[name].values, equal_nan=True), name
+    for name, item in first.variables.items():
+        assert np.array_equal(item.values, again.variables[name].values, equal_nan=True), name
     assert version_changes(stored) == []
     stored.versions["numpy"] = "1.0"
     assert version_changes(stored)[0].startswith("numpy 1.0 then, ")
@@ -55,8 +55,8 @@ def test_mean_odes_are_run_again_from_their_files(block, tmp_path):
     solve = flds.solve_tangent_ode if block == "two_layer_perceptron" else flds.solve_mean_ode
     first = solve(problem, units=16, depth=2, seed=3, sampling="iid", record_every=2)
     again = flds.rerun(flds.load(first.save(tmp_path / "run.nc")), threads=1)
-    for name, item in first.fields.items():
-        assert np.array_equal(item.values, again.fields[name].values), name
+    for name, item in first.variables.items():
+        assert np.array_equal(item.values, again.variables[name].values), name
 
 
 def test_the_grid_of_the_noise_follows_the_depth():

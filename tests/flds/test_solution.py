@@ -189,7 +189,7 @@ def test_fields_of_one_and_several_outputs(classes, solution):
 
 
 def test_a_field_that_is_not_there_names_those_that_are(solution):
-    with pytest.raises(AttributeError, match=r"has no field 'accuracy'; it has steps, .*outputs"):
+    with pytest.raises(AttributeError, match=r"has no variable 'accuracy'; it has steps, .*outputs"):
         _ = solution.accuracy
     assert not hasattr(solution, "accuracy")
     assert "outputs" in dir(solution)
@@ -206,10 +206,10 @@ def test_save_and_load_round_trip(solution, tmp_path):
     path = solution.save(tmp_path / "run.nc")
     assert [p.name for p in tmp_path.iterdir()] == ["run.nc"]
     loaded = flds.load(path)
-    assert set(loaded.fields) == set(solution.fields)
-    for name, field in solution.fields.items():
-        np.testing.assert_array_equal(loaded.fields[name].values, field.values)
-        assert loaded.fields[name][0::2] == field[0::2]
+    assert set(loaded.variables) == set(solution.variables)
+    for name, field in solution.variables.items():
+        np.testing.assert_array_equal(loaded.variables[name].values, field.values)
+        assert loaded.variables[name][0::2] == field[0::2]
     for name in ("status", "timings", "seed", "notes", "versions", "extra"):
         assert getattr(loaded, name) == getattr(solution, name)
     assert loaded.settings == json.loads(json.dumps(solution.settings))

@@ -72,9 +72,9 @@ def test_training_goes_on_as_if_it_had_never_stopped(name, done, tmp_path):
     free = {"threads": 1, "rank_budget": None, "reason": None, "keep_state": True}
     for solution in (flds.resume(part, 4), flds.resume(stored, 4, threads=1), twice):
         assert (solution.notes, solution.settings | free) == (whole.notes, whole.settings | part.settings | free)
-        assert list(solution.fields) == list(whole.fields)
-        for field, item in whole.fields.items():
-            np.testing.assert_array_equal(solution.fields[field].values, item.values, err_msg=field)
+        assert list(solution.variables) == list(whole.variables)
+        for field, item in whole.variables.items():
+            np.testing.assert_array_equal(solution.variables[field].values, item.values, err_msg=field)
 
 
 @pytest.mark.filterwarnings("ignore:the bases left too little room")
@@ -154,7 +154,7 @@ def test_states_are_saved_whatever_their_shapes(tmp_path):
     heads = flds.MeanFieldProblem(tokens, tokens, block=blocks, steps=1, learning_rates=0.1)
     for solution in (some, flds.solve_mean_ode(heads, units=8, depth=2, keep_state=True)):
         stored = flds.load(solution.save(tmp_path / "run.nc"))
-        x = solution.fields.get("problem_inputs", solution.fields.get("inputs")).values
+        x = solution.variables.get("problem_inputs", solution.variables.get("inputs")).values
         np.testing.assert_array_equal(stored.predict(x), solution.predict(x))
 
 

@@ -160,8 +160,8 @@ def test_runs_of_versions_with_an_axis_for_a_single_output_are_stacked_with_othe
     path = tmp_path / "alpha=2.0.nc"
     old = flds.load(path)
     for name in ("outputs", "targets"):
-        item = old.fields[name]
-        old.fields[name] = item._replace(dims=(*item.dims, "output"), values=item.values[..., None])
+        item = old.variables[name]
+        old.variables[name] = item._replace(dims=(*item.dims, "output"), values=item.values[..., None])
     old.save(path)
     again = flds.sweep(problem, {"alpha": [1.0, 2.0]}, **options).outputs
     assert again.dims == expected.dims

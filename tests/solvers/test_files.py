@@ -19,7 +19,7 @@ import flds
 import solvers
 from solvers.results import files
 from solvers.results import solution as solutions
-from solvers.results.files import Field
+from solvers.results.files import Variable
 from tests import damage
 from tests.conftest import three_samples
 
@@ -41,7 +41,7 @@ def test_arrays_come_back_as_they_were(tmp_path):
     }  # fmt: skip
     groups = {
         f"state_{i}": {
-            name: Field(tuple(f"{name}_{axis}" for axis in range(a.ndim)), a, f"values å of {name}", "m")
+            name: Variable(tuple(f"{name}_{axis}" for axis in range(a.ndim)), a, f"values å of {name}", "m")
             for name, a in fields.items()
         }
         for i in range(2)
@@ -63,7 +63,7 @@ def test_arrays_come_back_as_they_were(tmp_path):
 
 
 def test_objects_are_no_arrays(tmp_path):
-    groups = {"state_0": {"x": Field(("a",), np.array([None]), "x")}}
+    groups = {"state_0": {"x": Variable(("a",), np.array([None]), "x")}}
     with pytest.raises(TypeError, match="x must be an array of numbers, got dtype object"):
         files.write_with_arrays(tmp_path / "run.nc", groups, lambda beside: xarray.Dataset())
     assert not list(tmp_path.iterdir())

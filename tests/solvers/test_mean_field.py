@@ -231,7 +231,7 @@ def test_records_do_not_grow_with_the_steps():
 def test_a_single_entry_can_be_saved_without_a_list():
     run = solvers.solve(GEOMETRIC, np.ones(10), 0, 1, 4, save="quantiles")
     assert run.quantiles.shape == (5, 5)
-    with pytest.raises(AttributeError, match="has no field 'mean'; it has times, quantiles"):
+    with pytest.raises(AttributeError, match="has no variable 'mean'; it has times, quantiles"):
         _ = run.mean
 
 

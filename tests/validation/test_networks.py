@@ -80,12 +80,12 @@ def test_the_solution_is_that_of_a_solver(classes, tmp_path):
     solution = networks.train(classes, width=20, depth=3, record_every=2)
     engine = flds.simulate_resnet(classes, width=20, depth=3, record_every=2)
     shared = {
-        name: field for name, field in engine.fields.items() if name not in ("rank", "rank_by_step", "truncation")
+        name: field for name, field in engine.variables.items() if name not in ("rank", "rank_by_step", "truncation")
     }
-    assert set(shared) == set(solution.fields)
+    assert set(shared) == set(solution.variables)
     for name, field in shared.items():
-        assert solution.fields[name].dims == field.dims
-        assert solution.fields[name].values.shape == field.values.shape, name
+        assert solution.variables[name].dims == field.dims
+        assert solution.variables[name].values.shape == field.values.shape, name
     again = flds.load(solution.save(tmp_path / "network.nc"))
     assert again.settings["residual"] == "pre"
     np.testing.assert_array_equal(again.test_accuracy, solution.test_accuracy)

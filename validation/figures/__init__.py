@@ -13,7 +13,7 @@ from flds.cli.pictures import attempt, picture_of
 from flds.cli.places import check_folder, check_out, clean_parts
 from flds.plotting.overview import save_picture
 from solvers import checks
-from solvers.results.solution import Field, Solution, library_versions
+from solvers.results.solution import Solution, Variable, library_versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,14 +62,14 @@ class Drawing:
     ----------
     figure : matplotlib.figure.Figure
         The picture.
-    fields : dict of Field
+    fields : dict of Variable
         The arrays it shows, by name.
     settings : dict
         Numbers they were computed with, JSON-serialisable.
     """
 
     figure: Figure
-    fields: dict[str, Field]
+    fields: dict[str, Variable]
     settings: dict[str, Any]
 
 
@@ -116,7 +116,12 @@ def reproduce(
     out.mkdir(parents=True, exist_ok=True)
     settings = {"solver": f"figure {name}", "scale": "full" if full else "quick"} | drawing.settings
     result = Solution(
-        drawing.fields, "completed", {"solve": time.perf_counter() - start}, seed, settings, versions=library_versions()
+        drawing.fields,
+        "completed",
+        {"solve": time.perf_counter() - start},
+        seed,
+        settings,
+        versions=library_versions(),
     )
     clean_parts(out, path.name)
     result.save(path)

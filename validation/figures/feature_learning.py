@@ -14,7 +14,7 @@ import flds
 from flds.plotting.curves import BACKWARD, FORWARD, TEST, TRAINING
 from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
 from solvers.ensemble.random import replicate_seed
-from solvers.results.solution import Field
+from solvers.results.solution import Variable
 from validation import closed_forms, networks
 from validation.claims import mean_and_error
 from validation.figures import Drawing, Request
@@ -86,7 +86,7 @@ def activation_order(request: Request) -> Drawing:
     base: dict[str, Any] = {"activation": "relu", "batch_size": 16}
     base |= {name: sizes[name] for name in ("steps", "train", "test")}
     every = sizes["steps"] // 10
-    fields: dict[str, Field] = {}
+    fields: dict[str, Variable] = {}
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     axes = figure.subplots(1, 3)
     shades = {"pre": ("#9ecae1", "#4292c6", "#084594"), "post": ("#fdae6b", "#f16913", "#8c2d04")}
@@ -122,15 +122,15 @@ def activation_order(request: Request) -> Drawing:
             for ax, values in zip(axes[1:], losses.values(), strict=True):
                 _mean_band(ax, runs[0].steps, values, **style)
             name = f"{residual}_{depth}"
-            fields[f"norms_{name}"] = Field(
+            fields[f"norms_{name}"] = Variable(
                 ("seed_" + name, "depth_" + name), norms, f"mean square feature, {label}, untrained"
             )
             for key, values in losses.items():
-                fields[f"{key}_{name}"] = Field(("seed_" + name, "record"), values, f"{key}, {label}")
+                fields[f"{key}_{name}"] = Variable(("seed_" + name, "record"), values, f"{key}, {label}")
             predicted = _predicted_norms(residual, depth)
-            fields[f"predicted_{name}"] = Field(("depth_" + name,), predicted, f"mean-field prediction, {label}")
+            fields[f"predicted_{name}"] = Variable(("depth_" + name,), predicted, f"mean-field prediction, {label}")
             axes[0].plot(np.linspace(0, 1, depth + 1), predicted, color="black", linewidth=1, linestyle=":")
-    fields["steps"] = Field(("record",), everyone[0].steps, "training step")
+    fields["steps"] = Variable(("record",), everyone[0].steps, "training step")
     axes[0].plot([], [], color="black", linewidth=1, linestyle=":", label="mean-field prediction")
     axes[0].set(yscale="log", xlabel="depth t = ℓ/L", ylabel="mean square feature", title="Untrained features")
     axes[1].set(yscale="log", xlabel="training step", ylabel="training loss", title="Training loss")
@@ -165,7 +165,7 @@ def convergence(request: Request) -> Drawing:
     rows = [(step, quantity) for step in stages for quantity in "hg"]
     figure = Figure(figsize=(13, 2.5 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 4, squeeze=False)
-    fields: dict[str, Field] = {}
+    fields: dict[str, Variable] = {}
     for side, weights in enumerate(WEIGHTS):
         errors = coupled_errors(
             problem, sizes["depths"], sizes["widths"], reference, steps=stages, backward_weights=weights,
@@ -182,25 +182,25 @@ def convergence(request: Request) -> Drawing:
     return Drawing(figure, fields, sizes | {"reference": reference})
 
 
-def _error_fields(errors: CoupledErrors, weights: str) -> dict[str, Field]:
+def _error_fields(errors: CoupledErrors, weights: str) -> dict[str, Variable]:
     fields = {
-        "depths": Field(("depth",), errors.depths, "depth L"),
-        "widths": Field(("width",), errors.widths, "width n"),
-        "steps": Field(("stage",), errors.steps, "training step"),
+        "depths": Variable(("depth",), errors.depths, "depth L"),
+        "widths": Variable(("width",), errors.widths, "width n"),
+        "steps": Variable(("stage",), errors.steps, "training step"),
     }
     for quantity in errors.total:
         for name, array, dims in (
             ("total", errors.total, ("depth", "width")), ("in_depth", errors.in_depth, ("depth", "width_or_reference")),
             ("in_width", errors.in_width, ("depth_or_reference", "width")),
         ):  # fmt: skip
-            fields[f"{weights}_{quantity}_{name}"] = Field(
+            fields[f"{weights}_{quantity}_{name}"] = Variable(
                 ("replicate", "stage", *dims), array[quantity], f"mean-square error of {quantity}, {weights} weights"
             )
         laws = [errors.joint_law(quantity, int(step)) for step in errors.steps]
         exponents = [
             ((law.depth_exponent, *law.depth_interval), (law.width_exponent, *law.width_interval)) for law in laws
         ]
-        fields[f"{weights}_{quantity}_exponents"] = Field(
+        fields[f"{weights}_{quantity}_exponents"] = Variable(
             ("stage", "exponent", "estimate_low_high"), np.array(exponents),
             f"p and q of a L^-p + b n^-q fitted to the total error of {quantity}, with 95 % intervals",
         )  # fmt: skip
@@ -244,13 +244,13 @@ def learning_rates(request: Request) -> Drawing:
         request.say(f"limit at rate {rate:.3g}: {run.status}")
     limit = np.array(limit_ends).T
     fields = {
-        "rates": Field(("rate",), rates, "learning rate η_c"),
-        "depths": Field(("depth",), np.array(depths), "depth L"),
-        "widths": Field(("width",), np.array(widths), "width n"),
-        "loss": Field(("depth", "width", "rate", "seed"), loss, "final training loss"),
-        "test_accuracy": Field(("depth", "width", "rate", "seed"), accuracy, "final test accuracy"),
-        "limit_loss": Field(("rate",), limit[0], "final training loss of the limit"),
-        "limit_test_accuracy": Field(("rate",), limit[1], "final test accuracy of the limit"),
+        "rates": Variable(("rate",), rates, "learning rate η_c"),
+        "depths": Variable(("depth",), np.array(depths), "depth L"),
+        "widths": Variable(("width",), np.array(widths), "width n"),
+        "loss": Variable(("depth", "width", "rate", "seed"), loss, "final training loss"),
+        "test_accuracy": Variable(("depth", "width", "rate", "seed"), accuracy, "final test accuracy"),
+        "limit_loss": Variable(("rate",), limit[0], "final training loss of the limit"),
+        "limit_test_accuracy": Variable(("rate",), limit[1], "final test accuracy of the limit"),
     }
     _say_optima(request, rates, loss, accuracy, limit)
     figure = _draw_rates(rates, depths, widths, loss, accuracy, limit)

@@ -14,7 +14,7 @@ import flds
 from flds.mean_ode.regimes import DEPTH_ERROR, FLUCTUATION, TRAVEL
 from flds.plotting.curves import PALETTE
 from solvers.ensemble.random import replicate_seed
-from solvers.results.solution import Field
+from solvers.results.solution import Variable
 from validation.claims import mean_and_error
 from validation.figures import Drawing, Request
 from validation.problems import random_pairs
@@ -57,8 +57,8 @@ def trajectories(request: Request) -> Drawing:
     coordinate = int(np.argmax(np.abs(limit.features[-1, -1, 0] - limit.features[-1, 0, 0])))
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     ax = figure.subplots()
-    fields = {"limit_grid": Field(("node",), limit.depth_grid, "depth s")}
-    fields["limit"] = Field(("node",), limit.features[-1, :, 0, coordinate], "state of the limit")
+    fields = {"limit_grid": Variable(("node",), limit.depth_grid, "depth s")}
+    fields["limit"] = Variable(("node",), limit.features[-1, :, 0, coordinate], "state of the limit")
     shades = np.linspace(0.75, 0.2, len(sizes["depths"]))
     for depth, shade in zip(sizes["depths"], shades, strict=True):
         runs = train_units(problem, hidden_width=1, depth=depth, seeds=3, seed=replicate_seed(request.seed, depth))
@@ -67,8 +67,8 @@ def trajectories(request: Request) -> Drawing:
         for index, path in enumerate(states):
             label = f"L = {depth}" if index == 0 else None
             ax.plot(grid, path, color=str(shade), linewidth=1, label=label)
-        fields[f"grid_{depth}"] = Field((f"point_{depth}",), grid, f"depth s of networks with L = {depth}")
-        fields[f"states_{depth}"] = Field(("seed", f"point_{depth}"), states, f"states of networks with L = {depth}")
+        fields[f"grid_{depth}"] = Variable((f"point_{depth}",), grid, f"depth s of networks with L = {depth}")
+        fields[f"states_{depth}"] = Variable(("seed", f"point_{depth}"), states, f"states of networks with L = {depth}")
         error = float(np.sqrt(np.mean((states[:, -1] - limit.outputs[-1, 0, coordinate]) ** 2)))
         request.say(f"L = {depth}: distance {error:.3f} at the output")
     ax.plot(limit.depth_grid, fields["limit"].values, color="#D55E00", linewidth=2, label="Mean ODE")
@@ -153,11 +153,11 @@ def errors(request: Request) -> Drawing:
             ax.set(ylabel="root mean square error of f")
         ax.set_title(f"lines: {law.a:.2f}/L + {law.b:.2f}/√(LM)", fontsize="medium")
     fields = {
-        "depth": Field(("depth",), grid, "L"), "width": Field(("width",), grid, "M"),
-        "squared_error": Field(("seed", "depth", "width"), squares, "mean-square error of the outputs"),
-        "constants": Field(("constant",), np.array(law[:2]), "a and b of a/L + b/√(LM)"),
-        "constants_standard_error": Field(("constant",), np.array(law[2:]), "standard errors of a and b"),
-        "paper_constants": Field(("constant",), np.array([DEPTH_ERROR, 0.22]), "a and b of paper H"),
+        "depth": Variable(("depth",), grid, "L"), "width": Variable(("width",), grid, "M"),
+        "squared_error": Variable(("seed", "depth", "width"), squares, "mean-square error of the outputs"),
+        "constants": Variable(("constant",), np.array(law[:2]), "a and b of a/L + b/√(LM)"),
+        "constants_standard_error": Variable(("constant",), np.array(law[2:]), "standard errors of a and b"),
+        "paper_constants": Variable(("constant",), np.array([DEPTH_ERROR, 0.22]), "a and b of paper H"),
     }  # fmt: skip
     return Drawing(figure, fields, {**sizes, "notebook_constant": 0.22 * root})
 
@@ -189,9 +189,9 @@ def weights(request: Request) -> Drawing:
     bar = figure.colorbar(mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), "cool"), ax=axes[2])
     bar.set_label("depth s")
     fields = {
-        "steps": limit.fields["steps"], "loss": limit.fields["loss"],
-        "depth_grid": Field(("depth",), depths, "depth s"),
-        "path": Field(("record", "depth", "dimension"), path, "input weights of one unit"),
+        "steps": limit.variables["steps"], "loss": limit.variables["loss"],
+        "depth_grid": Variable(("depth",), depths, "depth s"),
+        "path": Variable(("record", "depth", "dimension"), path, "input weights of one unit"),
     }  # fmt: skip
     return Drawing(figure, fields, dict(sizes))
 
@@ -237,11 +237,11 @@ def phases(request: Request) -> Drawing:
     for ax in axes[:2]:
         ax.legend(frameon=False, fontsize="x-small", loc="lower center")
     fields = {
-        "alpha": Field(("alpha",), alphas, "σ_v/√D"),
-        "dimension": Field(("dimension",), np.array(sizes["dimensions"]), "D"),
-        "travel_first": Field(("dimension", "alpha"), travel["first"], "travel of u after one step"),
-        "travel_last": Field(("dimension", "alpha"), travel["last"], "travel of u at the end"),
-        "change": Field(("dimension", "alpha"), change, "change of the output in one step"),
+        "alpha": Variable(("alpha",), alphas, "σ_v/√D"),
+        "dimension": Variable(("dimension",), np.array(sizes["dimensions"]), "D"),
+        "travel_first": Variable(("dimension", "alpha"), travel["first"], "travel of u after one step"),
+        "travel_last": Variable(("dimension", "alpha"), travel["last"], "travel of u at the end"),
+        "change": Variable(("dimension", "alpha"), change, "change of the output in one step"),
     }
     return Drawing(figure, fields, dict(sizes))
 
@@ -295,15 +295,15 @@ def fluctuations(request: Request) -> Drawing:
         spread, constants, travel.mean(0), slope, losses, inside, alphas, dimensions, depth * width
     )
     fields = {
-        "alpha": Field(("alpha",), alphas, "σ_v/√D"), "dimension": Field(("dimension",), dimensions, "D"),
-        "fluctuation": Field(("dimension", "alpha"), spread, "standard deviation of the outputs over seeds"),
-        "travel": Field(("seed", "dimension", "alpha"), travel, "root mean square travel of u"),
-        "loss": Field(("dimension", "alpha", "step"), losses, "training loss, mean over seeds"),
-        "constants": Field(("constant",), constants, "a, b, c of (a α√D + b√D + c)/√(LM)"),
-        "constants_standard_error": Field(("constant",), error, "standard errors of a, b, c"),
-        "paper_constants": Field(("constant",), np.array(FLUCTUATION), "a, b, c of paper H"),
-        "travel_constant": Field((), np.array(slope), "c of c min(1, 1/α)"),
-        "travel_constant_standard_error": Field((), np.array(slope_error), "standard error of c"),
+        "alpha": Variable(("alpha",), alphas, "σ_v/√D"), "dimension": Variable(("dimension",), dimensions, "D"),
+        "fluctuation": Variable(("dimension", "alpha"), spread, "standard deviation of the outputs over seeds"),
+        "travel": Variable(("seed", "dimension", "alpha"), travel, "root mean square travel of u"),
+        "loss": Variable(("dimension", "alpha", "step"), losses, "training loss, mean over seeds"),
+        "constants": Variable(("constant",), constants, "a, b, c of (a α√D + b√D + c)/√(LM)"),
+        "constants_standard_error": Variable(("constant",), error, "standard errors of a, b, c"),
+        "paper_constants": Variable(("constant",), np.array(FLUCTUATION), "a, b, c of paper H"),
+        "travel_constant": Variable((), np.array(slope), "c of c min(1, 1/α)"),
+        "travel_constant_standard_error": Variable((), np.array(slope_error), "standard error of c"),
     }  # fmt: skip
     return Drawing(figure, fields, {**sizes, "hidden_width": width})
 
