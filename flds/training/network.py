@@ -88,6 +88,7 @@ class Network:
         self.ensemble = ensemble or ThreadParticles(settings.particles, settings.threads)
         self.noise = Noise(seed, settings.noise_depth // settings.depth, first=first)
         self.root_tau = math.sqrt(problem.horizon / settings.depth)
+        self._remembered: dict[Any, Any] = {}  # what the optimiser remembers of each parameter
 
     def initialise(self) -> None:
         """Draw U, v and what is to be known of every W_ℓ in advance."""
@@ -141,13 +142,13 @@ class Network:
         d = inputs.shape[1]
         bottom = Gradient(weights[:, None] * inputs[active], backward.bottom, batch=batch, divisor=math.sqrt(d))
         top = Gradient(slopes, forward.states[-1], batch=batch)
-        for vectors, gradient in ((self.input_weights, bottom), (self.readout, top)):
-            step, _ = self.optimizer.step(gradient, self.optimizer.init(), rate)
+        for name, vectors, gradient in (("input", self.input_weights, bottom), ("readout", self.readout, top)):
+            step = self._next_step(name, gradient, rate)
             self.ensemble.combine(vectors, [(step.coefficients.T, step.right)], add=True)
-        for branch, met, pulled in zip(self.branches, forward.tapes, backward.tapes, strict=True):
-            for operator, gradient in branch.gradients(met[active], pulled, weights, batch):
-                scaled = replace(gradient, multiplier=self.root_tau)
-                step, _ = self.optimizer.step(scaled, self.optimizer.init(), rate)
+        passes = zip(self.branches, forward.tapes, backward.tapes, strict=True)
+        for layer, (branch, met, pulled) in enumerate(passes):
+            for index, (operator, gradient) in enumerate(branch.gradients(met[active], pulled, weights, batch)):
+                step = self._next_step((layer, index), replace(gradient, multiplier=self.root_tau), rate)
                 operator.update(step.coefficients, step.right)
 
     def probe(self, inputs: Array, positions: Sequence[int]) -> NDArray[np.float64]:
@@ -233,6 +234,13 @@ class Network:
                 dtype=settings.numpy_dtype,
                 sampling=MatchedSampling(ensemble, drawn) if matched else shared,
             )
+
+    def _next_step(self, parameter: Any, gradient: Gradient, rate: float) -> Gradient:
+        """Return what the optimiser adds to a parameter, and remember for it what it wants remembered."""
+        known = parameter in self._remembered
+        state = self._remembered[parameter] if known else self.optimizer.init()
+        step, self._remembered[parameter] = self.optimizer.step(gradient, state, rate)
+        return step
 
     def _combination(self, coefficients: Array, vectors: Array) -> Array:
         out = self.ensemble.allocate(len(coefficients), vectors.dtype)

@@ -56,6 +56,26 @@ def test_a_rule_of_ones_own_moves_all_parameters(operator):
         np.testing.assert_array_equal(one.outputs, other.outputs)  # halves are exact
 
 
+class Slower(SGD):
+    """A rule that remembers: the k-th step of each parameter has the k-th part of the rate."""
+
+    def init(self, parameter=None):
+        return 0
+
+    def step(self, gradient, state, rate):
+        return super().step(gradient, None, rate / (state + 1))[0], state + 1
+
+
+@pytest.mark.parametrize("operator", ["lazy", "dense"])
+def test_what_a_rule_remembers_comes_back_at_the_next_step(operator):
+    problem = three_samples(steps=3)
+    settings = settings_of(problem, operator=operator)
+    slower = train(Network(problem, settings, 0, optimizer=Slower()))
+    rates = train(Network(replace(problem, learning_rate=[0.5, 0.5 / 2, 0.5 / 3]), settings, 0))
+    for one, other in zip(slower.records, rates.records, strict=True):
+        np.testing.assert_array_equal(one.outputs, other.outputs)
+
+
 class Doubled(SingleMatrix):
     """A branch of one's own: twice W φ(h)."""
 
