@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from solvers.ensemble import Particles
@@ -18,6 +20,9 @@ class PlainParticles(Particles):
 
     def stack(self, parts):
         return np.concatenate(parts)
+
+    def to_host(self, vectors):
+        return vectors.view(np.ndarray)
 
     def fill(self, out, noise, address, layer=0):
         noise.fill(out, slice(0, self.particles), address, layer)
@@ -47,3 +52,55 @@ class PlainParticles(Particles):
     def add_product(self, left, right, *matrices):
         for matrix in matrices:
             matrix += left.T @ right
+
+
+class Guarded(np.ndarray):
+    """Rows of particles that only their home may look into; others may count and pick whole rows."""
+
+    open = 0
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **rest):
+        return self._inside(getattr(ufunc, method), inputs, rest)
+
+    def __array_function__(self, function, types, inputs, rest):
+        return self._inside(function, inputs, rest)
+
+    def __getitem__(self, key):
+        if isinstance(key, tuple) and not Guarded.open:
+            raise AssertionError(f"particles were cut outside their home: {key}")
+        return super().__getitem__(key)
+
+    def _inside(self, function, inputs, rest):
+        if not Guarded.open:
+            raise AssertionError(f"{function.__name__} was called on particles outside their home")
+        plain = [[np.asarray(a) for a in i] if isinstance(i, (list, tuple)) else _plain(i) for i in inputs]
+        out = tuple(map(_plain, rest.pop("out", ())))
+        return function(*plain, **(rest | ({"out": out} if out else {})))
+
+
+def _plain(value):
+    return value.view(np.ndarray) if isinstance(value, Guarded) else value
+
+
+def _guarded(method):
+    @functools.wraps(method)
+    def guarded(self, *arguments, **rest):
+        Guarded.open += 1
+        try:
+            found = method(self, *arguments, **rest)
+        finally:
+            Guarded.open -= 1
+        # what has a particle axis is guarded; small matrices are the host's
+        new = method.__name__ in ("allocate", "stack", "multiply")
+        return found.view(Guarded) if new else found
+
+    return guarded
+
+
+class GuardedParticles(PlainParticles):
+    """The plain home, whose arrays fail where anything else looks into them."""
+
+
+for _name in ("allocate", "stack", "fill", "inner", "mean_squares", "gram", "combine", "apply", "multiply",
+              "add_product"):  # fmt: skip
+    setattr(GuardedParticles, _name, _guarded(getattr(PlainParticles, _name)))

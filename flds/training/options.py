@@ -85,7 +85,9 @@ class RecordSteps:
         return 1 + -(-self.steps // self.every)
 
 
-def recording(problem: TrainingProblem, record_every: int | None, recorded_samples: Any) -> tuple[int, tuple[int, ...]]:
+def records_of(
+    problem: TrainingProblem, record_every: int | None, recorded_samples: Any
+) -> tuple[int, tuple[int, ...]]:
     """Decide at which steps and on which training samples outputs are recorded."""
     few = problem.samples <= FEW_SAMPLES or problem.full_batch
     if record_every is None:
@@ -178,7 +180,7 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
         raise TypeError(f"unknown option {unknown[0]!r}; valid options are {', '.join(Options.__annotations__)}")
     particles = checks.positive_integer("particles", particles)
     depth = checks.positive_integer("depth", depth)
-    every, samples = recording(problem, options.get("record_every"), options.get("recorded_samples"))
+    every, samples = records_of(problem, options.get("record_every"), options.get("recorded_samples"))
     operator = checks.choice("operator", options.get("operator", "auto"), OPERATORS)
     budget = options.get("rank_budget")
     if operator == "auto" and budget is not None:

@@ -98,7 +98,7 @@ def solve_forward(
     Paper F, Proposition 2.
     """
     shown = checks.flag("progress", progress)
-    run = _FirstPass(activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
+    run = _Untrained(activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
     variance = np.full(depth + 1, np.nan)
     with run.ensemble.running(), step_bar(depth, shown) as count:
         for step, now in enumerate(run.forward()):
@@ -140,7 +140,7 @@ def solve_backward(
     Paper F, Proposition 3; the diffusion is |φ'(h)|² E[g²].
     """
     shown = checks.flag("progress", progress)
-    run = _FirstPass(
+    run = _Untrained(
         activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads, stored=depth + 2
     )
     path, variance = run.ensemble.allocate(depth + 1, run.dtype), np.full(depth + 1, np.nan)
@@ -157,7 +157,7 @@ def solve_backward(
     return run.solution(variance, now.x[0], "g", seed)
 
 
-class _FirstPass:
+class _Untrained:
     """Checked arguments of the two solvers, and what they share."""
 
     def __init__(

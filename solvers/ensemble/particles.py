@@ -50,6 +50,10 @@ class Particles(ABC):
         """Return a new array (rows, N) with the rows of all parts, of which there is at least one."""
 
     @abstractmethod
+    def to_host(self, vectors: Array) -> NDArray[Any]:
+        """Return `vectors`, (rows, N), as a NumPy array, which may be the same memory."""
+
+    @abstractmethod
     def fill(self, out: Array, noise: Noise, address: Address, layer: int = 0) -> None:
         """Fill `out`, (positions, N), with the noise of an address at a layer."""
 

@@ -106,6 +106,9 @@ class ThreadParticles(Particles):
     def stack(self, parts: Sequence[Array]) -> Array:
         return np.concatenate(parts)
 
+    def to_host(self, vectors: Array) -> NDArray[Any]:
+        return vectors
+
     def fill(self, out: Array, noise: Noise, address: Address, layer: int = 0) -> None:
         def work(piece: tuple[slice, slice]) -> None:
             rows, share = piece

@@ -67,7 +67,7 @@ class DenseOperator(WeightOperator):
 
     def _coordinates(self, vectors: Array) -> Coordinates:
         root = vectors.dtype.type(np.sqrt(self.ensemble.particles))
-        return self.ensemble.map(lambda part: part / root, vectors)
+        return self.ensemble.to_host(self.ensemble.map(lambda part: part / root, vectors))
 
     def update(self, gradients: Coordinates, features: Coordinates) -> None:
         both = (self.weights,) if self._tied else (self.weights, self.backward_weights)

@@ -14,7 +14,7 @@ from flds.training.network import Network
 from flds.training.optimizers import SGD
 from flds.training.solve import train
 from tests.conftest import three_samples
-from tests.plain_particles import PlainParticles
+from tests.plain_particles import GuardedParticles, PlainParticles
 
 
 def settings_of(problem, sampling="law", **options):
@@ -37,6 +37,22 @@ def test_a_plain_home_of_particles_trains_the_same_network(operator, sampling, w
         np.testing.assert_allclose(other.test_outputs, one.test_outputs, rtol=0, atol=1e-9)
         np.testing.assert_allclose(other.gradient_variance, one.gradient_variance, rtol=1e-9)
     assert plain.state.keys() == threaded.state.keys()
+
+
+@pytest.mark.parametrize(("operator", "sampling"), [("lazy", "law"), ("lazy", "matched"), ("dense", "law")])
+def test_nothing_looks_into_particles_outside_their_home(operator, sampling, classes):
+    settings = settings_of(classes, sampling, operator=operator, record_kernels=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        network = Network(classes, settings, 3, ensemble=GuardedParticles(settings.particles))
+        recorder = train(network)
+        plain = train(Network(classes, settings, 3, ensemble=PlainParticles(settings.particles)))
+    assert recorder.status == "completed"
+    np.testing.assert_array_equal(recorder.records[-1].outputs, plain.records[-1].outputs)
+    with pytest.raises(AssertionError, match="outside their home"):
+        _ = network.readout[:, :10]
+    with pytest.raises(AssertionError, match="outside their home"):
+        _ = network.readout + 1
 
 
 class Halved(SGD):
