@@ -6,9 +6,18 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
-    "closed_forms", "coverage", "derivatives", "figures", "linear_units", "networks", "peers", "rates", "report",
-    "tensor_program", "unit_networks",
-]  # fmt: skip
+    "closed_forms",
+    "coverage",
+    "derivatives",
+    "figures",
+    "linear_units",
+    "networks",
+    "peers",
+    "rates",
+    "report",
+    "tensor_program",
+    "unit_networks",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -93,9 +93,16 @@ def check(name: str, measured: str, expected: str, holds: bool, source: str = LI
 
 
 def equal(
-    name: str, estimate: float, error: float, expected: float, resolution: float, slack: float = 0.0, note: str = "",
-    source: str = LIBRARY, margin: float = MARGIN,
-) -> Claim:  # fmt: skip
+    name: str,
+    estimate: float,
+    error: float,
+    expected: float,
+    resolution: float,
+    slack: float = 0.0,
+    note: str = "",
+    source: str = LIBRARY,
+    margin: float = MARGIN,
+) -> Claim:
     """A number is as expected.
 
     Parameters
@@ -130,9 +137,7 @@ def equal(
     return Claim(name, measured, expected_text, verdict, source, float(estimate), float(error), needed)
 
 
-def against(
-    name: str, samples: Array, exact: float, resolution: float | None = None, source: str = LIBRARY
-) -> Claim:  # fmt: skip
+def against(name: str, samples: Array, exact: float, resolution: float | None = None, source: str = LIBRARY) -> Claim:
     """The mean of independent replicates equals an exact answer; by default 5 % of it must be resolved."""
     resolution = 0.05 * abs(exact) if resolution is None else resolution
     mean, error = mean_and_error(samples)
@@ -166,8 +171,15 @@ def above(name: str, estimate: float, error: float, bound: float, margin: float 
     return Claim(name, measured, expected, verdict, LIBRARY, float(estimate), float(error), needed)
 
 
-def at_least(name: str, estimate: float, error: float, bound: float, excluded: float,
-             interval: tuple[float, float], margin: float = MARGIN) -> Claim:  # fmt: skip
+def at_least(
+    name: str,
+    estimate: float,
+    error: float,
+    bound: float,
+    excluded: float,
+    interval: tuple[float, float],
+    margin: float = MARGIN,
+) -> Claim:
     """A number reaches a bound within the margin, and a smaller alternative is excluded by the margin."""
     measured = f"{estimate:.2f} ± {error:.2f} (95 % {interval[0]:.2f} to {interval[1]:.2f})"
     expected, needed = f"{bound:g} or more, with {excluded:g} excluded by {margin:.2g} standard errors", ""

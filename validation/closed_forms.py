@@ -193,8 +193,9 @@ def post_activation(activation: str | Activation, initial: float, horizon: float
     return np.array(means), np.array(squares)
 
 
-def identity_first_output(rate: float, target: float, horizon: float, depth: int, backward_weights: str,
-                          initial: float = 1.0) -> float:  # fmt: skip
+def identity_first_output(
+    rate: float, target: float, horizon: float, depth: int, backward_weights: str, initial: float = 1.0
+) -> float:
     """Return f^(1) for φ = identity, one sample with |x|²/d = `initial`, exact in η_c at depth L and infinite width.
 
     Parameters

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 def exponent_of(
     name: str, law: PowerLaw, side: str, claim: Callable[..., Claim], *expected: Any, of: str = "", **rest: Any
-) -> Claim:  # fmt: skip
+) -> Claim:
     """State a claim on the exponent of a law in "depth" or in "width", or `of` what took their place."""
     exponent, error = getattr(law, f"{side}_exponent"), getattr(law, f"{side}_error")
     if claim is at_least:
@@ -76,8 +76,10 @@ def _known_error(activation: str, problem: flds.TrainingProblem, deep: CoupledEr
     relative = deep.depth_errors("h", 0)[:, 0] / exact
     return against(
         f"{activation}, k = 0: E|h^L − h^L*|² / its exact value at infinite width, L = {depth}, L* = {deepest}",
-        relative, 1.0, resolution=0.3,
-    )  # fmt: skip
+        relative,
+        1.0,
+        resolution=0.3,
+    )
 
 
 def _commute(activation: str, grid: CoupledErrors) -> Section:
@@ -109,7 +111,7 @@ def rates_in_training(scale: Scale) -> Section:
             f"Mean-square error of h and g after training steps, {weights} weights, tanh: in depth against L* = "
             f"{deep.reference[1]} and in width against N = {wide.reference[0]}, with fitted exponents.",
             draw_rates(deep, wide, stages),
-        )  # fmt: skip
+        )
     yield from _relu_in_training(scale)
 
 
@@ -119,13 +121,23 @@ def _training_errors(
     problem = large_steps(activation, steps=stages[-1], horizon=1.0)
     depths, deepest, particles = scale.pick(((8, 16, 32), 128, 1024), ((8, 16, 32, 64), 256, 4096))
     deep = coupled_errors(
-        problem, depths, (64, 256), (particles, deepest), steps=stages, backward_weights=weights,
+        problem,
+        depths,
+        (64, 256),
+        (particles, deepest),
+        steps=stages,
+        backward_weights=weights,
         replicates=6,
-    )  # fmt: skip
+    )
     wide = coupled_errors(
-        problem, (4,), (64, 128, 256, 512), (4096, 8), steps=stages, backward_weights=weights,
+        problem,
+        (4,),
+        (64, 128, 256, 512),
+        (4096, 8),
+        steps=stages,
+        backward_weights=weights,
         replicates=scale.pick(12, 40),
-    )  # fmt: skip
+    )
     return deep, wide
 
 

@@ -122,9 +122,14 @@ def reference_limit(
 
 
 def coverage(
-    runs: int, problem: flds.TrainingProblem, backward_weights: str = "tied", *,
-    reference: tuple[Array, Array] | None = None, seed: int = 0, **options: Any,
-) -> Coverage:  # fmt: skip
+    runs: int,
+    problem: flds.TrainingProblem,
+    backward_weights: str = "tied",
+    *,
+    reference: tuple[Array, Array] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Coverage:
     """Estimate the limit in independent runs, and count the intervals that contain it.
 
     Parameters

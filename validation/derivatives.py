@@ -48,8 +48,9 @@ def check_block(block: Block, dimension: int = 4, seed: int = 0, tolerance: floa
     errors["gradient"] = _relative(_dot(gradient, change), units)
     parts = [{name: a[..., part] for name, a in z.items()} for part in (slice(2), slice(2, None))]
     pulled = sum(block.pull(h, b, part)[0] for part in parts)
-    errors["sum"] = max(_relative(np.asarray(sum(block.value(h, part) for part in parts)), value),
-                        _relative(np.asarray(pulled), back))  # fmt: skip
+    errors["sum"] = max(
+        _relative(np.asarray(sum(block.value(h, part) for part in parts)), value), _relative(np.asarray(pulled), back)
+    )
     if block.tokenwise:
         errors["rows"] = _relative(block.value(h[1:3], z), value[1:3])
     if block.flipped:

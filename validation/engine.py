@@ -63,8 +63,10 @@ def several_inputs(scale: Scale) -> Section:
             for sample in range(3):
                 yield against(
                     f"{activation}, {weights}, three inputs: K⁻¹ (f^(1) − f^(0)) · 3/η_c + L', sample {sample}",
-                    moved[:, sample], 0.0, resolution=0.1,
-                )  # fmt: skip
+                    moved[:, sample],
+                    0.0,
+                    resolution=0.1,
+                )
 
 
 def tangent_kernel(scale: Scale) -> Section:
@@ -76,9 +78,12 @@ def tangent_kernel(scale: Scale) -> Section:
         rate = 1e-2 if activation == "identity" else 1e-4
         for weights in WEIGHTS:
             solution = flds.solve_flds(
-                one_sample(activation, rate), particles=particles, depth=depth, backward_weights=weights,
+                one_sample(activation, rate),
+                particles=particles,
+                depth=depth,
+                backward_weights=weights,
                 replicates=replicates,
-            )  # fmt: skip
+            )
             f = solution.replicate_outputs[:, :, 0]
             kernel = (f[:, 1] - f[:, 0]) / (rate * (1.0 - f[:, 0]))
             exact = closed_forms.tangent_kernel(activation, 1.0, 1.0, depth, weights)
@@ -111,8 +116,10 @@ def identity_outputs(scale: Scale) -> Section:
         for sample in range(3):
             yield against(
                 f"identity, {weights}, three samples: f^(4) of sample {sample}",
-                solution.replicate_outputs[:, 4, sample], exact[4, sample], resolution=0.05,
-            )  # fmt: skip
+                solution.replicate_outputs[:, 4, sample],
+                exact[4, sample],
+                resolution=0.05,
+            )
         yield _everything_matched(weights)
 
 
@@ -124,9 +131,11 @@ def _everything_matched(weights: str) -> Claim:
     exact = closed_forms.IdentityDynamics(short, 8, weights).outputs()[:, :, 0]
     worst = np.abs(strong.replicate_outputs - exact).max()
     return check(
-        f"identity, {weights}: everything matched, largest error of f^(0) … f^(2) over four seeds", f"{worst:.1e}",
-        "below 1e-10", bool(worst < 1e-10),
-    )  # fmt: skip
+        f"identity, {weights}: everything matched, largest error of f^(0) … f^(2) over four seeds",
+        f"{worst:.1e}",
+        "below 1e-10",
+        bool(worst < 1e-10),
+    )
 
 
 def independent_identity(scale: Scale) -> Section:
@@ -164,8 +173,10 @@ def one_matrix(scale: Scale) -> Section:
         worst = max(_asymmetry(layer) for layer in _lazy_layers(network))
         yield check(
             f"tied, sampling by {sampling}: largest |⟨p, 𝒲q⟩ − ⟨𝒲ᵀp, q⟩| over all layers and directions",
-            f"{worst:.1e}", "rounding, below 1e-10", worst < 1e-10,
-        )  # fmt: skip
+            f"{worst:.1e}",
+            "rounding, below 1e-10",
+            worst < 1e-10,
+        )
 
 
 def _asymmetry(layer: LazyOperator) -> float:
@@ -189,10 +200,14 @@ def law(scale: Scale) -> Section:
         lazy = flds.simulate_resnet(
             problem, width=width, depth=depth, backward_weights=weights, replicates=lazy_seeds, seed=7, operator="lazy"
         ).replicate_outputs
-        dense = np.array([
-            networks.train(problem, width=width, depth=depth, backward_weights=weights, seed=s, dtype="float32").outputs
-            for s in range(seeds)
-        ])  # fmt: skip
+        dense = np.array(
+            [
+                networks.train(
+                    problem, width=width, depth=depth, backward_weights=weights, seed=s, dtype="float32"
+                ).outputs
+                for s in range(seeds)
+            ]
+        )
         batch = "full batch" if batch_size is None else "single sample"
         name = f"{activation}, {batch}, {weights}: f^(0) … f^(6) of three samples, width {width}, L = {depth}"
         yield _same_law(name, lazy, dense)
@@ -227,10 +242,15 @@ def matched_noise(scale: Scale) -> Section:
         for weights in WEIGHTS:
             runs = {
                 sampling: flds.solve_flds(
-                    problem, particles=particles, depth=12, backward_weights=weights, replicates=replicates,
+                    problem,
+                    particles=particles,
+                    depth=12,
+                    backward_weights=weights,
+                    replicates=replicates,
                     sampling=sampling,
-                ).replicate_outputs for sampling in ("law", "matched")
-            }  # fmt: skip
+                ).replicate_outputs
+                for sampling in ("law", "matched")
+            }
             for step in (1, 2, 5):
                 yield _spread(f"tanh, {label}, {weights}: f^({step})", runs["law"][:, step], runs["matched"][:, step])
 
@@ -257,13 +277,16 @@ def singular(scale: Scale) -> Section:
             network, finite = _trained(problem, dtype)
             worst = max(
                 float(np.abs(network.ensemble.gram(side.directions) - np.eye(side.rank)).max())
-                for layer in _lazy_layers(network) for side in (layer.features, layer.gradients)
-            )  # fmt: skip
+                for layer in _lazy_layers(network)
+                for side in (layer.features, layer.gradients)
+            )
             rank = np.max([layer.rank for layer in network.operators], axis=0)
             yield check(
-                f"{label}, {dtype}: orthonormality of every basis", f"{worst:.1e}, ranks {rank[0]}/{rank[1]}",
-                "below 1e-6, finite", bool(worst < 1e-6 and finite),
-            )  # fmt: skip
+                f"{label}, {dtype}: orthonormality of every basis",
+                f"{worst:.1e}, ranks {rank[0]}/{rank[1]}",
+                "below 1e-6, finite",
+                bool(worst < 1e-6 and finite),
+            )
 
 
 def recursions(scale: Scale) -> Section:
@@ -333,6 +356,8 @@ def million(scale: Scale) -> Section:
         bool(result["status"] == "completed" and seconds < 300 and peak < 8e9),
     )
     yield check(
-        "width 10^6: memory formula at the final rank / measured peak", f"{formula / peak:.2f}", "0.8 to 1.2",
+        "width 10^6: memory formula at the final rank / measured peak",
+        f"{formula / peak:.2f}",
+        "0.8 to 1.2",
         bool(0.8 < formula / peak < 1.2),
-    )  # fmt: skip
+    )

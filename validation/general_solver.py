@@ -56,9 +56,10 @@ def orders_of_convergence(scale: Scale) -> Section:
         "multiplicative noise, Milstein": (GEOMETRIC, {"exact": geometric_path, "scheme": "milstein"}, 1.0),
         "Stratonovich, Heun": (
             equations.geometric_brownian_motion(0.0, 1.0),
-            {"exact": lambda x0, w: x0 * np.exp(w[-1, :, 0]), "scheme": "heun"}, 1.0,
+            {"exact": lambda x0, w: x0 * np.exp(w[-1, :, 0]), "scheme": "heun"},
+            1.0,
         ),
-    }  # fmt: skip
+    }
     for name, (equation, options, order) in strong.items():
         study = solvers.strong_order(
             equation, around_one, 0, 1, fine, particles=scale.pick(1000, 2000), replicates=replicates, **options
@@ -70,14 +71,26 @@ def orders_of_convergence(scale: Scale) -> Section:
     }
     for name, (equation, function) in weak.items():
         study = solvers.weak_order(
-            equation, around_one, 0, 1, (256, 512, 1024, 2048), function=function, particles=scale.pick(2000, 5000),
+            equation,
+            around_one,
+            0,
+            1,
+            (256, 512, 1024, 2048),
+            function=function,
+            particles=scale.pick(2000, 5000),
             replicates=replicates,
-        )  # fmt: skip
+        )
         yield _order(f"weak order, {name}", study, 1.0)
     study = solvers.weak_order(
-        GEOMETRIC, around_one, 0, 1, (4, 8, 16, 32), exact=geometric_path, particles=scale.pick(50_000, 200_000),
+        GEOMETRIC,
+        around_one,
+        0,
+        1,
+        (4, 8, 16, 32),
+        exact=geometric_path,
+        particles=scale.pick(50_000, 200_000),
         replicates=replicates,
-    )  # fmt: skip
+    )
     yield _order("weak order, multiplicative noise, mean", study, 1.0)
     study = solvers.particle_order(ORNSTEIN_UHLENBECK, around_one, 0, 1, 16, replicates=scale.pick(128, 512))
     yield _order("mean square error in the number of particles, with interaction", study, 1.0)
@@ -116,9 +129,13 @@ def _geometric(particles: int, replicates: int) -> Section:
 def _common_noise(realisations: int) -> Section:
     steps, particles, rate, common = 64, 1000, A * (1 - THETA), 0.6
     equation = McKeanVlasov(
-        lambda t, x, m: -A * (x - THETA * m), lambda t, x, m: S, lambda t, x: x, common=lambda t, x, m: common,
-        noise="additive", vectorized=True,
-    )  # fmt: skip
+        lambda t, x, m: -A * (x - THETA * m),
+        lambda t, x, m: S,
+        lambda t, x: x,
+        common=lambda t, x, m: common,
+        noise="additive",
+        vectorized=True,
+    )
     means = [
         solvers.solve(equation, np.zeros(particles), 0, 1, steps, seed=seed, save_at=[1.0], threads=1).mean[0]
         for seed in range(realisations)
@@ -135,10 +152,18 @@ def _mean_field_covariance(replicates: int) -> Section:
     mix = np.array([[1.0, 0.0], [0.8, 0.6]])
     second = [
         solvers.solve(
-            equation, lambda rng, n: rng.standard_normal((n, 2)) @ mix.T, 0, 1, 32, particles=20_000, seed=seed,
-            save_at=[1.0], save={"second": lambda t, x: x.T @ x / len(x)},
-        ).second[0, 0, 1] for seed in range(replicates)
-    ]  # fmt: skip
+            equation,
+            lambda rng, n: rng.standard_normal((n, 2)) @ mix.T,
+            0,
+            1,
+            32,
+            particles=20_000,
+            seed=seed,
+            save_at=[1.0],
+            save={"second": lambda t, x: x.T @ x / len(x)},
+        ).second[0, 0, 1]
+        for seed in range(replicates)
+    ]
     yield against("noise of covariance E[XXᵀ]: E X₁X₂", np.array(second), 0.8 * (1 + 1 / 32) ** 32)
 
 
@@ -147,9 +172,15 @@ def _kuramoto(particles: int, replicates: int) -> Section:
     for seed in range(replicates):
         rng = np.random.default_rng(seed)
         run = solvers.solve(
-            equations.kuramoto(coupling), rng.uniform(0, 2 * np.pi, particles), 0, 50, 1000, save_at=[50.0], save=[],
+            equations.kuramoto(coupling),
+            rng.uniform(0, 2 * np.pi, particles),
+            0,
+            50,
+            1000,
+            save_at=[50.0],
+            save=[],
             field=solvers.ExternalField(rng.standard_normal(particles), per_particle=True),
-        )  # fmt: skip
+        )
         order.append(np.hypot(*run.moments[0]))
     exact = closed_forms.kuramoto_order_parameter(coupling)
     yield against("Kuramoto, frequencies N(0, 1), K = 2.5: order parameter", np.array(order), exact)

@@ -47,11 +47,16 @@ def backward_weights(scale: Scale) -> Section:
     yield against(f"identity: f^(1) tied − independent, limit, L = {depth}", _gap("identity", depth, scale), gap)
     width = scale.pick(500, 1500)
     dense = {
-        w: np.array([
-            networks.train(one_sample("identity"), width=width, depth=depth, backward_weights=w, seed=s,
-                           dtype="float32").outputs[1, 0] for s in range(seeds)
-        ]) for w in WEIGHTS
-    }  # fmt: skip
+        w: np.array(
+            [
+                networks.train(
+                    one_sample("identity"), width=width, depth=depth, backward_weights=w, seed=s, dtype="float32"
+                ).outputs[1, 0]
+                for s in range(seeds)
+            ]
+        )
+        for w in WEIGHTS
+    }
     difference = dense["tied"] - dense["independent"]
     name = f"identity: f^(1) tied − independent, dense networks of width {width}"
     yield against(name, difference, gap, resolution=gap)
@@ -66,8 +71,9 @@ def _gap(activation: str, depth: int, scale: Scale) -> Array:
     outputs = [
         flds.solve_flds(
             one_sample(activation), particles=particles, depth=depth, backward_weights=w, replicates=replicates
-        ).replicate_outputs[:, 1, 0] for w in WEIGHTS
-    ]  # fmt: skip
+        ).replicate_outputs[:, 1, 0]
+        for w in WEIGHTS
+    ]
     return np.asarray(outputs[0] - outputs[1])
 
 
@@ -98,8 +104,9 @@ def dense_networks(scale: Scale) -> Section:
         limits = {
             w: flds.estimate_limit(
                 problem, backward_weights=w, particles=1000, depth=depth, replicates=8, budget_seconds=1e-3, seed=1
-            ) for w in WEIGHTS
-        }  # fmt: skip
+            )
+            for w in WEIGHTS
+        }
     f = {w: np.concatenate([limits[w].outputs, limits[w].test_outputs], axis=1)[list(stages)] for w in WEIGHTS}
     outputs = {w: _dense_outputs(problem, depths, widths, seeds, w)[..., list(stages), :] for w in WEIGHTS}
     pairs = [(w, limit) for w in WEIGHTS for limit in WEIGHTS]
@@ -117,7 +124,7 @@ def dense_networks(scale: Scale) -> Section:
         "Mean-square distance of trained dense networks from the two limits, with 95 % intervals over seeds; dotted, "
         "the squared distance of the two limits from each other.",
         _draw_dense(errors, gaps, stages, depths, widths),
-    )  # fmt: skip
+    )
 
 
 def _dense_outputs(
@@ -127,9 +134,7 @@ def _dense_outputs(
     from validation import networks
 
     def outputs(width: int, depth: int, seed: int) -> Array:
-        run = networks.train(
-            problem, width=width, depth=depth, backward_weights=weights, seed=seed, dtype="float32"
-        )  # fmt: skip
+        run = networks.train(problem, width=width, depth=depth, backward_weights=weights, seed=seed, dtype="float32")
         return np.concatenate([run.outputs, run.test_outputs], axis=1)
 
     return np.array([[[outputs(n, depth, s) for n in widths] for depth in depths] for s in range(seeds)])
@@ -145,9 +150,15 @@ def _standard_error(limits: list[flds.LimitEstimate], stages: tuple[int, ...]) -
 
 
 def _towards(
-    weights: str, limit: str, step: int, away: Array, depths: tuple[int, ...], widths: tuple[int, ...], gap: float,
+    weights: str,
+    limit: str,
+    step: int,
+    away: Array,
+    depths: tuple[int, ...],
+    widths: tuple[int, ...],
+    gap: float,
     blur: float,
-) -> Section:  # fmt: skip
+) -> Section:
     """The squared bias that is left at infinite width and depth: zero, or that of the two limits.
 
     A limit that is off by `blur` adds its square to a bias of zero, and 2 blur times the root of any other.
@@ -193,16 +204,23 @@ def _plateau(away: Array, depths: NDArray[np.int64], widths: NDArray[np.int64]) 
     return square(constants), float(np.std(left_out) * np.sqrt(count - 1))
 
 
-def _draw_dense(errors: dict[tuple[str, str], Array], gaps: Array, stages: tuple[int, ...],
-                depths: tuple[int, ...], widths: tuple[int, ...]) -> Figure:  # fmt: skip
+def _draw_dense(
+    errors: dict[tuple[str, str], Array],
+    gaps: Array,
+    stages: tuple[int, ...],
+    depths: tuple[int, ...],
+    widths: tuple[int, ...],
+) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.4 * len(stages), 5.6), layout="constrained")
     axes = figure.subplots(2, len(stages), squeeze=False)
     styles = {
-        ("tied", "tied"): ("#0072B2", "-", "o"), ("independent", "independent"): ("#009E73", "-", "s"),
-        ("tied", "independent"): ("#D55E00", "--", "o"), ("independent", "tied"): ("#CC79A7", "--", "s"),
-    }  # fmt: skip
+        ("tied", "tied"): ("#0072B2", "-", "o"),
+        ("independent", "independent"): ("#009E73", "-", "s"),
+        ("tied", "independent"): ("#D55E00", "--", "o"),
+        ("independent", "tied"): ("#CC79A7", "--", "s"),
+    }
     for column, step in enumerate(stages):
         for row, (across, values) in enumerate((("width n", widths), ("depth L", depths))):
             ax = axes[row, column]
@@ -210,8 +228,17 @@ def _draw_dense(errors: dict[tuple[str, str], Array], gaps: Array, stages: tuple
                 found = errors[w, limit][:, -1, :, column] if row == 0 else errors[w, limit][:, :, -1, column]
                 mean, error = mean_and_error(found)
                 label = f"{w} networks to {'tied limit' if limit == 'tied' else 'Definition 1'}"
-                ax.errorbar(values, mean, 2 * error, color=colour, linestyle=line, marker=marker, markersize=4,
-                            capsize=2, label=label)  # fmt: skip
+                ax.errorbar(
+                    values,
+                    mean,
+                    2 * error,
+                    color=colour,
+                    linestyle=line,
+                    marker=marker,
+                    markersize=4,
+                    capsize=2,
+                    label=label,
+                )
             ax.axhline(gaps[column], color="0.4", linestyle=":", label="tied limit to Definition 1")
             fixed = f"L = {depths[-1]}" if row == 0 else f"n = {widths[-1]}"
             ax.set(yscale="log", xlabel=across, title=f"after {step} step{'s' * (step > 1)}, {fixed}")
@@ -266,10 +293,11 @@ def interval_cases() -> dict[str, tuple[flds.TrainingProblem, dict[str, Any], di
         "tanh, three samples": (three_samples("tanh"), small, three),
         "relu, batches of two": (three_samples("relu", batch_size=2), small, three),
         "tanh, 40 steps": (
-            three_samples("tanh", steps=40), {"particles": 1000, "depth": 4, "replicates": 4},
+            three_samples("tanh", steps=40),
+            {"particles": 1000, "depth": 4, "replicates": 4},
             {"particles": 8000, "depth": 8},
         ),
-    }  # fmt: skip
+    }
 
 
 def _nonlinear_intervals(scale: Scale) -> Section:

@@ -80,9 +80,13 @@ KINDS = ("Lipschitz", "perceptron")
 def mean_ode(scale: Scale) -> Section:
     """The Neural Mean ODE and the tangent ODE against exact answers."""
     blocks: tuple[flds.Block, ...] = (
-        flds.TwoLayerPerceptron(), flds.GatedLinearUnit(), flds.MatrixAfterActivation(), flds.MatrixBeforeActivation(),
-        flds.Attention(2), SineShift(4),
-    )  # fmt: skip
+        flds.TwoLayerPerceptron(),
+        flds.GatedLinearUnit(),
+        flds.MatrixAfterActivation(),
+        flds.MatrixBeforeActivation(),
+        flds.Attention(2),
+        SineShift(4),
+    )
     for block in blocks:
         error = max(check_block(block, tolerance=math.inf).values())
         name = f"{block.name}: derivatives against differences of values, largest relative error"
@@ -221,8 +225,9 @@ def _units_follow(kind: str, p: flds.MeanFieldProblem, limit: flds.MeanFieldSolu
             ends = flds.follow_units(p, limit, start, np.arange(depth) / depth)
             errors[seed, column] = sum(
                 np.mean((z[name][-1] - now[name][seed]) ** 2)
-                for z, now in zip(ends, runs.units, strict=True) for name in now
-            )  # fmt: skip
+                for z, now in zip(ends, runs.units, strict=True)
+                for name in now
+            )
     law = fit_power_laws(errors[:, :, None], 1 / np.array(depths), None)
     name = f"Theorem 1 (ii), {kind} block: mean square of units of networks, M = 1, less units of the limit"
     return exponent_of(name, law, "depth", at_least, 1.0, 0.5)
@@ -248,10 +253,14 @@ def _theorem_2(kind: str, scale: Scale) -> Section:
     """The sampling error grows like α/√(LM); for perceptrons nothing is claimed by the theorem."""
     seeds, alphas = scale.pick(60, 300), np.array([2.0, 4.0, 8.0])
     depth, width = 64, 16
-    spread = np.array([
-        _variances(_runs(_problem(kind, steps=3, alpha=alpha, learning_rates=2.0), depth, width, seeds).outputs[:, -1])
-        for alpha in alphas
-    ]).T  # fmt: skip
+    spread = np.array(
+        [
+            _variances(
+                _runs(_problem(kind, steps=3, alpha=alpha, learning_rates=2.0), depth, width, seeds).outputs[:, -1]
+            )
+            for alpha in alphas
+        ]
+    ).T
     law = fit_power_laws(spread[:, :, None], alphas, None)
     name = f"Theorem 2, {kind} block: variance of f after 3 steps over seeds, α = 2 … 8, L M = 1024"
     # errors that do not grow with α are a share 1/α² of the variance at the smallest
@@ -282,10 +291,12 @@ def _theorem_3(scale: Scale) -> Section:
 def _theorem_4(scale: Scale) -> Section:
     """The fluctuation of f grows like √D where σ_u = σ_v = √D."""
     dimensions, seeds = np.array([32, 64, 128]), scale.pick(24, 100)
-    spread = np.array([
-        _variances(_runs(_problem("perceptron", 5, int(dimension), 6), 16, 128, seeds).outputs[:, -1])
-        for dimension in dimensions
-    ]).T  # fmt: skip
+    spread = np.array(
+        [
+            _variances(_runs(_problem("perceptron", 5, int(dimension), 6), 16, 128, seeds).outputs[:, -1])
+            for dimension in dimensions
+        ]
+    ).T
     law = fit_power_laws(spread[:, :, None], dimensions, None)
     name = "Theorem 4: variance of f after 5 steps over seeds, D = 32 … 128, L M = 2048"
     # the term of H-(30) without D is a share of about 1/√D of the standard deviation

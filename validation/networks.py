@@ -82,8 +82,19 @@ class ResNet(torch.nn.Module):
     Paper F, eq. (1), and Proposition 1 for "post".
     """
 
-    def __init__(self, inputs: int, outputs: int, width: int, depth: int, activation: str, horizon: float,
-                 independent: bool, residual: str, generator: torch.Generator, dtype: torch.dtype) -> None:  # fmt: skip
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        width: int,
+        depth: int,
+        activation: str,
+        horizon: float,
+        independent: bool,
+        residual: str,
+        generator: torch.Generator,
+        dtype: torch.dtype,
+    ) -> None:
         super().__init__()
 
         def normal(*shape: int) -> torch.Tensor:
@@ -184,19 +195,29 @@ def train(
     real = torch.float64 if dtype == "float64" else torch.float32
     start = time.perf_counter()
     network = ResNet(
-        problem.x.shape[1], problem.outputs, width, depth, problem.phi.name, problem.horizon,
-        backward_weights == "independent", residual, torch.Generator().manual_seed(seed), real,
-    ).to(device)  # fmt: skip
+        problem.x.shape[1],
+        problem.outputs,
+        width,
+        depth,
+        problem.phi.name,
+        problem.horizon,
+        backward_weights == "independent",
+        residual,
+        torch.Generator().manual_seed(seed),
+        real,
+    ).to(device)
     drawn = time.perf_counter()
     with _threads_for(width), np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
         records, batch_loss, status = _train(problem, network, due)
     fields = output_variables(
-        problem, [record.step for record in records], list(range(problem.samples)),
+        problem,
+        [record.step for record in records],
+        list(range(problem.samples)),
         *(
             np.array([getattr(record, name) for record in records]).reshape(len(records), len(x), problem.outputs)
             for name, x in (("outputs", problem.x), ("test_outputs", problem.test_x))
         ),
-    )  # fmt: skip
+    )
     over_depth = [
         np.array([getattr(record, name) for record in records]).reshape(len(records), depth + 1)
         for name in ("feature_variance", "gradient_variance")
@@ -205,9 +226,13 @@ def train(
     fields["batch_loss"] = Variable(("step",), np.array(batch_loss), "loss of the batch")
     description, arrays = describe(problem)
     settings = sizes | {
-        "solver": "dense network", "backward_weights": backward_weights, "residual": residual, "dtype": dtype,
-        "device": device, "record_every": record_every,
-    }  # fmt: skip
+        "solver": "dense network",
+        "backward_weights": backward_weights,
+        "residual": residual,
+        "dtype": dtype,
+        "device": device,
+        "record_every": record_every,
+    }
     timings = {"draw": drawn - start, "solve": time.perf_counter() - drawn}
     versions = library_versions() | {"torch": torch.__version__}
     return Solution(fields | arrays, status, timings, seed, settings, versions=versions, extra={"problem": description})

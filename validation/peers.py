@@ -127,10 +127,13 @@ def solve_torchsde(
     method, calculus = _METHODS[checks.choice("scheme", scheme, tuple(_METHODS))]
     with torch.no_grad():
         path = torchsde.sdeint(
-            _Equation(drift, diffusion, noise, calculus), torch.from_numpy(x0),
+            _Equation(drift, diffusion, noise, calculus),
+            torch.from_numpy(x0),
             torch.tensor([brownian.t0, brownian.t1], dtype=torch.float64),
-            bm=ReplayedBrownian(brownian, len(x0)), method=method, dt=brownian.dt,
-        )  # fmt: skip
+            bm=ReplayedBrownian(brownian, len(x0)),
+            method=method,
+            dt=brownian.dt,
+        )
     end: Array = path[-1].numpy()
     return end
 
@@ -187,9 +190,13 @@ def first_pass(
         equation = _Equation(lambda t, y: torch.zeros_like(y), diffusion, "diagonal", "ito")
         with torch.no_grad():
             return torchsde.sdeint(
-                equation, torch.from_numpy(x)[:, None], grid, bm=ReplayedBrownian(brownian, particles), method="euler",
+                equation,
+                torch.from_numpy(x)[:, None],
+                grid,
+                bm=ReplayedBrownian(brownian, particles),
+                method="euler",
                 dt=brownian.dt,
-            )  # fmt: skip
+            )
 
     def spread(t: Any, h: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(phi.value(h.numpy())).square().mean().sqrt().expand_as(h)

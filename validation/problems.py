@@ -18,9 +18,13 @@ def three_samples(activation: str, batch_size: int | None = None, steps: int = 6
     """Three random samples in five dimensions."""
     rng = np.random.default_rng(1)
     return flds.TrainingProblem(
-        rng.standard_normal((3, 5)), [1.0, -1.0, 0.5], activation=activation, learning_rate=0.5, steps=steps,
+        rng.standard_normal((3, 5)),
+        [1.0, -1.0, 0.5],
+        activation=activation,
+        learning_rate=0.5,
+        steps=steps,
         batch_size=batch_size,
-    )  # fmt: skip
+    )
 
 
 def large_steps(activation: str = "tanh", steps: int = 20, horizon: float = 2.0) -> flds.TrainingProblem:
@@ -31,9 +35,16 @@ def large_steps(activation: str = "tanh", steps: int = 20, horizon: float = 2.0)
     rng = np.random.default_rng(1)
     inputs, tests = rng.standard_normal((3, 5)), rng.standard_normal((4, 5))
     return flds.TrainingProblem(
-        inputs, [1.0, -1.0, 0.5], activation=activation, horizon=horizon, learning_rate=0.5, steps=steps,
-        batch_size=1, test_inputs=tests, test_targets=np.zeros(4),
-    )  # fmt: skip
+        inputs,
+        [1.0, -1.0, 0.5],
+        activation=activation,
+        horizon=horizon,
+        learning_rate=0.5,
+        steps=steps,
+        batch_size=1,
+        test_inputs=tests,
+        test_targets=np.zeros(4),
+    )
 
 
 def random_pairs(seed: int, dimension: int = 10, **options: Any) -> flds.MeanFieldProblem:

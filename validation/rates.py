@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 QUANTITIES = ("h", "g", "f")
-_LABELS = {
-    "h": "mean-square error of $h$", "g": "mean-square error of $g$", "f": "mean-square error of $f$"
-}  # fmt: skip
+_LABELS = {"h": "mean-square error of $h$", "g": "mean-square error of $g$", "f": "mean-square error of $f$"}
 # Relative to a vector's norm: far below the errors measured, so that what is dropped does not matter.
 _TOLERANCE = 1e-4
 _RESAMPLES = 400
@@ -66,8 +64,9 @@ class PowerLaw:
     def __str__(self) -> str:
         parts = []
         for symbol, exponent, interval in (
-            ("L", self.depth_exponent, self.depth_interval), ("n", self.width_exponent, self.width_interval)
-        ):  # fmt: skip
+            ("L", self.depth_exponent, self.depth_interval),
+            ("n", self.width_exponent, self.width_interval),
+        ):
             if np.isfinite(exponent):
                 parts.append(f"{symbol}^-{exponent:.2f} (95 % {interval[0]:.2f} to {interval[1]:.2f})")
         return ", ".join(parts)
@@ -150,10 +149,13 @@ class CoupledErrors:
         widths = [*self.widths, self.reference[0]]
         laws = [self.depth_law(quantity, step, int(width)) for width in widths]
         self._plot(
-            ax, self.depths, np.moveaxis(self.in_depth[quantity][:, self._at(step)], 2, 0),
-            [f"n = {width}" for width in widths], [(law.depth_factor, law.depth_exponent) for law in laws],
+            ax,
+            self.depths,
+            np.moveaxis(self.in_depth[quantity][:, self._at(step)], 2, 0),
+            [f"n = {width}" for width in widths],
+            [(law.depth_factor, law.depth_exponent) for law in laws],
             self.reference[1],
-        )  # fmt: skip
+        )
         ax.set(xlabel="depth L", ylabel=_LABELS[quantity])
 
     def plot_width(self, quantity: str, step: int, ax: Axes) -> None:
@@ -161,21 +163,32 @@ class CoupledErrors:
         depths = [*self.depths, self.reference[1]]
         laws = [self.width_law(quantity, step, int(depth)) for depth in depths]
         self._plot(
-            ax, self.widths, np.moveaxis(self.in_width[quantity][:, self._at(step)], 1, 0),
-            [f"L = {depth}" for depth in depths], [(law.width_factor, law.width_exponent) for law in laws],
+            ax,
+            self.widths,
+            np.moveaxis(self.in_width[quantity][:, self._at(step)], 1, 0),
+            [f"L = {depth}" for depth in depths],
+            [(law.width_factor, law.width_exponent) for law in laws],
             self.reference[0],
-        )  # fmt: skip
+        )
         ax.set(xlabel="width n", ylabel=_LABELS[quantity])
 
-    def _plot(self, ax: Axes, levels: NDArray[np.int64], curves: Array, labels: list[str],
-              laws: list[tuple[float, float]], most: int) -> None:  # fmt: skip
+    def _plot(
+        self,
+        ax: Axes,
+        levels: NDArray[np.int64],
+        curves: Array,
+        labels: list[str],
+        laws: list[tuple[float, float]],
+        most: int,
+    ) -> None:
         import matplotlib as mpl
 
         shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(labels)))
         for errors, label, (factor, exponent), colour in zip(curves, labels, laws, shades, strict=True):
             mean, error = mean_and_error(errors)
-            ax.errorbar(levels, mean, 2 * error, fmt="o", markersize=3, color=colour,
-                        label=f"{label}, exponent {-exponent:.2f}")  # fmt: skip
+            ax.errorbar(
+                levels, mean, 2 * error, fmt="o", markersize=3, color=colour, label=f"{label}, exponent {-exponent:.2f}"
+            )
             ax.plot(levels, factor * (1 / levels - 1 / most) ** exponent, color=colour, linewidth=1)
         ax.set(yscale="log")
         ax.set_xscale("log", base=2)
@@ -239,9 +252,13 @@ def coupled_errors(
     if max(steps) > problem.steps:
         raise ValueError(f"steps must be at most the problem's {problem.steps}, got {max(steps)}")
     options: Options = {
-        "backward_weights": backward_weights, "operator": "lazy", "tolerance": _TOLERANCE, "noise_depth": most_depth,
-        "record_every": max(problem.steps, 1), "recorded_samples": [0],
-    }  # fmt: skip
+        "backward_weights": backward_weights,
+        "operator": "lazy",
+        "tolerance": _TOLERANCE,
+        "noise_depth": most_depth,
+        "record_every": max(problem.steps, 1),
+        "recorded_samples": [0],
+    }
     levels = [*depths, most_depth], [*widths, most_width]
     shape = (replicates, len(steps), *map(len, levels))
     total, in_depth, in_width = ({q: np.zeros(shape) for q in QUANTITIES} for _ in range(3))
@@ -250,16 +267,18 @@ def coupled_errors(
         seen = [[observe(problem, n, L, steps, min(depths), one, options) for n in levels[1]] for L in levels[0]]
         for row, column, index in np.ndindex(*map(len, levels), len(steps)):
             at = replicate, index, row, column
-            for errors, other in (
-                (total, seen[-1][-1]), (in_depth, seen[-1][column]), (in_width, seen[row][-1])
-            ):  # fmt: skip
+            for errors, other in ((total, seen[-1][-1]), (in_depth, seen[-1][column]), (in_width, seen[row][-1])):
                 for quantity, error in _distance(seen[row][column][steps[index]], other[steps[index]]).items():
                     errors[quantity][at] = error
     return CoupledErrors(
-        np.array(depths), np.array(widths), reference, np.array(steps),
-        {q: e[..., :-1, :-1] for q, e in total.items()}, {q: e[..., :-1, :] for q, e in in_depth.items()},
+        np.array(depths),
+        np.array(widths),
+        reference,
+        np.array(steps),
+        {q: e[..., :-1, :-1] for q, e in total.items()},
+        {q: e[..., :-1, :] for q, e in in_depth.items()},
         {q: e[..., :-1] for q, e in in_width.items()},
-    )  # fmt: skip
+    )
 
 
 def fit_power_laws(errors: Array, depth_gap: Array | None, width_gap: Array | None) -> PowerLaw:
@@ -291,9 +310,16 @@ def fit_power_laws(errors: Array, depth_gap: Array | None, width_gap: Array | No
     low, high = best + (np.percentile(resampled, [2.5, 97.5], axis=0) - best) * wider * student
     spread = resampled.std(axis=0, ddof=1) * wider
     return PowerLaw(
-        float(np.exp(best[0])), float(best[1]), float(np.exp(best[2])), float(best[3]),
-        (float(low[1]), float(high[1])), (float(low[3]), float(high[3])), float(spread[1]), float(spread[3]), count,
-    )  # fmt: skip
+        float(np.exp(best[0])),
+        float(best[1]),
+        float(np.exp(best[2])),
+        float(best[3]),
+        (float(low[1]), float(high[1])),
+        (float(low[3]), float(high[3])),
+        float(spread[1]),
+        float(spread[3]),
+        count,
+    )
 
 
 def _fit(logs: Array, depth_gap: Array | None, width_gap: Array | None, start: Array | None) -> Array:

@@ -174,12 +174,16 @@ def _plain(value: Any) -> Any:
 def _markdown(sections: dict[str, Any]) -> str:
     claims = [Claim(**claim) for section in sections.values() for claim in section["claims"]]
     lines = [
-        "# Validation report", "", f"Verdicts on {summary(claims)}.", "",
+        "# Validation report",
+        "",
+        f"Verdicts on {summary(claims)}.",
+        "",
         "Errors are standard errors and intervals are 95 %; an equality is confirmed within four standard errors, if "
         "these are small enough to refute it. The source is who makes the claim: this library, paper F (Yao, Wu "
         'and Gao, "Understanding Scaling Laws via Neural Feature Learning Dynamics") or paper H (Chizat, "The Hidden '
-        'Width of Deep ResNets").', "",
-    ]  # fmt: skip
+        'Width of Deep ResNets").',
+        "",
+    ]
     for name, section in sections.items():
         lines += [f"## {name}", "", section["title"], ""]
         lines += ["| claim | source | measured | expected | verdict |", "|---|---|---|---|---|"]

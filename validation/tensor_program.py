@@ -88,8 +88,9 @@ class PrintedNetwork(Network):
         """The branch of a layer, which has not been trained."""
         return _PrintedBranch(self.ensemble, self.problem.phi, operator, self.root_tau)
 
-    def update(self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass,
-               rate: float) -> None:  # fmt: skip
+    def update(
+        self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass, rate: float
+    ) -> None:
         """One step of SGD, which is remembered."""
         super().update(inputs, slopes, forward, backward, rate)
         rates = -rate / len(inputs) * backward.weights

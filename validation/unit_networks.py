@@ -66,10 +66,16 @@ class UnitRuns:
 
 
 def train_units(
-    problem: MeanFieldProblem, *, hidden_width: int, depth: int, seeds: int = 1, seed: int = 0,
-    record_every: int | None = None, initial: list[Parameters] | None = None,
+    problem: MeanFieldProblem,
+    *,
+    hidden_width: int,
+    depth: int,
+    seeds: int = 1,
+    seed: int = 0,
+    record_every: int | None = None,
+    initial: list[Parameters] | None = None,
     track: Callable[[list[Parameters]], Array] | None = None,
-) -> UnitRuns:  # fmt: skip
+) -> UnitRuns:
     """Train ResNets h_ℓ = h_{ℓ-1} + α/(LM) Σ_j φ(h_{ℓ-1}, z^{jℓ}) by gradient descent, in float64.
 
     Parameters
@@ -133,11 +139,14 @@ def train_units(
             for (name, a), gradient in zip(tensors, gradients, strict=True):
                 a -= depth * width * problem.rates[name] / problem.alpha**2 * gradient
     return UnitRuns(
-        steps=np.array(sorted(due)), outputs=np.stack(outputs, axis=1), loss=np.stack(losses, axis=1),
-        states=torch.stack(states, dim=1).detach().numpy(), initial=initial,
+        steps=np.array(sorted(due)),
+        outputs=np.stack(outputs, axis=1),
+        loss=np.stack(losses, axis=1),
+        states=torch.stack(states, dim=1).detach().numpy(),
+        initial=initial,
         units=[{name: a.detach().numpy() for name, a in z.items()} for z in units],
         history=np.stack(history, axis=1) if history else np.empty(0),
-    )  # fmt: skip
+    )
 
 
 def unit_field(block: Block) -> Callable[[torch.Tensor, Tensors], torch.Tensor]:
@@ -157,9 +166,13 @@ def unit_field(block: Block) -> Callable[[torch.Tensor, Tensors], torch.Tensor]:
 
 
 def _forward(
-    problem: MeanFieldProblem, fields: list[Callable[[torch.Tensor, Tensors], torch.Tensor]], units: list[Tensors],
-    x: torch.Tensor, depth: int, width: int,
-) -> list[torch.Tensor]:  # fmt: skip
+    problem: MeanFieldProblem,
+    fields: list[Callable[[torch.Tensor, Tensors], torch.Tensor]],
+    units: list[Tensors],
+    x: torch.Tensor,
+    depth: int,
+    width: int,
+) -> list[torch.Tensor]:
     layers = [{name: a.unbind(1) for name, a in z.items()} for z in units]
     states = [x]
     for layer in range(depth):

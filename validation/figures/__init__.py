@@ -79,9 +79,14 @@ def descriptions() -> dict[str, str]:
 
 
 def reproduce(
-    name: str, *, full: bool = False, dataset: Callable[[], Dataset], out: Path, seed: int = 0,
+    name: str,
+    *,
+    full: bool = False,
+    dataset: Callable[[], Dataset],
+    out: Path,
+    seed: int = 0,
     say: Callable[[str], None] = print,
-) -> list[Path]:  # fmt: skip
+) -> list[Path]:
     """Compute a figure, and write picture and data into a folder.
 
     Other parameters are those of `Request`.

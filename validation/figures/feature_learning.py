@@ -28,22 +28,40 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
         "activation_order": {"width": 128, "depths": (8, 32), "seeds": 3, "steps": 60, "train": 300, "test": 200},
         "convergence": {
-            "stages": (0, 5), "depths": (8, 16, 32), "deepest": 128, "widths": (64, 128, 256), "wide": 1024,
+            "stages": (0, 5),
+            "depths": (8, 16, 32),
+            "deepest": 128,
+            "widths": (64, 128, 256),
+            "wide": 1024,
             "replicates": 4,
         },
-        "learning_rates": {"rates": (0.05, 0.2, 0.8, 1.6, 3.2, 6.4), "seeds": 3, "steps": 30, "train": 300,
-                           "particles": 1500},
+        "learning_rates": {
+            "rates": (0.05, 0.2, 0.8, 1.6, 3.2, 6.4),
+            "seeds": 3,
+            "steps": 30,
+            "train": 300,
+            "particles": 1500,
+        },
     },
     "full": {
         "activation_order": {"width": 256, "depths": (8, 32, 64), "seeds": 6, "steps": 160, "train": 1000, "test": 397},
         "convergence": {
-            "stages": (0, 5, 20), "depths": (8, 16, 32, 64), "deepest": 256, "widths": (64, 256, 1024), "wide": 4096,
+            "stages": (0, 5, 20),
+            "depths": (8, 16, 32, 64),
+            "deepest": 256,
+            "widths": (64, 256, 1024),
+            "wide": 4096,
             "replicates": 8,
         },
-        "learning_rates": {"rates": (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8), "seeds": 5, "steps": 88,
-                           "train": 1400, "particles": 4000},
+        "learning_rates": {
+            "rates": (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8),
+            "seeds": 5,
+            "steps": 88,
+            "train": 1400,
+            "particles": 4000,
+        },
     },
-}  # fmt: skip
+}
 
 
 def _sizes(request: Request, name: str) -> dict[str, Any]:
@@ -58,9 +76,13 @@ def _problem(request: Request, train: int, test: int = 0, **options: Any) -> fld
     if test:
         options |= {"test_inputs": data.test_inputs[:test], "test_targets": data.test_targets[:test]}
     return flds.TrainingProblem(
-        data.inputs[:train], data.targets[:train], loss="cross_entropy", batch_order="random", batch_seed=request.seed,
+        data.inputs[:train],
+        data.targets[:train],
+        loss="cross_entropy",
+        batch_order="random",
+        batch_seed=request.seed,
         **options,
-    )  # fmt: skip
+    )
 
 
 def _mean_band(ax: Axes, x: Array, runs: Array, **style: Any) -> None:
@@ -98,9 +120,14 @@ def activation_order(request: Request) -> Drawing:
             def run(rate: float, seed: int, depth: int = depth, residual: str = residual) -> flds.Solution:
                 problem = _problem(request, learning_rate=rate, **base)
                 return networks.train(
-                    problem, width=sizes["width"], depth=depth, residual=residual, dtype="float32", record_every=every,
+                    problem,
+                    width=sizes["width"],
+                    depth=depth,
+                    residual=residual,
+                    dtype="float32",
+                    record_every=every,
                     seed=seed,
-                )  # fmt: skip
+                )
 
             tried = {
                 rate: [run(rate, replicate_seed(request.seed, seed)) for seed in range(sizes["seeds"])]
@@ -168,9 +195,15 @@ def convergence(request: Request) -> Drawing:
     fields: dict[str, Variable] = {}
     for side, weights in enumerate(WEIGHTS):
         errors = coupled_errors(
-            problem, sizes["depths"], sizes["widths"], reference, steps=stages, backward_weights=weights,
-            replicates=sizes["replicates"], seed=request.seed,
-        )  # fmt: skip
+            problem,
+            sizes["depths"],
+            sizes["widths"],
+            reference,
+            steps=stages,
+            backward_weights=weights,
+            replicates=sizes["replicates"],
+            seed=request.seed,
+        )
         request.say(f"{weights} weights done")
         for row, (step, quantity) in enumerate(rows):
             pair = axes[row, 2 * side], axes[row, 2 * side + 1]
@@ -190,9 +223,10 @@ def _error_fields(errors: CoupledErrors, weights: str) -> dict[str, Variable]:
     }
     for quantity in errors.total:
         for name, array, dims in (
-            ("total", errors.total, ("depth", "width")), ("in_depth", errors.in_depth, ("depth", "width_or_reference")),
+            ("total", errors.total, ("depth", "width")),
+            ("in_depth", errors.in_depth, ("depth", "width_or_reference")),
             ("in_width", errors.in_width, ("depth_or_reference", "width")),
-        ):  # fmt: skip
+        ):
             fields[f"{weights}_{quantity}_{name}"] = Variable(
                 ("replicate", "stage", *dims), array[quantity], f"mean-square error of {quantity}, {weights} weights"
             )
@@ -201,9 +235,10 @@ def _error_fields(errors: CoupledErrors, weights: str) -> dict[str, Variable]:
             ((law.depth_exponent, *law.depth_interval), (law.width_exponent, *law.width_interval)) for law in laws
         ]
         fields[f"{weights}_{quantity}_exponents"] = Variable(
-            ("stage", "exponent", "estimate_low_high"), np.array(exponents),
+            ("stage", "exponent", "estimate_low_high"),
+            np.array(exponents),
             f"p and q of a L^-p + b n^-q fitted to the total error of {quantity}, with 95 % intervals",
-        )  # fmt: skip
+        )
     return fields
 
 
@@ -226,9 +261,13 @@ def learning_rates(request: Request) -> Drawing:
     loss, accuracy = (np.full((len(depths), len(widths), len(rates), seeds), np.nan) for _ in range(2))
     for i, j, k, s in np.ndindex(loss.shape):
         run = networks.train(
-            problem(float(rates[k])), width=widths[j], depth=depths[i], dtype="float32", record_every=steps,
+            problem(float(rates[k])),
+            width=widths[j],
+            depth=depths[i],
+            dtype="float32",
+            record_every=steps,
             seed=replicate_seed(request.seed, s),
-        )  # fmt: skip
+        )
         loss[i, j, k, s], accuracy[i, j, k, s] = _ends(run)
     request.say("finite networks done")
     limit_ends, how = [], []
@@ -236,9 +275,13 @@ def learning_rates(request: Request) -> Drawing:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a rate that diverges, or noise by law, is kept as it is
             run = flds.solve_flds(
-                problem(float(rate)), particles=sizes["particles"], depth=limit_depth, record_every=steps,
-                seed=request.seed, recorded_samples=range(train),
-            )  # fmt: skip
+                problem(float(rate)),
+                particles=sizes["particles"],
+                depth=limit_depth,
+                record_every=steps,
+                seed=request.seed,
+                recorded_samples=range(train),
+            )
         limit_ends.append(_ends(run))
         how.append(f"{run.status}, by {run.settings['sampling']}")
         request.say(f"limit at rate {rate:.3g}: {run.status}")
@@ -267,15 +310,17 @@ def _ends(run: flds.Solution) -> tuple[float, float]:
 def _say_optima(request: Request, rates: Array, loss: Array, accuracy: Array, limit: Array) -> None:
     """Say which rates are best for the limit and, on the mean over seeds, for the networks."""
     for label, values, curve, pick in (
-        ("training loss", loss, limit[0], np.nanargmin), ("test accuracy", accuracy, limit[1], np.nanargmax)
-    ):  # fmt: skip
+        ("training loss", loss, limit[0], np.nanargmin),
+        ("test accuracy", accuracy, limit[1], np.nanargmax),
+    ):
         mean = values.mean(-1).reshape(-1, len(rates))
         own = sorted(rates[pick(row)] for row in mean if not np.isnan(row).all())
         request.say(f"best rate by {label}: limit {rates[pick(curve)]:g}, networks {own[0]:g} to {own[-1]:g}")
 
 
-def _draw_rates(rates: Array, depths: tuple[int, ...], widths: tuple[int, ...], loss: Array, accuracy: Array,
-                limit: Array) -> Figure:  # fmt: skip
+def _draw_rates(
+    rates: Array, depths: tuple[int, ...], widths: tuple[int, ...], loss: Array, accuracy: Array, limit: Array
+) -> Figure:
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2)
     colours = (TRAINING, FORWARD, BACKWARD)
@@ -289,8 +334,17 @@ def _draw_rates(rates: Array, depths: tuple[int, ...], widths: tuple[int, ...], 
         for i, depth in enumerate(depths):
             for j, width in enumerate(widths):
                 mean, spread = values[i, j].mean(-1), values[i, j].std(-1, ddof=1) / np.sqrt(values.shape[-1])
-                ax.errorbar(rates, mean, 2 * spread, color=colours[i], linestyle=("--", "-")[j], marker="o",
-                            markersize=3, linewidth=1, label=f"L = {depth}, n = {width}")  # fmt: skip
+                ax.errorbar(
+                    rates,
+                    mean,
+                    2 * spread,
+                    color=colours[i],
+                    linestyle=("--", "-")[j],
+                    marker="o",
+                    markersize=3,
+                    linewidth=1,
+                    label=f"L = {depth}, n = {width}",
+                )
         ax.plot(rates, curve, color="black", linewidth=2, label="limit")
         ax.axvline(optimum, color=TEST, linestyle=":", label=f"optimum of the limit, {optimum:.2g}")
         ax.set(xscale="log", xlabel="learning rate $\\eta_c$", ylabel=f"final {label}")

@@ -38,7 +38,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "phases": {"dimensions": (10, 31, 100), "points": 17, "units": 2048, "steps": 50},
         "fluctuations": {"dimensions": (10, 31, 100), "points": 9, "depth": 1000, "seeds": 10, "steps": 10, "long": 50},
     },
-}  # fmt: skip
+}
 
 
 def _sizes(request: Request, name: str) -> dict[str, Any]:
@@ -143,8 +143,9 @@ def errors(request: Request) -> Drawing:
             found = squares[:, :, other] if side == 0 else squares[:, other, :]
             mean, error = np.sqrt(found.mean(0)), found.std(0, ddof=1) / np.sqrt(len(found))
             label = f"{'M' if side == 0 else 'L'} = {grid[other]}"
-            ax.errorbar(grid, mean, error / mean, color=colour, marker="o", linestyle="", markersize=4, capsize=2,
-                        label=label)  # fmt: skip
+            ax.errorbar(
+                grid, mean, error / mean, color=colour, marker="o", linestyle="", markersize=4, capsize=2, label=label
+            )
             depths, widths = (grid, grid[other]) if side == 0 else (grid[other], grid)
             ax.plot(grid, law.a / depths + law.b / np.sqrt(depths * widths), color=colour, linewidth=1)
         ax.set(xscale="log", yscale="log", xlabel="depth L" if side == 0 else "hidden width M")
@@ -153,12 +154,13 @@ def errors(request: Request) -> Drawing:
             ax.set(ylabel="root mean square error of f")
         ax.set_title(f"lines: {law.a:.2f}/L + {law.b:.2f}/√(LM)", fontsize="medium")
     fields = {
-        "depth": Variable(("depth",), grid, "L"), "width": Variable(("width",), grid, "M"),
+        "depth": Variable(("depth",), grid, "L"),
+        "width": Variable(("width",), grid, "M"),
         "squared_error": Variable(("seed", "depth", "width"), squares, "mean-square error of the outputs"),
         "constants": Variable(("constant",), np.array(law[:2]), "a and b of a/L + b/√(LM)"),
         "constants_standard_error": Variable(("constant",), np.array(law[2:]), "standard errors of a and b"),
         "paper_constants": Variable(("constant",), np.array([DEPTH_ERROR, 0.22]), "a and b of paper H"),
-    }  # fmt: skip
+    }
     return Drawing(figure, fields, {**sizes, "notebook_constant": 0.22 * root})
 
 
@@ -170,8 +172,10 @@ def weights(request: Request) -> Drawing:
     sizes, problem = _sizes(request, "weights"), random_pairs(request.seed)
     limit = flds.solve_mean_ode(problem, units=sizes["units"], depth=16, seed=request.seed, record_features=True)
     depths = np.linspace(0, 1, sizes["depths"])
-    start = [{name: np.repeat(a, len(depths), axis=0) for name, a in z.items()}
-             for z in flds.draw_units(problem, 1, 1, request.seed, "iid")]  # fmt: skip
+    start = [
+        {name: np.repeat(a, len(depths), axis=0) for name, a in z.items()}
+        for z in flds.draw_units(problem, 1, 1, request.seed, "iid")
+    ]
     path = flds.follow_units(problem, limit, start, depths)[0]["u"][..., 0]  # (steps + 1, depths, D)
     figure = Figure(figsize=(9, 3.3), layout="constrained")
     axes = figure.subplots(1, 3)
@@ -189,10 +193,11 @@ def weights(request: Request) -> Drawing:
     bar = figure.colorbar(mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), "cool"), ax=axes[2])
     bar.set_label("depth s")
     fields = {
-        "steps": limit.variables["steps"], "loss": limit.variables["loss"],
+        "steps": limit.variables["steps"],
+        "loss": limit.variables["loss"],
         "depth_grid": Variable(("depth",), depths, "depth s"),
         "path": Variable(("record", "depth", "dimension"), path, "input weights of one unit"),
-    }  # fmt: skip
+    }
     return Drawing(figure, fields, dict(sizes))
 
 
@@ -218,20 +223,34 @@ def phases(request: Request) -> Drawing:
         request.say(f"D = {dimension} done")
     figure = Figure(figsize=(11, 3.5), layout="constrained")
     axes = figure.subplots(1, 3, sharex=True)
-    panels = ((travel["first"], f"travel of u {names['first']}"), (travel["last"], f"travel of u {names['last']}"),
-              (change, "change of the output in one step"))  # fmt: skip
+    panels = (
+        (travel["first"], f"travel of u {names['first']}"),
+        (travel["last"], f"travel of u {names['last']}"),
+        (change, "change of the output in one step"),
+    )
     for ax, (values, title) in zip(axes, panels, strict=True):
         for colour, dimension, curve in zip(PALETTE, sizes["dimensions"], values, strict=False):
             ax.plot(alphas, curve, "o-", color=colour, markersize=3.5, label=f"D = {dimension}")
         ax.set(xscale="log", yscale="log", xlabel="$\\sigma_v/\\sqrt{D}$", title=title)
-        for first, last, shade, name in ((1e-2, 1 / 3, "#eaf3fb", "semi-complete"), (1 / 3, 3, "#e9f7ef", "complete"),
-                                         (3, 1e2, "#fdf1e6", "lazy ODE")):  # fmt: skip
+        for first, last, shade, name in (
+            (1e-2, 1 / 3, "#eaf3fb", "semi-complete"),
+            (1 / 3, 3, "#e9f7ef", "complete"),
+            (3, 1e2, "#fdf1e6", "lazy ODE"),
+        ):
             ax.axvspan(first, last, color=shade, zorder=0)
-            ax.text(np.sqrt(first * last), 0.98, name, ha="center", va="top", fontsize="x-small",
-                    transform=ax.get_xaxis_transform())  # fmt: skip
+            ax.text(
+                np.sqrt(first * last),
+                0.98,
+                name,
+                ha="center",
+                va="top",
+                fontsize="x-small",
+                transform=ax.get_xaxis_transform(),
+            )
         ax.margins(y=0.15)
-    axes[0].plot(alphas, np.minimum(alphas, 1 / alphas) * _typical(travel["first"], alphas), "k:",
-                 label="c min(α, 1/α)")  # fmt: skip
+    axes[0].plot(
+        alphas, np.minimum(alphas, 1 / alphas) * _typical(travel["first"], alphas), "k:", label="c min(α, 1/α)"
+    )
     axes[1].plot(alphas, TRAVEL * np.minimum(1, 1 / alphas), "k:", label="paper: 3 min(1, 1/α)")
     axes[0].set_ylabel("root mean square")
     for ax in axes[:2]:
@@ -277,8 +296,14 @@ def fluctuations(request: Request) -> Drawing:
             problem = random_pairs(
                 request.seed, int(dimension), sigma_v=alpha * np.sqrt(dimension), steps=sizes["long"]
             )
-            runs = train_units(problem, hidden_width=width, depth=depth, seeds=seeds, record_every=1,
-                               seed=replicate_seed(request.seed, 100 * int(dimension) + j))  # fmt: skip
+            runs = train_units(
+                problem,
+                hidden_width=width,
+                depth=depth,
+                seeds=seeds,
+                record_every=1,
+                seed=replicate_seed(request.seed, 100 * int(dimension) + j),
+            )
             outputs[-1].append(runs.outputs[:, sizes["steps"]])
             travel[:, i, j], losses[i, j] = runs.travel("u"), runs.loss.mean(0)
         request.say(f"D = {dimension} done")
@@ -295,7 +320,8 @@ def fluctuations(request: Request) -> Drawing:
         spread, constants, travel.mean(0), slope, losses, inside, alphas, dimensions, depth * width
     )
     fields = {
-        "alpha": Variable(("alpha",), alphas, "σ_v/√D"), "dimension": Variable(("dimension",), dimensions, "D"),
+        "alpha": Variable(("alpha",), alphas, "σ_v/√D"),
+        "dimension": Variable(("dimension",), dimensions, "D"),
         "fluctuation": Variable(("dimension", "alpha"), spread, "standard deviation of the outputs over seeds"),
         "travel": Variable(("seed", "dimension", "alpha"), travel, "root mean square travel of u"),
         "loss": Variable(("dimension", "alpha", "step"), losses, "training loss, mean over seeds"),
@@ -304,7 +330,7 @@ def fluctuations(request: Request) -> Drawing:
         "paper_constants": Variable(("constant",), np.array(FLUCTUATION), "a, b, c of paper H"),
         "travel_constant": Variable((), np.array(slope), "c of c min(1, 1/α)"),
         "travel_constant_standard_error": Variable((), np.array(slope_error), "standard error of c"),
-    }  # fmt: skip
+    }
     return Drawing(figure, fields, {**sizes, "hidden_width": width})
 
 
@@ -327,9 +353,16 @@ def _fluctuation_law(
 
 
 def _draw_fluctuations(
-    spread: Array, constants: Array, travel: Array, slope: float, losses: Array, inside: NDArray[np.bool_],
-    alphas: Array, dimensions: Array, effective: int,
-) -> Figure:  # fmt: skip
+    spread: Array,
+    constants: Array,
+    travel: Array,
+    slope: float,
+    losses: Array,
+    inside: NDArray[np.bool_],
+    alphas: Array,
+    dimensions: Array,
+    effective: int,
+) -> Figure:
     figure = Figure(figsize=(11, 3.5), layout="constrained")
     axes = figure.subplots(1, 3)
     a, b, c = constants
@@ -343,8 +376,13 @@ def _draw_fluctuations(
             style = "-" if inside[i, j] else ":"
             axes[2].plot(curve, style, color=colour, linewidth=0.8, label=f"D = {dimension}" if j == 0 else None)
     axes[1].plot(alphas, slope * np.minimum(1, 1 / alphas), "k", linewidth=1, label=f"{slope:.2f} min(1, 1/α)")
-    axes[0].set(xscale="log", yscale="log", xlabel="α", ylabel="standard deviation of f over seeds",
-                title=f"({a:.2f} α√D + {b:.2f} √D + {c:.2f})/√(LM)")  # fmt: skip
+    axes[0].set(
+        xscale="log",
+        yscale="log",
+        xlabel="α",
+        ylabel="standard deviation of f over seeds",
+        title=f"({a:.2f} α√D + {b:.2f} √D + {c:.2f})/√(LM)",
+    )
     axes[1].set(xscale="log", yscale="log", xlabel="α", ylabel="root mean square travel of u", title="Travel")
     axes[2].set(yscale="log", xlabel="training step k", ylabel="loss", title="Loss, all α; dotted: α > √(LM/D)/3")
     finite = losses[np.isfinite(losses)]
