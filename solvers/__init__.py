@@ -1,4 +1,4 @@
-"""Particle methods for mean-field equations: noise, block sums, Cholesky factors, steppers, weight operators."""
+"""Particle methods for mean-field equations: noise, sums, Cholesky factors, schemes, weight operators."""
 
 from __future__ import annotations
 
@@ -69,3 +69,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'solvers' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

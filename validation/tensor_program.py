@@ -79,6 +79,11 @@ class _PrintedBranch(SingleMatrix):
 class PrintedNetwork(Network):
     """Independent weights, and in the forward pass the term F-(6) as printed; methods are those of `Network`.
 
+    Raises
+    ------
+    ValueError
+        As `Network`.
+
     References
     ----------
     Paper F, Proposition 4, eqs. (5) and (6).

@@ -132,7 +132,7 @@ def solve(
         "keep_state": keep_state,
         "record_every": max(1, -(-steps // 4)) if record_every is None else record_every, "dtype": dtype, "threads": threads,
         "replicates": replicates, "seed": seed,
-        "recorded_samples": numbers_of("--recorded-samples", recorded_samples or "64"),
+        "recorded_samples": numbers_of("--recorded-samples", "64" if recorded_samples is None else recorded_samples),
     }  # fmt: skip
     _finish(run(problem, particles, width, depth, sampling or "matched", options, quiet), out, quiet)
 

@@ -60,7 +60,7 @@ def estimate_limit(
     depth: int | None = None,
     replicates: int = 16,
     record_every: int | None = None,
-    recorded_samples: Sequence[int] | None = None,
+    recorded_samples: int | Sequence[int] | None = None,
     threads: int | None = None,
     progress: bool = False,
 ) -> LimitEstimate:
@@ -88,7 +88,7 @@ def estimate_limit(
         L, 2L and 4L, so L is even, and twice N/2, rounded down, at 2L, which shows the bias of order 1/N.
     replicates : int
         Independent seeds in a round, at least 2. Accuracy comes from more particles, not from more replicates.
-    record_every, recorded_samples : int, sequence of int, optional
+    record_every, recorded_samples : int, int or sequence of int, optional
         As in `flds.Options`.
     threads : int, optional
         Runs at a time, up to 4,096; by default all available CPUs. For given sizes the results do not depend on it.

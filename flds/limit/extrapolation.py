@@ -49,9 +49,10 @@ from flds.training.notes import on_end
 from flds.training.options import Options, Settings
 from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder
-from flds.training.solve import progress_bar, train
+from flds.training.solve import train
 from solvers import checks
 from solvers.memory import available_memory
+from solvers.progress import progress_bar
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from flds.mean_ode.blocks import Array, Block, Parameters
 from flds.mean_ode.depth import integrate
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.update import Stretch, Update
-from flds.training.optimizers import Optimizer
+from flds.training.optimizers import SGD, Optimizer
 from solvers.ensemble.particles import partition
 from solvers.ensemble.threads import ThreadParticles
 
@@ -47,7 +47,14 @@ class Dynamics(ABC):
         Z_0 for each block, arrays (nodes, *shape, units) by name.
     threads : int
         Number of threads; results do not depend on it.
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+        The rule by which `train` moves the units.
     """
+
+    optimizer: Optimizer = SGD()
 
     def __init__(self, problem: MeanFieldProblem, initial: list[Parameters], threads: int = 1) -> None:
         self.problem, self.initial = problem, initial

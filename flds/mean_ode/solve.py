@@ -21,11 +21,10 @@ from flds.mean_ode.records import Record, Run
 from flds.mean_ode.snapshot import first_step, restore, snapshot
 from flds.results.mean_ode import MeanFieldSolution
 from flds.training.divergence import Divergence, outcome
-from flds.training.optimizers import SGD
 from flds.training.options import RecordSteps
-from flds.training.solve import progress_bar
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
+from solvers.progress import progress_bar
 from solvers.results.solution import Variable
 
 # Units on which E φ(x, Z_0) = 0 is tested, and how far a mean may be from zero in standard errors of eight draws, so
@@ -182,7 +181,7 @@ def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Variable]
     upcoming: int | None = None  # the step that comes next, where the units are between two steps
     due, divergence = RecordSteps(problem.steps, settings.record_every), Divergence(problem.divergence_factor)
     inputs, tests = problem.x.astype(settings.dtype), problem.test_x.astype(settings.dtype)
-    update = dynamics.update(SGD(), rows=inputs.size // problem.dimension)
+    update = dynamics.update(dynamics.optimizer, rows=inputs.size // problem.dimension)
     try:
         if state is not None:
             first = _go_on(dynamics, run, due, divergence, state)

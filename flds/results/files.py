@@ -8,7 +8,7 @@ import solvers.results.solution
 from flds.results import limit, mean_ode, solution
 
 # Importing them makes their files known.
-KINDS = (solution.Solution, limit.LimitEstimate, mean_ode.MeanFieldSolution)
+SOLUTIONS = (solution.Solution, limit.LimitEstimate, mean_ode.MeanFieldSolution)
 
 
 def load(path: str | os.PathLike[str], groups: bool = True) -> solvers.results.solution.Solution:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from flds.processes import run_each
 from flds.sweeps.folder import sign, sweep_out
 from flds.sweeps.grid import Task, plain
-from flds.training.solve import progress_bar
 from solvers.processors import available_threads
+from solvers.progress import progress_bar
 from solvers.results.files import write_text
 
 if TYPE_CHECKING:

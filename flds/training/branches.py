@@ -27,13 +27,13 @@ class Pull(NamedTuple):
 class ResidualBranch(ABC):
     """The branch of one layer, with its weight matrices.
 
-    A layer is h ← h + √τ forward(h) and g ← g + √τ backward(g). States are (b, N). A tape is whatever a pass keeps for
-    the update; tapes of one batch have a row for each sample.
+    A layer is h ← h + √τ forward(h) and g ← g + √τ backward(g). States are (b, N). A tape is what a pass keeps for the
+    update: an array with a row for each sample of the batch, the coordinates that kernels are made of.
 
     Attributes
     ----------
     operators : tuple of WeightOperator
-        The matrices, in the order in which states meet them.
+        The matrices, in the order in which states meet them; a network gives each branch one.
     """
 
     operators: tuple[WeightOperator, ...]

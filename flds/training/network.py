@@ -73,6 +73,11 @@ class Network:
         Where the particles live; by default in this process, on its threads.
     optimizer : Optimizer, optional
         The rule of all parameters; by default SGD.
+
+    Raises
+    ------
+    ValueError
+        If the state is to be kept and the optimiser is another one.
     """
 
     def __init__(
@@ -85,6 +90,8 @@ class Network:
         optimizer: Optimizer | None = None,
     ) -> None:
         self.problem, self.settings, self.optimizer = problem, settings, optimizer or SGD()
+        if settings.keep_state and type(self.optimizer) is not SGD:
+            raise ValueError("keep_state is for SGD: what another optimizer remembers is not kept; leave it out")
         self.ensemble = ensemble or ThreadParticles(settings.particles, settings.threads)
         self.noise = Noise(seed, settings.noise_depth // settings.depth, first=first)
         self.root_tau = math.sqrt(problem.horizon / settings.depth)
@@ -143,12 +150,12 @@ class Network:
         bottom = Gradient(weights[:, None] * inputs[active], backward.bottom, batch=batch, divisor=math.sqrt(d))
         top = Gradient(slopes, forward.states[-1], batch=batch)
         for name, vectors, gradient in (("input", self.input_weights, bottom), ("readout", self.readout, top)):
-            step = self._next_step(name, gradient, rate)
+            step = self._next_step(name, vectors, gradient, rate)
             self.ensemble.combine(vectors, [(step.coefficients.T, step.right)], add=True)
         passes = zip(self.branches, forward.tapes, backward.tapes, strict=True)
         for layer, (branch, met, pulled) in enumerate(passes):
             for index, (operator, gradient) in enumerate(branch.gradients(met[active], pulled, weights, batch)):
-                step = self._next_step((layer, index), replace(gradient, multiplier=self.root_tau), rate)
+                step = self._next_step((layer, index), operator, replace(gradient, multiplier=self.root_tau), rate)
                 operator.update(step.coefficients, step.right)
 
     def probe(self, inputs: Array, positions: Sequence[int]) -> NDArray[np.float64]:
@@ -235,11 +242,11 @@ class Network:
                 sampling=MatchedSampling(ensemble, drawn) if matched else shared,
             )
 
-    def _next_step(self, parameter: Any, gradient: Gradient, rate: float) -> Gradient:
+    def _next_step(self, name: Any, parameter: Any, gradient: Gradient, rate: float) -> Gradient:
         """Return what the optimiser adds to a parameter, and remember for it what it wants remembered."""
-        known = parameter in self._remembered
-        state = self._remembered[parameter] if known else self.optimizer.init()
-        step, self._remembered[parameter] = self.optimizer.step(gradient, state, rate)
+        known = name in self._remembered
+        state = self._remembered[name] if known else self.optimizer.init(parameter)
+        step, self._remembered[name] = self.optimizer.step(gradient, state, rate)
         return step
 
     def _combination(self, coefficients: Array, vectors: Array) -> Array:

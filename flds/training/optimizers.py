@@ -46,6 +46,14 @@ class Gradient:
     def __mul__(self, factor: float) -> Gradient:
         return replace(self, scale=self.scale * factor)
 
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Gradient:
+        return self * -1.0
+
+    def __truediv__(self, number: float) -> Gradient:
+        return self * (1.0 / number)
+
     @property
     def coefficients(self) -> NDArray[Any]:
         """The first factor with all numbers, (samples, k): the whole is coefficientsᵀ @ right."""
@@ -58,11 +66,13 @@ class Gradient:
 class Optimizer(ABC):
     """A rule for one parameter; rules hold no state of their own, so one serves all.
 
-    Gradients are arrays, or `Gradient`, which is multiplied by numbers like one.
+    Gradients are arrays, or `Gradient`, which is multiplied by numbers like one. What a rule does to a `Gradient` must
+    keep it a sum of products, as multiples and sums are; a rule that takes each entry for itself, such as Adam, needs
+    whole arrays.
     """
 
     def init(self, parameter: Any = None) -> Any:
-        """Return what is remembered before the first step of a parameter."""
+        """Return what is remembered before the first step of a parameter: an array, or a weight matrix's operator."""
         return None
 
     @abstractmethod

@@ -99,10 +99,11 @@ def records_of(
     if isinstance(recorded_samples, (int, np.integer)) and type(recorded_samples) is not bool:
         count = min(checks.positive_integer("recorded_samples", recorded_samples), problem.samples)
         recorded_samples = np.linspace(0, problem.samples - 1, count).astype(int)
-    indices = checks.numeric("recorded_samples", recorded_samples)
+    rule = "a number of samples or a list of their indices"
+    indices = checks.numeric("recorded_samples", recorded_samples, rule)
     if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
         given = checks.shown(recorded_samples)
-        raise ValueError(f"recorded_samples must be a number of samples or a list of their indices, got {given}")
+        raise ValueError(f"recorded_samples must be {rule}, got {given}")
     if indices.min() < 0 or indices.max() >= problem.samples:
         raise ValueError(
             f"recorded_samples must be sample indices from 0 to {problem.samples - 1}, "

@@ -83,9 +83,9 @@ class Recorder:
 
     def finish(self) -> None:
         """Read off the final ranks; the network can then be freed."""
-        for index, operator in enumerate(self.network.operators):
-            self.rank[index] = operator.rank
-            self.truncation[index] = operator.truncation
+        for layer, branch in enumerate(getattr(self.network, "branches", [])):
+            self.rank[layer] = np.max([operator.rank for operator in branch.operators], axis=0)
+            self.truncation[layer] = np.max([operator.truncation for operator in branch.operators], axis=0)
         self.unmatched = self.network.unmatched()
         del self.network
 

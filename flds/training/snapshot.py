@@ -145,6 +145,8 @@ def _field(name: str, array: NDArray[Any]) -> Variable:
     layer, part = "", name
     if name.startswith("layer_"):
         _, layer, part = name.split("_", 2)
-    long_name, dims = _DESCRIBED[part]
+    # of a branch of one's own
+    other = part.replace("_", " "), " ".join(f"{part}_{axis}" for axis in range(array.ndim))
+    long_name, dims = _DESCRIBED.get(part, other)
     named = tuple(f"{dim}_{layer}" if dim in _OF_A_LAYER else dim for dim in dims.split())
     return Variable(named, array, long_name + (f", layer {int(layer) + 1}" if layer else ""))

@@ -26,6 +26,7 @@ from solvers import checks
 from solvers.ensemble.random import Address, Stream, replicate_seed
 from solvers.ensemble.threads import compile_kernels
 from solvers.matrices.operator import RankBudgetExceeded
+from solvers.progress import progress_bar
 from solvers.results.solution import Variable
 
 
@@ -181,6 +182,7 @@ def run(
 
     With stored states, one for each replicate, training goes on from there.
     """
+    checks.flag("progress", progress)
     settings, cost, notes = decide(problem, particles, depth, sampling, options)
     timings = {"compile": compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
@@ -255,10 +257,3 @@ def train(network: Network, bar=None, state: dict[str, Variable] | None = None) 
         recorder.state = early_snapshot(network, recorder, place[0])
     recorder.finish()
     return recorder
-
-
-def progress_bar(total: int, shown: bool):  # type: ignore[no-untyped-def]
-    """Return a bar on standard error, which a run advances by one at every step."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, disable=not shown, unit="step", leave=False)

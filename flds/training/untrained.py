@@ -17,10 +17,10 @@ from solvers.ensemble.random import Address, Noise, Stream, require_drawable
 from solvers.ensemble.threads import ThreadParticles
 from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.processors import thread_count
+from solvers.progress import step_bar
 from solvers.results.solution import Solution, Variable, library_versions
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.integrate import Ensemble, compile_kernels, integrate
-from solvers.sde.progress import step_bar
 from solvers.sde.schemes.euler_maruyama import EulerMaruyama
 from solvers.sde.trial import Trial
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
-from solvers.ensemble.random import NOISE_BLOCK, Address, Noise, Stream, require_drawable
+from solvers.ensemble.random import STRETCH, Address, Noise, Stream, require_drawable
 from solvers.memory import require_memory
 
 # Streams whose intervals are places in time.
@@ -143,14 +143,14 @@ class BrownianMotion:
         wanted = _indices(particles)
         layers = np.arange(self.steps)[slice(None) if intervals is None else intervals]
         out = np.empty((np.size(layers), len(wanted), self.motions))
-        blocks, places = np.divmod(wanted, NOISE_BLOCK)
+        blocks, places = np.divmod(wanted, STRETCH)
         drawn = np.size(layers) * len(np.unique(blocks)) * self.motions
-        require_drawable(drawn, NOISE_BLOCK, self.refinement, 1, "noise_steps")
-        normals = np.empty((self.motions, NOISE_BLOCK))
+        require_drawable(drawn, STRETCH, self.refinement, 1, "noise_steps")
+        normals = np.empty((self.motions, STRETCH))
         for row, layer in enumerate(np.atleast_1d(layers)):
             for block in np.unique(blocks):
-                start, here = int(block) * NOISE_BLOCK, blocks == block
-                self.noise.fill(normals, slice(start, start + NOISE_BLOCK), self.address, int(layer), offset=start)
+                start, here = int(block) * STRETCH, blocks == block
+                self.noise.fill(normals, slice(start, start + STRETCH), self.address, int(layer), offset=start)
                 out[row, here] = normals[:, places[here]].T
         return out * math.sqrt(self.dt)
 

@@ -13,7 +13,7 @@ from numba.extending import overload
 from numba.np.linalg import ensure_blas
 
 from solvers.accelerate import kernel, reduction_kernel
-from solvers.ensemble.random import NOISE_BLOCK
+from solvers.ensemble.random import STRETCH
 
 ensure_blas()
 # The matrix product behind numpy.dot inside compiled code; called directly, because numpy.dot there would
@@ -58,8 +58,8 @@ def inner(a, b, first_group, last_group, group_size, row, sums):
     one, zero = np.ones(1, a.dtype), np.zeros(1, a.dtype)
     for group in range(first_group, last_group):
         stop = min((group + 1) * group_size, particles)
-        for first in range(group * group_size, stop, NOISE_BLOCK):
-            size = min(NOISE_BLOCK, stop - first)
+        for first in range(group * group_size, stop, STRETCH):
+            size = min(STRETCH, stop - first)
             # BLAS counts columns first, so (rows, N) arrays are N × rows matrices to it
             if rows <= _NARROW:
                 for i in range(rows):
@@ -83,10 +83,10 @@ def squares(a, first_group, last_group, group_size, sums):
     """Add Σ_p a[i,p]² over the particles p of group g to sums[g, i, 0] in float64."""
     for group in range(first_group, last_group):
         stop = min((group + 1) * group_size, a.shape[1])
-        for first in range(group * group_size, stop, NOISE_BLOCK):
+        for first in range(group * group_size, stop, STRETCH):
             for i in range(a.shape[0]):
                 total = 0.0
-                for p in range(first, min(first + NOISE_BLOCK, stop)):
+                for p in range(first, min(first + STRETCH, stop)):
                     total += np.float64(a[i, p]) * np.float64(a[i, p])
                 sums[group, i, 0] += total
 
@@ -99,8 +99,8 @@ def combine(coefficients, vectors, start, stop, keep, out):
     """
     rows, count = coefficients.shape
     one, beta = np.ones(1, out.dtype), np.full(1, keep, out.dtype)
-    for first in range(start, stop, NOISE_BLOCK):
-        size = min(NOISE_BLOCK, stop - first)
+    for first in range(start, stop, STRETCH):
+        size = min(STRETCH, stop - first)
         if rows <= _NARROW:
             for i in range(rows):
                 _gemv(letter(out), NO, size, count, one.ctypes, vectors[:, first:].ctypes, vectors.shape[1],

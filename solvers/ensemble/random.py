@@ -1,7 +1,7 @@
 """Standard normal noise that is addressed, not drawn in sequence.
 
 The value at an address (seed, stream, step, position, layer, particle) never depends on what was drawn
-before it. An address without its particle, and the number of the block of `NOISE_BLOCK` particles, are hashed to
+before it. An address without its particle, and the number of the block of `STRETCH` particles, are hashed to
 the start and the increment of a SplitMix64 sequence, whose words are functions of their index alone; so loops over
 particles vectorise, and a run with n particles sees the first n values of a run with more. Two words give two
 normals by the transform of Box and Muller, free of branches.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from solvers.accelerate import kernel
 
-NOISE_BLOCK = 2048
+STRETCH = 2048
 # What one normal takes on one thread.
 NORMAL_SECONDS = 1.5e-9
 # Longer for the noise of a refined grid alone is a mistake; while a vector is drawn nothing can be interrupted.
@@ -149,16 +149,16 @@ def fill_normals(out, start, stop, offset, seed, stream, step, positions, finest
     `refinement` layers of the finest grid from `finest` on.
     """
     scale = size / math.sqrt(np.float64(refinement))
-    sums = np.empty((NOISE_BLOCK // PAIRS, PAIRS))
+    sums = np.empty((STRETCH // PAIRS, PAIRS))
     flat = sums.ravel()
     for row in range(len(positions)):
-        for first in range(start - start % NOISE_BLOCK, stop, NOISE_BLOCK):
-            low, high = max(start - first, 0), min(stop - first, NOISE_BLOCK)
+        for first in range(start - start % STRETCH, stop, STRETCH):
+            low, high = max(start - first, 0), min(stop - first, STRETCH)
             # whole pairs of rows, of which only low … high - 1 are wanted
             lowest, rows = 2 * (low // (2 * PAIRS)), 2 * ((high + 2 * PAIRS - 1) // (2 * PAIRS))
             sums[lowest:rows] = 0.0
             for fine in range(finest, finest + refinement):
-                key = address_key(seed, stream, step, positions[row], fine, first // NOISE_BLOCK)
+                key = address_key(seed, stream, step, positions[row], fine, first // STRETCH)
                 increment = increment_of(key)
                 for pair in range(lowest, rows, 2):
                     add_normals(sums[pair : pair + 2], scale, key, increment, pair * PAIRS)
@@ -250,7 +250,7 @@ def require_drawable(vectors: float, particles: int, refinement: int, threads: i
     """
     # a short block costs as much as two rows of pairs, and threads share blocks
     normals = float(vectors) * max(particles, 2 * PAIRS) * refinement
-    seconds = normals * NORMAL_SECONDS / min(threads, -(-particles // NOISE_BLOCK))
+    seconds = normals * NORMAL_SECONDS / min(threads, -(-particles // STRETCH))
     if refinement > 1 and seconds > _LONGEST_SECONDS:
         raise ValueError(f"{grid} must be smaller: its noise alone would take {seconds / 86_400:.2g} days to draw")
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from solvers.ensemble import products
 from solvers.ensemble.blas import single_threaded_blas
 from solvers.ensemble.particles import Array, Matrix, Particles, partition
-from solvers.ensemble.random import NOISE_BLOCK, Address, Noise, Stream
+from solvers.ensemble.random import STRETCH, Address, Noise, Stream
 from solvers.ensemble.workers import Workers
 from solvers.interrupts import Interrupts
 
@@ -30,7 +30,7 @@ _MOST_GROUPS = 512
 # Groups of few particles have one stretch, and those of many at least so many, which functions of arrays like better.
 _FEW_GROUPS, _LONG_GROUP = 16, 4
 # Particles that elementwise work takes at a time, so that temporaries stay in cache.
-SHARE = 16 * NOISE_BLOCK
+SHARE = 16 * STRETCH
 # Rows of a matrix (N, N) that one thread takes at a time.
 _ROWS = 256
 # Stretches of groups for each thread, who take turns: a thread that wakes late takes fewer.
@@ -41,9 +41,9 @@ _SMALL_WORK = 300_000
 
 def group_size(particles: int) -> int:
     """Return how many particles are summed by one thread before groups are added, whatever the number of threads."""
-    stretches = -(-particles // NOISE_BLOCK)
+    stretches = -(-particles // STRETCH)
     few, many = -(-stretches // _FEW_GROUPS), -(-stretches // _MOST_GROUPS)
-    return NOISE_BLOCK * max(many, min(few, _LONG_GROUP))
+    return STRETCH * max(many, min(few, _LONG_GROUP))
 
 
 def compile_kernels(dtype: np.dtype) -> float:
@@ -73,7 +73,7 @@ class ThreadParticles(Particles):
         self.particles, self.threads = particles, threads
         self.group_size = group_size(particles)
         self.groups = partition(particles, self.group_size)
-        share = NOISE_BLOCK * -(-particles // (NOISE_BLOCK * threads))
+        share = STRETCH * -(-particles // (STRETCH * threads))
         self.shares = partition(particles, min(share, SHARE))
         self._workers: Workers | None = None
         self._interrupts = Interrupts()

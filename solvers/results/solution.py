@@ -235,6 +235,8 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
         raise ValueError(f"{str(path)!r} is not a readable results file: {reason}") from None
     named = dataset.attrs.get("schema")
     reason = "it names no schema" if named is None else f"this version reads no schema {named!r}"
+    if str(named).startswith("flds."):
+        reason += " here; use flds.load"
     raise ValueError(f"{str(path)!r} is not a results file of flds: {reason}")
 
 

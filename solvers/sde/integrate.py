@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.ensemble.brownian import BrownianMotion
-from solvers.ensemble.random import NOISE_BLOCK
+from solvers.ensemble.random import STRETCH
 from solvers.ensemble.threads import SHARE, ThreadParticles
 from solvers.matrices.cholesky import rank_revealing_cholesky
 from solvers.sde.equation import Form, McKeanVlasov
@@ -131,7 +131,7 @@ class _Run:
         self.pairs, self.limit = equation.interaction is not None, limit
         self.form, self.correlated = form, equation.noise == "mean_field"
         self.width = form.moments + self.correlated * form.dimension**2 + 1
-        self.part_size = min(ensemble.group_size, SHARE) if equation.vectorized else NOISE_BLOCK
+        self.part_size = min(ensemble.group_size, SHARE) if equation.vectorized else STRETCH
         self.positions = np.array(brownian.address.positions, np.int64)
 
     def measure(self, t: float, x: Array) -> Ensemble:

@@ -18,11 +18,11 @@ from solvers.ensemble.random import Stream, require_drawable
 from solvers.ensemble.threads import ThreadParticles
 from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.processors import thread_count
+from solvers.progress import step_bar
 from solvers.results.solution import Solution, Variable, library_versions
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.field import ExternalField, as_field
 from solvers.sde.integrate import Ensemble, compile_kernels, integrate
-from solvers.sde.progress import step_bar
 from solvers.sde.schemes import get_scheme
 from solvers.sde.schemes.scheme import Scheme
 from solvers.sde.start import HELD, initial_particles

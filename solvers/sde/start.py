@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from solvers import checks
 from solvers.ensemble.particles import partition
-from solvers.ensemble.random import NOISE_BLOCK
+from solvers.ensemble.random import STRETCH
 from solvers.memory import INTERPRETER_BYTES, require_memory
 
 Array = NDArray[np.float64]
@@ -40,7 +40,7 @@ def initial_particles(x0: Any, particles: int | None, seed: int) -> Array:
         first = _sample(x0, seed, 0)
         require_memory(INTERPRETER_BYTES + HELD * count * first[0].nbytes, "use fewer particles")
         x = np.empty((count, *first.shape[1:]))
-        for number, places in enumerate(partition(count, NOISE_BLOCK)):
+        for number, places in enumerate(partition(count, STRETCH)):
             part = first if number == 0 else _sample(x0, seed, number)
             if part.shape != first.shape:
                 raise ValueError("x0 must return the same shape whenever it is called")
@@ -56,8 +56,8 @@ def initial_particles(x0: Any, particles: int | None, seed: int) -> Array:
 
 def _sample(sampler: Sampler, seed: int, number: int) -> Array:
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLER, number)))
-    part = checks.called("x0 failed as a function of (generator, n)", sampler, generator, NOISE_BLOCK)
+    part = checks.called("x0 failed as a function of (generator, n)", sampler, generator, STRETCH)
     x = np.asarray(checks.finite("a value of x0", part), np.float64)
-    if x.ndim not in (1, 2) or len(x) != NOISE_BLOCK:
-        raise ValueError(f"x0(generator, n) must return shape (n,) or (n, D), got {x.shape} for n = {NOISE_BLOCK}")
+    if x.ndim not in (1, 2) or len(x) != STRETCH:
+        raise ValueError(f"x0(generator, n) must return shape (n,) or (n, D), got {x.shape} for n = {STRETCH}")
     return x

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from solvers.checks import reason
 from solvers.ensemble.particles import partition
-from solvers.ensemble.random import NOISE_BLOCK
+from solvers.ensemble.random import STRETCH
 from solvers.sde.coefficients import coefficient_functions, law_function
 from solvers.sde.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov
 from solvers.sde.interpret import bounds_checked, interpreted
@@ -193,7 +193,7 @@ class Trial:
         total = np.zeros(psi.size)
         try:
             with np.errstate(all="ignore"):
-                for part in partition(self.x.shape[1], NOISE_BLOCK):
+                for part in partition(self.x.shape[1], STRETCH):
                     total += law(self.t, np.ascontiguousarray(self.x[:, part], np.float64)).sum(axis=1)
         except Exception as error:  # whatever a user's function raises
             raise TypeError(f"moments failed on some of the particles: {reason(error)}") from None

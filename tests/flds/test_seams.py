@@ -11,7 +11,7 @@ import pytest
 from flds.training.branches import SingleMatrix
 from flds.training.method import decide
 from flds.training.network import Network
-from flds.training.optimizers import SGD
+from flds.training.optimizers import SGD, Gradient
 from flds.training.solve import train
 from tests.conftest import three_samples
 from tests.plain_particles import GuardedParticles, PlainParticles
@@ -65,7 +65,7 @@ class Halved(SGD):
 @pytest.mark.parametrize("operator", ["lazy", "dense"])
 def test_a_rule_of_ones_own_moves_all_parameters(operator):
     problem = three_samples(steps=3)
-    settings = settings_of(problem, operator=operator)
+    settings = settings_of(problem, operator=operator, keep_state=False)
     halved = train(Network(problem, settings, 0, optimizer=Halved()))
     slow = train(Network(replace(problem, learning_rate=0.25), settings, 0))
     for one, other in zip(halved.records, slow.records, strict=True):
@@ -85,11 +85,24 @@ class Slower(SGD):
 @pytest.mark.parametrize("operator", ["lazy", "dense"])
 def test_what_a_rule_remembers_comes_back_at_the_next_step(operator):
     problem = three_samples(steps=3)
-    settings = settings_of(problem, operator=operator)
+    settings = settings_of(problem, operator=operator, keep_state=False)
     slower = train(Network(problem, settings, 0, optimizer=Slower()))
     rates = train(Network(replace(problem, learning_rate=[0.5, 0.5 / 2, 0.5 / 3]), settings, 0))
     for one, other in zip(slower.records, rates.records, strict=True):
         np.testing.assert_array_equal(one.outputs, other.outputs)
+
+
+def test_states_are_kept_for_plain_gradient_descent_only():
+    problem = three_samples(steps=1)
+    with pytest.raises(ValueError, match="keep_state is for SGD"):
+        Network(problem, settings_of(problem), 0, optimizer=Slower())
+
+
+def test_gradients_are_multiplied_like_arrays():
+    gradient = Gradient(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([0.5]), batch=2)
+    whole = gradient.coefficients.T @ gradient.right
+    for found, factor in ((2.0 * gradient, 2.0), (gradient * 3.0, 3.0), (-gradient, -1.0), (gradient / 4.0, 0.25)):
+        np.testing.assert_allclose(found.coefficients.T @ found.right, factor * whole, rtol=1e-15)
 
 
 class Doubled(SingleMatrix):

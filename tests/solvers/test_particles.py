@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
 from solvers.ensemble.particles import partition
-from solvers.ensemble.random import NOISE_BLOCK, Address, Noise, Stream
+from solvers.ensemble.random import STRETCH, Address, Noise, Stream
 from solvers.ensemble.threads import ThreadParticles, group_size
 from tests.plain_particles import PlainParticles
 
 HOMES = [lambda particles: ThreadParticles(particles, 2), PlainParticles]
-SIZES = [1, 5, NOISE_BLOCK, NOISE_BLOCK + 1, 40 * NOISE_BLOCK + 77]
+SIZES = [1, 5, STRETCH, STRETCH + 1, 40 * STRETCH + 77]
 
 
 def vectors(rows, particles, dtype=np.float64, seed=0):
@@ -29,7 +29,7 @@ def test_groups_cover_every_particle_once(particles):
     blocks = ThreadParticles(particles, 2)
     for slices in (blocks.groups, blocks.shares):
         assert np.array_equal(np.concatenate([np.arange(s.start, s.stop) for s in slices]), np.arange(particles))
-        assert all(s.start % NOISE_BLOCK == 0 for s in slices)
+        assert all(s.start % STRETCH == 0 for s in slices)
 
 
 def test_groups_suit_hundreds_of_ranks():
@@ -49,7 +49,7 @@ def test_products_equal_numpy(home, particles, rows, columns, dtype):
     a, b = vectors(rows, particles, dtype), vectors(columns, particles, dtype, seed=1)
     blocks = home(particles)
     # rounding of a sum of N products of size one: eps sqrt(N), and a factor for unlucky cases
-    atol = 10 * np.finfo(dtype).eps * np.sqrt(min(particles, NOISE_BLOCK)) / np.sqrt(max(1, particles / NOISE_BLOCK))
+    atol = 10 * np.finfo(dtype).eps * np.sqrt(min(particles, STRETCH)) / np.sqrt(max(1, particles / STRETCH))
     with blocks.running():
         np.testing.assert_allclose(
             blocks.inner(a, b), a.astype(float) @ b.astype(float).T / particles, rtol=0, atol=atol
@@ -71,7 +71,7 @@ def test_products_equal_numpy(home, particles, rows, columns, dtype):
 
 @pytest.mark.parametrize("home", HOMES)
 def test_elementwise_work_noise_and_whole_matrices(home):
-    particles = 2 * NOISE_BLOCK + 3
+    particles = 2 * STRETCH + 3
     ensemble = home(particles)
     a, b = vectors(3, particles), vectors(3, particles, seed=1)
     with ensemble.running():
@@ -86,6 +86,15 @@ def test_elementwise_work_noise_and_whole_matrices(home):
         Noise(5).fill(expected, slice(0, particles), Address(Stream.FORWARD, 2, (4, 0, 7)), 3)
         np.testing.assert_array_equal(noise, expected)
         assert ensemble.total([np.ones(2, np.float32), np.full(2, 0.5)]).tolist() == [1.5, 1.5]
+    single = vectors(2, particles, np.float32)
+    assert ensemble.allocate(2, np.float32).dtype == np.float32
+    assert ensemble.copy(single).dtype == ensemble.map(np.negative, single).dtype == np.float32
+    exact = single.astype(float) @ single.astype(float).T / particles
+    np.testing.assert_allclose(ensemble.gram(single), exact, rtol=0, atol=1e-14)  # beyond float32
+    done = []
+    with ensemble.running(), ensemble.whole():
+        ensemble.each(done.append, [3, 1, 2])
+    assert sorted(done) == [1, 2, 3]
     small = home(300)
     matrix, left, right = vectors(300, 300), vectors(4, 300, seed=2), vectors(4, 300, seed=3)
     with small.running():
@@ -97,15 +106,16 @@ def test_elementwise_work_noise_and_whole_matrices(home):
         np.testing.assert_allclose(second, left.T @ right, rtol=0, atol=1e-12)
 
 
-def test_stacked_products_equal_products_of_the_stack():
+@pytest.mark.parametrize("home", HOMES)
+def test_stacked_products_equal_products_of_the_stack(home):
     parts = [vectors(3, 5000), vectors(0, 5000), vectors(1, 5000, seed=3)]
     right = vectors(4, 5000, seed=4)
-    blocks = ThreadParticles(5000)
+    blocks = home(5000)
     np.testing.assert_allclose(blocks.inner(parts, right), np.concatenate(parts) @ right.T / 5000, rtol=0, atol=1e-14)
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(1, 4), st.sampled_from([NOISE_BLOCK * 3, NOISE_BLOCK * 33 + 5]))
+@given(st.integers(1, 4), st.sampled_from([STRETCH * 3, STRETCH * 33 + 5]))
 def test_bits_do_not_depend_on_the_number_of_threads(threads, particles):
     a, b = vectors(5, particles), vectors(70, particles, seed=1)
     results = []
@@ -130,7 +140,7 @@ def test_nan_and_infinity_stay_visible():
 
 
 def test_an_error_in_a_thread_reaches_the_caller():
-    blocks = ThreadParticles(40 * NOISE_BLOCK, 2)
+    blocks = ThreadParticles(40 * STRETCH, 2)
 
     def fail(share: slice) -> None:
         if share.start:
@@ -159,8 +169,8 @@ def test_blas_is_limited_for_solves_on_any_thread():
 
 
 def test_threads_beyond_the_pieces_of_work_are_not_started():
-    blocks = ThreadParticles(3 * NOISE_BLOCK, 10**12)
-    a = vectors(200, 3 * NOISE_BLOCK)
+    blocks = ThreadParticles(3 * STRETCH, 10**12)
+    a = vectors(200, 3 * STRETCH)
     with blocks.running():
         before = threading.active_count()
         blocks.fill(a, Noise(1), Address(Stream.FORWARD, 0, tuple(range(200))))

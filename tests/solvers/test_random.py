@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from solvers.ensemble import random
-from solvers.ensemble.random import NOISE_BLOCK, Address, Noise, Stream
+from solvers.ensemble.random import STRETCH, Address, Noise, Stream
 from tests import naive
 
 
-def normals(count=NOISE_BLOCK, seed=0, stream=Stream.FORWARD, step=0, position=0, layer=0, refinement=1):
+def normals(count=STRETCH, seed=0, stream=Stream.FORWARD, step=0, position=0, layer=0, refinement=1):
     out = np.empty((1, count))
     Noise(seed, refinement).fill(out, slice(0, count), Address(stream, step, (position,)), layer)
     return out[0]
@@ -38,8 +38,8 @@ def test_increments_are_odd_and_change_often():
 def test_normals_equal_their_plain_twin():
     seed, stream, step, position, layer, block = 7, 3, 2, 5, 1, 1
     key = int(random.address_key(seed, stream, step, position, layer, block)) % 2**64
-    ours = normals(2 * NOISE_BLOCK, seed, Stream(stream), step, position, layer)[NOISE_BLOCK:]
-    exact = naive.normals(key, NOISE_BLOCK, random.PAIRS)
+    ours = normals(2 * STRETCH, seed, Stream(stream), step, position, layer)[STRETCH:]
+    exact = naive.normals(key, STRETCH, random.PAIRS)
     # some roundings of numbers up to 5
     np.testing.assert_allclose(ours, exact, rtol=4e-16, atol=2e-15)
 
@@ -64,7 +64,7 @@ def test_normals_have_the_standard_normal_law():
         p = 2 * stats.norm.sf(edge)
         assert abs(np.mean(np.abs(x) > edge) - p) < 4 * np.sqrt(p / count)
     # the two normals of a pair, which share a radius, and each with its neighbours in other lanes
-    rows = x[: count // NOISE_BLOCK * NOISE_BLOCK].reshape(-1, 2, random.PAIRS)
+    rows = x[: count // STRETCH * STRETCH].reshape(-1, 2, random.PAIRS)
     for a, b in ((rows[:, 0], rows[:, 1]), (rows[..., :-1], rows[..., 1:]), (rows[:-1], rows[1:])):
         for f in (lambda y: y, lambda y: y**2 - 1, np.abs, np.sign):
             u, v = f(a) - f(a).mean(), f(b) - f(b).mean()
@@ -72,11 +72,11 @@ def test_normals_have_the_standard_normal_law():
 
 
 def test_neighbouring_addresses_are_independent():
-    count = 64 * NOISE_BLOCK
+    count = 64 * STRETCH
     base = normals(count)
     others = [
         normals(count, seed=1), normals(count, stream=Stream.BACKWARD), normals(count, step=1),
-        normals(count, position=1), normals(count, layer=1), np.roll(base, NOISE_BLOCK), np.roll(base, 1),
+        normals(count, position=1), normals(count, layer=1), np.roll(base, STRETCH), np.roll(base, 1),
     ]  # fmt: skip
     for other in others:
         for a, b in ((base, other), (base**2 - 1, other**2 - 1)):
@@ -93,9 +93,9 @@ def test_coordinates_of_an_address_are_not_interchangeable():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 3 * NOISE_BLOCK), st.integers(1, 4))
+@given(st.integers(1, 3 * STRETCH), st.integers(1, 4))
 def test_fewer_particles_see_the_first_values(count, refinement):
-    many = normals(3 * NOISE_BLOCK, refinement=refinement)
+    many = normals(3 * STRETCH, refinement=refinement)
     np.testing.assert_array_equal(normals(count, refinement=refinement), many[:count])
 
 
@@ -109,33 +109,33 @@ def test_coarse_increments_are_sums_of_fine_ones(refinement, layer):
 
 
 def test_offset_and_precision_do_not_change_the_values():
-    whole = normals(3 * NOISE_BLOCK)
-    part = np.empty((1, NOISE_BLOCK), np.float32)
-    share = slice(NOISE_BLOCK, 2 * NOISE_BLOCK)
-    Noise(0).fill(part, share, Address(Stream.FORWARD), offset=NOISE_BLOCK)
+    whole = normals(3 * STRETCH)
+    part = np.empty((1, STRETCH), np.float32)
+    share = slice(STRETCH, 2 * STRETCH)
+    Noise(0).fill(part, share, Address(Stream.FORWARD), offset=STRETCH)
     np.testing.assert_array_equal(part[0], whole[share].astype(np.float32))
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2 * NOISE_BLOCK), st.integers(1, 2 * NOISE_BLOCK), st.integers(1, 3))
+@given(st.integers(0, 2 * STRETCH), st.integers(1, 2 * STRETCH), st.integers(1, 3))
 def test_a_field_may_begin_at_any_particle(first, count, refinement):
-    whole = normals(4 * NOISE_BLOCK, seed=5, refinement=refinement)
+    whole = normals(4 * STRETCH, seed=5, refinement=refinement)
     part = np.empty((2, count))
     noise = Noise(5, refinement, first=first)
     # in blocks, as threads fill it, and then from one block on
     address = Address(Stream.FORWARD, positions=(1, 0))
-    for start in range(0, count, NOISE_BLOCK):
-        noise.fill(part, slice(start, min(start + NOISE_BLOCK, count)), address)
+    for start in range(0, count, STRETCH):
+        noise.fill(part, slice(start, min(start + STRETCH, count)), address)
     np.testing.assert_array_equal(part[1], whole[first : first + count])
-    if count > NOISE_BLOCK:
-        later = np.empty((2, count - NOISE_BLOCK))
-        noise.fill(later, slice(NOISE_BLOCK, count), address, offset=NOISE_BLOCK)
-        np.testing.assert_array_equal(later, part[:, NOISE_BLOCK:])
+    if count > STRETCH:
+        later = np.empty((2, count - STRETCH))
+        noise.fill(later, slice(STRETCH, count), address, offset=STRETCH)
+        np.testing.assert_array_equal(later, part[:, STRETCH:])
 
 
 def test_values_are_those_of_earlier_versions():
     # files that were saved are solved again bit for bit
-    found = normals(2 * NOISE_BLOCK + 3, seed=11, stream=Stream.PROBE, step=4, position=2, layer=3, refinement=2)
+    found = normals(2 * STRETCH + 3, seed=11, stream=Stream.PROBE, step=4, position=2, layer=3, refinement=2)
     expected = [
         0.5895338984163452, -2.501355676127089, 0.5659658098954835, 0.047977565001196945, -0.2269499492894109,
         -0.1781553650805266, 0.558598069343249,

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flds.cli.pictures import attempt, picture_of
 from flds.cli.places import check_folder, check_out, clean_parts
 from flds.plotting.overview import save_picture
 from solvers import checks
-from solvers.results.solution import Solution, Variable, library_versions
+from solvers.results.solution import Solution, library_versions
+from validation.figures.drawing import Drawing, Request
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from flds.datasets import Dataset
 
 _HOMES = {
@@ -30,47 +28,6 @@ _HOMES = {
     "hidden-width/fig4": ("hidden_width", "phases"),
     "hidden-width/fig5": ("hidden_width", "fluctuations"),
 }
-
-
-@dataclass(frozen=True)
-class Request:
-    """How a figure is wanted.
-
-    Attributes
-    ----------
-    full : bool
-        Sizes like the paper's instead of a first look.
-    dataset : callable
-        Returns the data of figures that train on data.
-    seed : int
-        Seed of all noise.
-    say : callable
-        Called with a line now and then.
-    """
-
-    full: bool
-    dataset: Callable[[], Dataset]
-    seed: int
-    say: Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A picture and what it shows.
-
-    Attributes
-    ----------
-    figure : matplotlib.figure.Figure
-        The picture.
-    fields : dict of Variable
-        The arrays it shows, by name.
-    settings : dict
-        Numbers they were computed with, JSON-serialisable.
-    """
-
-    figure: Figure
-    fields: dict[str, Variable]
-    settings: dict[str, Any]
 
 
 def descriptions() -> dict[str, str]:
@@ -121,7 +78,7 @@ def reproduce(
     out.mkdir(parents=True, exist_ok=True)
     settings = {"solver": f"figure {name}", "scale": "full" if full else "quick"} | drawing.settings
     result = Solution(
-        drawing.fields,
+        drawing.variables,
         "completed",
         {"solve": time.perf_counter() - start},
         seed,

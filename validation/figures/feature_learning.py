@@ -17,7 +17,7 @@ from solvers.ensemble.random import replicate_seed
 from solvers.results.solution import Variable
 from validation import closed_forms, networks
 from validation.claims import mean_and_error
-from validation.figures import Drawing, Request
+from validation.figures.drawing import Drawing, Request
 from validation.rates import CoupledErrors, coupled_errors
 
 Array = NDArray[np.float64]

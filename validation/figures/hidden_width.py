@@ -16,7 +16,7 @@ from flds.plotting.curves import PALETTE
 from solvers.ensemble.random import replicate_seed
 from solvers.results.solution import Variable
 from validation.claims import mean_and_error
-from validation.figures import Drawing, Request
+from validation.figures.drawing import Drawing, Request
 from validation.problems import random_pairs
 from validation.unit_networks import train_units
 
