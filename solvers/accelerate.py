@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def kernel(function: F) -> F:
-    """Compile a serial block kernel that releases the GIL; threads run several at once.
+    """Compile a serial kernel for a stretch of particles that releases the GIL; threads run several at once.
 
     Kernels are cached on disk under the time stamp of their own file, so a kernel calls only kernels
     defined in the same file.
@@ -22,7 +22,7 @@ def kernel(function: F) -> F:
 
 
 def reduction_kernel(function: F) -> F:
-    """Like `kernel`, with sums that may be reordered within a block, which lets them vectorise.
+    """Like `kernel`, with sums that may be reordered within a call, which lets them vectorise.
 
     The flags that assume finite numbers stay out: they would turn tests for NaN into constants.
     """

@@ -49,25 +49,25 @@ def _type_name(block: Block) -> str:
 def constants(problem: MeanFieldProblem) -> dict[str, Variable]:
     """Return the arrays of the problem that it has: data, embedding and unembedding."""
     tokens = ("token",) if problem.x.ndim == 3 else ()
-    fields = {
+    variables = {
         "inputs": Variable(("sample", *tokens, "dimension"), problem.x, "states at depth 0"),
         "targets": _targets(problem, problem.y, ("sample", *tokens), "training targets"),
     }
     if problem.embedding is not None:
-        fields["embedding"] = Variable(("input", "dimension"), np.asarray(problem.embedding), "embedding W_E")
+        variables["embedding"] = Variable(("input", "dimension"), np.asarray(problem.embedding), "embedding W_E")
         for prefix, label, given in (("", "", problem.inputs), ("test_", "test ", problem.test_inputs)):
             if given is not None:
                 raw = np.asarray(given)
                 dims = (f"{prefix}sample", *tokens, "input")[: raw.ndim]
-                fields[f"raw_{prefix}inputs"] = Variable(dims, raw, f"{label}inputs before the embedding")
+                variables[f"raw_{prefix}inputs"] = Variable(dims, raw, f"{label}inputs before the embedding")
     if problem.unembedding is not None:
-        fields["unembedding"] = Variable(("dimension", "output"), np.asarray(problem.unembedding), "unembedding W_U")
+        variables["unembedding"] = Variable(("dimension", "output"), np.asarray(problem.unembedding), "unembedding W_U")
     if len(problem.test_x):
-        fields["test_inputs"] = Variable(
+        variables["test_inputs"] = Variable(
             ("test_sample", *tokens, "dimension"), problem.test_x, "test states at depth 0"
         )
-        fields["test_targets"] = _targets(problem, problem.test_y, ("test_sample", *tokens), "test targets")
-    return fields
+        variables["test_targets"] = _targets(problem, problem.test_y, ("test_sample", *tokens), "test targets")
+    return variables
 
 
 def _targets(problem: MeanFieldProblem, targets: Array, dims: tuple[str, ...], label: str) -> Variable:

@@ -22,10 +22,10 @@ class MeanOptions(TypedDict, total=False):
     seed : int
         Seed of the draws, 0 to 2**63 - 1.
     replicates : int
-        Independent seeds; fields become means with standard errors.
+        Independent seeds; variables become means with standard errors.
     depth_error : bool
         Also estimate the error of finite depth, from two more runs with the same draws at every node and `depth` and
-        depth/2 steps: the field ``outputs_depth_error`` is a third of their distance, which a method of order two
+        depth/2 steps: the variable ``outputs_depth_error`` is a third of their distance, which a method of order two
         would leave, or the distance itself where depth is below 8.
     record_every : int
         Steps between records; the last step is always recorded.

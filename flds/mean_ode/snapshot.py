@@ -24,14 +24,14 @@ def snapshot(
     A run that ended early gives `next_step`, the step whose passes were broken off; its units are those before it.
     """
     tokens = ("token",) if problem.x.ndim == 3 else ()
-    fields = (
+    variables = (
         {} if next_step is None else {"next_step": Variable((), np.array(next_step), "step whose passes come next")}
     )
     for block, z in enumerate(units):
         for name, values in z.items():
             shape = tuple(f"{name}_{axis}_of_block_{block}" for axis in range(values.ndim - 2))
             dims = ("node", *shape, "unit")
-            fields[f"block_{block}_{name}"] = Variable(dims, values, f"trained {name} of block {block + 1}")
+            variables[f"block_{block}_{name}"] = Variable(dims, values, f"trained {name} of block {block + 1}")
     kinds = {
         "step": (),
         "outputs": ("sample", *tokens, "output"),
@@ -42,11 +42,11 @@ def snapshot(
     for name, dims in kinds.items():
         values = np.array([getattr(record, name) for record in records])
         if values.size:
-            fields[f"recorded_{name}"] = Variable(("record", *dims), values, f"recorded {name.replace('_', ' ')}")
+            variables[f"recorded_{name}"] = Variable(("record", *dims), values, f"recorded {name.replace('_', ' ')}")
     for name in problem.rates:
         values = np.array([record.travel[name] for record in records])
-        fields[f"recorded_travel_{name}"] = Variable(("record", "node"), values, f"recorded travel of {name}")
-    return fields
+        variables[f"recorded_travel_{name}"] = Variable(("record", "node"), values, f"recorded travel of {name}")
+    return variables
 
 
 def restore(dynamics: Dynamics, state: dict[str, Variable]) -> list[Record]:

@@ -17,7 +17,7 @@ def mean_and_error(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], N
 
 
 def average_replicates(parts: list[dict[str, Variable]], averaged: tuple[str, ...]) -> dict[str, Variable]:
-    """Combine replicates: the mean of every field named in `averaged`, its standard error, and all outputs."""
+    """Combine replicates: the mean of every variable named in `averaged`, its standard error, and all outputs."""
     variables: dict[str, Variable] = {}
     replicates: dict[str, Variable] = {}
     for name in list(parts[0]):

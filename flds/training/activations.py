@@ -1,6 +1,6 @@
 """Activation functions φ and their derivatives φ'.
 
-They are NumPy functions of a block of particles: NumPy's own vectorised tanh and exp take about 1 ns a
+They are NumPy functions of many particles: NumPy's own vectorised tanh and exp take about 1 ns a
 number, which compiled scalar code does not reach.
 """
 

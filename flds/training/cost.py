@@ -1,6 +1,6 @@
 """What a run will need: rank, memory and time, estimated before it starts.
 
-The unit of work is one multiply–add of a product of a (batch, n) block with bases or weights. Counts
+The unit of work is one multiply–add of a product of (batch, n) vectors with bases or weights. Counts
 follow the passes of `solvers.matrices.lazy`; the speed of this machine is measured once.
 """
 
@@ -206,7 +206,7 @@ class Workload:
         return (self.inputs + self.outputs) * (1 if self.sampling == "law" else 2)
 
     def _peak(self, network: float, coordinates: float, recorded: float, widest: float) -> float:
-        """Peak bytes: in the last replicate's training, or when its records and those of all others become fields.
+        """Peak bytes: in the last replicate's training, or when its records and those of all others become variables.
 
         The last three are bytes of the coordinates of one sample in one layer: of the last step and of a mean step,
         both sides, and of the wider side at the end.
@@ -222,12 +222,12 @@ class Workload:
         state = network + 2 * self.batch * self.particles * self.itemsize + rows
         kept = replicates * state if self.kept else 0.0
         held = INTERPRETER_BYTES + self.data + replicates * rows
-        fields = replicates * kernels + temporaries
+        variables = replicates * kernels + temporaries
         if replicates > 1:
             # what is stacked and its differences from the mean, where one takes the place of kernels; means and errors
-            fields += replicates * max(2 * each, kernels / 2) + 3 * each + 2 * kernels
+            variables += replicates * max(2 * each, kernels / 2) + 3 * each + 2 * kernels
         training = max(0.0, kept - state) + network + self._temporaries()
-        return held + max(training, kept + fields)
+        return held + max(training, kept + variables)
 
     def _temporaries(self) -> float:
         """Bytes of the states at all depths, and of one pass through one layer, of the batch or of what is probed."""

@@ -38,10 +38,10 @@ def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Variab
         else:
             arrays[item.name] = np.asarray(value)
     embedded = sum(array.nbytes for array in arrays.values()) <= EMBEDDED_BYTES
-    fields = {}
+    variables = {}
     for name, array in arrays.items():
         description[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest(array)}
         if embedded:
             dims = tuple(f"{name}_{axis}" for axis in range(array.ndim))
-            fields[f"problem_{name}"] = Variable(dims, array, f"{name} of the problem")
-    return description, fields
+            variables[f"problem_{name}"] = Variable(dims, array, f"{name} of the problem")
+    return description, variables

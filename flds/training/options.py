@@ -140,12 +140,12 @@ class Options(TypedDict, total=False):
         Keep the trained network, for `Solution.predict` and `resume`. A saved solution then takes about the memory of
         the run. Not with ``sampling="matched_all"``.
     dtype : str
-        Storage, "float64" or "float32". With float32, inner products are summed in float32 within blocks
+        Storage, "float64" or "float32". With float32, inner products are summed in float32 within stretches
         of 2,048 particles and in float64 across them; norms and pivots are float64 throughout.
     threads : int
         Number of threads, up to 4,096; by default all available CPUs. Results do not depend on it.
     replicates : int
-        Independent seeds; fields become means with standard errors.
+        Independent seeds; variables become means with standard errors.
     """
 
     backward_weights: str

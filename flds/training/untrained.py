@@ -229,7 +229,7 @@ class _Untrained:
         self.timings["solve"] += time.perf_counter() - start
 
     def solution(self, variance: NDArray[np.float64], particles: Array, symbol: str, seed: int) -> Solution:
-        fields = {
+        variables = {
             "depth_grid": Variable(
                 ("depth_point",), np.linspace(0.0, self.horizon, self.depth + 1), "depth t", "horizon units"
             ),
@@ -237,4 +237,4 @@ class _Untrained:
             "final_particles": Variable(("particle",), particles, f"{symbol} where the solve ended"),
         }
         status = "completed" if np.all(np.isfinite(variance)) else "diverged"
-        return Solution(fields, status, self.timings, seed, self.settings, versions=library_versions())
+        return Solution(variables, status, self.timings, seed, self.settings, versions=library_versions())

@@ -143,13 +143,13 @@ class BrownianMotion:
         wanted = _indices(particles)
         layers = np.arange(self.steps)[slice(None) if intervals is None else intervals]
         out = np.empty((np.size(layers), len(wanted), self.motions))
-        blocks, places = np.divmod(wanted, STRETCH)
-        drawn = np.size(layers) * len(np.unique(blocks)) * self.motions
+        stretches, places = np.divmod(wanted, STRETCH)
+        drawn = np.size(layers) * len(np.unique(stretches)) * self.motions
         require_drawable(drawn, STRETCH, self.refinement, 1, "noise_steps")
         normals = np.empty((self.motions, STRETCH))
         for row, layer in enumerate(np.atleast_1d(layers)):
-            for block in np.unique(blocks):
-                start, here = int(block) * STRETCH, blocks == block
+            for stretch in np.unique(stretches):
+                start, here = int(stretch) * STRETCH, stretches == stretch
                 self.noise.fill(normals, slice(start, start + STRETCH), self.address, int(layer), offset=start)
                 out[row, here] = normals[:, places[here]].T
         return out * math.sqrt(self.dt)

@@ -1,7 +1,7 @@
-"""Compiled products of blocks of particles: the arithmetic that solves spend their time on.
+"""Compiled products over stretches of particles: the arithmetic that solves spend their time on.
 
-Arrays are (rows, N) and C-contiguous. Each kernel works through a contiguous range of blocks in one call
-without the GIL and calls BLAS on the blocks where they lie.
+Arrays are (rows, N) and C-contiguous. Each kernel works through a contiguous range of stretches in one call
+without the GIL and calls BLAS on the stretches where they lie.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from solvers.ensemble.random import STRETCH
 
 ensure_blas()
 # The matrix product behind numpy.dot inside compiled code; called directly, because numpy.dot there would
-# copy blocks, which are strided. Arguments: kind, transposes, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc.
+# copy stretches, which are strided. Arguments: kind, transposes, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc.
 gemm = types.ExternalFunction(
     "numba_xxgemm",
     types.intc(
@@ -51,7 +51,7 @@ def _letter_of(array):
 
 @kernel
 def inner(a, b, first_group, last_group, group_size, row, sums):
-    """Add Σ_p a[i,p] b[j,p] over the particles p of group g to sums[g, row + i, j], block after block."""
+    """Add Σ_p a[i,p] b[j,p] over the particles p of group g to sums[g, row + i, j], stretch after stretch."""
     rows, columns, particles = a.shape[0], b.shape[0], a.shape[1]
     part = np.empty((rows, columns), a.dtype)
     column = np.empty(rows, a.dtype)

@@ -1,7 +1,7 @@
 """Standard normal noise that is addressed, not drawn in sequence.
 
 The value at an address (seed, stream, step, position, layer, particle) never depends on what was drawn
-before it. An address without its particle, and the number of the block of `STRETCH` particles, are hashed to
+before it. An address without its particle, and the number of the stretch of `STRETCH` particles, are hashed to
 the start and the increment of a SplitMix64 sequence, whose words are functions of their index alone; so loops over
 particles vectorise, and a run with n particles sees the first n values of a run with more. Two words give two
 normals by the transform of Box and Muller, free of branches.
@@ -25,7 +25,7 @@ NORMAL_SECONDS = 1.5e-9
 _LONGEST_SECONDS = 86_400.0
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-# Pairs of normals made at a time; a shorter block costs as much as a multiple of these.
+# Pairs of normals made at a time; a shorter stretch costs as much as a multiple of these.
 PAIRS = 64
 
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -73,14 +73,14 @@ def mix64(z):
 
 
 @kernel
-def address_key(seed, stream, step, position, layer, block):
+def address_key(seed, stream, step, position, layer, stretch):
     """Hash an address to 64 bits: one SplitMix64 round per coordinate."""
     key = mix64(np.uint64(seed) + _GOLDEN)
     key = mix64(key ^ mix64(np.uint64(stream) + _GOLDEN))
     key = mix64((key + _GOLDEN) ^ mix64(np.uint64(step) + _GOLDEN))
     key = mix64((key + _GOLDEN) ^ mix64(np.uint64(position) + _GOLDEN))
     key = mix64((key + _GOLDEN) ^ mix64(np.uint64(layer) + _GOLDEN))
-    return mix64((key + _GOLDEN) ^ mix64(np.uint64(block) + _GOLDEN))
+    return mix64((key + _GOLDEN) ^ mix64(np.uint64(stretch) + _GOLDEN))
 
 
 @kernel
@@ -221,17 +221,17 @@ class Noise:
         """Return the step of the finest grid where a layer begins."""
         return self.start + layer * self.refinement
 
-    def fill(self, out: NDArray[np.floating], block: slice, address: Address, layer: int = 0, offset: int = 0) -> None:
-        """Fill out[i, block] with the noise of position i of an `address`, at a `layer`.
+    def fill(self, out: NDArray[np.floating], share: slice, address: Address, layer: int = 0, offset: int = 0) -> None:
+        """Fill out[i, share] with the noise of position i of an `address`, at a `layer`.
 
-        `out` is (positions, N), C-contiguous, or holds only the particles from `offset` on. A `block` that starts at a
+        `out` is (positions, N), C-contiguous, or holds only the particles from `offset` on. A `share` that starts at a
         multiple of 2,048 is fastest.
         """
         first = self.first
         fill_normals(
             out,
-            first + block.start,
-            first + block.stop,
+            first + share.start,
+            first + share.stop,
             first + offset,
             self.seed,
             int(address.stream),
@@ -248,7 +248,7 @@ def require_drawable(vectors: float, particles: int, refinement: int, threads: i
 
     A run whose grid is not refined draws no more than it works on. `grid` is what errors call the number of its steps.
     """
-    # a short block costs as much as two rows of pairs, and threads share blocks
+    # a short stretch costs as much as two rows of pairs, and threads share stretches
     normals = float(vectors) * max(particles, 2 * PAIRS) * refinement
     seconds = normals * NORMAL_SECONDS / min(threads, -(-particles // STRETCH))
     if refinement > 1 and seconds > _LONGEST_SECONDS:
