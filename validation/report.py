@@ -25,10 +25,12 @@ from flds.plotting.overview import save_picture
 from solvers import checks
 from solvers.results.files import write_text
 from solvers.results.solution import library_versions
-from validation import convergence, engine, general_solver, limits, mean_ode
+from validation import convergence, engine, exact, general_solver, limits, mean_ode
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
 
 SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
+    "exact_training": exact.exact_training,
+    "formulas": exact.formulas,
     "backward_weights": limits.backward_weights,
     "dense_networks": limits.dense_networks,
     "rates_at_initialisation": convergence.rates_at_initialisation,

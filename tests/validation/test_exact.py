@@ -1,0 +1,153 @@
+"""Faults planted in the engine and in the Mean ODE, which the comparison with plain NumPy must refute."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import flds
+import flds.training.assemble
+from flds.mean_ode import losses as mean_losses
+from flds.training import losses
+from flds.training.branches import SingleMatrix
+from flds.training.network import Network
+from flds.training.optimizers import Gradient
+from flds.training.records import kernels
+from solvers.matrices.dense import DenseOperator
+from solvers.matrices.lazy import LazyOperator
+from validation import exact, plain
+from validation.claims import Scale
+
+QUICK = Scale("quick")
+SECTIONS = {"training": exact.exact_training, "formulas": exact.formulas}
+
+
+def test_nothing_is_refuted():
+    claims = [claim for section in SECTIONS.values() for claim in section(QUICK)]
+    assert len(claims) >= 35
+    assert {claim.verdict for claim in claims} == {"confirmed"}
+
+
+BACKWARD, MULTIPLY = Network.backward, LazyOperator._multiply
+UPDATE, PULL, GATE = LazyOperator.update, flds.GatedLinearUnit.pull, flds.GatedLinearUnit.value
+
+
+def squared_norm(self, forward, slopes, step):
+    """With several outputs the weight ‖L'‖² instead of ‖L'‖."""
+    result = BACKWARD(self, forward, slopes, step)
+    result.weights = result.weights if slopes.shape[1] == 1 else result.weights**2
+    return result
+
+
+def steeper(method, factor):
+    original = method
+
+    def slope(self, outputs, targets):
+        return factor * original(self, outputs, targets)
+
+    return slope
+
+
+def without_transpose(self, gradients, address, states, remember=True):
+    return self.ensemble.multiply(gradients, self.backward_weights, transposed=True), self._coordinates(gradients)
+
+
+def forgetful_probes(self, domain, codomain, learned, vectors, address, states, remember):
+    return MULTIPLY(self, domain, codomain, learned if remember else 0.9 * learned, vectors, address, states, remember)
+
+
+def larger_kernels(coordinates):
+    return 1.5 * kernels(coordinates)
+
+
+def kernels_of_the_step_before(coordinates):
+    return kernels([coordinates[0], *coordinates[:-1]])
+
+
+def unrooted(self, heads):
+    return original_weights(self, heads._replace(q=heads.q / np.sqrt(self.key_dimension)))
+
+
+original_weights = flds.Attention._weights
+
+
+def doubled(self, h, z):
+    return 2 * GATE(self, h, z)
+
+
+def doubled_pull(self, h, b, z):
+    back, gradients = PULL(self, h, b, z)
+    return 2 * back, {name: 2 * value for name, value in gradients.items()}
+
+
+def slope_of_the_layer_above(self, g, h, address):
+    """φ' at the state after this layer's step, or what is like it: the state itself with the branch added."""
+    later = self.ensemble.map(lambda x: x + 0.1 * self.phi.value(x), h)
+    pull = original_backward(self, g, h, address)
+    return pull._replace(slope=self.ensemble.map(self.phi.derivative, later))
+
+
+original_backward = SingleMatrix.backward
+
+
+class StepBefore:
+    """Coordinates of the gradients of the step before, where there is one."""
+
+    def __init__(self):
+        self.last = {}
+
+    def __call__(self):
+        def update(operator, gradients, features):
+            before = self.last.get(id(operator), gradients)
+            self.last[id(operator)] = gradients
+            old = np.zeros_like(gradients)
+            old[:, : before.shape[1]] = before[:, : gradients.shape[1]]
+            UPDATE(operator, old, features)
+
+        return update
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "fault", "section"),
+    [
+        (Network, "backward", squared_norm, "training"),
+        (losses.CrossEntropy, "derivative", steeper(losses.CrossEntropy.derivative, 1.3), "training"),
+        (losses.Logistic, "derivative", steeper(losses.Logistic.derivative, 1.3), "training"),
+        (losses.Squared, "derivative", steeper(losses.Squared.derivative, 1.3), "training"),
+        (mean_losses.CrossEntropy, "slope", steeper(mean_losses.CrossEntropy.slope, 1.5), "formulas"),
+        (mean_losses.Logistic, "slope", steeper(mean_losses.Logistic.slope, 1.5), "formulas"),
+        (DenseOperator, "backward", without_transpose, "training"),
+        (LazyOperator, "_multiply", forgetful_probes, "training"),
+        (flds.training.assemble, "kernels", larger_kernels, "training"),
+        (flds.training.assemble, "kernels", kernels_of_the_step_before, "training"),
+        (flds.Attention, "_weights", unrooted, "formulas"),
+        (flds.GatedLinearUnit, "value", doubled, "formulas"),
+        (SingleMatrix, "backward", slope_of_the_layer_above, "training"),
+        (LazyOperator, "update", StepBefore()(), "training"),
+        (Gradient, "batch", property(lambda self: 1, lambda self, value: None), "training"),
+    ],
+)  # fmt: skip
+def test_planted_faults_are_refuted(target, name, fault, section, monkeypatch):
+    monkeypatch.setattr(target, name, fault)
+    if fault is doubled:  # consistently
+        monkeypatch.setattr(target, "pull", doubled_pull)
+    assert any(claim.verdict == "refuted" for claim in SECTIONS[section](QUICK))
+
+
+@pytest.mark.parametrize("name", plain.PHI)
+def test_slopes_of_the_plain_activations_are_their_differences(name):
+    x = np.linspace(-3.1, 3.2, 40)  # without 0, where relu has a kink
+    differences = (plain.PHI[name](x + 1e-6) - plain.PHI[name](x - 1e-6)) / 2e-6
+    np.testing.assert_allclose(plain.slope(name, x), differences, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic", "cross_entropy"])
+def test_slopes_of_the_plain_losses_are_their_differences(loss):
+    f = np.array([0.3]) if loss == "logistic" else np.array([0.3, -0.5, 1.2])
+    y = {"squared": np.array([1.0, 0.0, -1.0]), "logistic": -1.0, "cross_entropy": 2}[loss]
+    value = {
+        "squared": lambda f: 0.5 * np.sum((f - y) ** 2), "logistic": lambda f: np.log(1 + np.exp(-y * f[0])),
+        "cross_entropy": lambda f: np.log(np.exp(f).sum()) - f[2],
+    }[loss]  # fmt: skip
+    differences = [(value(f + d) - value(f - d)) / 2e-6 for d in 1e-6 * np.eye(len(f))]
+    np.testing.assert_allclose(plain.loss_slope(loss, f, y), differences, rtol=0, atol=1e-9)

@@ -1,0 +1,208 @@
+"""Training held against plain NumPy with the same weights: nothing is left to chance, so differences are rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import flds
+from flds.training.assemble import assemble
+from flds.training.method import decide
+from flds.training.network import Network
+from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
+from flds.training.solve import train
+from solvers.matrices.dense import DenseOperator
+from solvers.matrices.lazy import LazyOperator
+from validation import plain
+from validation.claims import Claim, Scale, Section, check
+
+Array = NDArray[np.float64]
+
+_WIDTH, _DEPTH = 90, 3
+# Rounding of a few passes, some 1e-15 relative to the largest number, and room for what a step enlarges it by.
+_TOLERANCE = 1e-11
+
+
+def exact_training(scale: Scale) -> Section:
+    """Whole trainings against plain NumPy networks with the same weights: every loss, operator and recorded variable.
+
+    What the lazy operator has revealed in the end is completed to a matrix, with which a plain network is trained: it
+    asks for nothing else. Test inputs are training inputs, whose outputs need no fresh noise.
+    """
+    for label, problem, targets in _problems(scale):
+        for operator in ("dense", "lazy"):
+            for weights in WEIGHTS:
+                yield from _compared(label, problem, targets, operator, weights)
+
+
+def _problems(scale: Scale) -> Iterator[tuple[str, flds.TrainingProblem, NDArray[np.generic]]]:
+    """Every loss with one and several outputs, batches, rates and activations that differ."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((4, 5))
+    numbers, several = rng.standard_normal(4), rng.standard_normal((4, 3))
+    signs, classes = np.array([1.0, -1.0, -1.0, 1.0]), np.array([2, 0, 1, 0])
+    cases: tuple[tuple[str, NDArray[Any], dict[str, Any]], ...] = (
+        ("squared, one output", numbers, {"activation": "tanh"}),
+        ("squared, three outputs", several, {"activation": "gelu", "horizon": 2.0}),
+        ("logistic", signs, {"activation": "relu", "loss": "logistic", "learning_rate": 1.5}),
+        ("cross-entropy", classes, {"activation": "silu", "loss": "cross_entropy", "learning_rate": 1.0}),
+        ("squared, batches of two", numbers, {"activation": "erf", "batch_size": 2}),
+    )
+    for label, targets, options in cases:
+        problem = flds.TrainingProblem(x, targets, steps=4, test_inputs=x, test_targets=targets, **options)
+        yield label, problem, targets
+
+
+def _compared(
+    label: str, problem: flds.TrainingProblem, targets: NDArray[np.generic], operator: str, weights: str
+) -> Section:
+    options: flds.Options = {
+        "operator": operator,
+        "backward_weights": weights,
+        "tolerance": 0.0,
+        "record_kernels": True,
+        "record_every": 1,
+        "recorded_samples": problem.samples,
+        "seed": 4,
+    }
+    settings, cost, _ = decide(problem, _WIDTH, _DEPTH, "law", options)
+    network = Network(problem, settings, settings.seed)
+    start = _initial(network) if operator == "dense" else None
+    recorder = train(network)
+    run = assemble(problem, settings, [recorder], recorder.status, {}, [], {"solver": "exact", "reason": cost.reason})
+    reference = plain.train(
+        start or _completed(network),
+        problem.x,
+        targets,
+        activation=problem.phi.name,
+        loss=problem.loss,
+        horizon=problem.horizon,
+        rates=problem.rates,
+        batches=problem.batches,
+    )
+    f = reference.outputs[..., 0] if problem.outputs == 1 else reference.outputs
+    expected = {"feature_kernel": _kernel(reference.features), "gradient_kernel": _kernel(reference.gradients)}
+    if problem.full_batch or operator == "dense":  # lazily sampled outputs between visits have fresh noise
+        expected |= {"outputs": f, "test_outputs": f}
+    off = {name: _distance(getattr(run, name), values) for name, values in expected.items()}
+    worst = max(off, key=lambda name: off[name])
+    named = ", ".join(sorted(expected))
+    yield check(
+        f"{label}, {operator} operator, {weights} weights: {named}",
+        f"differ by up to {off[worst]:.1e} ({worst})",
+        f"rounding, below {_TOLERANCE:g}",
+        off[worst] < _TOLERANCE,
+    )
+
+
+def _kernel(vectors: Array) -> Array:
+    """Return inner products over all passes in each layer, from (passes, layers, batch, n) arrays."""
+    rows = vectors.transpose(1, 0, 2, 3).reshape(_DEPTH, -1, _WIDTH)
+    return np.asarray(rows @ rows.transpose(0, 2, 1) / _WIDTH)
+
+
+def _distance(found: Array, expected: Array) -> float:
+    """Return the largest difference relative to the largest number; infinity where it cannot be compared."""
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def _initial(network: Network) -> plain.Weights:
+    """Return copies of the weights that a dense network begins with."""
+    network.initialise()
+    matrices = [operator for operator in network.operators if isinstance(operator, DenseOperator)]
+    root = np.sqrt(_WIDTH)
+    W = np.array([operator.weights * root for operator in matrices])
+    tied = network.settings.backward_weights == "tied"
+    backward = W if tied else np.array([operator.backward_weights * root for operator in matrices])
+    return _weights(network, W, backward)
+
+
+def _completed(network: Network) -> plain.Weights:
+    """Return weights of which a lazy network has seen all that it has seen, before any update.
+
+    The matrix that does this and nothing else is (Yᵀ Q + Pᵀ (X − X Qᵀ Q/N))/N with the directions Q and P of both
+    sides and their images Y and X.
+    """
+    first = Network(network.problem, network.settings, network.settings.seed)
+    first.initialise()
+    n, root = _WIDTH, np.sqrt(_WIDTH)
+    forward, backward = [], []
+    for operator in network.operators:
+        assert isinstance(operator, LazyOperator)
+        q, y = operator.features.directions, operator.features.images
+        p, x = operator.gradients.directions, operator.gradients.images
+        if operator.tied:
+            forward.append(root * (y.T @ q + p.T @ (x - x @ q.T @ q / n)) / n)
+        else:
+            forward.append(root * y.T @ q / n)
+            backward.append(root * p.T @ x / n)
+    W = np.array(forward)
+    return _weights(first, W, np.array(backward) if backward else W)
+
+
+def _weights(network: Network, W: Array, backward: Array) -> plain.Weights:
+    U, v = (np.array(part, np.float64) for part in (network.input_weights.T, network.readout))
+    return plain.Weights(U, W, backward, v)
+
+
+def formulas(scale: Scale) -> Section:
+    """Blocks and losses of the Mean ODE against their formulas, evaluated unit by unit; slopes against differences."""
+    rng = np.random.default_rng(8)
+    h, tokens, units = rng.standard_normal((3, 4)), rng.standard_normal((2, 5, 4)), 6
+    for activation in scale.pick(("tanh", "silu"), tuple(plain.PHI)):
+        u, w, v = rng.standard_normal((3, 4, units))
+        m = rng.standard_normal((4, 4, units))
+        cases = (
+            (flds.TwoLayerPerceptron(activation), {"u": u, "v": v}, [plain.perceptron(r, u, v, activation) for r in h]),
+            (flds.GatedLinearUnit(activation), {"u": u, "w": w, "v": v},
+             [plain.gated_unit(r, u, w, v, activation) for r in h]),
+            (flds.MatrixAfterActivation(activation), {"W": m}, [plain.matrix_after(r, m, activation) for r in h]),
+            (flds.MatrixBeforeActivation(activation), {"W": m}, [plain.matrix_before(r, m, activation) for r in h]),
+        )  # fmt: skip
+        for block, z, expected in cases:
+            yield _exactly(f"{block.name}, {activation}: φ(h, z)", block.value(h, z), np.array(expected))
+    q, k, value = rng.standard_normal((3, 4, 3, units))
+    o = rng.standard_normal((3, 4, units))
+    for causal in (False, True):
+        found = flds.Attention(3, causal).value(tokens, {"W_Q": q, "W_K": k, "W_V": value, "W_O": o})
+        mixed = np.array([plain.attention(one, q, k, value, o, causal) for one in tokens])
+        yield _exactly(f"attention, three keys{', causal' if causal else ''}: φ(h, z)", found, mixed)
+    yield from _mean_losses(rng)
+
+
+def _mean_losses(rng: np.random.Generator) -> Section:
+    from flds.mean_ode.losses import LOSSES, get_loss
+
+    f = rng.standard_normal((5, 3))
+    targets = {"cross_entropy": np.array([0, 2, 1, 1, 0]), "logistic": np.sign(rng.standard_normal((5, 3)))}
+    for name in LOSSES:
+        y = targets.get(name, rng.standard_normal((5, 3)))
+        loss = get_loss(name)
+        expected = np.array([plain.mean_loss(name, a, b) for a, b in zip(f, y, strict=True)])
+        yield _exactly(f"loss {name} of the Mean ODE", loss.values(f, y), expected)
+        step, slopes = 1e-5, np.empty_like(f)
+        for c in range(f.shape[1]):
+            moved = np.eye(f.shape[1])[c] * step
+            above, below = (
+                np.array([plain.mean_loss(name, a + sign * moved, b) for a, b in zip(f, y, strict=True)])
+                for sign in (1, -1)
+            )
+            slopes[:, c] = (above - below) / (2 * step)
+        distance = float(np.abs(loss.slope(f, y) - slopes).max())
+        # of a central difference: the square of the step, and rounding over the step
+        yield check(
+            f"loss {name} of the Mean ODE: slope",
+            f"differs by {distance:.1e}",
+            "differences, below 1e-8",
+            distance < 1e-8,
+        )
+
+
+def _exactly(name: str, found: Array, expected: Array) -> Claim:
+    distance = _distance(found, expected)
+    return check(name, f"differs by {distance:.1e}", "rounding, below 1e-12", distance < 1e-12)
