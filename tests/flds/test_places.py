@@ -231,10 +231,11 @@ def test_files_in_the_way_of_a_sweep(here):
 
 
 BROKEN = """
-import sys, flds.plotting
-def overview(solution):
+import sys, flds
+from flds.results.upstairs import upstairs
+def plot(solution, path):
     raise {error}
-flds.plotting.overview = overview
+upstairs.plot = plot
 sys.argv = ["flds", *sys.argv[1:]]
 from flds.__main__ import main
 main()
