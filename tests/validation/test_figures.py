@@ -153,8 +153,10 @@ def test_figures_are_listed_and_unknown_ones_refused(tmp_path):
 @pytest.fixture
 def drawn(monkeypatch):
     """A figure that takes no time."""
-    field = figures.Variable(("x",), np.ones(2), "a number")
-    monkeypatch.setattr(figures, "_function", lambda name: lambda request: figures.Drawing(Figure(), {"y": field}, {}))
+    variable = Variable(("x",), np.ones(2), "a number")
+    monkeypatch.setattr(
+        figures, "_function", lambda name: lambda request: figures.Drawing(Figure(), {"y": variable}, {})
+    )
     return {"dataset": lambda: None, "say": lambda line: None}
 
 
