@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 
 import flds
 from flds.cli.commands import app
+from solvers.results.solution import Variable
 from tests.flds.test_datasets import write_cifar10
 from validation import closed_forms, figures
 from validation.figures import feature_learning, hidden_width
