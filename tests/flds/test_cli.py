@@ -104,7 +104,7 @@ def test_own_data(tmp_path):
         (["solve", "--width", "5", "--sampling", "matched"], 2, "flds: --sampling must be law for a finite network"),
         (["solve", "--loss", "logistic"], 2, 'flds: targets must be -1 or 1 for the loss "logistic"'),
         (["info", "none.nc"], 2, "flds: there is no file 'none.nc'"),
-        (["validate", "everything"], 2, "flds: section must be one of backward_weights, dense_networks"),
+        (["validate", "everything"], 2, "flds: section must be one of exact_training, formulas, backward_weights"),
         (["reproduce"], 2, "flds: figure must be one of feature-learning/fig1"),
         (["reproduce", "fig1"], 2, "flds: figure must be one of feature-learning/fig1"),
         (["reproduce", "feature-learning/fig1", "--data", "mnist"], 2, "flds: --data must be digits, cifar10:FOLDER"),
