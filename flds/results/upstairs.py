@@ -1,16 +1,18 @@
 """What solutions can do with rooms above them: be drawn, and be evaluated at new inputs.
 
-Solutions lie below the solvers and the pictures, so they know neither. The package attaches both when it is imported.
+Solutions lie below the solvers and the pictures, so they know neither. The package attaches both when it is imported,
+which is why nothing that takes time is imported here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
-@dataclass
 class Upstairs:
     """Functions of a solution that other rooms provide.
 
@@ -22,8 +24,8 @@ class Upstairs:
         (solution, inputs, problem or None) → outputs of each replicate, (replicates, samples, …).
     """
 
-    plot: Callable[..., Any] = NotImplemented
-    predict: Callable[..., Any] = NotImplemented
+    plot: Callable[..., Any]
+    predict: Callable[..., Any]
 
 
 upstairs = Upstairs()
