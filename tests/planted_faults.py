@@ -1,0 +1,170 @@
+"""Plant known faults in a copy of the source, one at a time, and see which the tests catch.
+
+    python -m tests.planted_faults [NAME ...] [--source FOLDER] [--all]
+
+Each fault is a change of one line. It is caught if a test fails; the tests run are those that are meant to catch it,
+or with --all the whole suite. Exit status 1 if one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("flds", "solvers", "validation", "tests", "pyproject.toml", "README.md", "docs", "notebooks", "CHANGELOG.md")
+# Seconds after which tests that hang are stopped; a fault that makes them hang is not caught.
+PATIENCE = 900
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One line of a file that is to be another, and the tests that should fail then."""
+
+    name: str
+    file: str
+    line: str
+    wrong: str
+    tests: str
+
+
+# Signs, indices, factors, dropped terms and exchanged arguments, in every room.
+FAULTS = (
+    Fault("response with the wrong sign", "solvers/matrices/lazy.py",
+          "return self.ensemble.inner(q, codomain.images) - self.ensemble.inner(z, codomain.directions)",
+          "return -self.ensemble.inner(q, codomain.images) - self.ensemble.inner(z, codomain.directions)",
+          "tests/solvers/test_weight_operator.py"),
+    Fault("fresh images without their projection", "solvers/matrices/lazy.py",
+          "return self.ensemble.inner(q, codomain.images) - self.ensemble.inner(z, codomain.directions)",
+          "return self.ensemble.inner(q, codomain.images)",
+          "tests/solvers/test_weight_operator.py"),
+    Fault("learned part nine tenths of itself", "solvers/matrices/lazy.py",
+          "pull = part.known[:, : learned.shape[1]] @ learned.T",
+          "pull = 0.9 * part.known[:, : learned.shape[1]] @ learned.T",
+          "tests/solvers/test_weight_operator.py"),
+    Fault("matched noise pushed towards what it should avoid", "solvers/matrices/matched.py",
+          "pieces = np.split(-amounts, starts[1:-1])",
+          "pieces = np.split(amounts, starts[1:-1])",
+          "tests/solvers/test_weight_operator.py tests/flds/test_training.py"),
+    Fault("the dense matrix exchanged with its transpose", "solvers/matrices/dense.py",
+          "return self.ensemble.multiply(gradients, self.backward_weights), self._coordinates(gradients)",
+          "return self.ensemble.multiply(gradients, self.backward_weights, transposed=True), "
+          "self._coordinates(gradients)",
+          "tests/flds/test_law.py tests/solvers/test_weight_operator.py tests/validation/test_exact.py"),
+    Fault("pivots of earlier columns forgotten", "solvers/matrices/cholesky.py",
+          "factor[rest, column] = (gram[rest, row] - factor[rest, :column] @ factor[row, :column]) / pivot",
+          "factor[rest, column] = gram[rest, row] / pivot",
+          "tests/solvers/test_cholesky.py"),
+    Fault("increments scaled by the step", "solvers/ensemble/brownian.py",
+          "return out * math.sqrt(self.dt)", "return out * self.dt",
+          "tests/solvers/test_brownian.py tests/solvers/test_mean_field.py"),
+    Fault("refined noise not scaled", "solvers/ensemble/random.py",
+          "scale = size / math.sqrt(np.float64(refinement))", "scale = size / np.float64(refinement)",
+          "tests/solvers/test_random.py tests/solvers/test_brownian.py"),
+    Fault("Milstein's correction doubled", "solvers/sde/schemes/milstein.py",
+          "out[i, p] += 0.5 * here[i, p] * slope", "out[i, p] += here[i, p] * slope",
+          "tests/solvers/test_schemes.py tests/solvers/test_convergence.py"),
+    Fault("noise of the wrong interval backward in time", "solvers/sde/integrate.py",
+          "end, layer = times[step + 1], step if dt > 0 else steps - 1 - step",
+          "end, layer = times[step + 1], step",
+          "tests/solvers/test_mean_field.py tests/solvers/test_schemes.py"),
+    Fault("the field between two times read at the wrong one", "solvers/sde/field.py",
+          "value = (1 - weight) * value[after - 1] + weight * value[after]",
+          "value = weight * value[after - 1] + (1 - weight) * value[after]",
+          "tests/solvers/test_mean_field.py"),
+    Fault("input gradients divided by d", "flds/training/network.py",
+          "batch=batch, divisor=math.sqrt(d))", "batch=batch, divisor=d)",
+          "tests/flds/test_training.py tests/validation/test_exact.py"),
+    Fault("the derivative of φ at the wrong argument", "flds/training/branches.py",
+          "slope = self.ensemble.map(self.phi.derivative, h)", "slope = self.ensemble.map(self.phi.derivative, g)",
+          "tests/flds/test_training.py tests/validation/test_exact.py"),
+    Fault("test inputs take the noise of training samples", "flds/training/records.py",
+          "tests = range(problem.samples, problem.samples + len(problem.test_x))",
+          "tests = range(len(problem.test_x))",
+          "tests/flds/test_training.py tests/flds/test_invariance.py tests/flds/test_state.py "
+          "tests/flds/test_solution.py"),
+    Fault("half of the particles' bias taken off", "flds/limit/extrapolation.py",
+          "/ (times - 1)", "/ times",
+          "tests/flds/test_limit.py"),
+    Fault("corrector with the weights of the predictor", "flds/mean_ode/depth.py",
+          "3: (5 / 12, 8 / 12, -1 / 12)", "3: (23 / 12, -16 / 12, 5 / 12)",
+          "tests/flds/test_mean_ode.py"),
+    Fault("queries exchanged with keys on the way back", "flds/mean_ode/attention.py",
+          "back = _Heads(_mix(scores, heads.k) / root, _gather(scores, heads.q) / root",
+          "back = _Heads(_mix(scores, heads.q) / root, _gather(scores, heads.k) / root",
+          "tests/flds/test_mean_ode.py tests/flds/test_mean_ode_passes.py tests/validation/test_mean_ode.py"),
+    Fault("standard errors that are standard deviations", "flds/results/replicates.py",
+          "samples.std(axis=0, ddof=1) / np.sqrt(len(samples))", "samples.std(axis=0, ddof=1)",
+          "tests/flds/test_solution.py tests/flds/test_limit.py"),
+    Fault("variance of g over depth the wrong way round", "flds/training/untrained.py",
+          "variance[depth - step] = now.m[0]", "variance[step] = now.m[0]",
+          "tests/flds/test_initialisation.py"),
+    Fault("the wrong output drawn", "flds/plotting/curves.py",
+          "return outputs[:, sample].reshape(len(outputs), -1)[:, output]",
+          "return outputs[:, output].reshape(len(outputs), -1)[:, 0]",
+          "tests/flds/test_plotting.py"),
+)  # fmt: skip
+
+
+def planted(fault: Fault, tree: Path) -> str:
+    """Plant a fault in a copy of the source, and return what the file was; raises ValueError if it has no such line."""
+    path = tree / fault.file
+    was = path.read_text()
+    if was.count(fault.line) != 1:
+        raise ValueError(f"{fault.file} has {was.count(fault.line)} times what {fault.name!r} changes")
+    path.write_text(was.replace(fault.line, fault.wrong))
+    return was
+
+
+def failing_test(tree: Path, tests: list[str]) -> str:
+    """Return the name of the first test that fails in a copy of the source, or nothing."""
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    try:
+        done = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    found = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if done.returncode == 1 and found:
+        return found[0].partition(" - ")[0]
+    if done.returncode:
+        raise RuntimeError(f"pytest ended with status {done.returncode}:\n{done.stdout}{done.stderr}")
+    return ""
+
+
+def main() -> int:
+    """Plant the faults named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="parts of the names of faults; all by default")
+    parser.add_argument("--source", type=Path, default=ROOT, help="the source tree; by default this one")
+    parser.add_argument("--all", action="store_true", help="run the whole suite for each")
+    given = parser.parse_args()
+    chosen = [fault for fault in FAULTS if not given.names or any(name in fault.name for name in given.names)]
+    caught = 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        for room in ROOMS:  # with the compiled kernels, which know when their source has changed
+            copy = shutil.copytree if (given.source / room).is_dir() else shutil.copy2
+            copy(given.source / room, tree / room)
+        for fault in chosen:
+            start, was = time.perf_counter(), planted(fault, tree)
+            present = [test for test in fault.tests.split() if (tree / test).exists()]
+            test = failing_test(tree, ["tests"] if given.all else present)
+            (tree / fault.file).write_text(was)
+            caught += bool(test)
+            print(f"{'caught' if test else 'MISSED'}  {fault.name}: {test} ({time.perf_counter() - start:.0f} s)", flush=True)
+    print(f"{caught} of {len(chosen)} caught")
+    return int(caught < len(chosen))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
