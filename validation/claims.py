@@ -180,13 +180,20 @@ def at_least(
     interval: tuple[float, float],
     margin: float = MARGIN,
 ) -> Claim:
-    """A number reaches a bound within the margin, and a smaller alternative is excluded by the margin."""
+    """A number may be a bound or more, and a smaller alternative is excluded.
+
+    It is refuted if the bound is beyond the margin, and confirmed if its 95 % interval reaches the bound and the
+    alternative is beyond the margin.
+    """
     measured = f"{estimate:.2f} ± {error:.2f} (95 % {interval[0]:.2f} to {interval[1]:.2f})"
-    expected, needed = f"{bound:g} or more, with {excluded:g} excluded by {margin:.2g} standard errors", ""
+    expected = f"{bound:g} or more in the interval, with {excluded:g} excluded by {margin:.2g} standard errors"
+    needed = ""
     if not math.isfinite(error):
         verdict, needed = "undecided", _needed(math.inf)
     elif not estimate + margin * error >= bound:
         verdict = "refuted"
+    elif not interval[1] >= bound:  # the margin alone would call 0.85 ± 0.06 "1 or more"
+        verdict, needed = "undecided", _needed(margin * error / (bound - estimate))
     elif estimate - margin * error > excluded:
         verdict = "confirmed"
     else:

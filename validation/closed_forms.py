@@ -63,20 +63,6 @@ def feature_variance(activation: str | Activation, initial: float, horizon: floa
     return np.array(q)
 
 
-def feature_error(activation: str | Activation, initial: float, horizon: float, depth: int, deeper: int) -> float:
-    """Return E|h^L_T − h^L*_T|² of two untrained networks of infinite width on the same Brownian path.
-
-    h^L is h_0 plus the integral of a step function σ^L, which does not depend on chance, so this is ∫ (σ^L − σ^L*)² dt.
-    Parameters and errors are those of `feature_variance`; L* is `deeper`, a multiple of L.
-    """
-    fine = horizon / deeper
-    rates = []
-    for steps in (depth, deeper):
-        squares = np.diff(feature_variance(activation, initial, horizon, steps)) * steps / horizon
-        rates.append(np.repeat(np.sqrt(squares), deeper // steps))
-    return float(np.sum((rates[0] - rates[1]) ** 2) * fine)
-
-
 def gradient_variance(activation: str | Activation, initial: float, horizon: float, depth: int) -> Array:
     """Return p_ℓ = E g_ℓ² likewise, (depth + 1,): p_{ℓ-1} = p_ℓ (1 + τ E φ'(√q_{ℓ-1} Z)²), p_L = 1.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import flds
 from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
-from validation import closed_forms
+from validation import coupled
 from validation.claims import Claim, Picture, Scale, Section, Table, above, against, at_least, equal, margin_of
 from validation.problems import large_steps
 from validation.rates import CoupledErrors, PowerLaw, coupled_errors
@@ -32,26 +32,18 @@ def exponent_of(
     return claim(f"{name}, exponent of {base}", exponent, error, *expected, margin=margin_of(law.replicates), **rest)
 
 
-# Exponents of 1/L in the mean-square errors of h and g at initialisation; φ' is Lipschitz for tanh and jumps for relu.
-SHARP = {"identity": (2.0, 2.0), "tanh": (2.0, 1.0), "relu": (2.0, 0.5)}
-
-
 def rates_at_initialisation(scale: Scale) -> Section:
-    """Coupled errors of the untrained network in depth and in width, in both orders, against the sharp exponents.
+    """Coupled errors of the untrained network in depth and in width, in both orders, against exact exponents.
 
-    Errors in depth are extrapolated to infinite width, where those of h are known exactly.
+    Errors in depth are extrapolated to infinite width, where they are known exactly. Between these depths their
+    exponents are not yet those of L → ∞: 2 for h, and for g 2 (identity), 1 (tanh) and ½ (relu, whose φ' jumps).
     """
     depths, deepest = scale.pick(((16, 32, 64), 256), ((16, 32, 64, 128), 1024))
     wide = scale.pick((1024, 8192), (2048, 16384))
-    for activation in scale.pick(("tanh", "relu"), tuple(SHARP)):
+    for activation in scale.pick(("tanh", "relu"), ("identity", "tanh", "relu")):
         problem = large_steps(activation, steps=0, horizon=1.0)
         deep = coupled_errors(problem, depths, wide[:1], (wide[1], deepest), replicates=scale.pick(6, 16))
-        yield _known_error(activation, problem, deep)
-        for quantity, expected in zip("hg", SHARP[activation], strict=True):
-            law = deep.depth_law(quantity, 0)
-            name = f"{activation}, k = 0: error of {quantity} in depth, L = {depths[0]} … {depths[-1]}"
-            # the next order of the error moves an exponent by about the coarsest step
-            yield exponent_of(name, law, "depth", equal, expected, 0.4, 1 / depths[0], "for the coarsest step")
+        yield from _known_errors(activation, problem, deep)
     for activation in scale.pick(("tanh",), ("tanh", "relu")):
         problem = large_steps(activation, steps=0, horizon=1.0)
         grid = coupled_errors(problem, (4,), (64, 128, 256, 512), (4096, 16), replicates=scale.pick(32, 300))
@@ -68,18 +60,22 @@ def rates_at_initialisation(scale: Scale) -> Section:
         yield from _commute(activation, grid)
 
 
-def _known_error(activation: str, problem: flds.TrainingProblem, deep: CoupledErrors) -> Claim:
-    """The error of h at the coarsest depth, against its closed form at infinite width."""
+def _known_errors(activation: str, problem: flds.TrainingProblem, deep: CoupledErrors) -> Section:
+    """Errors of h and g at the coarsest depth, and their exponents, against exact values at infinite width."""
     depth, deepest = int(deep.depths[0]), deep.reference[1]
     initial = float(np.mean(problem.x[problem.batches[0]] ** 2))
-    exact = closed_forms.feature_error(activation, initial, problem.horizon, depth, deepest)
-    relative = deep.depth_errors("h", 0)[:, 0] / exact
-    return against(
-        f"{activation}, k = 0: E|h^L − h^L*|² / its exact value at infinite width, L = {depth}, L* = {deepest}",
-        relative,
-        1.0,
-        resolution=0.3,
-    )
+    for quantity, error in (("h", coupled.feature_error), ("g", coupled.gradient_error)):
+        exact = [error(activation, initial, problem.horizon, int(one), deepest) for one in deep.depths]
+        yield against(
+            f"{activation}, k = 0: E|{quantity}^L − {quantity}^L*|² / its exact value at infinite width, L = {depth}, "
+            f"L* = {deepest}",
+            deep.depth_errors(quantity, 0)[:, 0] / exact[0],
+            1.0,
+            resolution=0.3,
+        )
+        name = f"{activation}, k = 0: error of {quantity} in depth, L = {depth} … {deep.depths[-1]}"
+        expected = coupled.exponent(exact, 1 / deep.depths - 1 / deepest)
+        yield exponent_of(name, deep.depth_law(quantity, 0), "depth", equal, expected, 0.2)
 
 
 def _commute(activation: str, grid: CoupledErrors) -> Section:

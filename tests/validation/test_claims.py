@@ -62,10 +62,19 @@ def test_one_sided(estimate, verdict):
 
 @pytest.mark.parametrize(
     ("exponent", "error", "verdict"),
-    [(1.3, 0.05, "confirmed"), (0.95, 0.05, "confirmed"), (0.7, 0.05, "refuted"), (0.9, 0.12, "undecided")],
+    [
+        (1.3, 0.05, "confirmed"),
+        (0.95, 0.05, "confirmed"),
+        (0.7, 0.05, "refuted"),
+        (0.9, 0.12, "undecided"),
+        (0.85, 0.06, "undecided"),  # 1 is within the margin, but not in the interval
+    ],
 )
 def test_rates_not_below_one(exponent, error, verdict):
-    assert at_least("x", exponent, error, 1.0, 0.5, (0.0, 2.0)).verdict == verdict
+    interval = exponent - 1.96 * error, exponent + 1.96 * error
+    claim = at_least("x", exponent, error, 1.0, 0.5, interval)
+    assert claim.verdict == verdict
+    assert bool(claim.needed) == (verdict == "undecided")
 
 
 def test_margin_grows_for_few_replicates():

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 import flds
 from tests.conftest import MARGIN, three_samples, z_score
-from validation import closed_forms
+from validation import coupled
 from validation.problems import large_steps
 from validation.rates import coupled_errors, fit_power_laws, observe
 
@@ -33,7 +33,7 @@ def test_untrained_features_against_the_exact_error(activation):
     errors = coupled_errors(problem, (4, 8), (512,), (4096, 32), replicates=8)
     initial = np.mean(problem.x[0] ** 2)
     for row, depth in enumerate((4, 8)):
-        exact = closed_forms.feature_error(activation, initial, 1.0, depth, 32)
+        exact = coupled.feature_error(activation, initial, 1.0, depth, 32)
         assert z_score(errors.depth_errors("h", 0)[:, row], exact) < MARGIN
 
 
@@ -41,7 +41,7 @@ def test_exact_error_of_the_identity():
     # σ = h's own root mean square, so σ² = q: (1 + τ)^ℓ on a grid of two against one
     coarse, fine = [1.0, 1.0], [1.0, np.sqrt(1.5)]
     exact = sum((a - b) ** 2 for a, b in zip(coarse, fine, strict=True)) / 2
-    assert closed_forms.feature_error("identity", 1.0, 1.0, 1, 2) == pytest.approx(exact, rel=1e-9)
+    assert coupled.feature_error("identity", 1.0, 1.0, 1, 2) == pytest.approx(exact, rel=1e-9)
 
 
 def test_errors_compare_networks_on_the_same_noise():
