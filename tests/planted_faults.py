@@ -161,7 +161,10 @@ def main() -> int:
             test = failing_test(tree, ["tests"] if given.all else present)
             (tree / fault.file).write_text(was)
             caught += bool(test)
-            print(f"{'caught' if test else 'MISSED'}  {fault.name}: {test} ({time.perf_counter() - start:.0f} s)", flush=True)
+            print(
+                f"{'caught' if test else 'MISSED'}  {fault.name}: {test} ({time.perf_counter() - start:.0f} s)",
+                flush=True,
+            )
     print(f"{caught} of {len(chosen)} caught")
     return int(caught < len(chosen))
 

@@ -210,6 +210,17 @@ def identity_first_output(
     return rate * target * initial * kernel
 
 
+def identity_hidden_output(rate: float, target: float, horizon: float, depth: int, backward_weights: str) -> float:
+    """Return f^(1) as `identity_first_output` does, with |x|²/d = 1 and the W_ℓ trained alone.
+
+    "tied": η_c y T (1 + τ)^{L-1}. "independent": η_c y [(1 + τ)^L − 1]. They tend to η_c y T e^T and η_c y (e^T − 1).
+    """
+    checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
+    growth = 1 + horizon / depth
+    kernel = horizon * growth ** (depth - 1) if backward_weights == "tied" else growth**depth - 1
+    return rate * target * kernel
+
+
 def printed_first_output(rate: float, target: float, horizon: float, depth: int, initial: float = 1.0) -> float:
     """Return f^(1) for φ = identity by Proposition 4 of paper F as printed, one sample with |x|²/d = `initial`.
 

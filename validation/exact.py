@@ -83,10 +83,10 @@ def _compared(
         rates=problem.rates,
         batches=problem.batches,
     )
-    f = reference.outputs[..., 0] if problem.outputs == 1 else reference.outputs
     expected = {"feature_kernel": _kernel(reference.features), "gradient_kernel": _kernel(reference.gradients)}
+    expected |= {name: getattr(reference, name) for name in ("feature_variance", "gradient_variance", "batch_loss")}
     if problem.full_batch or operator == "dense":  # lazily sampled outputs between visits have fresh noise
-        expected |= {"outputs": f, "test_outputs": f}
+        expected |= _on_all_samples(problem, reference.outputs, targets)
     off = {name: _distance(getattr(run, name), values) for name, values in expected.items()}
     worst = max(off, key=lambda name: off[name])
     named = ", ".join(sorted(expected))
@@ -96,6 +96,18 @@ def _compared(
         f"rounding, below {_TOLERANCE:g}",
         off[worst] < _TOLERANCE,
     )
+
+
+def _on_all_samples(problem: flds.TrainingProblem, outputs: Array, targets: NDArray[np.generic]) -> dict[str, Array]:
+    """Outputs, losses and accuracies on training samples and on test samples, which are the same."""
+    pairs = [list(zip(f, targets, strict=True)) for f in outputs]
+    found = {
+        "outputs": outputs[..., 0] if problem.outputs == 1 else outputs,
+        "loss": np.array([np.mean([plain.loss_value(problem.loss, f, y) for f, y in step]) for step in pairs]),
+    }
+    if problem.loss != "squared":
+        found["accuracy"] = np.array([np.mean([plain.is_right(problem.loss, f, y) for f, y in step]) for step in pairs])
+    return found | {f"test_{name}": values for name, values in found.items()}
 
 
 def _kernel(vectors: Array) -> Array:

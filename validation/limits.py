@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import flds
 from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
-from validation import closed_forms
+from validation import closed_forms, coupled, plain
 from validation.claims import (
     MARGIN,
     PAPER_F,
@@ -62,6 +62,7 @@ def backward_weights(scale: Scale) -> Section:
     yield against(name, difference, gap, resolution=gap)
     name = f"identity: f^(1) of ordinary backpropagation − Definition 1, dense networks of width {width}"
     yield above(name, *mean_and_error(dense["tied"] - exact["independent"]), 0.0, margin_of(seeds))
+    yield from _hidden_alone(scale)
     yield from _gap_over_depth(scale)
 
 
@@ -77,16 +78,55 @@ def _gap(activation: str, depth: int, scale: Scale) -> Array:
     return np.asarray(outputs[0] - outputs[1])
 
 
+def _hidden_alone(scale: Scale) -> Section:
+    """The W_ℓ trained alone, which removes neither the gap nor its cause: plain NumPy networks, f^(1)/(η_c y)."""
+    depth, width, seeds = 16, scale.pick(200, 500), scale.pick(60, 100)
+    exact = {w: closed_forms.identity_hidden_output(1.0, 1.0, 1.0, depth, w) for w in WEIGHTS}
+    for weights in WEIGHTS:
+        moved = np.array([_first_hidden_output(weights, width, depth, seed) for seed in range(seeds)])
+        name = f"identity, W alone is trained, {weights}: f^(1) of networks of width {width}, L = {depth}"
+        yield against(name, moved, exact[weights], resolution=abs(exact["tied"] - exact["independent"]))
+
+
+def _first_hidden_output(weights: str, width: int, depth: int, seed: int) -> float:
+    """f^(1) for η_c = ½ and the target 1, without what f^(0) adds to it, over η_c y."""
+    rng = np.random.default_rng(seed)
+    W = rng.standard_normal((depth, width, width))
+    backward = W if weights == "tied" else rng.standard_normal((depth, width, width))
+    network = plain.Weights(rng.standard_normal((width, 1)), W, backward, rng.standard_normal((1, width)))
+    one = np.ones((1, 1))
+    f = plain.train(
+        network,
+        one,
+        np.ones(1),
+        activation="identity",
+        loss="squared",
+        horizon=1.0,
+        rates=np.array([0.5]),
+        batches=np.zeros((2, 1), np.intp),
+        trained="W",
+    ).outputs[:, 0, 0]
+    return float((f[1] - f[0]) / (0.5 * (1 - f[0])))
+
+
 def _gap_over_depth(scale: Scale) -> Section:
-    """The power of the depth with which reuse of W_ℓᵀ vanishes: −1 according to paper F, 0 here."""
+    """The power of the depth with which reuse of W_ℓᵀ vanishes: 1 according to paper F, 2 in its second version."""
     depths = scale.pick((8, 16, 32), (8, 16, 32, 64))
+    exact = [
+        closed_forms.identity_first_output(0.5, 1.0, 1.0, depth, "tied")
+        - closed_forms.identity_first_output(0.5, 1.0, 1.0, depth, "independent")
+        for depth in depths
+    ]
     for activation in ("identity", "tanh"):
         gaps = np.array([_gap(activation, depth, scale) for depth in depths]).T
         law = fit_power_laws(gaps[:, :, None], 1 / np.array(depths), None)
         name = f"{activation}: f^(1) tied − independent, L = 8 … {depths[-1]}"
         yield exponent_of(name, law, "depth", equal, 1.0, 0.5, source=PAPER_F)
-        # the gap itself tends to its limit like 1/L, which moves the exponent by about the coarsest step
-        yield exponent_of(name, law, "depth", equal, 0.0, 0.5, 1 / depths[0], "for the coarsest step")
+        yield exponent_of(f"{name} (second version)", law, "depth", equal, 2.0, 0.5, source=PAPER_F)
+        if activation == "identity":
+            yield exponent_of(name, law, "depth", equal, coupled.exponent(exact, 1 / np.array(depths)), 0.1)
+        else:  # the gap itself tends to its limit like 1/L, which moves the exponent by about the coarsest step
+            yield exponent_of(name, law, "depth", equal, 0.0, 0.5, 1 / depths[0], "for the coarsest step")
 
 
 def dense_networks(scale: Scale) -> Section:

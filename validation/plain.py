@@ -41,8 +41,22 @@ def slope(name: str, x: Array) -> Array:
     return np.asarray(np.imag(PHI[name](x + 1j * step)) / step)
 
 
+def loss_value(loss: str, f: Array, y: Any) -> float:
+    """Return the loss of one sample with outputs f, (outputs,): ½‖f − y‖², log(1 + e^{−yf}), or −log softmax(f)_y."""
+    if loss == "squared":
+        return float(np.sum((f - y) ** 2) / 2)
+    if loss == "logistic":
+        return float(np.log(1 + np.exp(-y * f[0])))
+    return float(np.log(np.sum(np.exp(f))) - f[int(y)])
+
+
+def is_right(loss: str, f: Array, y: Any) -> bool:
+    """Return whether the sign of f is that of y = ±1, or the largest f that of class y."""
+    return bool(f[0] * y > 0) if loss == "logistic" else int(np.argmax(f)) == int(y)
+
+
 def loss_slope(loss: str, f: Array, y: Any) -> Array:
-    """Return ∂L/∂f of one sample, (outputs,): ½‖f − y‖², log(1 + e^{−yf}), or −log softmax(f)_y."""
+    """Return ∂L/∂f of one sample, (outputs,)."""
     if loss == "squared":
         return np.asarray(f - y)
     if loss == "logistic":
@@ -68,14 +82,26 @@ class Weights:
 
 @dataclass
 class Trained:
-    """Outputs f^(k) on all inputs, (steps + 1, samples, outputs), and φ(h_{ℓ−1}) and g_ℓ of every batch sample.
+    """Outputs f^(k) on all inputs, and what the passes of every batch met.
 
-    Features and gradients are (steps + 1, L, batch, n); g = Σ_c L'_c g_c / ‖L'‖, with the sign of L' for one output.
+    Attributes
+    ----------
+    outputs : (steps + 1, samples, outputs) array
+        f^(k).
+    features, gradients : (steps + 1, L, batch, n) array
+        φ(h_{ℓ−1}) and g_ℓ; g = Σ_c L'_c g_c / ‖L'‖, and without a sign for one output.
+    feature_variance, gradient_variance : (steps + 1, L + 1) array
+        Mean squares of h_ℓ and of g_ℓ over neurons and batch.
+    batch_loss : (steps + 1,) array
+        Mean loss of the batch.
     """
 
     outputs: Array
     features: Array
     gradients: Array
+    feature_variance: Array
+    gradient_variance: Array
+    batch_loss: Array
 
 
 def train(
@@ -88,6 +114,7 @@ def train(
     horizon: float,
     rates: Array,
     batches: NDArray[np.intp],
+    trained: str = "UWv",
 ) -> Trained:
     """Train a network by stochastic gradient descent: h_ℓ = h_{ℓ−1} + √(T/(Ln)) W_ℓ φ(h_{ℓ−1}), f = v·h_L/n.
 
@@ -105,6 +132,8 @@ def train(
         η_c; the learning rate is η_c n.
     batches : (steps + 1, batch) int array
         Samples of each step; the last row is not trained on.
+    trained : str
+        Which weights move.
 
     Returns
     -------
@@ -117,34 +146,42 @@ def train(
     """
     n, depth = weights.U.shape[0], len(weights.W)
     scale = np.sqrt(horizon / (depth * n))
-    outputs, features, gradients = [], [], []
+    outputs, features, gradients, losses = [], [], [], []
+    squares: tuple[list[Array], list[Array]] = ([], [])
     for step, batch in enumerate(batches):
         outputs.append([_forward(weights, x, activation, scale)[0][-1] @ weights.v.T / n for x in inputs])
         passes = [_pass(weights, inputs[s], targets[s], activation, loss, scale) for s in batch]
         features.append([[p.features[layer] for p in passes] for layer in range(depth)])
-        gradients.append([[p.normed[layer] for p in passes] for layer in range(depth)])
+        gradients.append([[p.normed[layer + 1] for p in passes] for layer in range(depth)])
+        squares[0].append(np.mean([np.square(p.states).mean(axis=1) for p in passes], axis=0))
+        squares[1].append(np.mean([np.square(p.normed).mean(axis=1) for p in passes], axis=0))
+        losses.append(np.mean([loss_value(loss, p.output, targets[s]) for p, s in zip(passes, batch, strict=True)]))
         if step == len(rates):
             break
         eta = rates[step] * n / len(batch)
         for p, s in zip(passes, batch, strict=True):
-            weights.v -= eta * np.outer(p.loss_slope, p.top) / n
-            weights.U -= eta * np.outer(p.deltas[0], inputs[s]) / np.sqrt(inputs.shape[1])
-            for layer in range(depth):
+            if "v" in trained:
+                weights.v -= eta * np.outer(p.loss_slope, p.states[-1]) / n
+            if "U" in trained:
+                weights.U -= eta * np.outer(p.deltas[0], inputs[s]) / np.sqrt(inputs.shape[1])
+            for layer in range(depth if "W" in trained else 0):
                 change = eta * scale * np.outer(p.deltas[layer + 1], p.features[layer])
                 weights.W[layer] -= change
                 if weights.backward is not weights.W:
                     weights.backward[layer] -= change
-    return Trained(np.array(outputs), np.array(features), np.array(gradients))
+    arrays = (outputs, features, gradients, *squares, losses)
+    return Trained(*(np.array(array) for array in arrays))
 
 
 @dataclass
 class _Pass:
-    """One sample's forward and backward pass: φ(h_0) … φ(h_{L−1}), h_L, ∂L/∂h_0 … ∂L/∂h_L, L', and g_1 … g_L."""
+    """One sample's forward and backward pass: h_0 … h_L, φ(h_0) … φ(h_{L−1}), f, L', ∂L/∂h_0 … and g_0 … g_L."""
 
+    states: list[Array]
     features: list[Array]
-    top: Array
-    deltas: list[Array]
+    output: Array
     loss_slope: Array
+    deltas: list[Array]
     normed: list[Array]
 
 
@@ -161,13 +198,14 @@ def _forward(weights: Weights, x: Array, activation: str, scale: float) -> tuple
 def _pass(weights: Weights, x: Array, y: Any, activation: str, loss: str, scale: float) -> _Pass:
     h, features = _forward(weights, x, activation, scale)
     n = len(h[-1])
-    first = loss_slope(loss, h[-1] @ weights.v.T / n, y)
+    f = h[-1] @ weights.v.T / n
+    first = loss_slope(loss, f, y)
     deltas = [first @ weights.v / n]
     for layer in reversed(range(len(weights.W))):
         back = slope(activation, h[layer]) * (weights.backward[layer].T @ deltas[0])
         deltas.insert(0, deltas[0] + scale * back)
     size = first[0] if len(first) == 1 else np.linalg.norm(first)
-    return _Pass(features, h[-1], deltas, first, [n * delta / size for delta in deltas[1:]])
+    return _Pass(h, features, f, first, deltas, [n * delta / size for delta in deltas])
 
 
 # Units of the Mean ODE at one state h (D,), or at the states of the tokens (tokens, D): φ(h, z), summed over units.

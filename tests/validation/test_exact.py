@@ -90,6 +90,20 @@ def slope_of_the_layer_above(self, g, h, address):
 original_backward = SingleMatrix.backward
 
 
+def second_moment_of_all_but_one(self, x):
+    return SECOND_MOMENT(self, x[:1]) if len(x) else SECOND_MOMENT(self, x)
+
+
+SECOND_MOMENT = Network._second_moment
+
+
+def counted_backwards(self, outputs, targets):
+    return 1 - ACCURACY(self, outputs, targets)
+
+
+ACCURACY = losses.CrossEntropy.accuracy
+
+
 class StepBefore:
     """Coordinates of the gradients of the step before, where there is one."""
 
@@ -110,21 +124,35 @@ class StepBefore:
 @pytest.mark.parametrize(
     ("target", "name", "fault", "section"),
     [
-        (Network, "backward", squared_norm, "training"),
-        (losses.CrossEntropy, "derivative", steeper(losses.CrossEntropy.derivative, 1.3), "training"),
-        (losses.Logistic, "derivative", steeper(losses.Logistic.derivative, 1.3), "training"),
-        (losses.Squared, "derivative", steeper(losses.Squared.derivative, 1.3), "training"),
-        (mean_losses.CrossEntropy, "slope", steeper(mean_losses.CrossEntropy.slope, 1.5), "formulas"),
-        (mean_losses.Logistic, "slope", steeper(mean_losses.Logistic.slope, 1.5), "formulas"),
-        (DenseOperator, "backward", without_transpose, "training"),
-        (LazyOperator, "_multiply", forgetful_probes, "training"),
-        (flds.training.assemble, "kernels", larger_kernels, "training"),
-        (flds.training.assemble, "kernels", kernels_of_the_step_before, "training"),
-        (flds.Attention, "_weights", unrooted, "formulas"),
-        (flds.GatedLinearUnit, "value", doubled, "formulas"),
-        (SingleMatrix, "backward", slope_of_the_layer_above, "training"),
-        (LazyOperator, "update", StepBefore()(), "training"),
-        (Gradient, "batch", property(lambda self: 1, lambda self, value: None), "training"),
+        pytest.param(Network, "backward", squared_norm, "training", id="weights are squared norms"),
+        pytest.param(losses.CrossEntropy, "derivative", steeper(losses.CrossEntropy.derivative, 1.3), "training",
+                     id="slope of the cross-entropy"),
+        pytest.param(losses.Logistic, "derivative", steeper(losses.Logistic.derivative, 1.3), "training",
+                     id="slope of the logistic loss"),
+        pytest.param(losses.Squared, "derivative", steeper(losses.Squared.derivative, 1.3), "training",
+                     id="slope of the squared loss"),
+        pytest.param(losses.CrossEntropy, "value", steeper(losses.CrossEntropy.value, 1.3), "training",
+                     id="cross-entropy"),
+        pytest.param(losses.CrossEntropy, "accuracy", counted_backwards, "training", id="accuracy"),
+        pytest.param(mean_losses.CrossEntropy, "slope", steeper(mean_losses.CrossEntropy.slope, 1.5), "formulas",
+                     id="slope of the Mean ODE's cross-entropy"),
+        pytest.param(mean_losses.Logistic, "slope", steeper(mean_losses.Logistic.slope, 1.5), "formulas",
+                     id="slope of the Mean ODE's logistic loss"),
+        pytest.param(mean_losses.MeanSquared, "slope", steeper(mean_losses.MeanSquared.slope, 1.5), "formulas",
+                     id="slope of the Mean ODE's squared loss"),
+        pytest.param(DenseOperator, "backward", without_transpose, "training", id="dense without its transpose"),
+        pytest.param(LazyOperator, "_multiply", forgetful_probes, "training", id="probes see 90 % of what was learned"),
+        pytest.param(flds.training.assemble, "kernels", larger_kernels, "training", id="kernels times 1.5"),
+        pytest.param(flds.training.assemble, "kernels", kernels_of_the_step_before, "training",
+                     id="kernels of the step before"),
+        pytest.param(Network, "_second_moment", second_moment_of_all_but_one, "training",
+                     id="variances of one sample alone"),
+        pytest.param(flds.Attention, "_weights", unrooted, "formulas", id="attention divided by d_k"),
+        pytest.param(flds.GatedLinearUnit, "value", doubled, "formulas", id="gated unit doubled"),
+        pytest.param(SingleMatrix, "backward", slope_of_the_layer_above, "training", id="derivative of a later state"),
+        pytest.param(LazyOperator, "update", StepBefore()(), "training", id="gradients of the step before"),
+        pytest.param(Gradient, "batch", property(lambda self: 1, lambda self, value: None), "training",
+                     id="sum over the batch instead of the mean"),
     ],
 )  # fmt: skip
 def test_planted_faults_are_refuted(target, name, fault, section, monkeypatch):
@@ -142,7 +170,7 @@ def test_slopes_of_the_plain_activations_are_their_differences(name):
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic", "cross_entropy"])
-def test_slopes_of_the_plain_losses_are_their_differences(loss):
+def test_slopes_and_values_of_the_plain_losses(loss):
     f = np.array([0.3]) if loss == "logistic" else np.array([0.3, -0.5, 1.2])
     y = {"squared": np.array([1.0, 0.0, -1.0]), "logistic": -1.0, "cross_entropy": 2}[loss]
     value = {
@@ -151,3 +179,6 @@ def test_slopes_of_the_plain_losses_are_their_differences(loss):
     }[loss]  # fmt: skip
     differences = [(value(f + d) - value(f - d)) / 2e-6 for d in 1e-6 * np.eye(len(f))]
     np.testing.assert_allclose(plain.loss_slope(loss, f, y), differences, rtol=0, atol=1e-9)
+    assert plain.loss_value(loss, f, y) == pytest.approx(value(f), rel=1e-14)
+    assert plain.is_right("cross_entropy", np.array([0.3, -0.5, 1.2]), 2)
+    assert not plain.is_right("logistic", np.array([0.3]), -1.0)
