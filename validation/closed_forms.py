@@ -102,8 +102,8 @@ def _bivariate(function: object, covariance: Array) -> float:
     return float(left @ np.concatenate(inner))
 
 
-def _pairs(function: object, covariance: Array) -> Array:
-    """Return E f(h_a) f(h_b) for all pairs of jointly Gaussian h, (m, m)."""
+def pair_means(function: object, covariance: Array) -> Array:
+    """Return E f(h_a) f(h_b) for all pairs of jointly Gaussian h, (m, m), from their covariance, (m, m)."""
     size = len(covariance)
     result = np.diag([gaussian_square(function, variance) for variance in np.diagonal(covariance)])
     for a in range(size):
@@ -124,7 +124,7 @@ def feature_kernels(activation: str | Activation, inputs: Array, horizon: float,
     h = [inputs @ inputs.T / inputs.shape[1]]
     rates = []
     for _ in range(depth):
-        rates.append(_pairs(phi.value, h[-1]))
+        rates.append(pair_means(phi.value, h[-1]))
         h.append(h[-1] + tau * rates[-1])
     return np.array(h), np.array(rates)
 
@@ -138,7 +138,7 @@ def gradient_kernels(activation: str | Activation, inputs: Array, horizon: float
     h, _ = feature_kernels(activation, inputs, horizon, depth)
     g = [np.ones((len(inputs), len(inputs)))]
     for covariance in h[-2::-1]:
-        g.append(g[-1] * (1 + tau * _pairs(phi.derivative, covariance)))
+        g.append(g[-1] * (1 + tau * pair_means(phi.derivative, covariance)))
     return np.array(g[::-1])
 
 

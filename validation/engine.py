@@ -186,51 +186,6 @@ def _asymmetry(layer: LazyOperator) -> float:
     return float(np.abs(gaps).max())
 
 
-def law(scale: Scale) -> Section:
-    """Lazily sampled networks against dense ones trained by torch: means and variances over seeds."""
-    from validation import networks
-
-    width, depth, seeds, lazy_seeds = scale.pick((256, 8, 24, 48), (1024, 24, 24, 96))
-    cases = scale.pick(
-        (("tanh", None, "tied"), ("relu", 1, "independent")),
-        tuple((a, b, w) for a in ("tanh", "gelu", "relu") for b in (None, 1) for w in WEIGHTS),
-    )
-    for activation, batch_size, weights in cases:
-        problem = three_samples(activation, batch_size)
-        lazy = flds.simulate_resnet(
-            problem, width=width, depth=depth, backward_weights=weights, replicates=lazy_seeds, seed=7, operator="lazy"
-        ).replicate_outputs
-        dense = np.array(
-            [
-                networks.train(
-                    problem, width=width, depth=depth, backward_weights=weights, seed=s, dtype="float32"
-                ).outputs
-                for s in range(seeds)
-            ]
-        )
-        batch = "full batch" if batch_size is None else "single sample"
-        name = f"{activation}, {batch}, {weights}: f^(0) … f^(6) of three samples, width {width}, L = {depth}"
-        yield _same_law(name, lazy, dense)
-
-
-def _same_law(name: str, a: Array, b: Array) -> Claim:
-    """Compare means and log-variances over seeds; both have known standard errors."""
-    means = (a.mean(0) - b.mean(0)) / np.sqrt(a.var(0, ddof=1) / len(a) + b.var(0, ddof=1) / len(b))
-    # The variance of a log-variance is (kurtosis − 1)/n; outputs of wide networks are close to normal: 2/(n − 1).
-    error = np.sqrt(2 / (len(a) - 1) + 2 / (len(b) - 1))
-    variances = np.log(a.var(0, ddof=1) / b.var(0, ddof=1)) / error
-    worst = max(np.abs(means).max(), np.abs(variances).max())
-    decisive = MARGIN * error < np.log(5.0)  # a variance five times as large would be seen
-    measured = (
-        f"rms z of means {np.sqrt((means**2).mean()):.2f}, of variances {np.sqrt((variances**2).mean()):.2f}, "
-        f"worst {worst:.1f}"
-    )
-    if worst < MARGIN and not decisive:
-        needed = f"{round(len(b) * 1.5)} dense networks would decide it"
-        return Claim(name, measured, "below 4", "undecided", needed=needed)
-    return check(name, measured, "below 4", bool(worst < MARGIN))
-
-
 def matched_noise(scale: Scale) -> Section:
     """Matched noise against noise by law: standard deviations over seeds, and means that agree."""
     cases = (

@@ -25,7 +25,7 @@ from flds.plotting.overview import save_picture
 from solvers import checks
 from solvers.results.files import write_text
 from solvers.results.solution import library_versions
-from validation import convergence, engine, exact, general_solver, limits, mean_ode
+from validation import convergence, engine, exact, general_solver, law, limits, mean_ode
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
 
 SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
@@ -43,7 +43,7 @@ SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "identity_outputs": engine.identity_outputs,
     "independent_identity": engine.independent_identity,
     "one_matrix": engine.one_matrix,
-    "law": engine.law,
+    "law": law.law,
     "matched_noise": engine.matched_noise,
     "singular": engine.singular,
     "million": engine.million,

@@ -91,7 +91,7 @@ def solve(
     backward_weights: Annotated[str, typer.Option(help="tied: ordinary backpropagation; independent: Definition 1 of the FLDS paper.")] = "tied",
     sampling: Annotated[str | None, typer.Option(help="How noise is drawn for the limit: matched (default, smaller error), law (as a network would) or matched_all (a test).")] = None,
     operator: Annotated[str, typer.Option(help="How weights are held: lazy, dense, or auto for the cheaper.")] = "auto",
-    tolerance: Annotated[float | None, typer.Option(help="Relative size of what may be dropped; default 0.1/sqrt(N).")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Relative size of what may be dropped; default 0.1/sqrt(N), by law 0.001/sqrt(N).")] = None,
     rank_budget: Annotated[tuple[int, int] | None, typer.Option(help="Largest forward and backward rank.")] = None,
     noise_depth: Annotated[int | None, typer.Option(help="Grid of the noise, a multiple of the depth.")] = None,
     record_every: Annotated[int | None, typer.Option(help="Steps between records; default a quarter of the run.")] = None,

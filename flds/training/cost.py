@@ -144,9 +144,10 @@ class Workload:
         """A rank seen in practice: every new sample adds about one direction, old ones a few in all.
 
         Few samples saturate near 10 n^1.5 directions at the default tolerance (1 sample: 4–9, 5 samples:
-        about 110, 16 samples: 600 and more); random batches over a large set do not saturate.
+        about 110, 16 samples: 600 and more), by law near 13 n^1.5; random batches over a large set do not saturate.
         """
-        return int(min(self.visits, round(10 * self.distinct**1.5)))
+        each = 13 if self.sampling == "law" else 10
+        return int(min(self.visits, round(each * self.distinct**1.5)))
 
     def matching_room(self) -> bool:
         """Whether the constraints of matched noise stay below half of the space, as it requires."""

@@ -22,6 +22,10 @@ BACKWARD_WEIGHTS = ("tied", "independent")
 SAMPLINGS = ("matched", "law", "matched_all")
 DTYPES = ("float64", "float32")
 
+# Default tolerances over the largest step and 1/√N. For the limit a tenth of the statistical error. The smallest joint
+# fluctuations of a network's outputs are some thousandths of those of one output, and its law holds for them too.
+_DROPPED = {"matched": 0.1, "matched_all": 0.1, "law": 1e-3}
+
 # A training set up to this size, or one trained on as a whole, is recorded at every step.
 FEW_SAMPLES = 32
 MOST_RECORDED = 256
@@ -124,8 +128,9 @@ class Options(TypedDict, total=False):
     operator : str
         "lazy" samples the weights where training looks, "dense" holds them, "auto" takes the cheaper.
     tolerance : float
-        Residuals below this fraction of a vector's norm are dropped; default 0.1/sqrt(particles), times
-        the largest learning rate where that is below 1. Zero means rounding (1e-7, in float32 1e-5).
+        Residuals below this fraction of a vector's norm are dropped; default 0.1/sqrt(particles), with sampling "law"
+        0.001/sqrt(particles), times the largest learning rate where that is below 1. Zero means rounding (1e-7, in
+        float32 1e-5).
     rank_budget : (int, int)
         Largest ranks of the forward and backward bases; by default what memory allows.
     noise_depth : int
@@ -193,7 +198,7 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
         seed=checks.seed_number("seed", options.get("seed", 0)),
         operator=operator,
         sampling=checks.choice("sampling", sampling, SAMPLINGS),
-        tolerance=_tolerance(problem, particles, options.get("tolerance")),
+        tolerance=_tolerance(problem, particles, sampling, options.get("tolerance")),
         rank_budget=_budget(budget, min((problem.steps + 1) * problem.batch, particles)),
         noise_depth=checks.noise_grid(options.get("noise_depth"), depth),
         record_every=every,
@@ -206,11 +211,11 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
     )
 
 
-def _tolerance(problem: TrainingProblem, particles: int, given: float | None) -> float:
+def _tolerance(problem: TrainingProblem, particles: int, sampling: str, given: float | None) -> float:
     if given is None:
         # Features move by about η_c a step, so a fixed tolerance would drop the movement at small rates.
         movement = min(1.0, float(problem.rates.max(initial=0.0)))
-        given = 0.1 * movement / particles**0.5
+        given = _DROPPED[sampling] * movement / particles**0.5
     tolerance = checks.positive_number("tolerance", given, zero=True)
     if tolerance >= 1:
         raise ValueError(f"tolerance must be below 1, or everything is dropped, got {tolerance:g}")

@@ -102,8 +102,9 @@ def simulate_resnet(
     progress : bool
         Show a progress bar on standard error.
     **options : Options
-        As for `solve_flds`. The law is exact at ``tolerance=0``; the default drops less than the
-        fluctuations of the network.
+        As for `solve_flds`. The law is exact at ``tolerance=0``. At the default, joint tests over all steps and
+        samples do not tell some hundred networks from dense ones; larger tolerances change the smallest joint
+        fluctuations first, which training makes some 10⁻³ of those of one output.
 
     Notes
     -----

@@ -26,7 +26,25 @@ def test_exact_answers_hold():
 
 def test_theorems_are_not_refuted_at_small_sizes():
     found = [*mean_ode._theorem_2("Lipschitz", Scale("quick")), *mean_ode._theorem_3(Scale("quick"))]
-    assert [claim.verdict for claim in found] == ["confirmed"] * 3
+    assert {claim.verdict for claim in found} == {"confirmed"}
+    assert len(found) >= 12
+
+
+def input_rate_without_dimension(monkeypatch):
+    """η_u = min(1, α^-2) without D."""
+    original = MeanDynamics.update
+
+    def wrong(self, rule, rows):
+        found = original(self, rule, rows)
+        found.steps["u"] /= self.problem.dimension
+        return found
+
+    monkeypatch.setattr(MeanDynamics, "update", wrong)
+
+
+def test_the_first_travel_is_known_exactly(monkeypatch):
+    input_rate_without_dimension(monkeypatch)
+    assert "refuted" in {claim.verdict for claim in mean_ode._theorem_3(Scale("quick"))}
 
 
 def backward_sign(monkeypatch):
