@@ -189,9 +189,10 @@ def _asymmetry(layer: LazyOperator) -> float:
 def matched_noise(scale: Scale) -> Section:
     """Matched noise against noise by law: standard deviations over seeds, and means that agree."""
     cases = (
-        (one_sample("tanh", steps=5), 1000, "one sample"),
-        (three_samples("tanh", steps=5), 2000, "three samples"),
-    )[: scale.pick(1, 2)]
+        (one_sample("tanh", steps=5), 1000, "tanh, one sample"),
+        (three_samples("tanh", steps=5), 2000, "tanh, three samples"),
+        *((three_samples(name, steps=5), 1000, f"{name}, three samples") for name in ("relu", "gelu", "softplus")),
+    )[: scale.pick(1, 5)]
     replicates = scale.pick(60, 200)
     for problem, particles, label in cases:
         for weights in WEIGHTS:
@@ -207,7 +208,8 @@ def matched_noise(scale: Scale) -> Section:
                 for sampling in ("law", "matched")
             }
             for step in (1, 2, 5):
-                yield _spread(f"tanh, {label}, {weights}: f^({step})", runs["law"][:, step], runs["matched"][:, step])
+                name = f"{label}, N = {particles}, {weights}: f^({step})"
+                yield _spread(name, runs["law"][:, step], runs["matched"][:, step])
 
 
 def _spread(name: str, by_law: Array, matched: Array) -> Claim:
