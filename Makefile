@@ -4,6 +4,7 @@
 # make docs      build the documentation, notebooks included, into docs/_build/html
 # make evidence  the long comparisons with exact answers and dense networks, which rewrite validation/reports, and the
 #                tests of many kills, damaged files and full disks (four hours)
+# make planted-faults   faults planted in the source one at a time, which the tests have to catch
 # make benchmark speed against what one would use otherwise
 
 PYTHON ?= python3
@@ -12,14 +13,14 @@ BIN := $(VENV)/bin
 RESULTS := results
 CONSTRAINTS := tests/constraints.txt
 
-.PHONY: demo test lint docs evidence benchmark clean
+.PHONY: demo test lint docs evidence planted-faults benchmark clean
 
 demo: $(VENV)/.installed
 	@mkdir -p $(RESULTS)
 	$(BIN)/flds solve --out $(RESULTS)/digits.nc
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --nbmake tests notebooks
+	$(BIN)/python -m pytest --nbmake --durations=15 tests notebooks
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -31,11 +32,14 @@ docs: $(VENV)/.installed-dev
 
 evidence: $(VENV)/.installed-dev
 	$(BIN)/flds validate --full --out validation/reports
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 0
+
+planted-faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.planted_faults
 
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/benchmarks/requirements.txt
-	$(BIN)/python -m pytest tests/benchmarks/bench_*.py --benchmark-only -s
+	$(BIN)/python -m pytest tests/benchmarks/bench_*.py --benchmark-only -n 0 -s
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

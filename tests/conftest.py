@@ -8,6 +8,12 @@ import signal
 import subprocess
 import sys
 
+# Several processes that run the tests share the processors, each with threads for its own; set before libraries start
+# their threads.
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    own, count = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[own::count] or os.sched_getaffinity(0))
+
 import numpy as np
 import pytest
 

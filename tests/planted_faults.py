@@ -126,7 +126,7 @@ def planted(fault: Fault, tree: Path) -> str:
 def failing_test(tree: Path, tests: list[str]) -> str:
     """Return the name of the first test that fails in a copy of the source, or nothing."""
     environment = os.environ | {"PYTHONPATH": str(tree)}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     try:
         done = subprocess.run(
             command, cwd=tree, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
