@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -13,31 +11,18 @@ import xarray
 from typer.testing import CliRunner
 
 import flds
+from tests.flds.forks import FORKED_WORKERS, MAIN, run
 
-FAST = [
-    "--particles",
-    "300",
-    "--depth",
-    "2",
-    "--steps",
-    "4",
-    "--train-samples",
-    "20",
-    "--test-samples",
-    "10",
-    "--batch-size",
-    "4",
-]
-
-
-def run(*arguments, cwd, **rest):
-    return subprocess.run(
-        [sys.executable, "-m", "flds", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, **rest
-    )
+FAST = ["--particles", "300", "--depth", "2", "--steps", "4", "--train-samples", "20", "--test-samples", "10",
+        "--batch-size", "4"]  # fmt: skip
+# Code before `MAIN` for runs whose picture is not what is tested.
+NO_PICTURE = "import flds.cli.commands\nflds.cli.commands.attempt = lambda *rest: False\n"
 
 
 def test_solve_writes_results_and_a_picture(tmp_path):
-    done = run("solve", *FAST, "--out", "run.nc", cwd=tmp_path)
+    """In a process that loads what it needs by itself."""
+    command = [sys.executable, "-m", "flds", "solve", *FAST, "--out", "run.nc"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "test accuracy" in done.stdout
     assert "(chance 10.0%)" in done.stdout
@@ -77,7 +62,8 @@ def test_options_reach_the_solver(tmp_path):
 def test_own_data(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", inputs=rng.standard_normal((6, 3)), targets=rng.standard_normal((6, 2)))
-    done = run("solve", "--data", "mine.npz", "--particles", 300, "--depth", 2, "--steps", 3, cwd=tmp_path)
+    done = run("solve", "--data", "mine.npz", "--particles", 300, "--depth", 2, "--steps", 3, cwd=tmp_path,
+               code=NO_PICTURE + MAIN)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert flds.load(tmp_path / "flds.nc").outputs.shape[1:] == (6, 2)
 
@@ -137,42 +123,33 @@ def test_divergence_has_its_status_and_keeps_the_results(tmp_path):
 
 
 def test_rank_budget_has_its_status(tmp_path):
-    done = run("solve", *FAST, "--operator", "lazy", "--sampling", "law", "--rank-budget", 5, 5, cwd=tmp_path)
+    done = run("solve", *FAST, "--operator", "lazy", "--sampling", "law", "--rank-budget", 5, 5, cwd=tmp_path,
+               code=NO_PICTURE + MAIN)  # fmt: skip
     assert done.returncode == 4
     assert "the rank outgrew rank_budget (5, 5)" in done.stderr
     assert flds.load(tmp_path / "flds.nc").status == "rank_budget"
 
 
 def test_interrupt_keeps_what_was_computed(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "flds",
-        "solve",
-        "--particles",
-        "1000",
-        "--depth",
-        "8",
-        "--steps",
-        "2000",
-        "--test-samples",
-        "2",
-        "--recorded-samples",
-        "2",
-        "--record-every",
-        "1",
-    ]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    assert process.stderr.readline().startswith("1000 particles")  # the solve starts after this line
-    time.sleep(5)
-    process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert "interrupted after step" in errors
-    assert "Traceback" not in errors
+    """Ctrl-C in the third step; `test_early_states.py` sends it from outside."""
+    code = """
+import signal
+from flds.training.solve import Recorder
+record, calls = Recorder.record, []
+def interrupted(*rest):
+    calls.append(1)
+    if len(calls) == 3:
+        signal.raise_signal(signal.SIGINT)
+    return record(*rest)
+Recorder.record = interrupted
+"""
+    done = run("solve", *FAST, "--record-every", 1, cwd=tmp_path, code=code + MAIN)
+    assert done.returncode == 130
+    assert "interrupted after step 1" in done.stderr
+    assert "Traceback" not in done.stderr
     solution = flds.load(tmp_path / "flds.nc")
     assert solution.status == "interrupted"
-    assert 0 < len(solution.steps) < 2001
+    assert solution.steps.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +194,8 @@ def test_files_that_are_not_results_are_never_replaced(tmp_path):
     assert done.stderr == "flds: --out: 'mine.npz' exists and is not a results file; choose another name\n"
     assert (tmp_path / "mine.npz").read_bytes() == before
     for _ in range(2):  # a results file may be replaced
-        done = run("solve", "--data", "mine.npz", "--width", 20, "--depth", 1, "--steps", 1, "--quiet", cwd=tmp_path)
+        done = run("solve", "--data", "mine.npz", "--width", 20, "--depth", 1, "--steps", 1, "--quiet", cwd=tmp_path,
+                   code=NO_PICTURE + MAIN)  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
     # whole numbers from 0 on are classes
     assert flds.load(tmp_path / "flds.nc").extra["problem"]["loss"] == "cross_entropy"
@@ -231,13 +209,23 @@ def test_help_and_version(tmp_path):
     assert run("--version", cwd=tmp_path).stdout.strip() == flds.__version__
 
 
-@pytest.mark.parametrize("command", [["validate", "singular"], ["reproduce", "feature-learning/fig1"]])
-def test_a_missing_extra_says_what_to_install(command, tmp_path):
-    start = f"sys.modules['torch'] = None; sys.argv = ['flds', *{command}]"
-    code = f"import sys; {start}; from flds.cli.commands import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr == "flds: this command needs torch: install the extra with pip install 'flds[validation]'\n"
+WITHOUT_TORCH = """
+import sys
+for name in list(sys.modules):
+    if name.split(".")[0] in ("torch", "torchsde", "validation"):
+        del sys.modules[name]
+sys.modules["torch"] = None
+"""
+
+
+def test_a_missing_extra_says_what_to_install(tmp_path):
+    line = "flds: this command needs torch: install the extra with pip install 'flds[validation]'\n"
+    code = "import sys; sys.modules['torch'] = None; sys.argv[0] = 'flds'; from flds.cli.commands import main; main()"
+    command = [sys.executable, "-c", code, "validate", "singular"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, line)
+    done = run("reproduce", "feature-learning/fig1", cwd=tmp_path, code=WITHOUT_TORCH + MAIN)
+    assert (done.returncode, done.stderr) == (2, line)
 
 
 def test_a_report_needs_a_folder(tmp_path):
@@ -262,7 +250,8 @@ def test_phase_diagram_names_the_regime_and_refuses_nonsense(tmp_path):
 
 def test_sweep_trains_a_grid_and_names_mistakes(tmp_path):
     few = ["--train-samples", 10, "--test-samples", 5, "--set", "steps=1", "--set", "particles=100", "--set", "depth=2"]
-    done = run("sweep", "--grid", "learning_rate=0.5,1", *few, "--workers", 1, "--out", "grid", cwd=tmp_path)
+    done = run("sweep", "--grid", "learning_rate=0.5,1", *few, "--workers", 1, "--out", "grid", cwd=tmp_path,
+               code=FORKED_WORKERS + MAIN)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == "2 completed\nresults  grid/sweep.nc\n"
     with xarray.open_dataset(tmp_path / "grid" / "sweep.nc") as found:
@@ -287,9 +276,11 @@ def test_sweep_trains_a_grid_and_names_mistakes(tmp_path):
 def test_training_goes_on_from_a_file(tmp_path, monkeypatch):
     from flds.cli.commands import app
 
-    whole = run("solve", *FAST, "--steps", 6, "--out", "whole.nc", "--tolerance", 0.01, cwd=tmp_path)
-    part = run("solve", *FAST, "--out", "part.nc", "--tolerance", 0.01, "--keep-state", cwd=tmp_path)
-    longer = run("resume", "part.nc", "--steps", 2, "--out", "longer.nc", cwd=tmp_path)
+    start = ["solve", *FAST, "--tolerance", 0.01]
+    whole = run(*start, "--steps", 6, "--out", "whole.nc", cwd=tmp_path, code=NO_PICTURE + MAIN)
+    part = run(*start, "--out", "part.nc", "--keep-state", cwd=tmp_path, code=NO_PICTURE + MAIN)
+    resume = [sys.executable, "-m", "flds", "resume", "part.nc", "--steps", "2", "--out", "longer.nc"]
+    longer = subprocess.run(resume, cwd=tmp_path, capture_output=True, text=True)  # which loads what it needs by itself
     assert (whole.returncode, part.returncode, longer.returncode) == (0, 0, 0), longer.stderr
     assert "step       6 of 6" in longer.stdout
     solution, expected = (flds.load(tmp_path / name) for name in ("longer.nc", "whole.nc"))
@@ -310,7 +301,7 @@ def test_training_goes_on_from_a_file(tmp_path, monkeypatch):
 
 
 def test_a_file_is_run_again_from_the_command_line(tmp_path):
-    first = run("solve", *FAST, "--out", "first.nc", "--quiet", cwd=tmp_path)
+    first = run("solve", *FAST, "--out", "first.nc", "--quiet", cwd=tmp_path, code=NO_PICTURE + MAIN)
     assert first.returncode == 0, first.stderr
     assert "rerun      flds solve --from first.nc" in run("info", "first.nc", cwd=tmp_path).stdout
     again = run("solve", "--from", "first.nc", "--out", "again.nc", cwd=tmp_path)
