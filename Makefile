@@ -2,8 +2,8 @@
 # make test      install what the tests need and run them
 # make lint      ruff and mypy
 # make docs      build the documentation, notebooks included, into docs/_build/html
-# make evidence  the long comparisons with exact answers and dense networks, which rewrite validation/reports, and the
-#                tests of many kills, damaged files and full disks (four hours)
+# make evidence  the long comparisons with exact answers and dense networks, which rewrite validation/reports, the tests
+#                of many seeds, kills, damaged files and full disks, and all notebooks (four hours)
 # make planted-faults   faults planted in the source one at a time, which the tests have to catch
 # make benchmark speed against what one would use otherwise
 
@@ -12,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := results
 CONSTRAINTS := tests/constraints.txt
+# the others take longer, and run in the documentation and with the evidence
+QUICK_NOTEBOOKS := $(addprefix notebooks/,first_steps.ipynb gradient_independence.ipynb feature_learning_dynamics.ipynb)
 
 .PHONY: demo test lint docs evidence planted-faults benchmark clean
 
@@ -20,7 +22,7 @@ demo: $(VENV)/.installed
 	$(BIN)/flds solve --out $(RESULTS)/digits.nc
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --nbmake --durations=15 tests notebooks
+	$(BIN)/python -m pytest --nbmake --durations=15 tests $(QUICK_NOTEBOOKS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -32,7 +34,8 @@ docs: $(VENV)/.installed-dev
 
 evidence: $(VENV)/.installed-dev
 	$(BIN)/flds validate --full --out validation/reports
-	$(BIN)/python -m pytest -m slow -n 0
+	$(BIN)/python -m pytest -m slow -n 0 tests
+	$(BIN)/python -m pytest --nbmake -n 0 notebooks
 
 planted-faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.planted_faults

@@ -19,7 +19,15 @@ from tests.solvers.equations import GEOMETRIC
 WITHIN = 0.2
 
 
-@pytest.mark.parametrize("name", ["by_law", "kernels_of_matrices", "mean_ode_states_and_features", "particles"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "by_law",
+        "mean_ode_states_and_features",
+        pytest.param("kernels_of_matrices", marks=pytest.mark.slow),
+        pytest.param("particles", marks=pytest.mark.slow),
+    ],
+)
 def test_the_predicted_memory_is_what_a_run_takes(name):
     peak, predicted = measured(name)
     assert abs(predicted - peak) < WITHIN * peak

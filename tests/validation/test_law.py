@@ -13,7 +13,7 @@ from validation.problems import three_samples
 
 torch = pytest.importorskip("torch")
 
-SEEDS = 150
+WIDTH, DEPTH, SEEDS = 384, 6, 100
 
 
 def samples(seeds, runs, size=5):
@@ -56,13 +56,13 @@ def test_shifts_and_factors_stated_are_refuted_nine_times_in_ten(monkeypatch):
 @pytest.fixture(scope="module")
 def dense():
     """Outputs of dense networks at all steps, (seeds, steps · samples)."""
-    return np.array([law._dense(three_samples("tanh"), 256, 6, "tied", seed).outputs for seed in range(SEEDS)])
+    return np.array([law._dense(three_samples("tanh"), WIDTH, DEPTH, "tied", seed).outputs for seed in range(SEEDS)])
 
 
 def lazy(**options):
     problem = three_samples("tanh")
     return flds.simulate_resnet(
-        problem, width=256, depth=6, replicates=SEEDS, operator="lazy", threads=1, **options
+        problem, width=WIDTH, depth=DEPTH, replicates=SEEDS, operator="lazy", threads=1, **options
     ).replicate_outputs
 
 
@@ -89,7 +89,7 @@ def test_a_response_wrong_by_a_tenth_is_refuted(dense, monkeypatch):
 
 
 def test_the_tolerance_of_the_limit_is_refuted(dense):
-    assert law.same_law("x", lazy(tolerance=0.05 / 16), dense).verdict == "refuted"
+    assert law.same_law("x", lazy(tolerance=0.05 / np.sqrt(WIDTH)), dense).verdict == "refuted"
 
 
 def test_few_networks_decide_nothing():

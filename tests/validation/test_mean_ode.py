@@ -44,7 +44,7 @@ def input_rate_without_dimension(monkeypatch):
 
 def test_the_first_travel_is_known_exactly(monkeypatch):
     input_rate_without_dimension(monkeypatch)
-    assert "refuted" in {claim.verdict for claim in mean_ode._theorem_3(Scale("quick"))}
+    assert any(claim.verdict == "refuted" for claim in mean_ode._theorem_3(Scale("quick")))
 
 
 def backward_sign(monkeypatch):
@@ -77,7 +77,7 @@ def wrong_weights(monkeypatch):
 @pytest.mark.parametrize("plant", [backward_sign, missing_alpha, one_layer_late, wrong_weights])
 def test_planted_faults_are_refuted(monkeypatch, plant):
     plant(monkeypatch)
-    assert "refuted" in verdicts(mean_ode.mean_ode).values()
+    assert any(claim.verdict == "refuted" for claim in mean_ode.mean_ode(Scale("quick")))
 
 
 def test_the_power_of_a_known_bias_is_found():
