@@ -78,7 +78,7 @@ FAULTS = (
     Fault("the field between two times read at the wrong one", "solvers/sde/field.py",
           "value = (1 - weight) * value[after - 1] + weight * value[after]",
           "value = weight * value[after - 1] + (1 - weight) * value[after]",
-          "tests/solvers/test_mean_field.py"),
+          "tests/solvers/test_schemes.py"),
     Fault("input gradients divided by d", "flds/training/network.py",
           "batch=batch, divisor=math.sqrt(d))", "batch=batch, divisor=d)",
           "tests/flds/test_training.py tests/validation/test_exact.py"),

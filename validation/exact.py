@@ -16,7 +16,7 @@ from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
 from flds.training.solve import train
 from solvers.matrices.dense import DenseOperator
 from solvers.matrices.lazy import LazyOperator
-from validation import plain
+from validation import plain, plain_mean_ode
 from validation.claims import Claim, Scale, Section, check
 
 Array = NDArray[np.float64]
@@ -213,6 +213,63 @@ def _mean_losses(rng: np.random.Generator) -> Section:
             "differences, below 1e-8",
             distance < 1e-8,
         )
+
+
+def exact_mean_ode(scale: Scale) -> Section:
+    """Whole trainings of the Mean ODE against plain NumPy, from the same units: every block, loss and variable."""
+    rng = np.random.default_rng(9)
+    x, numbers, tokens = rng.standard_normal((3, 2)), rng.standard_normal((3, 2)), rng.standard_normal((2, 3, 2))
+    signs, classes = np.array([[1.0, -1.0], [-1.0, -1.0], [1.0, 1.0]]), np.array([0, 1, 1])
+    perceptron = flds.TwoLayerPerceptron("tanh")
+    cases: tuple[tuple[str, flds.Block, Array, NDArray[Any], float], ...] = (
+        ("mean_squared", perceptron, x, numbers, 2.0),
+        ("logistic", perceptron, x, signs, 1.0),
+        ("cross_entropy", perceptron, x, classes, 1.0),
+        ("mean_squared", flds.GatedLinearUnit("silu"), x, numbers, 1.0),
+        ("mean_squared", flds.MatrixAfterActivation("tanh"), x, numbers, 1.0),
+        ("mean_squared", flds.MatrixBeforeActivation("sin"), x, numbers, 0.5),
+        ("mean_squared", flds.Attention(2), tokens, tokens[::-1].copy(), 1.0),
+    )
+    for loss, block, inputs, targets, alpha in cases:
+        tests: dict[str, Any] = {"test_inputs": inputs, "test_targets": targets}
+        problem = flds.MeanFieldProblem(inputs, targets, block=block, loss=loss, alpha=alpha, steps=3, **tests)
+        run = flds.solve_mean_ode(problem, units=4, depth=4, seed=5, record_every=1, record_features=True)
+        expected = _units_by_hand(problem, block, targets)
+        off = {name: _distance(getattr(run, name), values) for name, values in expected.items()}
+        worst = max(off, key=lambda name: off[name])
+        yield check(
+            f"Mean ODE, {block.name}, {loss}: {', '.join(sorted(expected))}",
+            f"differ by up to {off[worst]:.1e} ({worst})",
+            f"rounding, below {_TOLERANCE:g}",
+            off[worst] < _TOLERANCE,
+        )
+
+
+def _units_by_hand(problem: flds.MeanFieldProblem, block: flds.Block, targets: NDArray[Any]) -> dict[str, Array]:
+    """Every variable of a training of four units at five nodes; test samples are the training samples."""
+    (units,) = flds.draw_units(problem, 5, 4, 5)
+    field = plain_mean_ode.FIELDS[block.name](block.rho.name if hasattr(block, "rho") else "")
+    found = plain_mean_ode.train(
+        field, units, problem.x, targets, problem.loss, problem.alpha, problem.rates, problem.steps
+    )
+    shown = {
+        "outputs": found.outputs,
+        "loss": np.array([_mean_loss_of(problem.loss, f, targets) for f in found.outputs]),
+    }
+    if problem.loss == "cross_entropy":
+        shown["accuracy"] = np.mean(found.outputs.argmax(-1) == targets, axis=1)
+    if problem.loss == "logistic":
+        shown["accuracy"] = np.mean(found.outputs * targets > 0, axis=(1, 2))
+    expected = shown | {f"test_{name}": values for name, values in shown.items()}
+    expected |= {"features": found.features, "covectors": found.covectors}
+    return expected | {f"travel_{name}": values for name, values in found.travel.items()}
+
+
+def _mean_loss_of(loss: str, f: Array, targets: NDArray[Any]) -> float:
+    """The mean over samples, and tokens."""
+    rows = f.reshape(-1, f.shape[-1])
+    y = targets if targets.ndim == 1 else targets.reshape(rows.shape)
+    return float(np.mean([plain.mean_loss(loss, *pair) for pair in zip(rows, y, strict=True)]))
 
 
 def _exactly(name: str, found: Array, expected: Array) -> Claim:

@@ -237,7 +237,7 @@ def attention(h: Array, q: Array, k: Array, v: Array, o: Array, causal: bool = F
 
     q, k and v are (D, d_k, units), o is (d_k, D, units).
     """
-    total = np.zeros_like(h)
+    total = np.zeros(h.shape, np.result_type(h, q, k, v, o))
     for j in range(q.shape[2]):
         for t in range(len(h)):
             seen = range(t + 1) if causal else range(len(h))
@@ -249,8 +249,13 @@ def attention(h: Array, q: Array, k: Array, v: Array, o: Array, causal: bool = F
 
 def mean_loss(loss: str, f: Array, y: Any) -> float:
     """Return the Mean ODE's loss of one sample: ‖f − y‖²/(2 outputs), its logistic kin, or −log softmax(f)_y."""
+    return float(complex_loss(loss, f, y))
+
+
+def complex_loss(loss: str, f: Any, y: Any) -> Any:
+    """Return the same for real or complex f, whose imaginary part is then that of the loss."""
     if loss == "mean_squared":
-        return float(np.sum((f - y) ** 2) / (2 * len(f)))
+        return np.sum((f - y) ** 2) / (2 * len(f))
     if loss == "logistic":
-        return float(np.sum(np.log(1 + np.exp(-y * f))) / len(f))
-    return float(np.log(np.sum(np.exp(f))) - f[int(y)])
+        return np.sum(np.log(1 + np.exp(-y * f))) / len(f)
+    return np.log(np.sum(np.exp(f))) - f[int(y)]

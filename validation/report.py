@@ -30,6 +30,7 @@ from validation.claims import LIBRARY, Claim, Line, Scale, Table
 
 SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "exact_training": exact.exact_training,
+    "exact_mean_ode": exact.exact_mean_ode,
     "formulas": exact.formulas,
     "backward_weights": limits.backward_weights,
     "dense_networks": limits.dense_networks,

@@ -8,6 +8,7 @@ import pytest
 import flds
 import flds.training.assemble
 from flds.mean_ode import losses as mean_losses
+from flds.mean_ode.network import Dynamics, MeanDynamics
 from flds.training import losses
 from flds.training.branches import SingleMatrix
 from flds.training.network import Network
@@ -19,12 +20,12 @@ from validation import exact, plain
 from validation.claims import Scale
 
 QUICK = Scale("quick")
-SECTIONS = {"training": exact.exact_training, "formulas": exact.formulas}
+SECTIONS = {"training": exact.exact_training, "mean ode": exact.exact_mean_ode, "formulas": exact.formulas}
 
 
 def test_nothing_is_refuted():
     claims = [claim for section in SECTIONS.values() for claim in section(QUICK)]
-    assert len(claims) >= 35
+    assert len(claims) >= 42
     assert {claim.verdict for claim in claims} == {"confirmed"}
 
 
@@ -104,6 +105,13 @@ def counted_backwards(self, outputs, targets):
 ACCURACY = losses.CrossEntropy.accuracy
 
 
+def travel_of_the_node_before(self, parameter):
+    return np.roll(TRAVEL(self, parameter), 1)
+
+
+TRAVEL = Dynamics.travel
+
+
 class StepBefore:
     """Coordinates of the gradients of the step before, where there is one."""
 
@@ -148,6 +156,10 @@ class StepBefore:
         pytest.param(Network, "_second_moment", second_moment_of_all_but_one, "training",
                      id="variances of one sample alone"),
         pytest.param(flds.Attention, "_weights", unrooted, "formulas", id="attention divided by d_k"),
+        pytest.param(Dynamics, "travel", travel_of_the_node_before, "mean ode", id="travel of the node before"),
+        pytest.param(MeanDynamics, "factor", 1.0, "mean ode", id="gradients not divided by alpha"),
+        pytest.param(mean_losses.CrossEntropy, "slope", steeper(mean_losses.CrossEntropy.slope, 1.5), "mean ode",
+                     id="slope of the Mean ODE's cross-entropy in training"),
         pytest.param(flds.GatedLinearUnit, "value", doubled, "formulas", id="gated unit doubled"),
         pytest.param(SingleMatrix, "backward", slope_of_the_layer_above, "training", id="derivative of a later state"),
         pytest.param(LazyOperator, "update", StepBefore()(), "training", id="gradients of the step before"),

@@ -1,0 +1,170 @@
+"""The Neural Mean ODE in NumPy, written from the equations of paper H: a reference that shares no code with the solver.
+
+Every derivative is that of the formula of a block by complex steps, one number at a time; nothing is fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from validation import plain
+
+Array = NDArray[np.float64]
+Units = dict[str, Array]  # by name, the last axis units; over depth, the first axis nodes
+Field = Callable[[Any, dict[str, Any]], Any]  # (h of one sample, units at one node) → Σ_j φ(h, z_j)
+
+_STEP = 1e-30
+
+FIELDS: dict[str, Callable[[str], Field]] = {
+    "two_layer_perceptron": lambda rho: lambda h, z: plain.perceptron(h, z["u"], z["v"], rho),
+    "gated_linear_unit": lambda rho: lambda h, z: plain.gated_unit(h, z["u"], z["w"], z["v"], rho),
+    "matrix_after_activation": lambda rho: lambda h, z: plain.matrix_after(h, z["W"], rho),
+    "matrix_before_activation": lambda rho: lambda h, z: plain.matrix_before(h, z["W"], rho),
+    "attention": lambda rho: lambda h, z: plain.attention(h, z["W_Q"], z["W_K"], z["W_V"], z["W_O"]),
+}
+
+
+@dataclass
+class TrainedUnits:
+    """What a training records before each update.
+
+    Attributes
+    ----------
+    outputs : (steps + 1, samples, …, D) array
+        h(1).
+    features, covectors : (steps + 1, nodes, samples, …, D) array
+        h and b where the fields are evaluated, in the order of depth.
+    travel : dict of (steps + 1, nodes) array
+        Root mean square displacement by parameter.
+    """
+
+    outputs: Array
+    features: Array
+    covectors: Array
+    travel: dict[str, Array]
+
+
+def train(
+    field: Field, units: Units, inputs: Array, targets: NDArray[Any], loss: str, alpha: float, rates: dict[str, float],
+    steps: int,
+) -> TrainedUnits:  # fmt: skip
+    """Train the units of nodes in depth by gradient descent.
+
+    Parameters
+    ----------
+    field : callable
+        One of `FIELDS`, for an activation.
+    units : dict of (nodes, …, units) arrays
+        Z_0; left as it is.
+    inputs, targets : (samples, …, D) and (samples, …) arrays
+        Data.
+    loss : str
+        As for `validation.plain.mean_loss`.
+    alpha : float
+        α.
+    rates : dict
+        η by parameter.
+    steps : int
+        K.
+
+    Returns
+    -------
+    TrainedUnits
+
+    References
+    ----------
+    Paper H, eqs. (10), (12), (14).
+    """
+    start, now = units, {name: z.copy() for name, z in units.items()}
+    nodes, count = next(iter(units.values())).shape[0], next(iter(units.values())).shape[-1]
+    records: list[tuple[Array, Array, Array]] = []
+    travel: dict[str, list[Array]] = {name: [] for name in units}
+    for step in range(steps + 1):
+        at = [{name: z[node] for name, z in now.items()} for node in range(nodes)]
+        passes = [_pass(field, at, x, y, loss, alpha / count) for x, y in zip(inputs, targets, strict=True)]
+        outputs, features, covectors = (np.array(part) for part in zip(*passes, strict=True))
+        records.append((outputs, features.swapaxes(0, 1), covectors.swapaxes(0, 1)))
+        for name, z in now.items():
+            travel[name].append(np.sqrt(np.mean((z - start[name]) ** 2, axis=tuple(range(1, z.ndim)))))
+        if step == steps:
+            break
+        rows = outputs[..., 0].size
+        for node, here in enumerate(at):
+            pulled = [_pull_units(field, features[s, node], covectors[s, node], here) for s in range(len(inputs))]
+            for name in now:
+                now[name][node] -= rates[name] / (alpha * rows) * np.sum([one[name] for one in pulled], axis=0)
+    parts = (np.array(part) for part in zip(*records, strict=True))
+    return TrainedUnits(*parts, {name: np.array(rows) for name, rows in travel.items()})
+
+
+def _pass(
+    field: Field, at: list[Units], x: Array, y: Any, loss: str, share: float
+) -> tuple[Array, list[Array], list[Array]]:
+    """Forward and backward pass of one sample: h(1), h and b at the nodes."""
+    last = len(at) - 1
+    states: list[Array] = []
+    covectors: list[Array] = []
+
+    def forward(node: int, h: Array) -> Array:
+        states.append(h)
+        return np.asarray(share * field(h, at[node]))
+
+    def backward(step: int, b: Array) -> Array:
+        covectors.append(b)
+        node = last - step
+        return share * _pull_state(field, states[node], b, at[node])
+
+    end = _adams(x, forward, last)
+    _adams(_loss_slope(loss, end, y), backward, last)
+    return end, states, covectors[::-1]
+
+
+def _adams(x: Array, field: Callable[[int, Array], Array], steps: int) -> Array:
+    """Adams and Bashforth's step of order two, one evaluation there, Adams and Moulton's step of order three."""
+    dt = 1 / steps
+    old = field(0, x)
+    new = field(1, x + dt * old)
+    x = x + dt * (new + old) / 2
+    for node in range(2, steps + 1):
+        found = field(node, x + dt * (3 * new - old) / 2)
+        x = x + dt * (5 * found + 8 * new - old) / 12
+        old, new = new, found
+    return x
+
+
+def _pull_state(field: Field, h: Array, b: Array, z: Units) -> Array:
+    """D1φᵀ b, summed over units."""
+    out = np.empty_like(h)
+    for index in np.ndindex(h.shape):
+        moved = h.astype(complex)
+        moved[index] += 1j * _STEP
+        out[index] = np.sum(b * np.imag(field(moved, z))) / _STEP
+    return out
+
+
+def _pull_units(field: Field, h: Array, b: Array, z: Units) -> Units:
+    """D2φᵀ b of every unit."""
+    out = {name: np.empty_like(values) for name, values in z.items()}
+    for name, values in z.items():
+        for index in np.ndindex(values.shape):
+            moved = values.astype(complex)
+            moved[index] += 1j * _STEP
+            out[name][index] = np.sum(b * np.imag(field(h, z | {name: moved}))) / _STEP
+    return out
+
+
+def _loss_slope(loss: str, f: Array, y: Any) -> Array:
+    """∇loss of one sample; of tokens, of each for itself."""
+    if f.ndim == 2:
+        return np.array([_loss_slope(loss, one, target) for one, target in zip(f, y, strict=True)])
+    out = np.empty_like(f)
+    for index in range(len(f)):
+        moved = f.astype(complex)
+        moved[index] += 1j * _STEP
+        out[index] = np.imag(plain.complex_loss(loss, moved, y)) / _STEP
+    return out
