@@ -98,8 +98,8 @@ def train(
             pulled = [_pull_units(field, features[s, node], covectors[s, node], here) for s in range(len(inputs))]
             for name in now:
                 now[name][node] -= rates[name] / (alpha * rows) * np.sum([one[name] for one in pulled], axis=0)
-    parts = (np.array(part) for part in zip(*records, strict=True))
-    return TrainedUnits(*parts, {name: np.array(rows) for name, rows in travel.items()})
+    ends, states, backs = (np.array(part) for part in zip(*records, strict=True))
+    return TrainedUnits(ends, states, backs, {name: np.array(rows) for name, rows in travel.items()})
 
 
 def _pass(
