@@ -13,18 +13,15 @@ import pytest
 
 import flds
 from tests.conftest import one_sample
+from tests.flds import forks
 
 SMALL = ["solve", "--particles", "300", "--depth", "2", "--steps", "4", "--train-samples", "20", "--test-samples", "9"]
-LONG = ["solve", "--particles", "4000", "--depth", "8", "--steps", "400", "--test-samples", "2", "--record-every", "9"]
+LONG = ["solve", "--particles", "300", "--depth", "8", "--steps", "900", "--test-samples", "2", "--record-every", "9"]
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     return flds.solve_flds(one_sample(), particles=50, depth=1).save(tmp_path_factory.mktemp("results") / "run.nc")
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "flds", *map(str, arguments)]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +36,7 @@ def test_output_that_nobody_reads_ends_quietly(arguments, results, tmp_path):
     arguments = [str(results) if word == "RESULTS" else word for word in arguments]
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(command(*arguments), cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True)
+    done = forks.run(*arguments, cwd=tmp_path, stdout=writer, shutdown=True)
     os.close(writer)
     said = [line for line in done.stderr.splitlines() if not line.startswith(("300 particles", "warning: matched"))]
     assert (done.returncode, said) == (141, [])
@@ -50,7 +47,7 @@ def test_results_are_written_though_nobody_reads_the_warnings(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
     options = ["--operator", "lazy", "--sampling", "law", "--rank-budget", 5, 5]
-    done = subprocess.run(command(*SMALL, *options, "--out", "run.nc"), cwd=tmp_path, stdout=writer, stderr=writer)
+    done = forks.run(*SMALL, *options, "--out", "run.nc", cwd=tmp_path, stdout=writer, stderr=writer, shutdown=True)
     os.close(writer)
     assert done.returncode == 141
     assert flds.load(tmp_path / "run.nc").status == "rank_budget"
@@ -59,7 +56,9 @@ def test_results_are_written_though_nobody_reads_the_warnings(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_output_that_cannot_be_written_is_one_line(results):
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command("info", results), stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "flds", "info", results], stdout=full, stderr=subprocess.PIPE, text=True
+        )
     assert (done.returncode, done.stderr) == (2, "flds: [Errno 28] No space left on device\n")
 
 
@@ -75,29 +74,68 @@ sys.argv = ["flds", *sys.argv[1:]]
 from flds.__main__ import main
 main()
 """
-SWEEP = ["sweep", "--grid", "seed=1,2,3,4", "--set", "particles=2000", "--set", "depth=8", "--workers", "2"]
+# Says so in the third step of a training.
+AT_WORK = """
+import sys
+from flds.training.solve import Recorder
+record = Recorder.record
+def told(self, step, *rest):
+    if step == 2:
+        print("ready", file=sys.stderr, flush=True)
+    return record(self, step, *rest)
+Recorder.record = told
+"""
+SWEEP = ["sweep", "--grid", "seed=1,2,3,4", "--set", "particles=300", "--set", "depth=8", "--set", "steps=400",
+         "--workers", "2"]  # fmt: skip
+COMMANDS = [LONG, SWEEP, ["validate", "--quiet"], ["reproduce", "feature-learning/fig2"]]
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.4, 1.5, 4.0])
-@pytest.mark.parametrize("arguments", [LONG, SWEEP, ["validate", "--quiet"], ["reproduce", "feature-learning/fig2"]])
-def test_several_interrupts_in_a_row_are_no_traceback(arguments, delay, tmp_path):
-    """Ctrl-C every 10 ms, also for the processes of a sweep, until the command has ended."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", STARTED, *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+def loading(arguments, folder):
+    """Start a command that says when it begins to load."""
+    return subprocess.Popen(
+        [sys.executable, "-c", STARTED, *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         text=True, start_new_session=True,
     )  # fmt: skip
-    assert process.stderr.readline() == "ready\n"
+
+
+def interrupted_often(process, delay=0.0):
+    """Send Ctrl-C every 10 ms to a command that is ready, and return what is wrong with its end, or nothing."""
+    assert any(line == "ready\n" for line in process.stderr)
     time.sleep(delay)
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.01)
     errors = process.communicate(timeout=10)[1]
-    assert "Traceback" not in errors
-    assert "Exception ignored" not in errors
-    assert "nterrupted" in errors
     # after the interpreter's last step nothing holds a signal off any more
-    assert process.returncode in (130, -signal.SIGINT)
+    good = process.returncode in (130, -signal.SIGINT) and "nterrupted" in errors
+    good = good and "Traceback" not in errors and "Exception ignored" not in errors
+    return "" if good else f"status {process.returncode}: {errors}"
+
+
+@pytest.mark.parametrize(("arguments", "delay"), [(COMMANDS[2], 0.0), (COMMANDS[0], 0.2), (COMMANDS[1], 0.4)])
+def test_several_interrupts_while_a_command_loads_are_no_traceback(arguments, delay, tmp_path):
+    """Ctrl-C every 10 ms until the command has ended; at more moments in `tests/test_endurance.py`."""
+    with loading(arguments, tmp_path) as process:
+        assert interrupted_often(process, delay) == ""
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[0])
+def test_several_interrupts_in_a_row_are_no_traceback(arguments, tmp_path):
+    """The same for commands that are at work, also for the processes of a sweep."""
+    code = forks.FORKED_WORKERS + AT_WORK + forks.MAIN
+    with forks.start(*arguments, cwd=tmp_path, code=code, shutdown=True) as process:
+        assert interrupted_often(process) == ""
+
+
+def test_another_end_would_be_noticed(tmp_path):
+    """One that says nothing, as Typer has it."""
+    code = """
+import contextlib, flds.cli.commands
+flds.cli.console.ending = flds.cli.commands.ending = contextlib.nullcontext
+"""
+    with forks.start("validate", cwd=tmp_path, code=code + AT_WORK + forks.MAIN, shutdown=True) as process:
+        assert interrupted_often(process) != ""
 
 
 DURING = """
@@ -141,7 +179,7 @@ solvers.results.solution.Solution.save = slowly
 )  # fmt: skip
 def test_interrupts_at_any_place_are_no_traceback(prepare, status, kept, tmp_path):
     code = DURING.format(prepare=prepare)
-    done = subprocess.run([sys.executable, "-c", code, *SMALL], cwd=tmp_path, capture_output=True, text=True)
+    done = forks.run(*SMALL, cwd=tmp_path, code=code, shutdown=True)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
@@ -150,11 +188,20 @@ def test_interrupts_at_any_place_are_no_traceback(prepare, status, kept, tmp_pat
         assert np.isfinite(flds.load(tmp_path / "flds.nc").outputs).all()
 
 
+def test_interrupts_that_count_twice_would_be_noticed(tmp_path):
+    """What keeps results from a second Ctrl-C, undone."""
+    undone = "import flds.cli.console\nflds.cli.console._TOGETHER = -1.0\n"
+    undone += "flds.cli.console.Interrupts.ignore = lambda self: None\nimport solvers.results.solution" + SAVE
+    done = forks.run(*SMALL, cwd=tmp_path, code=DURING.format(prepare=undone), shutdown=True)
+    assert done.returncode != 0
+    assert not (tmp_path / "flds.nc").exists()
+
+
 def test_interrupts_are_left_alone_where_a_shell_ignores_them(tmp_path):
     start = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
     code = DURING.format(prepare=f"{start}; atexit.register(interrupt); import flds.cli.commands; "
                                  "flds.cli.commands.check_out = interrupt")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code, *SMALL], cwd=tmp_path, capture_output=True, text=True)
+    done = forks.run(*SMALL, cwd=tmp_path, code=code, shutdown=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -183,10 +230,7 @@ def section(scale):
     yield check("steps", run.status, "completed", False)
 report.SECTIONS["singular"] = section
 """
-    done = subprocess.run(
-        [sys.executable, "-c", DURING.format(prepare=prepare), "validate", "singular", *quiet], cwd=tmp_path,
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = forks.run("validate", "singular", *quiet, cwd=tmp_path, code=DURING.format(prepare=prepare), shutdown=True)
     assert (done.returncode, done.stdout) == (130, ""), done.stderr
     assert done.stderr == "flds: interrupted; sections that had ended are kept in the report\n"
     assert not (tmp_path / "validation-report").exists()
