@@ -20,6 +20,7 @@ from flds.cli.pictures import is_ours, picture_of
 from flds.cli.places import check_folder, check_out, check_table, clean_parts, fallback_folders, keep, written
 from flds.plotting.overview import save_picture
 from tests.conftest import one_sample
+from tests.flds.forks import FORKED_WORKERS, MAIN, run
 
 SMALL = ["--width", "20", "--depth", "1", "--steps", "1", "--train-samples", "20", "--test-samples", "5"]
 
@@ -30,7 +31,8 @@ def results(path):
     return path
 
 
-def flds_command(*arguments, cwd, user=(), **rest):
+def as_user(user, *arguments, cwd, **rest):
+    """Run a command as another user, in a process that loads what it needs by itself."""
     command = [*user, sys.executable, "-m", "flds", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, **rest)
 
@@ -70,7 +72,7 @@ def test_pipes_sockets_and_devices_are_refused_at_once(here, make):
 
 def test_a_pipe_does_not_stop_the_command_line(here):
     os.mkfifo("run.nc")
-    done = flds_command("solve", *SMALL, "--out", "run.nc", cwd=here)
+    done = run("solve", *SMALL, "--out", "run.nc", cwd=here)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("flds: --out: 'run.nc' is not a file")
 
@@ -79,7 +81,7 @@ def test_links_are_followed(here):
     Path("far").mkdir()
     os.symlink("far/run.nc", "run.nc")
     check_out(Path("run.nc"))  # the link leads nowhere yet
-    done = flds_command("solve", *SMALL, "--out", "run.nc", cwd=here)
+    done = run("solve", *SMALL, "--out", "run.nc", cwd=here)
     assert done.returncode == 0, done.stderr
     assert Path("run.nc").is_symlink()
     assert Path("far/run.nc").is_file()
@@ -88,7 +90,7 @@ def test_links_are_followed(here):
     with pytest.raises(ValueError, match="is the file to start from"):
         check_out(Path("run.nc"), Path("far/run.nc"))
     os.symlink("table.txt", "table.csv")
-    assert flds_command("info", "run.nc", "--csv", "table.csv", cwd=here).stdout.endswith("table    table.csv\n")
+    assert run("info", "run.nc", "--csv", "table.csv", cwd=here).stdout.endswith("table    table.csv\n")
     assert Path("table.csv").is_symlink()
     assert Path("table.txt").read_text().startswith("steps,")
 
@@ -140,8 +142,8 @@ def test_results_that_can_be_written_nowhere(here, monkeypatch):
 
 
 def test_a_limit_on_the_size_of_files_is_told_in_one_line(here):
-    limited = ["sh", "-c", 'ulimit -f 4 && exec "$@"', "sh"]
-    done = flds_command("solve", *SMALL, "--out", "run.nc", cwd=here, user=limited)
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
+    done = run("solve", *SMALL, "--out", "run.nc", cwd=here, code=limited + MAIN)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("flds: results could be written nowhere, tried 'run.nc', ")
     assert "Traceback" not in done.stderr
@@ -168,12 +170,12 @@ def test_files_of_others_in_a_sticky_folder(here, monkeypatch):
 def test_another_user_is_told_before_the_work(here, another_user):
     results("run.nc")
     here.chmod(0o1777)
-    done = flds_command("solve", *SMALL, "--out", "run.nc", cwd=here, user=another_user)
+    done = as_user(another_user, "solve", *SMALL, "--out", "run.nc", cwd=here)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "'run.nc' belongs to another user" in done.stderr
     here.chmod(0o755)
     for arguments, name in ((["solve", *SMALL], "."), (["sweep", "--grid", "depth=1"], here)):
-        done = flds_command(*arguments, cwd=here, user=another_user)
+        done = as_user(another_user, *arguments, cwd=here)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == f"flds: --out: the folder {str(name)!r} cannot be written to; choose another\n"
 
@@ -182,7 +184,7 @@ def test_a_user_without_a_home_gets_results_and_no_stray_words(here, another_use
     here.chmod(0o777)
     environment = os.environ | {"HOME": "/nonexistent", "PYTHONPATH": str(Path(__file__).parents[2])}
     environment.pop("MPLCONFIGDIR", None)
-    done = flds_command("solve", *SMALL, "--quiet", cwd=here, user=another_user, env=environment)
+    done = as_user(another_user, "solve", *SMALL, "--quiet", cwd=here, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert sorted(os.listdir()) == ["flds.nc", "flds.png"]
 
@@ -225,27 +227,23 @@ def test_the_file_to_start_from_is_kept(here):
 
 def test_files_in_the_way_of_a_sweep(here):
     Path("sweep.nc").write_text("mine")
-    done = flds_command("sweep", "--grid", "depth=1", "--out", ".", cwd=here)
+    done = run("sweep", "--grid", "depth=1", "--out", ".", cwd=here)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "flds: --out: 'sweep.nc' exists and is not a results file; choose another name\n"
 
 
 BROKEN = """
-import sys, flds
+import flds
 from flds.results.upstairs import upstairs
 def plot(solution, path):
     raise {error}
 upstairs.plot = plot
-sys.argv = ["flds", *sys.argv[1:]]
-from flds.__main__ import main
-main()
 """
 
 
 @pytest.mark.parametrize("error", ["MemoryError", "OSError(28, 'No space\\n left')", "RuntimeError('no fonts')"])
 def test_a_picture_that_fails_hides_no_results(here, error):
-    command = [sys.executable, "-c", BROKEN.format(error=error), "solve", *SMALL]
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True)
+    done = run("solve", *SMALL, cwd=here, code=BROKEN.format(error=error) + MAIN)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("results  flds.nc\n")
     (line,) = [line for line in done.stderr.splitlines() if "picture" in line]
@@ -329,13 +327,14 @@ def test_two_runs_that_clean_at_once(here, dead, monkeypatch):
 
 def test_commands_clean_up(here, dead):
     part(f".flds.nc.{dead}.abcdefgh.part")
-    done = flds_command("solve", *SMALL, "--quiet", cwd=here)
+    done = run("solve", *SMALL, "--quiet", cwd=here)
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir()) == ["flds.nc", "flds.png"]
     (here / "grid").mkdir()
     part(f"grid/.depth=1.nc.{dead}.abcdefgh.part")
     settings = ["--set", "width=20", "--set", "steps=1", "--train-samples", "20", "--workers", "1"]
-    done = flds_command("sweep", "--grid", "depth=1", *settings, "--out", "grid", "--quiet", cwd=here)
+    sweep = ["sweep", "--grid", "depth=1", *settings, "--out", "grid", "--quiet"]
+    done = run(*sweep, cwd=here, code=FORKED_WORKERS + MAIN)
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir("grid")) == [".sweep.lock", "depth=1.nc", "sweep.json", "sweep.nc"]
 
