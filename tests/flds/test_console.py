@@ -74,17 +74,6 @@ sys.argv = ["flds", *sys.argv[1:]]
 from flds.__main__ import main
 main()
 """
-# Says so in the third step of a training.
-AT_WORK = """
-import sys
-from flds.training.solve import Recorder
-record = Recorder.record
-def told(self, step, *rest):
-    if step == 2:
-        print("ready", file=sys.stderr, flush=True)
-    return record(self, step, *rest)
-Recorder.record = told
-"""
 SWEEP = ["sweep", "--grid", "seed=1,2,3,4", "--set", "particles=300", "--set", "depth=8", "--set", "steps=400",
          "--workers", "2"]  # fmt: skip
 COMMANDS = [LONG, SWEEP, ["validate", "--quiet"], ["reproduce", "feature-learning/fig2"]]
@@ -123,7 +112,7 @@ def test_several_interrupts_while_a_command_loads_are_no_traceback(arguments, de
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[0])
 def test_several_interrupts_in_a_row_are_no_traceback(arguments, tmp_path):
     """The same for commands that are at work, also for the processes of a sweep."""
-    code = forks.FORKED_WORKERS + AT_WORK + forks.MAIN
+    code = forks.FORKED_WORKERS + forks.AT_WORK + forks.MAIN
     with forks.start(*arguments, cwd=tmp_path, code=code, shutdown=True) as process:
         assert interrupted_often(process) == ""
 
@@ -134,7 +123,7 @@ def test_another_end_would_be_noticed(tmp_path):
 import contextlib, flds.cli.commands
 flds.cli.console.ending = flds.cli.commands.ending = contextlib.nullcontext
 """
-    with forks.start("validate", cwd=tmp_path, code=code + AT_WORK + forks.MAIN, shutdown=True) as process:
+    with forks.start("validate", cwd=tmp_path, code=code + forks.AT_WORK + forks.MAIN, shutdown=True) as process:
         assert interrupted_often(process) != ""
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +11,8 @@ import pytest
 import flds
 from solvers.ensemble.threads import ThreadParticles
 from tests.conftest import three_samples
+from tests.flds import forks
 
-ROOT = Path(__file__).parents[2]
 X = np.random.default_rng(3).standard_normal((6, 4))
 
 
@@ -77,15 +73,14 @@ def halfway(monkeypatch, solve):
             return solve()
 
 
-@pytest.mark.filterwarnings("ignore:interrupted")
-@pytest.mark.parametrize("kind", SOLVES)
-def test_a_run_interrupted_anywhere_goes_on_as_if_it_had_not_been(kind, monkeypatch, tmp_path):
+def go_on_from(kind, count, monkeypatch, tmp_path):
+    """Interrupt a run at so many places, one after the other, and see that each goes on as if it had not been."""
     whole = SOLVES[kind]()
     with monkeypatch.context() as patch:
         pieces = interrupt_after(patch, 0)
         SOLVES[kind]()
     rng = np.random.default_rng(5)
-    early, places = 0, np.linspace(2, pieces[0] - 1, 14).astype(int) + rng.integers(0, 3, 14)
+    early, places = 0, np.linspace(2, pieces[0] - 1, count).astype(int) + rng.integers(0, 3, count)
     for number, place in enumerate(places):
         with monkeypatch.context() as patch:
             interrupt_after(patch, int(place))
@@ -103,7 +98,14 @@ def test_a_run_interrupted_anywhere_goes_on_as_if_it_had_not_been(kind, monkeypa
         longer = flds.resume(part)
         assert longer.status == "completed"
         _same(longer, whole)
-    assert early <= 5  # in the first step there is nothing to keep
+    assert early <= 0.36 * count  # in the first of six steps, and before it, there is nothing to keep
+
+
+@pytest.mark.filterwarnings("ignore:interrupted")
+@pytest.mark.parametrize("kind", SOLVES)
+def test_a_run_interrupted_anywhere_goes_on_as_if_it_had_not_been(kind, monkeypatch, tmp_path):
+    """At a few of the places that `tests/test_endurance.py` takes."""
+    go_on_from(kind, 6, monkeypatch, tmp_path)
 
 
 def _same(found, expected):
@@ -174,19 +176,17 @@ def test_nothing_comes_between_the_halves_of_an_update():
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_signals_end_a_command_with_what_it_has(number, status, tmp_path):
     command = [
-        sys.executable, "-m", "flds", "solve", "--width", "400", "--depth", "4", "--steps", "3000",
-        "--test-samples", "2", "--recorded-samples", "2", "--train-samples", "64", "--record-every", "1",
-        "--keep-state", "--operator", "dense",
+        "solve", "--width", 200, "--depth", 4, "--steps", 3000, "--test-samples", 2, "--recorded-samples", 2,
+        "--train-samples", 64, "--record-every", 1, "--keep-state", "--operator", "dense",
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stderr.readline().startswith("400 neurons")
-    time.sleep(4)
-    process.send_signal(number)
-    time.sleep(0.05)
-    process.send_signal(number)  # belongs to the first one
-    errors = process.communicate(timeout=120)[1]
+    with forks.start(*command, cwd=tmp_path, code=forks.AT_WORK + forks.MAIN) as process:
+        assert any(line == "ready\n" for line in process.stderr)
+        process.send_signal(number)
+        time.sleep(0.05)
+        process.send_signal(number)  # belongs to the first one
+        errors = process.communicate()[1]
     assert process.returncode == status
+    assert "interrupted after step" in errors
     assert "Traceback" not in errors
     found = flds.load(tmp_path / "flds.nc")
     assert found.status == "interrupted"
