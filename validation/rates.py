@@ -29,10 +29,18 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 QUANTITIES = ("h", "g", "f")
+_SYMBOLS = {"depth": "L", "width": "n"}
+# What makes the other term smaller, or this one larger.
+_UNCOVERED = {"depth": "wider or shallower", "width": "deeper or narrower"}
 _LABELS = {"h": "mean-square error of $h$", "g": "mean-square error of $g$", "f": "mean-square error of $f$"}
 # Relative to a vector's norm: far below the errors measured, so that what is dropped does not matter.
 _TOLERANCE = 1e-4
 _RESAMPLES = 400
+# Of two terms, one that is too small to be seen runs into a bound of its exponent, or stops a little short of it.
+_BOUNDS = (-np.inf, 0.0, -np.inf, 0.0), (np.inf, 5.0, np.inf, 5.0)
+_SHORT = 0.1
+# Theory knows exponents from ½, where φ' jumps, to 2, a bias. A wider interval tells none of them from another.
+_WIDEST = 1.5
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,8 @@ class PowerLaw:
         Bootstrap standard errors of p and q.
     replicates : int
         What they were estimated from.
+    dominant : str
+        The term that most of the fall of the error comes from, "depth" or "width"; empty for one term alone.
     """
 
     depth_factor: float = np.nan
@@ -60,16 +70,31 @@ class PowerLaw:
     depth_error: float = np.nan
     width_error: float = np.nan
     replicates: int = 0
+    dominant: str = ""
+
+    def identified(self, side: str) -> tuple[float, float, float]:
+        """Return p or q, for "depth" or "width", and the ends of its interval; NaN where it is not identified.
+
+        It is if the interval lies inside 0.1 … 4.9 and is at most 1.5 wide. One that comes closer to 0 leaves open
+        whether the term falls at all, and one that comes closer to 5, the bound of the fit, whether it is there at all
+        beyond the coarsest networks. One wider than 1.5 can hold all exponents that theory knows, ½ to 2.
+        """
+        low, high = getattr(self, f"{side}_interval")
+        known = low > _BOUNDS[0][1] + _SHORT and high < _BOUNDS[1][1] - _SHORT and high - low <= _WIDEST
+        return (getattr(self, f"{side}_exponent"), low, high) if known else (np.nan, np.nan, np.nan)
 
     def __str__(self) -> str:
-        parts = []
-        for symbol, exponent, interval in (
-            ("L", self.depth_exponent, self.depth_interval),
-            ("n", self.width_exponent, self.width_interval),
-        ):
-            if np.isfinite(exponent):
-                parts.append(f"{symbol}^-{exponent:.2f} (95 % {interval[0]:.2f} to {interval[1]:.2f})")
-        return ", ".join(parts)
+        return ", ".join(self._term(side) for side in ("depth", "width") if getattr(self, f"{side}_error") >= 0)
+
+    def _term(self, side: str) -> str:
+        """An exponent with its interval, or what would identify it."""
+        symbol, (exponent, low, high) = _SYMBOLS[side], self.identified(side)
+        if np.isfinite(exponent):
+            return f"{symbol}^-{exponent:.2f} (95 % {low:.2f} to {high:.2f})"
+        needed = f"more replicates or a longer range of {symbol} would show it"
+        if self.dominant and self.dominant != side:
+            needed = f"the {self.dominant} term dominates; {_UNCOVERED[side]} networks would show it"
+        return f"{symbol}: not identified ({needed})"
 
 
 @dataclass(frozen=True)
@@ -147,52 +172,36 @@ class CoupledErrors:
     def plot_depth(self, quantity: str, step: int, ax: Axes) -> None:
         """Draw the error in depth at every width, with the fits, into `ax`."""
         widths = [*self.widths, self.reference[0]]
+        curves = np.moveaxis(self.in_depth[quantity][:, self._at(step)], 2, 0)
         laws = [self.depth_law(quantity, step, int(width)) for width in widths]
-        self._plot(
-            ax,
-            self.depths,
-            np.moveaxis(self.in_depth[quantity][:, self._at(step)], 2, 0),
-            [f"n = {width}" for width in widths],
-            [(law.depth_factor, law.depth_exponent) for law in laws],
-            self.reference[1],
-        )
-        ax.set(xlabel="depth L", ylabel=_LABELS[quantity])
+        self._plot(ax, quantity, "depth", curves, laws, [f"n = {width}" for width in widths])
 
     def plot_width(self, quantity: str, step: int, ax: Axes) -> None:
         """Draw the error in width at every depth, with the fits, into `ax`."""
         depths = [*self.depths, self.reference[1]]
+        curves = np.moveaxis(self.in_width[quantity][:, self._at(step)], 1, 0)
         laws = [self.width_law(quantity, step, int(depth)) for depth in depths]
-        self._plot(
-            ax,
-            self.widths,
-            np.moveaxis(self.in_width[quantity][:, self._at(step)], 1, 0),
-            [f"L = {depth}" for depth in depths],
-            [(law.width_factor, law.width_exponent) for law in laws],
-            self.reference[0],
-        )
-        ax.set(xlabel="width n", ylabel=_LABELS[quantity])
+        self._plot(ax, quantity, "width", curves, laws, [f"L = {depth}" for depth in depths])
 
-    def _plot(
-        self,
-        ax: Axes,
-        levels: NDArray[np.int64],
-        curves: Array,
-        labels: list[str],
-        laws: list[tuple[float, float]],
-        most: int,
-    ) -> None:
+    def _plot(self, ax: Axes, quantity: str, side: str, curves: Array, laws: list[PowerLaw], labels: list[str]) -> None:
         import matplotlib as mpl
 
-        shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(labels)))
-        for errors, label, (factor, exponent), colour in zip(curves, labels, laws, shades, strict=True):
+        levels, most = (self.depths, self.reference[1]) if side == "depth" else (self.widths, self.reference[0])
+        symbol, shades = _SYMBOLS[side], mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(labels)))
+        for errors, label, law, colour in zip(curves, labels, laws, shades, strict=True):
             mean, error = mean_and_error(errors)
-            ax.errorbar(
-                levels, mean, 2 * error, fmt="o", markersize=3, color=colour, label=f"{label}, exponent {-exponent:.2f}"
-            )
-            ax.plot(levels, factor * (1 / levels - 1 / most) ** exponent, color=colour, linewidth=1)
-        ax.set(yscale="log")
+            exponent, low, high = law.identified(side)
+            label += f", p = {exponent:.2f} ({low:.2f} to {high:.2f})" if np.isfinite(exponent) else ", not identified"
+            ax.errorbar(levels, mean, 2 * error, fmt="o", markersize=3, color=colour, label=label)
+            fitted = getattr(law, f"{side}_factor") * (1 / levels - 1 / most) ** getattr(law, f"{side}_exponent")
+            ax.plot(levels, fitted, color=colour, linewidth=1)
+        ax.set(yscale="log", xlabel=f"{side} {symbol}", ylabel=_LABELS[quantity])
         ax.set_xscale("log", base=2)
-        ax.legend(frameon=False, fontsize="x-small")
+        low, high = ax.get_ylim()
+        ax.set_ylim(low * (low / high) ** 0.8, high)  # room for the legend
+        title = f"fit $(1/{symbol} - 1/{most})^p$, 95 % interval of $p$"
+        small = {"fontsize": "x-small", "title_fontsize": "x-small", "labelspacing": 0.3}
+        ax.legend(frameon=False, loc="lower left", title=title, alignment="left", **small)
 
     def _at(self, step: int) -> int:
         return list(self.steps).index(step)
@@ -301,13 +310,18 @@ def fit_power_laws(errors: Array, depth_gap: Array | None, width_gap: Array | No
     count, generator = len(errors), np.random.default_rng(0)
     means = errors.mean(0), *(errors[generator.integers(count, size=count)].mean(0) for _ in range(_RESAMPLES))
     if min(mean.min() for mean in means) <= 0:  # an extrapolated error that is lost in noise has no power law
-        return PowerLaw(replicates=count, depth_error=np.inf, width_error=np.inf)
+        depth_error, width_error = (np.nan if gap is None else np.inf for gap in (depth_gap, width_gap))
+        return PowerLaw(replicates=count, depth_error=depth_error, width_error=width_error)
     best = _fit(np.log(means[0]), depth_gap, width_gap, None)
     resampled = np.array([_fit(np.log(mean), depth_gap, width_gap, best) for mean in means[1:]])
     # resampling a few replicates misses a share 1/count of the variance, and that this is itself uncertain
     wider = np.sqrt(count / (count - 1))
     student = float(t.ppf(0.975, count - 1)) / 1.96
     low, high = best + (np.percentile(resampled, [2.5, 97.5], axis=0) - best) * wider * student
+    dominant = ""
+    if depth_gap is not None and width_gap is not None:
+        low, high = _bounded(best, low, high, depth_gap, width_gap)
+        dominant = _dominant(np.log(means[0]), depth_gap, width_gap)
     spread = resampled.std(axis=0, ddof=1) * wider
     return PowerLaw(
         float(np.exp(best[0])),
@@ -319,7 +333,30 @@ def fit_power_laws(errors: Array, depth_gap: Array | None, width_gap: Array | No
         float(spread[1]),
         float(spread[3]),
         count,
+        dominant,
     )
+
+
+def _bounded(best: Array, low: Array, high: Array, depth_gap: Array, width_gap: Array) -> tuple[Array, Array]:
+    """Keep intervals within the bounds of the fit, and open those of exponents that resampling cannot judge.
+
+    That is so where the term is below 1/1000 of the other all over the grid: its exponent then stays where it starts.
+    And where the other term does not fall but reaches 1/10 of this one: how steeply an error falls to a floor depends
+    on how high the floor is. A lower floor moves an exponent by less than 1/10 over a range of 4.
+    """
+    low, high = np.clip(low, *_BOUNDS), np.clip(high, *_BOUNDS)
+    depth, width = best[0] + best[1] * np.log(depth_gap), best[2] + best[3] * np.log(width_gap)
+    for place, one, other, across in ((1, depth, width, best[3]), (3, width, depth, best[1])):
+        if one.max() < other.min() + np.log(1e-3) or (across < _SHORT and other.max() > one.min() + np.log(0.1)):
+            low[place], high[place] = _BOUNDS[0][place], _BOUNDS[1][place]
+    return low, high
+
+
+def _dominant(logs: Array, depth_gap: Array, width_gap: Array) -> str:
+    """Return "depth" or "width", whose slope is larger: a term's exponent times its share of the error."""
+    in_depth = np.polyfit(np.log(depth_gap), logs.mean(axis=1), 1)[0]
+    in_width = np.polyfit(np.log(width_gap), logs.mean(axis=0), 1)[0]
+    return "depth" if in_depth > in_width else "width"
 
 
 def _fit(logs: Array, depth_gap: Array | None, width_gap: Array | None, start: Array | None) -> Array:
@@ -346,9 +383,7 @@ def _fit(logs: Array, depth_gap: Array | None, width_gap: Array | None, start: A
 
     if start is None:  # the edges of the grid are dominated by one term each
         start = np.array([logs[0, -1] - x[0, 0], 1.0, logs[-1, 0] - y[0, 0], 1.0])
-    # exponents beyond these mean that the term is too small to be seen
-    bounds = (-np.inf, 0.0, -np.inf, 0.0), (np.inf, 5.0, np.inf, 5.0)
-    return np.asarray(least_squares(residual, start, slopes, bounds=bounds).x)
+    return np.asarray(least_squares(residual, start, slopes, bounds=_BOUNDS).x)
 
 
 def _distance(a: Observation, b: Observation) -> dict[str, float]:

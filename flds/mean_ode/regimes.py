@@ -12,7 +12,8 @@ from solvers import checks
 
 # Regimes meet where scales agree up to a factor that the theory leaves open; within this one they count as equal.
 _SAME_SCALE = 3.0
-# What paper H read off its experiments: Fig. 2a for the depth, Fig. 5a for the fluctuation, Fig. 5b for the travel.
+# What paper H read off its experiments: Fig. 2a for the depth, at step 100; Fig. 5a for the fluctuation, at step 10;
+# Fig. 5b for the travel, at step 50.
 DEPTH_ERROR = 0.15
 FLUCTUATION = (0.3, 0.05, 0.4)
 TRAVEL = 3.0
@@ -26,7 +27,7 @@ class Regime:
     ----------
     name : str
         "semi-complete" (σ_v ≪ √D), "complete" (σ_v ~ √D), "lazy ODE" (√D ≪ σ_v ≪ √(LM)) or "beyond the ODE"
-        (σ_v ≳ √(LM), where fluctuations do not vanish).
+        (σ_v ≳ √(LM): fluctuations of the first pass do not vanish; at σ_v ~ √(LM) an SDE is expected, § 3).
     alpha : float
         σ_v/√D.
     depth_error : float
@@ -34,7 +35,8 @@ class Regime:
     sampling_error : float
         Predicted fluctuation of the outputs, (0.3 α √D + 0.05 √D + 0.4)/√(LM), H-(30) with the constants of Fig. 5a.
     travel : float
-        Predicted root mean square travel of input weights after training, 3 min(1, 1/α), Fig. 5b.
+        Predicted root mean square travel of input weights after 50 steps, 3 min(1, 1/α), Fig. 5b. Measured there, it is
+        about 2.2 where α ≪ 1 and 3.4/α where α ≫ 1.
     first_travel : float
         Its scale in the first step, min(α, 1/α), Theorem 3 (iii).
     residual_scale, recommended_residual_scale : float

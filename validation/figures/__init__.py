@@ -25,8 +25,8 @@ _HOMES = {
     "hidden-width/fig1": ("hidden_width", "trajectories"),
     "hidden-width/fig2": ("hidden_width", "errors"),
     "hidden-width/fig3": ("hidden_width", "weights"),
-    "hidden-width/fig4": ("hidden_width", "phases"),
-    "hidden-width/fig5": ("hidden_width", "fluctuations"),
+    "hidden-width/fig4": ("residual_scale", "phases"),
+    "hidden-width/fig5": ("residual_scale", "fluctuations"),
 }
 
 

@@ -35,6 +35,10 @@ class Request:
     seed: int
     say: Callable[[str], None]
 
+    def pick(self, sizes: dict[str, dict[str, dict[str, Any]]], name: str) -> dict[str, Any]:
+        """Return the sizes of a figure, from those of all at "quick" and at "full"."""
+        return sizes["full" if self.full else "quick"][name]
+
 
 @dataclass(frozen=True)
 class Drawing:

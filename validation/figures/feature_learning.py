@@ -18,7 +18,7 @@ from solvers.results.solution import Variable
 from validation import closed_forms, networks
 from validation.claims import mean_and_error
 from validation.figures.drawing import Drawing, Request
-from validation.rates import CoupledErrors, coupled_errors
+from validation.rates import CoupledErrors, PowerLaw, coupled_errors
 
 Array = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "deepest": 128,
             "widths": (64, 128, 256),
             "wide": 1024,
-            "replicates": 4,
+            "replicates": 8,
         },
         "learning_rates": {
             "rates": (0.05, 0.2, 0.8, 1.6, 3.2, 6.4),
@@ -62,10 +62,6 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
-
-
-def _sizes(request: Request, name: str) -> dict[str, Any]:
-    return SIZES["full" if request.full else "quick"][name]
 
 
 def _problem(request: Request, train: int, test: int = 0, **options: Any) -> flds.TrainingProblem:
@@ -103,7 +99,7 @@ def activation_order(request: Request) -> Drawing:
 
     relu, T = 1. Each kind of network is trained at the rate of a grid with the lowest final training loss.
     """
-    sizes = _sizes(request, "activation_order")
+    sizes = request.pick(SIZES, "activation_order")
     depths = sizes["depths"]
     base: dict[str, Any] = {"activation": "relu", "batch_size": 16}
     base |= {name: sizes[name] for name in ("steps", "train", "test")}
@@ -184,13 +180,14 @@ def _final_loss(runs: list[flds.Solution]) -> float:
 def convergence(request: Request) -> Drawing:
     """Paper F, Fig. 2: mean-square errors in depth and width, untrained and in training, both kinds of weights.
 
-    tanh, T = 1, one sample a step; coupled errors of h and g, largest over depth, with fitted exponents.
+    tanh, T = 1, one sample a step; coupled errors of h and g, largest over depth, with the exponents fitted to each and
+    their 95 % intervals.
     """
-    sizes = _sizes(request, "convergence")
+    sizes = request.pick(SIZES, "convergence")
     stages, reference = sizes["stages"], (sizes["wide"], sizes["deepest"])
     problem = _problem(request, 32, activation="tanh", learning_rate=0.5, steps=stages[-1], batch_size=1)
     rows = [(step, quantity) for step in stages for quantity in "hg"]
-    figure = Figure(figsize=(13, 2.5 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(13, 2.9 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 4, squeeze=False)
     fields: dict[str, Variable] = {}
     for side, weights in enumerate(WEIGHTS):
@@ -204,18 +201,19 @@ def convergence(request: Request) -> Drawing:
             replicates=sizes["replicates"],
             seed=request.seed,
         )
-        request.say(f"{weights} weights done")
+        laws = {(quantity, step): errors.joint_law(quantity, step) for quantity in errors.total for step in stages}
         for row, (step, quantity) in enumerate(rows):
+            request.say(f"{weights} weights, {quantity}, k = {step}: {laws[quantity, step]}")
             pair = axes[row, 2 * side], axes[row, 2 * side + 1]
             errors.plot_depth(quantity, step, pair[0])
             errors.plot_width(quantity, step, pair[1])
             for ax in pair:
                 ax.set_title(f"{weights}, {quantity}, k = {step}", fontsize="medium")
-        fields |= _error_fields(errors, weights)
+        fields |= _error_fields(errors, laws, weights)
     return Drawing(figure, fields, sizes | {"reference": reference})
 
 
-def _error_fields(errors: CoupledErrors, weights: str) -> dict[str, Variable]:
+def _error_fields(errors: CoupledErrors, laws: dict[tuple[str, int], PowerLaw], weights: str) -> dict[str, Variable]:
     fields = {
         "depths": Variable(("depth",), errors.depths, "depth L"),
         "widths": Variable(("width",), errors.widths, "width n"),
@@ -230,14 +228,12 @@ def _error_fields(errors: CoupledErrors, weights: str) -> dict[str, Variable]:
             fields[f"{weights}_{quantity}_{name}"] = Variable(
                 ("replicate", "stage", *dims), array[quantity], f"mean-square error of {quantity}, {weights} weights"
             )
-        laws = [errors.joint_law(quantity, int(step)) for step in errors.steps]
-        exponents = [
-            ((law.depth_exponent, *law.depth_interval), (law.width_exponent, *law.width_interval)) for law in laws
-        ]
+        found = [laws[quantity, int(step)] for step in errors.steps]
         fields[f"{weights}_{quantity}_exponents"] = Variable(
             ("stage", "exponent", "estimate_low_high"),
-            np.array(exponents),
-            f"p and q of a L^-p + b n^-q fitted to the total error of {quantity}, with 95 % intervals",
+            np.array([[law.identified("depth"), law.identified("width")] for law in found]),
+            f"p and q of a L^-p + b n^-q fitted to the total error of {quantity}, with 95 % intervals; NaN where the "
+            "errors do not identify the exponent",
         )
     return fields
 
@@ -251,7 +247,7 @@ def learning_rates(request: Request) -> Drawing:
     tanh, T = 1, depths 3, 6, 9 and widths 128, 256; the limit at the same rates. Rates at which the training loss
     ends above twice that of a network that outputs zero are not drawn.
     """
-    sizes = _sizes(request, "learning_rates")
+    sizes = request.pick(SIZES, "learning_rates")
     rates, seeds, steps, train = np.array(sizes["rates"]), sizes["seeds"], sizes["steps"], sizes["train"]
     depths, widths, limit_depth = (3, 6, 9), (128, 256), 16
 
