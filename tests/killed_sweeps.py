@@ -1,4 +1,4 @@
-"""Kill sweeps at random times, and see that a later call completes each as one that was not disturbed."""
+"""Kill sweeps at some time, and see that a later call completes each as one that was not disturbed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import xarray
 
 import flds
+from tests.flds import forks
 
 RUNS = 8
-COMMAND = [
-    sys.executable, "-m", "flds", "sweep", "--grid", f"seed={','.join(map(str, range(RUNS)))}", "--workers", "2",
-    "--set", "steps=4", "--set", "particles=500", "--set", "depth=4", "--set", "keep_state=true",
+SWEEP = [
+    "sweep", "--grid", f"seed={','.join(map(str, range(RUNS)))}", "--workers", "2", "--set", "steps=4",
+    "--set", "particles=500", "--set", "depth=4", "--set", "keep_state=true",
 ]  # fmt: skip
 TARGETS = ("parent", "worker", "group")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
@@ -27,21 +30,47 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 PATIENCE = 5.0
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    """Start the sweep in a session of its own, by which its processes are found."""
+class Kill(NamedTuple):
+    """A signal to "parent", "worker" or "group", so many seconds after so many runs have ended."""
+
+    target: str
+    number: signal.Signals
+    runs: int
+    delay: float = 0.0
+
+
+def drawn(count: int, seed: int = 0) -> Iterable[Kill]:
+    """Yield so many kills at random times."""
+    draw = random.Random(seed)
+    for index in range(count):
+        runs = draw.randrange(RUNS)
+        yield Kill(
+            TARGETS[index % len(TARGETS)], SIGNALS[index // len(TARGETS) % len(SIGNALS)], runs,
+            draw.uniform(0.0, 0.3 if runs else 3.0),
+        )  # fmt: skip
+
+
+def start(folder: Path, forked: bool = False, before: str = "") -> subprocess.Popen[str] | forks.Process:
+    """Start the sweep in a session of its own, by which its processes are found.
+
+    Forked, it does not load anything, and nor do its workers, and it can have code that it runs before.
+    """
     data = folder.parent / "data.npz"
     if not data.exists():
         generator = np.random.default_rng(0)
         np.savez(data, inputs=generator.normal(size=(20, 64)), targets=generator.normal(size=20))
-    command = [*COMMAND, "--data", str(data), "--out", str(folder)]
+    command = [*SWEEP, "--data", str(data), "--out", str(folder)]
+    if forked:
+        return forks.start(*command, cwd=folder.parent, code=forks.FORKED_WORKERS + before + forks.MAIN)
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", "flds", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
     )  # fmt: skip
 
 
-def finish(folder: Path) -> tuple[int, str, str]:
+def finish(folder: Path, forked: bool = False) -> tuple[int, str, str]:
     """Start the sweep and wait for its end; nothing of it is left behind, however this ends."""
-    with start(folder) as process:
+    with start(folder, forked) as process:
         try:
             printed, errors = process.communicate(timeout=300)
             return process.returncode, printed, errors
@@ -63,7 +92,9 @@ def processes(session: int) -> dict[int, str]:
 
 
 def workers(session: int) -> list[int]:
-    return [number for number, command in processes(session).items() if "spawn_main" in command]
+    """Return the processes that a command has started, but for the one that clears up after them."""
+    there = processes(session).items()
+    return [number for number, command in there if number != session and "resource_tracker" not in command]
 
 
 def orphans(session: int) -> dict[int, str]:
@@ -74,9 +105,10 @@ def orphans(session: int) -> dict[int, str]:
     return left
 
 
-def disturb(folder: Path, target: str, number: int, runs: int, delay: float) -> str:
-    """Start a sweep, kill a part of it so long after so many runs, and return what is wrong later, or nothing."""
-    with start(folder) as process:
+def disturb(folder: Path, kill: Kill, forked: bool, before: str) -> str:
+    """Start a sweep, kill a part of it, and return what is wrong later, or nothing."""
+    target, number, runs, delay = kill
+    with start(folder, forked, before) as process:
         try:
             while process.poll() is None and len(list(folder.glob("seed=*.nc"))) < runs:
                 time.sleep(0.01)
@@ -121,25 +153,23 @@ def compare(folder: Path, whole: Path) -> str:
     return f"other files: {sorted(others)}" if others else ""
 
 
-def kill(count: int, where: Path, seed: int = 0) -> list[str]:
-    """Kill so many sweeps; return what went wrong."""
-    random.seed(seed)
-    status, _, errors = finish(where / "whole")
+def kill(kills: Iterable[Kill], where: Path, forked: bool = False, before: str = "") -> list[str]:
+    """Kill a sweep at each of these times, and return what went wrong; `before` is what those that are killed run."""
+    random.seed(0)
+    status, _, errors = finish(where / "whole", forked)
     assert status == 0, errors
     wrong = []
-    for index in range(count):
+    for index, one in enumerate(kills):
         folder = where / str(index)
-        target, number = TARGETS[index % len(TARGETS)], SIGNALS[index // len(TARGETS) % len(SIGNALS)]
-        runs = random.randrange(RUNS)
-        found = [disturb(folder, target, number, runs, random.uniform(0.0, 0.3 if runs else 3.0))]
+        found = [disturb(folder, one, forked, before)]
         done = len(list(folder.glob("seed=*.nc")))
-        status, printed, errors = finish(folder)
+        status, printed, errors = finish(folder, forked)
         if status or not printed.startswith(f"{RUNS} completed\n"):
             found.append(f"the later call ended with {status}: {printed}{errors}")
         else:
             found.append(compare(folder, where / "whole"))
         found = [text for text in found if text]
-        said = f"{number.name} to the {target} after {runs} runs, {done} of {RUNS} done at its end: "
+        said = f"{one.number.name} to the {one.target} after {one.runs} runs, {done} of {RUNS} done at its end: "
         said += "; ".join(found) or "good"
         print(said, flush=True)
         if found:
@@ -149,10 +179,10 @@ def kill(count: int, where: Path, seed: int = 0) -> list[str]:
     return wrong
 
 
-def twice(where: Path) -> list[tuple[int, str, str]]:
+def twice(where: Path, forked: bool = False) -> list[tuple[int, str, str]]:
     """Start a sweep twice at once and return how both ended."""
     ended = []
-    with start(where) as one, start(where) as other:
+    with start(where, forked) as one, start(where, forked) as other:
         for process in (one, other):
             try:
                 printed, errors = process.communicate(timeout=300)

@@ -110,7 +110,7 @@ def test_solves_that_are_killed_leave_results_that_go_on(tmp_path, solving):
 
 
 def test_sweeps_that_are_killed_are_completed_later(tmp_path):
-    assert killed_sweeps.kill(40, tmp_path) == []
+    assert killed_sweeps.kill(killed_sweeps.drawn(40), tmp_path) == []
     for index in range(7):
         ended = killed_sweeps.twice(tmp_path / f"twice {index}")
         assert sorted(status for status, *_ in ended) == [0, 2], ended
