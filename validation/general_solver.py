@@ -34,7 +34,7 @@ def around_one(rng: np.random.Generator, n: int) -> Array:
 
 def mean_field_equations(scale: Scale) -> Section:
     """Equations with closed forms at t = 1, and torchsde on the same Brownian increments."""
-    particles, replicates = scale.pick((5_000, 8), (100_000, 16))
+    particles, replicates = scale.pick((10_000, 8), (100_000, 16))
     yield from _ornstein_uhlenbeck(particles, replicates, scale.pick(1024, 4096))
     yield from _geometric(particles, replicates)
     yield from _common_noise(scale.pick(800, 4000))

@@ -227,7 +227,7 @@ def info(
 @app.command()
 def validate(
     sections: Annotated[list[str] | None, typer.Argument(help="Sections to run; all of them by default.", show_default=False)] = None,
-    full: Annotated[bool, typer.Option("--full/--quick", help="Sizes of the kept report (about an hour), or of a first look (minutes).")] = False,
+    full: Annotated[bool, typer.Option("--full/--quick", help="Sizes of the kept report (four hours), or of a first look (minutes).")] = False,
     out: Annotated[Path, typer.Option(help="Folder for report.md, report.json and pictures.")] = Path("validation-report"),
     list_sections: Annotated[bool, typer.Option("--list", help="List the sections and end.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdicts' counts only.")] = False,
