@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -85,9 +87,9 @@ def test_networks_of_units_are_lost_one_by_one():
 
 
 def test_a_sweep_and_a_resumed_run_tell(tmp_path):
-    found = sweep(
-        steep(), {"learning_rate": [0.1, 8.0]}, folder=tmp_path, workers=1, particles=300, depth=2
-    )  # fmt: skip
+    with ThreadPoolExecutor(1) as executor:
+        rates = {"learning_rate": [0.1, 8.0]}
+        found = sweep(steep(), rates, folder=tmp_path, executor=executor, particles=300, depth=2)
     assert found.status.values.tolist() == ["completed", "diverged"]
     kept = flds.solve_flds(steep(0.1, steps=2), particles=1500, depth=2, keep_state=True)
     path = kept.save(tmp_path / "kept.nc")

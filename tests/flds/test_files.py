@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import h5py
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ X = np.eye(4)
 
 def swept(path):
     grid = {"learning_rate": [0.1, 0.2], "backward_weights": ["tied", "independent"]}
-    found = flds.sweep(three_samples(steps=1), grid, folder=path.parent / "runs", workers=1, particles=50, depth=1)
+    with ThreadPoolExecutor(1) as executor:
+        options = {"folder": path.parent / "runs", "executor": executor, "particles": 50, "depth": 1}
+        found = flds.sweep(three_samples(steps=1), grid, **options)
     write_dataset(path, found)
     return path
 
@@ -32,7 +36,9 @@ FILES = {
         backward_weights="independent", keep_state=True,
     ).save(path),
     "untrained": lambda path: flds.solve_backward(particles=50, depth=3).save(path),
-    "estimate": lambda path: flds.estimate_limit(three_samples(steps=1), target_error=0.5, particles=300).save(path),
+    "estimate": lambda path: flds.estimate_limit(
+        three_samples(steps=1), target_error=0.5, particles=300, depth=2, replicates=2
+    ).save(path),
     "mean ODE": lambda path: flds.solve_mean_ode(
         flds.MeanFieldProblem(X, X, steps=2, test_inputs=X, test_targets=X), units=16, depth=2, replicates=2,
         depth_error=True, record_features=True, keep_state=True,

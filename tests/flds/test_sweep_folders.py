@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -20,6 +19,7 @@ import xarray
 import flds
 from flds.training.activations import get_activation
 from tests import killed_sweeps
+from tests.flds import forks
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -171,20 +171,21 @@ def test_what_a_killed_process_wrote_in_part_is_removed(sweep, tmp_path):
 
 
 def test_a_sweep_started_twice_at_once_is_done_once(tmp_path):
-    ended = killed_sweeps.twice(tmp_path / "grid")
+    ended = killed_sweeps.twice(tmp_path / "grid", forked=True)
     assert 0 in [status for status, *_ in ended]
     for status, printed, errors in ended:
         assert status == 0 or re.fullmatch(r"flds: another sweep is at work in .*, process \d+; wait .*\n", errors)
-        assert printed == ("" if status else f"8 completed\nresults  {tmp_path / 'grid' / 'sweep.nc'}\n")
+        assert printed == (
+            "" if status else f"{killed_sweeps.RUNS} completed\nresults  {tmp_path / 'grid' / 'sweep.nc'}\n"
+        )
     with xarray.open_dataset(tmp_path / "grid" / "sweep.nc") as found:
-        assert found.status.values.tolist() == ["completed"] * 8
+        assert found.status.values.tolist() == ["completed"] * killed_sweeps.RUNS
         assert np.isfinite(found.outputs).all()
 
 
-KILLS = 3
 # Writes sweep.nc in small pieces, and says when it begins.
 SLOW = """
-import sys, time
+import time
 import solvers.results.files
 write = solvers.results.files._write
 def slowly(path, fill, sealed=True):
@@ -199,26 +200,38 @@ def slowly(path, fill, sealed=True):
         fill(put_slowly)
     return write(path, pieces, sealed)
 solvers.results.files._write = slowly
-sys.argv = ["flds", *sys.argv[1:]]
-from flds.__main__ import main
-main()
 """
+# The same under its name from the beginning, with time for what comes in between.
+IN_PLACE = (
+    SLOW.replace("0.001", "0.05")
+    + """
+import contextlib
+@contextlib.contextmanager
+def replacing(target):
+    yield target
+solvers.results.files.replacing = replacing
+"""
+)
+
+
+def end_writing(command, folder, number, delay, code):
+    """Run a sweep, send it a signal while it writes sweep.nc, and return what is there then."""
+    with forks.start(*command, cwd=folder, code=code + forks.MAIN) as process:
+        assert process.stdout.readline() == "writing\n"
+        time.sleep(delay)
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    with xarray.open_dataset(folder / "grid" / "sweep.nc") as found:
+        return found.load()
 
 
 def test_sweep_nc_is_whole_whenever_its_writing_is_ended(tmp_path):
     small = ["--train-samples", 9, "--test-samples", 5, "--set", "steps=1", "--set", "particles=50", "--set", "depth=2"]
-    command = ["sweep", "--grid", "seed=0,1", "--workers", "1", *map(str, small), "--out", str(tmp_path / "grid")]
-    subprocess.run([sys.executable, "-m", "flds", *command], check=True)
+    command = ["sweep", "--grid", "seed=0,1", "--workers", "1", *small, "--out", "grid"]
+    assert forks.run(*command, cwd=tmp_path, code=forks.FORKED_WORKERS + forks.MAIN).returncode == 0
     with xarray.open_dataset(tmp_path / "grid" / "sweep.nc") as found:
         whole = found.load()
-    for _ in range(KILLS):
-        with subprocess.Popen([sys.executable, "-c", SLOW, *command], stdout=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stdout.readline() == "writing\n"
-                time.sleep(random.uniform(0.0, 0.03))
-                process.send_signal(signal.SIGTERM)
-                process.communicate(timeout=30)
-            finally:
-                process.kill()
-        with xarray.open_dataset(tmp_path / "grid" / "sweep.nc") as found:
-            assert found.load().equals(whole)
+    for number, delay in ((signal.SIGTERM, 0.0), (signal.SIGKILL, 0.0), (signal.SIGKILL, 0.02)):
+        assert end_writing(command, tmp_path, number, delay, SLOW).equals(whole)
+    with pytest.raises((OSError, ValueError)):  # half a file is noticed
+        end_writing(command, tmp_path, signal.SIGKILL, 0.02, IN_PLACE)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import current_process
 
 import numpy as np
 import pytest
 
 import flds
+from tests.flds import forks
 
 GENERATOR = np.random.default_rng(0)
 X, Y = GENERATOR.normal(size=(3, 4)), GENERATOR.normal(size=3)
@@ -37,8 +37,8 @@ def test_points_of_a_grid_are_those_of_single_runs(tmp_path):
 
 
 def test_a_second_call_does_only_what_is_missing(tmp_path):
-    one = flds.sweep(PROBLEM, GRID, folder=tmp_path / "one", workers=1, **FIXED)
     with ThreadPoolExecutor(2) as executor:
+        one = flds.sweep(PROBLEM, GRID, folder=tmp_path / "one", executor=executor, **FIXED)
         flds.sweep(PROBLEM, GRID, folder=tmp_path / "two", executor=executor, **FIXED)
         times = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").iterdir()}
         lost = tmp_path / "two" / "learning_rate=1.0,depth=2.nc"
@@ -110,59 +110,59 @@ def test_options_that_no_solver_takes_are_refused(tmp_path):
         flds.sweep(flds.TrainingProblem(X, Y, activation=square), GRID, folder=tmp_path)
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_script_without_a_guard_is_ended_before_any_work(tmp_path, ours, monkeypatch):
+    """Where a worker process imports it; `test_processes.py` has what its parent then says."""
+    monkeypatch.setattr(current_process(), "_inheriting", True, raising=False)
+    with ThreadPoolExecutor(1) as executor, pytest.raises(SystemExit) as ended:
+        flds.sweep(PROBLEM, GRID, folder=tmp_path / "new", executor=None if ours else executor, **FIXED)
+    assert ended.value.code == 97 if ours else "must call flds.sweep under  if __name__" in ended.value.code
+    assert not (tmp_path / "new").exists()
+
+
 SCRIPT = """
 import sys, numpy as np, flds
-if __name__ == "__main__":
-    g = np.random.default_rng(0)
-    p = flds.TrainingProblem(g.normal(size=(3, 4)), g.normal(size=3), steps=int(sys.argv[2]))
-    try:
-        flds.sweep(p, {"seed": range(16)}, folder=sys.argv[1], workers=2, particles=1000, depth=8)
-    except KeyboardInterrupt:
-        sys.exit(130)
+g = np.random.default_rng(0)
+p = flds.TrainingProblem(g.normal(size=(3, 4)), g.normal(size=3), steps=40)
+try:
+    flds.sweep(p, {"seed": range(6)}, folder=sys.argv[1], workers=2, particles=300, depth=8, threads=1)
+except KeyboardInterrupt:
+    sys.exit(130)
 """
 
 
-def test_a_script_without_a_guard_says_what_it_needs(tmp_path):
-    (tmp_path / "run.py").write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
-    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "runs"), "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    assert "must call flds.sweep under  if __name__ == '__main__':" in done.stderr
-    assert "bootstrapping phase" not in done.stderr
-
-
 def test_a_sweep_interrupted_and_started_again_ends_as_one_that_was_not(tmp_path):
-    (tmp_path / "run.py").write_text(SCRIPT)
-    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "half"), "40"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    half = tmp_path / "half"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and len(list(half.glob("*.nc"))) < 1:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    half, whole = tmp_path / "half", tmp_path / "whole"
+    code = forks.FORKED_WORKERS + SCRIPT
+    with forks.start(half, cwd=tmp_path, code=code) as process:
+        while process.poll() is None and not list(half.glob("*.nc")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate()[1]
     done = len(list(half.glob("*.nc")))
-    assert process.returncode == 130, stderr
-    assert "Traceback" not in stderr
-    assert 1 <= done < 16
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert 1 <= done < 6
     assert not list(half.glob("*.error.json"))
-    subprocess.run(command, check=True)
-    subprocess.run([*command[:2], str(tmp_path / "whole"), "40"], check=True)
-    for path in (tmp_path / "whole").glob("*.nc"):
+    for folder in (half, whole):
+        assert forks.run(folder, cwd=tmp_path, code=code).returncode == 0
+    for path in whole.glob("*.nc"):
         assert np.array_equal(flds.load(path).outputs, flds.load(half / path.name).outputs)
-    assert len(list(half.glob("*.nc"))) == 16
+    assert len(list(half.glob("*.nc"))) == len(list(whole.glob("*.nc"))) == 6
 
 
 def test_runs_of_versions_with_an_axis_for_a_single_output_are_stacked_with_others(tmp_path):
     problem = flds.MeanFieldProblem(np.arange(6.0).reshape(3, 2), np.ones(3), unembedding=np.ones((2, 1)), steps=1)
-    options = {"folder": tmp_path, "units": 8, "depth": 2, "workers": 1}
-    expected = flds.sweep(problem, {"alpha": [1.0, 2.0]}, **options).outputs
+    grid = {"alpha": [1.0, 2.0]}
+    with ThreadPoolExecutor(1) as executor:
+        options = {"folder": tmp_path, "units": 8, "depth": 2, "executor": executor}
+        expected = flds.sweep(problem, grid, **options).outputs
     path = tmp_path / "alpha=2.0.nc"
     old = flds.load(path)
     for name in ("outputs", "targets"):
         item = old.variables[name]
         old.variables[name] = item._replace(dims=(*item.dims, "output"), values=item.values[..., None])
     old.save(path)
-    again = flds.sweep(problem, {"alpha": [1.0, 2.0]}, **options).outputs
+    again = flds.sweep(problem, grid, **options).outputs  # all there
     assert again.dims == expected.dims
     np.testing.assert_array_equal(again.values, expected.values)
