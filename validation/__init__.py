@@ -7,6 +7,7 @@ from typing import Any
 
 __all__ = [
     "closed_forms",
+    "coupled",
     "coverage",
     "derivatives",
     "figures",

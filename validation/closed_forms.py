@@ -103,7 +103,10 @@ def _bivariate(function: object, covariance: Array) -> float:
 
 
 def pair_means(function: object, covariance: Array) -> Array:
-    """Return E f(h_a) f(h_b) for all pairs of jointly Gaussian h, (m, m), from their covariance, (m, m)."""
+    """Return E f(h_a) f(h_b) for all pairs of jointly Gaussian h, (m, m).
+
+    `function` is f of float64 arrays of any shape, `covariance` that of the h, (m, m).
+    """
     size = len(covariance)
     result = np.diag([gaussian_square(function, variance) for variance in np.diagonal(covariance)])
     for a in range(size):
@@ -211,9 +214,10 @@ def identity_first_output(
 
 
 def identity_hidden_output(rate: float, target: float, horizon: float, depth: int, backward_weights: str) -> float:
-    """Return f^(1) as `identity_first_output` does, with |x|²/d = 1 and the W_ℓ trained alone.
+    """Return f^(1) with the W_ℓ trained alone, and |x|²/d = 1.
 
     "tied": η_c y T (1 + τ)^{L-1}. "independent": η_c y [(1 + τ)^L − 1]. They tend to η_c y T e^T and η_c y (e^T − 1).
+    Parameters and errors are those of `identity_first_output`.
     """
     checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     growth = 1 + horizon / depth

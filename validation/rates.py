@@ -73,7 +73,7 @@ class PowerLaw:
     dominant: str = ""
 
     def identified(self, side: str) -> tuple[float, float, float]:
-        """Return p or q, for "depth" or "width", and the ends of its interval; NaN where it is not identified.
+        """Return p or q, as `side` is "depth" or "width", and the ends of its interval; NaN where it is not identified.
 
         It is if the interval lies inside 0.1 … 4.9 and is at most 1.5 wide. One that comes closer to 0 leaves open
         whether the term falls at all, and one that comes closer to 5, the bound of the fit, whether it is there at all
