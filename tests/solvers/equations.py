@@ -1,4 +1,4 @@
-"""Coefficients used by several tests, each as a function of one particle and of all particles."""
+"""Equations used by several tests, so that each is compiled once, and the same coefficients for all particles."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ ORNSTEIN_UHLENBECK = McKeanVlasov(
 MU, SIGMA = 0.3, 0.8
 GEOMETRIC = McKeanVlasov(njit(lambda t, x, m: MU * x), njit(lambda t, x, m: SIGMA * x))
 
+# dX = dW, and dX = c dt in an external field c: where c = 1, particles from 0 are at the time whatever the scheme
+BROWNIAN = McKeanVlasov(diffusion=njit(lambda t, x, m: 1.0), noise="additive")
+DRIVEN = McKeanVlasov(njit(lambda t, x, m, c: c))
+
 
 @njit
 def planar_drift(t, x, m):
@@ -36,12 +40,18 @@ def planar_matrix(t, x, m):
 
 
 @njit
+def planar_common(t, x, m):
+    return ((x[0], m[0], 1.0), (0.5, t, 2.0 * x[1]))
+
+
+@njit
 def planar_moments(t, x):
     return x[0], x[1], x[0] * x[1] + t
 
 
 PLANAR = McKeanVlasov(planar_drift, planar_diffusion, planar_moments)
 PLANAR_GENERAL = McKeanVlasov(planar_drift, planar_matrix, planar_moments, noise="general")
+PLANAR_SHARED = McKeanVlasov(planar_drift, planar_matrix, planar_moments, noise="general", common=planar_common)
 
 
 def planar_arrays():
@@ -61,10 +71,14 @@ def planar_arrays():
             [np.stack([0.5 * one, x[:, 0], m[0] * one], 1), np.stack([0.1 * x[:, 1], 0.2 * one, t * one], 1)], 1
         )
 
+    def common(t, x, m):
+        one = np.ones(len(x))
+        return np.stack([np.stack([x[:, 0], m[0] * one, one], 1), np.stack([0.5 * one, t * one, 2 * x[:, 1]], 1)], 1)
+
     def psi(t, x):
         return np.stack([x[:, 0], x[:, 1], x[:, 0] * x[:, 1] + t], axis=1)
 
     def slope(t, x, m):
         return np.stack([np.full(len(x), 0.5), -0.2 * np.sin(x[:, 1])], axis=1)
 
-    return drift, diagonal, matrix, psi, slope
+    return drift, diagonal, matrix, common, psi, slope

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_info
 import solvers
 from solvers import ExternalField, McKeanVlasov
 from tests.conftest import MARGIN, z_score
-from tests.solvers.equations import GEOMETRIC, MU, ORNSTEIN_UHLENBECK, PLANAR, SIGMA, THETA, A, S
+from tests.solvers.equations import BROWNIAN, DRIVEN, GEOMETRIC, MU, ORNSTEIN_UHLENBECK, PLANAR, SIGMA, THETA, A, S
 from validation import closed_forms
 
 
@@ -58,21 +58,25 @@ def test_moments_of_geometric_brownian_motion_under_the_scheme(scheme):
 
 
 def test_common_noise_moves_the_mean():
-    """With s⁰ dW⁰ the mean is an Ornstein–Uhlenbeck process of rate a (1 − θ) over realisations of W⁰."""
+    """With s⁰ dW⁰ the mean is an Ornstein–Uhlenbeck process of rate a (1 − θ), driven by W⁰ and by S/√N dW."""
     equation = McKeanVlasov(
         lambda t, x, m: -A * (x - THETA * m), lambda t, x, m: S, lambda t, x: x, common=lambda t, x, m: 0.6,
-        noise="additive", vectorized=True,
+        vectorized=True,
     )  # fmt: skip
-    seeds, particles, h, rate = 1500, 200, 1 / 20, A * (1 - THETA)
-    means = np.array(
-        [
-            solvers.solve(equation, np.zeros(particles), 0.0, 1.0, 20, seed=seed, save_at=[1.0], threads=1).mean[0]
-            for seed in range(seeds)
-        ]
-    )
-    shrink = (1 - rate * h) ** 2
-    exact = (0.36 + S**2 / particles) * h * (1 - shrink**20) / (1 - shrink)
-    assert abs(np.mean(means**2) / exact - 1) < MARGIN * np.sqrt(2 / seeds)  # chi-square with `seeds` degrees
+    seeds, particles, steps, h = 60, 400, 20, 1 / 20
+    shrink = (1 - A * (1 - THETA) * h) ** np.arange(steps)[::-1]
+    driven, means = np.empty((2, seeds))
+    for seed in range(seeds):
+        means[seed] = solvers.solve(
+            equation, np.zeros(particles), 0.0, 1.0, steps, seed=seed, save_at=[1.0], threads=1
+        ).mean[0]
+        w = solvers.BrownianMotion(0.0, 1.0, steps, seed=seed, stream=solvers.Stream.COMMON).increments()
+        driven[seed] = 0.6 * shrink @ w[:, 0, 0]
+    rest = S**2 / particles * h * np.sum(shrink**2)
+    # squares of normals: chi-square with `seeds` degrees; with the rate a, the least that may be wrong, the rest is 14
+    # times as large
+    assert abs(np.mean((means - driven) ** 2) / rest - 1) < MARGIN * np.sqrt(2 / seeds)
+    assert abs(np.mean(means**2) / (0.36 * h * np.sum(shrink**2) + rest) - 1) < MARGIN * np.sqrt(2 / seeds)
 
 
 def test_mean_field_covariance_grows_as_its_equation_says():
@@ -118,8 +122,8 @@ def test_backward_solve_of_the_reflected_problem_has_the_same_law():
 def test_kuramoto_oscillators_lock_above_the_threshold_only():
     """Frequencies N(0, 1): K_c = 2 / (π g(0)) = 1.596. Above it r solves r = K r ∫ cos² φ g(K r sin φ) dφ."""
     rng = np.random.default_rng(0)
-    frequencies = ExternalField(rng.standard_normal(20_000), per_particle=True)
-    phases = rng.uniform(0, 2 * np.pi, 20_000)
+    frequencies = ExternalField(rng.standard_normal(10_000), per_particle=True)
+    phases = rng.uniform(0, 2 * np.pi, 10_000)
 
     def order(coupling):
         run = solvers.solve(
@@ -129,9 +133,9 @@ def test_kuramoto_oscillators_lock_above_the_threshold_only():
         return np.hypot(*run.moments.T).mean()
 
     r = closed_forms.kuramoto_order_parameter(2.5)
-    # finite-size fluctuations are about 1/√N = 0.007 far from the threshold, frequencies and phases drawn once
-    assert abs(order(2.5) - r) < 4 * 0.007
-    assert order(1.0) < 5 * 0.007
+    # finite-size fluctuations are about 1/√N = 0.01 far from the threshold, frequencies and phases drawn once
+    assert abs(order(2.5) - r) < 4 * 0.01
+    assert order(1.0) < 5 * 0.01
 
 
 def test_a_flock_keeps_its_mean_velocity_and_aligns():
@@ -172,9 +176,8 @@ def test_a_small_run_is_the_beginning_of_a_large_one_without_interaction():
 
 
 def test_half_the_steps_follow_the_same_path():
-    free = McKeanVlasov(diffusion=njit(lambda t, x, m: 1.0), noise="additive")
-    coarse = solvers.solve(free, np.zeros(3000), 0, 1, 8, noise_steps=32)
-    fine = solvers.solve(free, np.zeros(3000), 0, 1, 16, noise_steps=32, save_at=coarse.times)
+    coarse = solvers.solve(BROWNIAN, np.zeros(3000), 0, 1, 8, noise_steps=32)
+    fine = solvers.solve(BROWNIAN, np.zeros(3000), 0, 1, 16, noise_steps=32, save_at=coarse.times)
     np.testing.assert_allclose(coarse.final_particles, fine.final_particles, atol=1e-14)
     w = solvers.BrownianMotion(0, 1, 32).increments(slice(0, 3000)).sum(0)[:, 0]
     np.testing.assert_allclose(fine.final_particles, w, atol=1e-14)
@@ -225,7 +228,7 @@ def test_records_do_not_grow_with_the_steps():
     run = solvers.solve(GEOMETRIC, np.ones(10), 0, 1, 1234)
     assert len(run.times) == 101
     assert run.mean.shape == run.variance.shape == (101,)
-    assert run.timings["compile"] < 1  # GEOMETRIC was compiled by other tests, or this one reports more
+    assert run.timings.keys() == {"compile", "solve"}
 
 
 def test_a_single_entry_can_be_saved_without_a_list():
@@ -253,11 +256,11 @@ def test_a_blow_up_has_a_status_and_a_time(scheme, particles):
 
 
 def test_one_particle_that_is_not_finite_is_enough():
-    equation = McKeanVlasov(njit(lambda t, x, m: 1.0 / x if x < 0 else 0.0), njit(lambda t, x, m: 0.0))
+    """The root of a negative number is NaN."""
     x0 = np.ones(5000)
-    x0[4321] = -1e-308
+    x0[4321] = -1.0
     with pytest.warns(RuntimeWarning, match="diverged"):
-        assert solvers.solve(equation, x0, 0.0, 1e3, 5).final_time == 200.0
+        assert solvers.solve(BESSEL, x0, 0.0, 1.0, 5, scheme="milstein").final_time == 0.2
 
 
 def test_an_interrupt_keeps_what_was_saved():
@@ -272,20 +275,30 @@ def test_an_interrupt_keeps_what_was_saved():
     assert len(run.stop) == 5
 
 
-def test_a_coefficient_that_raises_on_the_way():
-    @njit
-    def drift(t, x, m):
-        if t > 0.5:
-            raise ValueError("no drift so late")
-        return 0.0
+@njit
+def decay(t, x, m):
+    if x < 0:
+        raise ValueError("outside")
+    if t > 0.5:
+        raise ValueError("no drift so late")
+    return -0.5 * x / m  # without particles m is 0
 
+
+DECAY = McKeanVlasov(decay, moments=njit(lambda t, x: 1.0 + x * x))
+
+
+def test_a_coefficient_that_raises_on_the_way():
+    x0 = np.linspace(0, 1, 10)
     with pytest.warns(RuntimeWarning, match=r"^failed at t = 0.6: ValueError: no drift so late$"):
-        run = solvers.solve(McKeanVlasov(drift), np.ones(10), 0.0, 1.0, 10)
+        run = solvers.solve(DECAY, x0, 0.0, 1.0, 10)
     assert run.status == "failed"
-    np.testing.assert_array_equal(run.mean, np.ones(7))
+    for mean in run.mean:
+        np.testing.assert_allclose(mean, x0.mean(), rtol=1e-14)
+        x0 = x0 - 0.1 * 0.5 * x0 / np.mean(1 + x0**2)
+    assert len(run.mean) == 7
     assert run.final_time == run.times[-1] == pytest.approx(0.6)
     with pytest.raises(TypeError, match=r"^drift failed on the first particle: ValueError: no drift so late$"):
-        solvers.solve(McKeanVlasov(drift), np.ones(10), 0.55, 1.0, 10)
+        solvers.solve(DECAY, np.ones(10), 0.55, 1.0, 10)
 
 
 @pytest.mark.parametrize("broken", ["statistic", "field"])
@@ -301,9 +314,8 @@ def test_whatever_of_the_user_raises_on_the_way_keeps_the_records(broken):
                 raise KeyError("late")
             return super().at(t)
 
-    equation = McKeanVlasov(njit(lambda t, x, m, c: c))
     with pytest.warns(RuntimeWarning, match=r"^failed at t = 0.5: .*KeyError: 'late'"):
-        run = solvers.solve(equation, np.zeros(10), 0.0, 1.0, 10, field=Late(1.0), save=[late])
+        run = solvers.solve(DRIVEN, np.zeros(10), 0.0, 1.0, 10, field=Late(1.0), save=[late])
     assert run.status == "failed"
     np.testing.assert_allclose(run.late, np.arange(len(run.late)) / 10)
     assert len(run.late) == (5 if broken == "statistic" else 6)
@@ -314,15 +326,8 @@ def test_an_error_in_the_first_step_is_an_error():
     """There is nothing to keep; the particle that fails is none of those tried."""
     x0 = np.ones(5000)
     x0[4321] = -1.0
-
-    @njit
-    def drift(t, x, m):
-        if x < 0:
-            raise ValueError("outside")
-        return 0.0
-
     with pytest.raises(RuntimeError, match=r"^the first step failed: ValueError: outside$"):
-        solvers.solve(McKeanVlasov(drift), x0, 0.0, 1.0, 10)
+        solvers.solve(DECAY, x0, 0.0, 1.0, 10)
 
 
 # what is refused --------------------------------------------------------------------------------------------
@@ -494,13 +499,14 @@ def test_a_run_that_does_not_fit_in_memory_is_refused_with_numbers():
 
 
 def test_moments_of_a_compiled_equation_reach_every_coefficient():
-    """A mean that is a number and one that is an array lead to the same path."""
+    """A mean that is a number, and one that is an array in functions of arrays, lead to the same path."""
     one = McKeanVlasov(njit(lambda t, x, m: m), njit(lambda t, x, m: 1.0 + m * m), njit(lambda t, x: math.cos(x)))
     other = McKeanVlasov(
-        njit(lambda t, x, m: m[0]), njit(lambda t, x, m: 1.0 + m[0] * m[0]), njit(lambda t, x: (math.cos(x), x))
-    )
+        lambda t, x, m: m[0] + 0 * x, lambda t, x, m: 1.0 + m[0] * m[0], lambda t, x: np.stack([np.cos(x), x]),
+        vectorized=True,
+    )  # fmt: skip
     paths = [solvers.solve(equation, np.ones(100), 0, 1, 5).final_particles for equation in (one, other)]
-    np.testing.assert_array_equal(*paths)
+    np.testing.assert_allclose(*paths, rtol=0, atol=1e-13)
 
 
 # what users do that is easily got wrong -----------------------------------------------------------------------
@@ -509,7 +515,7 @@ def test_moments_of_a_compiled_equation_reach_every_coefficient():
 @pytest.mark.parametrize("vectorized", [False, True])
 def test_an_interrupted_heun_step_leaves_time_and_particles_together(vectorized):
     """dX = dt from 0, so the particles are at the time; the field interrupts between the two stages."""
-    equation = McKeanVlasov((lambda t, x, m, c: c) if vectorized else njit(lambda t, x, m, c: c), vectorized=vectorized)
+    equation = McKeanVlasov(lambda t, x, m, c: c, vectorized=True) if vectorized else DRIVEN
 
     class Interrupting(ExternalField):
         def at(self, t):
@@ -523,28 +529,34 @@ def test_an_interrupted_heun_step_leaves_time_and_particles_together(vectorized)
     np.testing.assert_allclose(run.final_particles, 0.5)
 
 
-@pytest.mark.filterwarnings("ignore:interrupted")
-@pytest.mark.parametrize("scheme", ["euler_maruyama", "heun"])
-def test_ctrl_c_at_any_moment_leaves_a_whole_solution(scheme):
-    """dX = dt from 0 again; two threads are at work whenever the signal comes."""
-    equation, escaped = McKeanVlasov(njit(lambda t, x, m: 1.0)), 0
-    solvers.solve(equation, np.zeros(400_000), 0.0, 1.0, 2, scheme=scheme)
-    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+def interrupt(scheme, times):
+    """Send Ctrl-C at random moments of runs of dX = dt from 0, in two threads; return how often it was let through."""
+    escaped, options = 0, {"scheme": scheme, "threads": 2, "field": 1.0, "save": []}
+    solvers.solve(DRIVEN, np.zeros(100_000), 0.0, 1.0, 2, **options)
+    # the clock is the work of this process, so that it does not matter what else the machine does
+    before = signal.signal(signal.SIGPROF, lambda *_: signal.raise_signal(signal.SIGINT))
     rng = np.random.default_rng(0)
     try:
-        for delay in rng.uniform(0.1, 0.15, 25):
+        for delay in rng.uniform(0.1, 0.15, times):
             try:
-                signal.setitimer(signal.ITIMER_REAL, delay)
-                run = solvers.solve(equation, np.zeros(400_000), 0.0, 1.0, 100_000, threads=2, scheme=scheme, save=[])
+                signal.setitimer(signal.ITIMER_PROF, delay)
+                run = solvers.solve(DRIVEN, np.zeros(100_000), 0.0, 1.0, 100_000, **options)
             except KeyboardInterrupt:  # before the first step or after the last
                 escaped += 1
                 continue
             assert run.status == "interrupted"
             np.testing.assert_allclose(run.final_particles, run.final_time, rtol=0, atol=1e-9)
     finally:
-        signal.signal(signal.SIGALRM, before)
-    assert escaped <= 4
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return escaped
+
+
+@pytest.mark.filterwarnings("ignore:interrupted")
+@pytest.mark.parametrize("scheme", ["euler_maruyama", "heun"])
+def test_ctrl_c_at_any_moment_leaves_a_whole_solution(scheme):
+    assert interrupt(scheme, 10) <= 3
 
 
 def test_a_run_that_diverges_before_the_first_record_keeps_its_fields():
@@ -557,16 +569,11 @@ def test_a_run_that_diverges_before_the_first_record_keeps_its_fields():
 
 
 def test_coefficients_are_not_called_where_no_particle_is():
-    @njit
-    def inside(t, x, m):
-        if x < 0:
-            raise ValueError("outside")
-        return -0.5 * x
-
-    run = solvers.solve(McKeanVlasov(inside, moments=psi), np.ones(3), 0.0, 100.0, 100, scheme="heun")
+    """Not beyond the edge, nor with the means of no particles, in either stage."""
+    run = solvers.solve(DECAY, [0.0, 1.0, 2.0], 0.0, 0.5, 100, scheme="heun")
     assert run.status == "completed"
-    by_the_mean = McKeanVlasov(njit(lambda t, x, m: -x / m), moments=njit(lambda t, x: x * x))
-    assert solvers.solve(by_the_mean, [0.0, 1.0, 2.0], 0, 1, 10).status == "completed"
+    assert run.final_particles[0] == 0.0
+    assert run.final_particles[2] < 1.9
 
 
 @pytest.mark.parametrize("particles", [1, 4, 2049])
@@ -584,11 +591,12 @@ def test_a_field_of_vectors_has_the_same_shape_in_every_block(particles):
 def test_a_wrong_promise_of_additive_noise_does_not_change_euler():
     """s = 30 for x < 200, where the promise is tried; Euler evaluates it for every particle anyway."""
     x0 = np.array([1.0, 10.0, 180.0])
-    function = njit(lambda t, x, m: 30.0 if x < 200.0 else 90.0)
     runs = [
-        solvers.solve(McKeanVlasov(diffusion=function, noise=noise), x0, 0, 1, 10).final_particles
-        for noise in ("additive", "diagonal")
-    ]
+        solvers.solve(
+            McKeanVlasov(diffusion=lambda t, x, m: np.where(x < 200.0, 30.0, 90.0), noise=noise, vectorized=True),
+            x0, 0, 1, 10,
+        ).final_particles for noise in ("additive", "diagonal")
+    ]  # fmt: skip
     np.testing.assert_array_equal(*runs)
     step = njit(lambda t, x, m: 1.0 if x < 5 else 3.0)
     with pytest.raises(ValueError, match="diffusion depends on x"):
@@ -667,16 +675,19 @@ def test_solves_at_the_same_time_agree_and_give_blas_its_threads_back():
         np.testing.assert_array_equal(run.final_particles, runs[0].final_particles)
 
 
+# a squared Bessel process of dimension 1, dX = dt + 2 √X dW
+BESSEL = McKeanVlasov(njit(lambda t, x, m: 1.0), njit(lambda t, x, m: 2.0 * math.sqrt(x)))
+
+
 def test_milstein_at_the_edge_of_the_square_root():
-    """dX = dt + 2 √X dW, a squared Bessel process of dimension 1 at its edge: E X = X_0 + t."""
-    equation = McKeanVlasov(njit(lambda t, x, m: 1.0), njit(lambda t, x, m: 2.0 * math.sqrt(max(x, 0.0))))
-    run = solvers.solve(equation, np.zeros(1000), 0.0, 0.1, 1, scheme="milstein")
-    np.testing.assert_allclose(run.final_particles, 0.1, atol=1e-12)
-    strict = McKeanVlasov(njit(lambda t, x, m: 1.0), njit(lambda t, x, m: 2.0 * math.sqrt(x)))
-    np.testing.assert_allclose(solvers.solve(strict, np.zeros(9), 0, 0.1, 1, scheme="milstein").final_particles, 0.1)
+    """From 0 a step adds dt and no noise, be the root there cut off or not defined."""
+    cut = McKeanVlasov(lambda t, x, m: 1.0 + 0 * x, lambda t, x, m: 2 * np.sqrt(np.maximum(x, 0)), vectorized=True)
+    for equation in (cut, BESSEL):
+        run = solvers.solve(equation, np.zeros(1000), 0.0, 0.1, 1, scheme="milstein")
+        np.testing.assert_allclose(run.final_particles, 0.1, atol=1e-12)
 
 
 def test_times_that_were_added_up_cover_the_interval():
     field = ExternalField(np.ones(11), times=np.cumsum([0.0] + [0.1] * 10))
-    run = solvers.solve(McKeanVlasov(njit(lambda t, x, m, c: c)), np.zeros(3), 0.0, 1.0, 10, field=field)
+    run = solvers.solve(DRIVEN, np.zeros(3), 0.0, 1.0, 10, field=field)
     np.testing.assert_allclose(run.final_particles, 1.0)

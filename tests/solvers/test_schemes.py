@@ -10,13 +10,18 @@ from numba import njit
 
 import solvers
 from solvers import BrownianMotion, ExternalField, McKeanVlasov, Stream
+from solvers.ensemble.random import STRETCH
 from tests import naive
 from tests.solvers import equations
-from tests.solvers.equations import PLANAR, PLANAR_GENERAL
+from tests.solvers.equations import DRIVEN, GEOMETRIC, MU, PLANAR, PLANAR_SHARED, SIGMA
 
 # the kernels and the twins order sums differently; values are of order 1 and steps few
 ROUNDING = 1e-12
 STEPS, PARTICLES = 6, 5000
+
+FREQUENCIES = np.random.default_rng(1).standard_normal(PARTICLES)
+GRID = np.linspace(0.0, 0.9, STEPS + 1)
+PATH = np.random.default_rng(2).standard_normal((STEPS + 1, PARTICLES, 2))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def increments(motions, t0=0.0, t1=0.9, seed=3, particles=PARTICLES, stream=Stre
 
 @pytest.mark.parametrize("scheme", ["euler_maruyama", "milstein", "heun"])
 def test_diagonal_noise_in_the_plane(start, scheme):
-    drift, diagonal, _, psi, slope = equations.planar_arrays()
+    drift, diagonal, _, _, psi, slope = equations.planar_arrays()
     times, dw = increments(2)
     exact = naive.mean_field_path(start, times, dw, drift, diagonal, psi, scheme, slope)
     run = solvers.solve(PLANAR, start, 0.0, 0.9, STEPS, seed=3, scheme=scheme)
@@ -39,17 +44,27 @@ def test_diagonal_noise_in_the_plane(start, scheme):
     np.testing.assert_allclose(run.final_particles, exact, rtol=0, atol=1e-9 if scheme == "milstein" else ROUNDING)
 
 
+def side_by_side(own, shared):
+    """The matrices, or the increments, of the noise of each particle and of the noise that all of them share."""
+    return np.concatenate([own, np.broadcast_to(shared, (*own.shape[:-1], shared.shape[-1]))], axis=-1)
+
+
 @pytest.mark.parametrize("scheme", ["euler_maruyama", "heun"])
-def test_general_noise_in_the_plane(start, scheme):
-    drift, _, matrix, psi, _ = equations.planar_arrays()
+def test_general_and_common_noise_in_the_plane(start, scheme):
+    drift, _, own, shared, psi, _ = equations.planar_arrays()
     times, dw = increments(3)
+    dw = side_by_side(dw, increments(3, particles=1, stream=Stream.COMMON)[1])
+
+    def matrix(t, x, m):
+        return side_by_side(own(t, x, m), shared(t, x, m))
+
     exact = naive.mean_field_path(start, times, dw, drift, matrix, psi, scheme)
-    run = solvers.solve(PLANAR_GENERAL, start, 0.0, 0.9, STEPS, seed=3, scheme=scheme)
+    run = solvers.solve(PLANAR_SHARED, start, 0.0, 0.9, STEPS, seed=3, scheme=scheme)
     np.testing.assert_allclose(run.final_particles, exact, rtol=0, atol=ROUNDING)
 
 
 def test_backward_in_time_reads_the_same_increments_in_reverse(start):
-    drift, diagonal, _, psi, _ = equations.planar_arrays()
+    drift, diagonal, *_, psi, _ = equations.planar_arrays()
     times, dw = increments(2)
     exact = naive.mean_field_path(start, times[::-1], dw[::-1], drift, diagonal, psi)
     run = solvers.solve(PLANAR, start, 0.9, 0.0, STEPS, seed=3)
@@ -57,7 +72,7 @@ def test_backward_in_time_reads_the_same_increments_in_reverse(start):
 
 
 def test_functions_of_arrays_give_the_same_path(start):
-    drift, _, _, psi, _ = equations.planar_arrays()
+    drift, *_, psi, _ = equations.planar_arrays()
     arrays = McKeanVlasov(
         lambda t, x, m: drift(t, x.T, m).T,
         lambda t, x, m: np.stack([0.5 * x[0] + m[2], 0.3 + 0.2 * np.cos(x[1])]),
@@ -70,32 +85,41 @@ def test_functions_of_arrays_give_the_same_path(start):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-9 if scheme == "milstein" else ROUNDING)
 
 
-@pytest.mark.parametrize("vectorized", [False, True])
-@pytest.mark.parametrize("factor", [None, "position"])
+@pytest.mark.parametrize(("vectorized", "factor"), [(False, True), (True, True), (True, False)])
 def test_mean_field_noise(start, vectorized, factor):
-    """dX = (1 or x) L dW with L Lᵀ = E[ψψᵀ], ψ = tanh X."""
+    """dX = X L dW + X dW⁰, or L dW alone, with L Lᵀ = E[ψψᵀ], ψ = tanh X; compiled the latter is below."""
     times, dw = increments(2)
+    dw = side_by_side(dw, increments(2, particles=1, stream=Stream.COMMON)[1])
 
     def matrix(t, x, m):
         psi = np.tanh(x)
         root = np.linalg.cholesky(psi.T @ psi / len(x))
-        return (x[:, :, None] if factor else 1.0) * np.broadcast_to(root, (len(x), 2, 2))
+        own = (x[:, :, None] if factor else 1.0) * np.broadcast_to(root, (len(x), 2, 2))
+        return side_by_side(own, x[:, :, None] * np.eye(2) if factor else np.zeros((2, 2)))
 
     exact = naive.mean_field_path(start, times, dw, lambda t, x, m: 0.0 * x, matrix, lambda t, x: x)
     psi = (lambda t, x: np.tanh(x)) if vectorized else njit(lambda t, x: (math.tanh(x[0]), math.tanh(x[1])))
     scale = (lambda t, x, m: x) if vectorized else njit(lambda t, x, m: x)
-    equation = McKeanVlasov(None, scale if factor else None, noise="mean_field", covariance=psi, vectorized=vectorized)
+    given = {"diffusion": scale, "common": scale} if factor else {}
+    equation = McKeanVlasov(noise="mean_field", covariance=psi, vectorized=vectorized, **given)
     run = solvers.solve(equation, start, 0.0, 0.9, STEPS, seed=3)
     np.testing.assert_allclose(run.final_particles, exact, rtol=0, atol=ROUNDING)
 
 
 def test_mean_field_noise_with_a_singular_covariance(start):
-    """Two equal components stay equal, and the third keeps its own motion."""
+    """Two equal components stay equal, the motion of the second has no part in them, and the third keeps its own."""
     x = np.column_stack([start[:, 0], start[:, 0], start[:, 1]])
     run = solvers.solve(
-        McKeanVlasov(moments=njit(lambda t, x: x), noise="mean_field"), x, 0.0, 1.0, STEPS, seed=1
+        McKeanVlasov(moments=njit(lambda t, x: x), noise="mean_field"), x, 0.0, 0.9, STEPS, seed=3
     ).final_particles
     np.testing.assert_allclose(run[:, 0], run[:, 1], rtol=0, atol=ROUNDING)
+    times, dw = increments(3)
+
+    def matrix(t, x, m):
+        return np.broadcast_to(np.linalg.cholesky(x.T @ x / len(x)), (len(x), 2, 2))
+
+    exact = naive.mean_field_path(start, times, dw[..., [0, 2]], lambda t, x, m: 0.0 * x, matrix, lambda t, x: x)
+    np.testing.assert_allclose(run[:, [0, 2]], exact, rtol=0, atol=ROUNDING)
     assert np.std(run[:, 2] - run[:, 0]) > 0.5
 
 
@@ -104,52 +128,52 @@ def matrix_of_arrays(t, x, m):
     return np.stack([np.stack([x[0], x[1], one]), np.stack([0.5 * one, 0.0 * one, 2.0 * one])])
 
 
-COMMON = {
-    (False, "numbers"): njit(lambda t, x, m: (x[0], x[1])),
-    (True, "numbers"): lambda t, x, m: x,
-    (False, "matrix"): njit(lambda t, x, m: ((x[0], x[1], 1.0), (0.5, 0.0, 2.0))),
-    (True, "matrix"): matrix_of_arrays,
-}
-
-
-@pytest.mark.parametrize("vectorized", [False, True])
-@pytest.mark.parametrize("kind", ["numbers", "matrix"])
-def test_common_noise_is_shared_by_all_particles(start, vectorized, kind):
-    """dX_i = X_i dW⁰_i for each component, or dX = M(X) dW⁰ with a (2, 3) matrix."""
-    _, dw = increments(2 if kind == "numbers" else 3, particles=1, stream=Stream.COMMON)
+@pytest.mark.parametrize("common", [lambda t, x, m: x, matrix_of_arrays], ids=["numbers", "matrix"])
+def test_common_noise_is_shared_by_all_particles(start, common):
+    """dX_i = X_i dW⁰_i for each component, or dX = M(X) dW⁰ with a (2, 3) matrix; compiled both are above."""
+    numbers = common is not matrix_of_arrays
+    _, dw = increments(2 if numbers else 3, particles=1, stream=Stream.COMMON)
     x = start
     for w in dw[:, 0]:
-        x = x + (x * w if kind == "numbers" else np.einsum("ikp,k->pi", matrix_of_arrays(0, x.T, 0), w))
-    equation = McKeanVlasov(common=COMMON[vectorized, kind], vectorized=vectorized)
-    run = solvers.solve(equation, start, 0.0, 0.9, STEPS, seed=3)
+        x = x + (x * w if numbers else np.einsum("ikp,k->pi", matrix_of_arrays(0, x.T, 0), w))
+    run = solvers.solve(McKeanVlasov(common=common, vectorized=True), start, 0.0, 0.9, STEPS, seed=3)
     np.testing.assert_allclose(run.final_particles, x, rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("vectorized", [False, True])
-@pytest.mark.parametrize("scalar", [False, True])
-def test_pairwise_interaction(start, vectorized, scalar):
-    """dX_i = (c/N) Σ_j sin(X_j − X_i) dt, in as many components as there are."""
-    x0 = start[:3000, 0] if scalar else start[:3000]
-    x, dt = x0, 0.9 / STEPS
-    for _ in range(STEPS):
-        x = x + dt * 0.7 * np.sin(x[None] - x[:, None]).mean(1)
+CLOSE = STRETCH + 5  # particles that are more than one part of them
+
+
+@pytest.mark.parametrize(
+    ("vectorized", "scalar", "field", "at"),
+    [
+        (False, True, 0.7, 0.7),
+        (False, False, ExternalField(PATH[0, :CLOSE], per_particle=True), PATH[0, :CLOSE]),
+        (True, True, ExternalField(FREQUENCIES[:CLOSE], per_particle=True), FREQUENCIES[:CLOSE]),
+        (True, False, 0.7, 0.7),
+    ],
+)
+def test_pairwise_interaction(start, vectorized, scalar, field, at):
+    """dX_i = (c_i/N) Σ_j sin(X_j − X_i) dt, in as many components as there are."""
+    x0 = start[:CLOSE, 0] if scalar else start[:CLOSE]
+    x, dt = x0, 0.45
+    for _ in range(2):
+        x = x + dt * at * np.sin(x[None] - x[:, None]).mean(1)
     if vectorized:
         pull = lambda x, y, c: c * np.sin(y - x)  # noqa: E731
     elif scalar:
         pull = njit(lambda x, y, c: c * math.sin(y - x))
     else:
-        pull = njit(lambda x, y, c: (c * math.sin(y[0] - x[0]), c * math.sin(y[1] - x[1])))
-    equation = McKeanVlasov(interaction=pull, vectorized=vectorized)
-    run = solvers.solve(equation, x0, 0.0, 0.9, STEPS, field=0.7)
+        pull = njit(lambda x, y, c: (c[0] * math.sin(y[0] - x[0]), c[1] * math.sin(y[1] - x[1])))
+    run = solvers.solve(McKeanVlasov(interaction=pull, vectorized=vectorized), x0, 0.0, 0.9, 2, field=field)
     np.testing.assert_allclose(run.final_particles, x, rtol=0, atol=ROUNDING)
 
 
-FREQUENCIES = np.random.default_rng(1).standard_normal(PARTICLES)
-GRID = np.linspace(0.0, 0.9, STEPS + 1)
-PATH = np.random.default_rng(2).standard_normal((STEPS + 1, PARTICLES, 2))
-
-
-DRIVEN = {False: McKeanVlasov(njit(lambda t, x, m, c: c)), True: McKeanVlasov(lambda t, x, m, c: c, vectorized=True)}
+# a field of each particle's own is the size of its noise as well, which may then still be called additive
+SAME = {False: DRIVEN, True: McKeanVlasov(lambda t, x, m, c: c, vectorized=True)}
+OWN = {
+    False: McKeanVlasov(njit(lambda t, x, m, c: c), njit(lambda t, x, m, c: c), noise="additive"),
+    True: McKeanVlasov(lambda t, x, m, c: c, lambda t, x, m, c: c, noise="additive", vectorized=True),
+}
 
 
 @pytest.mark.parametrize("vectorized", [False, True])
@@ -166,11 +190,14 @@ DRIVEN = {False: McKeanVlasov(njit(lambda t, x, m, c: c)), True: McKeanVlasov(la
     ids=["constant", "particles", "time", "interpolated", "path"],
 )
 def test_a_field_that_is_a_number(vectorized, scheme, field, at):
+    own = getattr(field, "per_particle", False)
+    _, dw = increments(1)
     x = np.zeros(PARTICLES)
     for j in range(STEPS):
         mean = (at(j) + at(j + 1)) / 2 if scheme == "heun" else at(j)
-        x = x + mean * (GRID[j + 1] - GRID[j])
-    run = solvers.solve(DRIVEN[vectorized], np.zeros(PARTICLES), 0.0, 0.9, STEPS, field=field, scheme=scheme)
+        x = x + mean * (GRID[j + 1] - GRID[j]) + (mean * dw[j, :, 0] if own else 0.0)
+    equation = (OWN if own else SAME)[vectorized]
+    run = solvers.solve(equation, np.zeros(PARTICLES), 0.0, 0.9, STEPS, seed=3, field=field, scheme=scheme)
     np.testing.assert_allclose(run.final_particles, x, rtol=0, atol=ROUNDING)
 
 
@@ -180,18 +207,19 @@ ATTRACTED = {
 }
 
 
-@pytest.mark.parametrize("vectorized", [False, True])
 @pytest.mark.parametrize(
-    ("field", "at"),
+    ("vectorized", "field", "at"),
     [
-        ([0.5, 2.0], lambda j: np.array([0.5, 2.0])),
-        (ExternalField(PATH[0], per_particle=True), lambda j: PATH[0]),
-        (ExternalField(PATH[:, 0], times=GRID), lambda j: PATH[j, 0]),
-        (ExternalField(PATH, times=GRID, per_particle=True), lambda j: PATH[j]),
+        (False, [0.5, 2.0], lambda j: np.array([0.5, 2.0])),
+        (False, ExternalField(PATH[:, 0], times=GRID), lambda j: PATH[j, 0]),
+        (True, [0.5, 2.0], lambda j: np.array([0.5, 2.0])),
+        (True, ExternalField(PATH[0], per_particle=True), lambda j: PATH[0]),
+        (True, ExternalField(PATH[:, 0], times=GRID), lambda j: PATH[j, 0]),
+        (True, ExternalField(PATH, times=GRID, per_particle=True), lambda j: PATH[j]),
     ],
-    ids=["constant", "particles", "time", "path"],
 )
 def test_a_field_of_two_components(start, vectorized, field, at):
+    """Compiled, those of each particle's own are in the test of pairs."""
     x = start
     for j in range(STEPS):
         x = x + (at(j) - x) * (GRID[j + 1] - GRID[j])
@@ -200,20 +228,11 @@ def test_a_field_of_two_components(start, vectorized, field, at):
 
 
 def test_ito_and_stratonovich_differ_by_the_correction():
-    """dX = X ∘ dW is dX = ½ X dt + X dW: the exact path is x exp(W), Euler's without the correction x exp(W − t/2)."""
-    one = McKeanVlasov(diffusion=njit(lambda t, x, m: x))
-    brownian = BrownianMotion(0.0, 1.0, 4000)
+    """dX = μ X dt + σ X ∘ dW is dX = (μ + σ²/2) X dt + σ X dW: the exact path is x exp(μ t + σ W), without it less."""
+    brownian = BrownianMotion(0.0, 1.0, 1000)
     w = brownian.increments(slice(0, 300)).sum(0)[:, 0]
-    heun = solvers.solve(one, np.ones(300), 0.0, 1.0, 4000, scheme="heun").final_particles
-    milstein = solvers.solve(one, np.ones(300), 0.0, 1.0, 4000, scheme="milstein").final_particles
-    # strong order 1: the relative error is a few times the step, 2.5e-4
-    np.testing.assert_allclose(heun, np.exp(w), rtol=0.01)
-    np.testing.assert_allclose(milstein, np.exp(w - 0.5), rtol=0.01)
-
-
-def test_additive_noise_may_differ_between_particles_through_the_field():
-    loud = ExternalField(FREQUENCIES, per_particle=True)
-    equation = McKeanVlasov(diffusion=njit(lambda t, x, m, c: c), noise="additive")
-    run = solvers.solve(equation, np.zeros(PARTICLES), 0.0, 0.9, STEPS, seed=3, field=loud)
-    _, dw = increments(1)
-    np.testing.assert_allclose(run.final_particles, FREQUENCIES * dw.sum(0)[:, 0], rtol=0, atol=ROUNDING)
+    heun = solvers.solve(GEOMETRIC, np.ones(300), 0.0, 1.0, 1000, scheme="heun").final_particles
+    milstein = solvers.solve(GEOMETRIC, np.ones(300), 0.0, 1.0, 1000, scheme="milstein").final_particles
+    # strong order 1: the relative error is a few times the step, 1e-3
+    np.testing.assert_allclose(heun, np.exp(MU + SIGMA * w), rtol=0.01)
+    np.testing.assert_allclose(milstein, np.exp(MU - SIGMA**2 / 2 + SIGMA * w), rtol=0.01)
