@@ -153,7 +153,7 @@ def test_phases(tiny, tmp_path):
     np.testing.assert_allclose(scaled, np.broadcast_to(scaled.mean(1, keepdims=True), scaled.shape), rtol=1e-10)
     np.testing.assert_allclose(found.boundary, (4, 8**0.5), rtol=1e-15)  # √(LM/D)
     assert [line.split(" where σ_v")[0] for line in lines] == [
-        f"D = {dimension}: from α = 1 to α = {at}," for dimension, at in ((4, "4"), (8, "2.83"))
+        f"D = {dimension}, L = 8, M = 8: from α = 1 to α = {at}," for dimension, at in ((4, "4"), (8, "2.83"))
     ]
     # the first pass of a network is off by a sum over v, linear in α but for what earlier layers change in later ones
     away = found.distance_first / found.alpha

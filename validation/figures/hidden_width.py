@@ -74,6 +74,11 @@ def trajectories(request: Request) -> Drawing:
     return Drawing(figure, fields, {**sizes, "coordinate": coordinate})
 
 
+def _reached(depths: Array, widths: Array) -> NDArray[np.bool_]:
+    """Where the error is close to its law, (L, M)."""
+    return np.asarray((depths[:, None] >= 4) & (depths[:, None] * widths >= 16))
+
+
 def fit_error_law(squares: Array, depths: Array, widths: Array) -> Array:
     """Return a and b of a/L + b/√(LM), fitted to the roots of mean squares over seeds with equal relative weights.
 
@@ -82,9 +87,9 @@ def fit_error_law(squares: Array, depths: Array, widths: Array) -> Array:
     squares : (seeds, L, M) array
         Mean-square errors.
     depths, widths : (L,), (M,) arrays
-        L and M; only L ≥ 4 and LM ≥ 16 are fitted, below which the law is not reached.
+        L and M; only those are fitted at which the law is reached.
     """
-    used = (depths[:, None] >= 4) & (depths[:, None] * widths >= 16)
+    used = _reached(depths, widths)
     columns = [np.broadcast_to(1 / depths[:, None], used.shape)[used], 1 / np.sqrt(depths[:, None] * widths)[used]]
     design = np.stack(columns, axis=1) / np.sqrt(squares.mean(axis=0))[used][:, None]
     return np.asarray(lsq_linear(design, np.ones(len(design)), (0, np.inf)).x)
@@ -114,8 +119,10 @@ def errors(request: Request) -> Drawing:
     away = [f"{abs(b - other) / spread_b:.1f} deviations away" for other in (0.22, notebook)]
     request.say(f"b = {b:.3f} ± {spread_b:.3f} (paper 0.22, {away[0]}; notebook 0.22 √D = {notebook:.3f}, {away[1]})")
     roots = np.sqrt(np.mean(squares, axis=1))  # (data sets, L, M)
-    title = f"({a:.2f} ± {spread_a:.2f})/L + ({b:.2f} ± {spread_b:.2f})/√(LM) over {len(laws)} data sets"
-    figure = _draw_errors(grid, roots, a, b, f"{title}, k = {problem.steps}")
+    title = (
+        f"k = {problem.steps}, {len(laws)} data sets: ({a:.2f} ± {spread_a:.2f})/L + ({b:.2f} ± {spread_b:.2f})/√(LM)"
+    )
+    figure = _draw_errors(grid, roots, a, b, f"{title}, fitted to full circles")
     fields = {
         "depth": Variable(("depth",), grid, "L"),
         "width": Variable(("width",), grid, "M"),
@@ -150,12 +157,15 @@ def _draw_errors(grid: NDArray[Any], roots: Array, a: float, b: float, title: st
     figure = Figure(figsize=(8.4, 3.8), layout="constrained")
     figure.suptitle(title, fontsize="medium")
     chosen = np.unique(np.linspace(0, len(grid) - 1, 4).round().astype(int))
-    mean, spread = roots.mean(axis=0), roots.std(axis=0, ddof=1)
+    mean, spread, reached = roots.mean(axis=0), roots.std(axis=0, ddof=1), _reached(grid, grid)
     for side, ax in enumerate(figure.subplots(1, 2, sharey=True)):
         for colour, other in zip(PALETTE, chosen, strict=False):
             at = (slice(None), other) if side == 0 else (other, slice(None))
             label = f"{'M' if side == 0 else 'L'} = {grid[other]}"
-            ax.errorbar(grid, mean[at], spread[at], color=colour, fmt="o", markersize=4, capsize=2, label=label)
+            ax.plot([], [], color=colour, marker="o", markersize=4, linewidth=1, label=label)
+            for picked, face in ((reached[at], colour), (~reached[at], "white")):
+                points = (values[picked] for values in (grid, mean[at], spread[at]))
+                ax.errorbar(*points, color=colour, fmt="o", markersize=4, capsize=2, markerfacecolor=face)
             depths, widths = (grid, grid[other]) if side == 0 else (grid[other], grid)
             ax.plot(grid, a / depths + b / np.sqrt(depths * widths), color=colour, linewidth=1)
         ax.set(xscale="log", yscale="log", xlabel="depth L" if side == 0 else "hidden width M")

@@ -90,9 +90,9 @@ def phases(request: Request) -> Drawing:
         edge = np.sqrt(effective / dimension)
         here, there = ([_between(at, alphas, row[i]) for row in measured[-2:]] for at in (1.0, edge))
         request.say(
-            f"D = {dimension}: from α = 1 to α = {edge:.3g}, where σ_v = √(LM), networks' distance from the limit "
-            f"grows from {here[0]:.1g} to {there[0]:.1g}, untrained, and from {here[1]:.1g} to {there[1]:.1g} after "
-            f"{sizes['steps']} steps"
+            f"D = {dimension}, L = {sizes['depth']}, M = {sizes['hidden_width']}: from α = 1 to α = {edge:.3g}, where "
+            f"σ_v = √(LM), networks' distance from the limit grows from {here[0]:.1g} to {there[0]:.1g}, untrained, "
+            f"and from {here[1]:.1g} to {there[1]:.1g} after {sizes['steps']} steps"
         )
     found = dict(zip(_SCALES, measured, strict=True))
     fields = {
@@ -171,9 +171,8 @@ def _draw_phases(found: dict[str, Array], alphas: Array, dimensions: NDArray[Any
         ax.plot([], [], "k--", linewidth=0.8, label="$\\sigma_v = \\sqrt{LM}$")
         ax.set(xscale="log", yscale="log", xlabel="α = $\\sigma_v/\\sqrt{D}$", ylabel="root mean square", title=title)
         _shade(ax, alphas, np.sqrt(effective / dimensions))
-    axes[0].plot(
-        alphas, np.minimum(alphas, 1 / alphas) * _typical(found["travel_first"], alphas), "k:", label="c min(α, 1/α)"
-    )
+    typical = _typical(found["travel_first"], alphas)
+    axes[0].plot(alphas, np.minimum(alphas, 1 / alphas) * typical, "k:", label=f"{typical:.2f} min(α, 1/α)")
     axes[1].plot(alphas, TRAVEL * np.minimum(1, 1 / alphas), "k:", label="paper, k = 50: 3 min(1, 1/α)")
     _draw_distance(axes[3], found, alphas, dimensions, effective, steps)
     for ax, place in zip(axes, ("lower center", "lower left", "center left", "upper left"), strict=True):
