@@ -123,9 +123,9 @@ def test_a_script_without_a_guard_is_ended_before_any_work(tmp_path, ours, monke
 SCRIPT = """
 import sys, numpy as np, flds
 g = np.random.default_rng(0)
-p = flds.TrainingProblem(g.normal(size=(3, 4)), g.normal(size=3), steps=40)
+p = flds.TrainingProblem(g.normal(size=(3, 4)), g.normal(size=3), steps=25)
 try:
-    flds.sweep(p, {"seed": range(6)}, folder=sys.argv[1], workers=2, particles=300, depth=8, threads=1)
+    flds.sweep(p, {"seed": range(6)}, folder=sys.argv[1], workers=2, particles=300, depth=4, threads=1)
 except KeyboardInterrupt:
     sys.exit(130)
 """
