@@ -151,11 +151,13 @@ def test_which_exponents_are_identified():
 
 
 def test_an_exponent_above_a_floor_is_not_identified(few_resamples):
-    """How steeply an error falls towards a floor depends on its height; a low one is no matter."""
-    for height, known in ((0.5, False), (0.01, True)):
-        law = fit_power_laws(*planted(height / 256, 0.0, 1.0, 1.0))
-        assert np.isnan(law.identified("depth")).all()
-        assert np.isfinite(law.identified("width")).all() == known
+    """How steeply an error falls towards a floor depends on how high the floor is, unless it is low."""
+    law = fit_power_laws(*planted(0.5 / 256, 0.0, 1.0, 1.0))
+    assert np.isnan([law.identified("depth"), law.identified("width")]).all()
+    for height, ends in ((0.5, (0, 5)), (0.05, (0.9, 1.1))):  # of the error of the widest
+        fit = [np.array([np.log(height / 256), 0.0, 0.0, one]) for one in (1.0, 0.9, 1.1)]
+        low, high = rates._bounded(*fit, 1 / DEPTHS, 1 / WIDTHS)
+        assert (low[3], high[3]) == ends
 
 
 def planted_errors(faint):
