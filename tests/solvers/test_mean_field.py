@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -161,8 +162,9 @@ def test_ready_equations_equal_compiled_ones():
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.integers(1, 5), st.sampled_from([1, 2047, 4096, 40_001]))
+@given(st.integers(1, 5), st.sampled_from([1, 2047, 4096, 65_001]))
 def test_bits_do_not_depend_on_the_number_of_threads(threads, particles):
+    """The last of these particles are enough work for several threads."""
     one, other = (
         solvers.solve(ORNSTEIN_UHLENBECK, normal, 0, 1, 4, particles=particles, threads=n) for n in (1, threads)
     )
@@ -556,7 +558,7 @@ def interrupt(scheme, times):
 @pytest.mark.filterwarnings("ignore:interrupted")
 @pytest.mark.parametrize("scheme", ["euler_maruyama", "heun"])
 def test_ctrl_c_at_any_moment_leaves_a_whole_solution(scheme):
-    assert interrupt(scheme, 10) <= 3
+    assert interrupt(scheme, 10) <= 2
 
 
 def test_a_run_that_diverges_before_the_first_record_keeps_its_fields():
@@ -669,7 +671,8 @@ def test_solves_at_the_same_time_agree_and_give_blas_its_threads_back():
 
     before = limits()
     with ThreadPoolExecutor(4) as pool:
-        runs = list(pool.map(lambda _: solvers.solve(ORNSTEIN_UHLENBECK, normal, 0, 1, 20, particles=50_000), range(8)))
+        solve = partial(solvers.solve, ORNSTEIN_UHLENBECK, normal, 0, 1, 20, particles=65_000, threads=2)
+        runs = [future.result() for future in [pool.submit(solve) for _ in range(8)]]
     assert limits() == before
     for run in runs:
         np.testing.assert_array_equal(run.final_particles, runs[0].final_particles)

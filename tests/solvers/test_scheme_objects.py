@@ -274,9 +274,10 @@ def test_what_the_modules_list_is_documented(name):
 
 
 @pytest.mark.parametrize("name", ["ornstein_uhlenbeck", "geometric_brownian_motion", "kuramoto", "cucker_smale"])
-def test_ready_equations_are_pickled(name):
+@pytest.mark.parametrize("arguments", [{}, {"volatility": 0.3}], ids=["plain", "noisy"])
+def test_ready_equations_are_pickled(name, arguments):
     assert name in solvers.equations.__all__
-    equation = getattr(solvers.equations, name)(volatility=0.3)
+    equation = getattr(solvers.equations, name)(**arguments)
     again = pickle.loads(pickle.dumps(equation))
     old = pickle.loads(pickle.dumps(equation, 0).replace(b"solvers.sde.equations", b"solvers.equations"))
     x0, field = np.random.default_rng(0).normal(size=(20, 2)), 0.1 if name == "kuramoto" else None

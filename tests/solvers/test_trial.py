@@ -12,8 +12,10 @@ from numba import njit
 import solvers
 from solvers import ExternalField, McKeanVlasov
 from solvers.sde import functions
+from solvers.sde.coefficients import coefficient_functions
 from solvers.sde.interpret import bounds_checked, interpreted
-from tests.solvers.equations import ORNSTEIN_UHLENBECK
+from solvers.sde.trial import Trial
+from tests.solvers.equations import ORNSTEIN_UHLENBECK, A
 
 PAIRS = np.random.default_rng(0).normal(2, 1, (1000, 2))
 TABLE = np.arange(5.0)
@@ -105,19 +107,31 @@ def test_weights_that_vanish_where_coefficients_are_tried_are_no_reason_to_refus
     np.testing.assert_allclose(run.final_particles, 0.3 + (x0 - 0.3) * 0.9**10, rtol=1e-10)
 
 
-@pytest.mark.parametrize(
-    ("coefficients", "x0"),
-    [
-        # floating-point division by zero, square roots and logarithms that Python refuses and compiled code does not
-        ({"drift": njit(lambda t, x, m: (math.sqrt(max(x[0], 0.0)), -x[1]), error_model="numpy")}, PAIRS),
-        ({"diffusion": njit(lambda t, x, m: (x[-1], x[-2]))}, PAIRS),
-        ({"drift": njit(lambda t, x, m: (np.sum(x), x.mean()))}, PAIRS),
-        ({"interaction": njit(lambda x, y: y - x)}, PAIRS),
-        ({"drift": njit(lambda t, x, m: solvers_tanh(x))}, np.ones(3)),
-    ],
-)
-def test_what_is_right_is_not_refused(coefficients, x0):
-    assert solvers.solve(McKeanVlasov(**coefficients), x0, 0.0, 1.0, 4).status == "completed"
+@njit(error_model="numpy")
+def unusual(t, x, m):
+    """Roots and divisions that Python refuses and compiled code does not, sums, and a function that is known later."""
+    return 1.0 if math.sqrt(x[0]) > 1.0 else 0.0, solvers_tanh(1.0 / x[1]) - np.sum(x) + x.mean()
+
+
+def test_what_is_right_is_not_refused():
+    x0 = np.concatenate([[[-1.0, 0.0]], PAIRS])
+    from_the_end = njit(lambda t, x, m: (x[-1], x[-2]))
+    run = solvers.solve(McKeanVlasov(unusual, from_the_end), x0, 0.0, 1.0, 4, save="particles")
+    assert run.status == "completed"
+    dw = solvers.BrownianMotion(0.0, 1.0, 4, 2).increments(slice(0, 1))[0, 0]
+    # √−1 = NaN is not above 1, and tanh(1/0) = 1
+    np.testing.assert_allclose(
+        run.particles[1, 0] - x0[0], 0.25 * np.array([0, 1 + 1 - 0.5]) + dw * [0, -1], atol=1e-14
+    )
+
+
+def test_a_pull_may_be_an_array():
+    equation = McKeanVlasov(interaction=njit(lambda x, y: y - x))
+    trial = Trial(equation, 0.0, PAIRS.T.copy(), False)
+    form = trial.form()
+    trial.check(form, np.linspace(0.0, 1.0, 5), lambda step: trial.field)
+    pull = coefficient_functions(equation, form).interaction(PAIRS[:3].T.copy(), trial.field, PAIRS.T.copy())
+    np.testing.assert_allclose(pull.T, PAIRS.mean(0) - PAIRS[:3], rtol=0, atol=1e-12)
 
 
 solvers_tanh = solvers.tanh
@@ -137,34 +151,25 @@ def test_functions_on_the_edge_of_where_they_are_defined():
 
 
 def test_an_explosion_that_stays_finite():
-    """Explicit steps of dx = −10⁴ (x − E x) dt multiply the spread by −99 each: 1e100 times the start after 51."""
-    stiff = McKeanVlasov(
-        njit(lambda t, x, m: -1e4 * (x - m)), njit(lambda t, x, m: 10.0), njit(lambda t, x: x), noise="additive"
-    )
-    x0 = np.random.default_rng(0).normal(1, 0.1, 1000)
-    with pytest.warns(RuntimeWarning, match=r"diverged: at t = 0.5\d? a particle"):
-        run = solvers.solve(stiff, x0, 0.0, 1.0, 100)
+    """Explicit steps of dx = −a (x − E x) dt with a dt = 100 multiply the spread by −99: 1e100 the start after 51."""
+    start, end = np.random.default_rng(0).normal(1, 0.1, 1000), 100 * 100 / A
+    with pytest.warns(RuntimeWarning, match=r"diverged: at t = 3\d+.* a particle"):
+        run = solvers.solve(ORNSTEIN_UHLENBECK, start, 0.0, end, 100)
     assert run.status == "diverged"
-    assert len(run.mean) == round(100 * run.final_time)
+    assert len(run.mean) == round(100 * run.final_time / end)
     with pytest.warns(RuntimeWarning, match="diverged"):  # what counts is the growth
-        assert solvers.solve(stiff, x0, 0.0, 1.0, 200).status == "diverged"
-    large = McKeanVlasov(njit(lambda t, x, m: -x))
-    assert solvers.solve(large, np.full(3, 1e120), 0.0, 1.0, 10).status == "completed"
+        assert solvers.solve(ORNSTEIN_UHLENBECK, start, 0.0, end, 200).status == "diverged"
+    assert solvers.solve(ORNSTEIN_UHLENBECK, np.full(3, 1e120), 0.0, 1.0, 10).status == "completed"
 
 
-def test_ready_equations_go_to_other_processes():
-    for name in ("ornstein_uhlenbeck", "geometric_brownian_motion", "kuramoto", "cucker_smale"):
-        make = getattr(solvers.equations, name)
-        for arguments in ({}, {"volatility": 0.5}):
-            equation = make(**arguments)
-            copy = pickle.loads(pickle.dumps(equation))
-            x0 = PAIRS if name == "cucker_smale" else PAIRS[:, 0]
-            field = {"field": 0.3} if name == "kuramoto" else {}
-            runs = [solvers.solve(one, x0[:50], 0.0, 1.0, 4, **field).final_particles for one in (equation, copy)]
-            np.testing.assert_array_equal(*runs)
+def test_compiled_equations_go_to_other_processes():
+    """The ready ones are in test_scheme_objects."""
     copy = pickle.loads(pickle.dumps(ORNSTEIN_UHLENBECK))
-    runs = [solvers.solve(one, np.ones(9), 0.0, 1.0, 4).final_particles for one in (ORNSTEIN_UHLENBECK, copy)]
-    np.testing.assert_array_equal(*runs)
+    assert (copy.noise, copy.vectorized, copy.given) == ("additive", False, ORNSTEIN_UHLENBECK.given)
+    for name in copy.given:
+        arguments = (0.3, 1.7, 0.9)[: 2 if name == "moments" else 3]
+        function = getattr(copy, name)
+        assert function(*arguments) == getattr(ORNSTEIN_UHLENBECK, name)(*arguments) == function.py_func(*arguments)
 
 
 def test_records_keep_the_order_asked_for():
@@ -203,29 +208,30 @@ def test_functions_are_rebuilt_with_those_that_they_call():
 
 
 ONES = np.ones(4)
+# dX = dt as far as an index reaches that grows with time, or with the particles
+GROWING = McKeanVlasov(drift=njit(lambda t, x, m, c: ONES[int(c[0] * t + c[1] * x)]), noise="additive")
+WITH_TIME, WITH_PARTICLES = [4.3, 0.0], [0.0, 1.0]
 
 
 def test_indices_that_grow_with_time_are_found_before_the_run():
-    equation = McKeanVlasov(drift=njit(lambda t, x, m: ONES[int(4.3 * t)]), noise="additive")
     with pytest.raises(ValueError, match=r"drift reads beyond the end of an array at t = 0\.95"):
-        solvers.solve(equation, np.zeros(50), 0.0, 1.0, 20)
-    assert solvers.solve(equation, np.zeros(50), 0.0, 0.9, 18).status == "completed"
+        solvers.solve(GROWING, np.zeros(50), 0.0, 1.0, 20, field=WITH_TIME)
+    assert solvers.solve(GROWING, np.zeros(50), 0.0, 0.9, 18, field=WITH_TIME).status == "completed"
 
 
 def test_indices_that_grow_with_the_particles_are_found_while_it_goes():
-    equation = McKeanVlasov(drift=njit(lambda t, x, m: ONES[int(x)]), noise="additive")
-    assert solvers.solve(equation, np.zeros(50), 0.0, 3.9, 20).status == "completed"
+    assert solvers.solve(GROWING, np.zeros(50), 0.0, 3.9, 20, field=WITH_PARTICLES).status == "completed"
     start = np.zeros(500)
     start[317] = 2.0  # the outermost particle is looked at, wherever it stands
     with pytest.warns(RuntimeWarning, match="drift reads beyond the end of an array at t = 2.1"):
-        run = solvers.solve(equation, start, 0.0, 3.0, 20, save=["particles"])
+        run = solvers.solve(GROWING, start, 0.0, 3.0, 20, field=WITH_PARTICLES, save=["particles"])
     assert run.status == "failed"
     assert 0 < len(run.times) < 21
 
 
 def test_noise_that_turns_out_to_depend_on_x_is_found_while_it_goes():
     equation = McKeanVlasov(
-        drift=njit(lambda t, x, m: 1.0), diffusion=njit(lambda t, x, m: max(1.0, x)), noise="additive"
+        lambda t, x, m: 1.0 + 0 * x, lambda t, x, m: np.maximum(1.0, x), noise="additive", vectorized=True
     )
     with pytest.warns(RuntimeWarning, match="diffusion depends on x"):
         assert solvers.solve(equation, np.zeros(50), 0.0, 8.0, 40).status == "failed"
