@@ -207,7 +207,10 @@ def train(
         real,
     ).to(device)
     drawn = time.perf_counter()
-    with _threads_for(width), np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
+    with (
+        threads_for(width < _MANY_THREADS),
+        np.errstate(over="ignore", invalid="ignore"),
+    ):  # the last records of a diverging run
         records, batch_loss, status = _train(problem, network, due)
     fields = output_variables(
         problem,
@@ -239,10 +242,10 @@ def train(
 
 
 @contextmanager
-def _threads_for(width: int) -> Iterator[None]:
-    """Use one thread for small matrices, where waking the others takes longer than the products."""
+def threads_for(small: bool) -> Iterator[None]:
+    """Use one of torch's threads for small tensors, where waking the others takes longer than the work."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1 if width < _MANY_THREADS else threads)
+    torch.set_num_threads(1 if small else threads)
     try:
         yield
     finally:

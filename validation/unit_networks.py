@@ -25,10 +25,14 @@ from flds.training.divergence import Divergence
 from flds.training.options import RecordSteps
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
-from validation.networks import ACTIVATIONS
+from validation.networks import ACTIVATIONS, threads_for
 
 Array = NDArray[np.float64]
 Tensors = dict[str, torch.Tensor]
+Field = Callable[[torch.Tensor, Tensors], torch.Tensor]
+
+# Layers of so many units, counted for every row of every run, are worth more than one thread.
+_MANY_UNITS = 2**18
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,25 @@ def train_units(
     if initial is None:
         drawn = [draw_units(problem, depth, width, replicate_seed(seed, index), "iid") for index in range(seeds)]
         initial = [{name: np.stack([one[i][name] for one in drawn]) for name in z} for i, z in enumerate(drawn[0])]
+    due = RecordSteps(problem.steps, record_every or max(1, problem.steps))
+    runs = len(next(iter(initial[0].values())))
+    with threads_for(runs * problem.x.size // problem.dimension * width < _MANY_UNITS):
+        return _train(problem, fields, initial, depth, width, due, track)
+
+
+def _train(
+    problem: MeanFieldProblem,
+    fields: list[Field],
+    initial: list[Parameters],
+    depth: int,
+    width: int,
+    due: RecordSteps,
+    track: Callable[[list[Parameters]], Array] | None,
+) -> UnitRuns:
+    """Forward, loss, record, backward, update; for every step."""
     units = [{name: torch.tensor(a, requires_grad=True) for name, a in z.items()} for z in initial]
     runs = len(next(iter(initial[0].values())))
     x = torch.tensor(problem.x).expand(runs, *problem.x.shape)
-    due = RecordSteps(problem.steps, record_every or max(1, problem.steps))
     outputs, losses, history = [], [], []
     lost, divergence = np.zeros(runs, bool), Divergence(problem.divergence_factor)
     for step in range(problem.steps + 1):
@@ -149,7 +168,7 @@ def train_units(
     )
 
 
-def unit_field(block: Block) -> Callable[[torch.Tensor, Tensors], torch.Tensor]:
+def unit_field(block: Block) -> Field:
     """Return Σ_j φ(h, z_j) in torch: h (runs, samples[, tokens], D), z (runs, *shape, units).
 
     A block of one's own supplies it as a method `torch_field`; raises ValueError where there is none.
@@ -167,7 +186,7 @@ def unit_field(block: Block) -> Callable[[torch.Tensor, Tensors], torch.Tensor]:
 
 def _forward(
     problem: MeanFieldProblem,
-    fields: list[Callable[[torch.Tensor, Tensors], torch.Tensor]],
+    fields: list[Field],
     units: list[Tensors],
     x: torch.Tensor,
     depth: int,

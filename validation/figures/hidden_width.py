@@ -16,8 +16,8 @@ from flds.plotting.curves import PALETTE
 from solvers.ensemble.random import replicate_seed
 from solvers.results.solution import Variable
 from validation.figures.drawing import Drawing, Request
-from validation.figures.units import train
 from validation.problems import random_pairs
+from validation.unit_networks import train_units
 
 Array = NDArray[np.float64]
 
@@ -58,7 +58,7 @@ def trajectories(request: Request) -> Drawing:
     fields["limit"] = Variable(("node",), limit.features[-1, :, 0, coordinate], "state of the limit")
     shades = np.linspace(0.75, 0.2, len(sizes["depths"]))
     for depth, shade in zip(sizes["depths"], shades, strict=True):
-        runs = train(problem, hidden_width=1, depth=depth, seeds=3, seed=replicate_seed(request.seed, depth))
+        runs = train_units(problem, hidden_width=1, depth=depth, seeds=3, seed=replicate_seed(request.seed, depth))
         states = runs.states[:, :, 0, coordinate]
         grid = np.linspace(0, 1, depth + 1)
         for index, path in enumerate(states):
@@ -147,7 +147,7 @@ def _output_errors(problem: flds.MeanFieldProblem, grid: NDArray[Any], seeds: in
     squares = np.empty((seeds, len(grid), len(grid)))
     for (i, j), (depth, width) in zip(np.ndindex(len(grid), len(grid)), product(grid, grid), strict=True):
         own = replicate_seed(seed, 1000 * int(depth) + int(width))
-        runs = train(problem, hidden_width=int(width), depth=int(depth), seeds=seeds, seed=own)
+        runs = train_units(problem, hidden_width=int(width), depth=int(depth), seeds=seeds, seed=own)
         squares[:, i, j] = np.mean((runs.outputs[:, -1] - limit.outputs[-1]) ** 2, axis=(1, 2))
     return squares
 

@@ -17,8 +17,8 @@ from flds.plotting.curves import PALETTE
 from solvers.ensemble.random import replicate_seed
 from solvers.results.solution import Variable
 from validation.figures.drawing import Drawing, Request
-from validation.figures.units import train
 from validation.problems import random_pairs
+from validation.unit_networks import train_units
 
 Array = NDArray[np.float64]
 
@@ -132,7 +132,7 @@ def _scales(dimension: int, alpha: float, sizes: dict[str, Any], seed: int) -> l
         if step < len(limit.steps):
             outputs[index], travel[index - 1] = limit.outputs[step], limit.travel_u[step].mean()
     options = {"depth": sizes["depth"], "hidden_width": sizes["hidden_width"], "seeds": sizes["seeds"]}
-    first, last = (train(problems[k], seed=replicate_seed(seed, dimension), **options) for k in (1, steps))
+    first, last = (train_units(problems[k], seed=replicate_seed(seed, dimension), **options) for k in (1, steps))
     return [
         *travel,
         _size(outputs[1] - outputs[0]),
@@ -289,7 +289,7 @@ def _trained(
         for j, alpha in enumerate(alphas):
             problem = random_pairs(request.seed, dimension, sigma_v=alpha * np.sqrt(dimension), steps=last)
             seed = replicate_seed(request.seed, 100 * dimension + j)
-            runs = train(problem, hidden_width=width, depth=depth, seeds=seeds, record_every=1, seed=seed)
+            runs = train_units(problem, hidden_width=width, depth=depth, seeds=seeds, record_every=1, seed=seed)
             spread[i, j] = np.sqrt(np.mean(np.var(runs.outputs[:, sizes["steps"]], axis=0, ddof=1)))
             travel[:, i, j], losses[i, j] = runs.travel("u"), runs.loss.mean(0)
         request.say(f"D = {dimension} done")
