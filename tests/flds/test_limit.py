@@ -159,7 +159,7 @@ def test_an_expansion_that_does_not_hold_yet_is_told():
     exact, error = exact_limit(problem, "independent")
     with pytest.warns(RuntimeWarning) as caught:
         found = flds.estimate_limit(
-            problem, backward_weights="independent", budget_seconds=1e-3, particles=200, depth=8, replicates=4
+            problem, backward_weights="independent", budget_seconds=1e-3, particles=500, depth=8, replicates=3
         )
     messages = " ".join(str(warning.message) for warning in caught)
     assert "depth 8 is too small for the intervals to be relied upon" in messages
