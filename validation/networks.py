@@ -243,7 +243,7 @@ def train(
 
 @contextmanager
 def threads_for(small: bool) -> Iterator[None]:
-    """Use one of torch's threads for small tensors, where waking the others takes longer than the work."""
+    """Return a context with one of torch's threads for small tensors: waking the others takes longer than the work."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if small else threads)
     try:
