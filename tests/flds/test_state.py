@@ -113,7 +113,8 @@ def test_predictions_are_the_network_of_the_stored_weights():
 @pytest.mark.parametrize("weights", ["tied", "independent"])
 def test_predictions_have_the_law_of_dense_networks(weights):
     problem = training_problem(2, activation="tanh", learning_rate=1.0)
-    options = {"width": 48, "depth": 2, "backward_weights": weights, "replicates": 200, "keep_state": True}
+    # without what was learned, means over 100 differ by 5 standard errors at least, and by 8 once training has gone on
+    options = {"width": 48, "depth": 2, "backward_weights": weights, "replicates": 100, "keep_state": True}
     lazy = flds.simulate_resnet(problem, operator="lazy", tolerance=0.0, **options)
     dense = flds.simulate_resnet(problem, operator="dense", seed=1, **options)
     new = np.vstack([TESTS[:1] + 0.3, 2 * X[:1] - X[1:2]])

@@ -175,8 +175,7 @@ def test_the_command_says_which_signal_ended_it(tmp_path, number, forked):
 # At the beginning, in the middle and at the end of a sweep; `tests/test_endurance.py` has many more, of processes that
 # are no forks.
 KILLS = [
-    Kill("worker", signal.SIGKILL, 0), Kill("parent", signal.SIGKILL, 2), Kill("worker", signal.SIGTERM, 2),
-    Kill("group", signal.SIGTERM, 4),
+    Kill("worker", signal.SIGKILL, 0), Kill("parent", signal.SIGKILL, 2), Kill("group", signal.SIGTERM, 4)
 ]  # fmt: skip
 # Results that are under their name before they are whole.
 IN_PLACE = """
