@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,11 @@ import pytest
 import flds
 from tests import damage, killed_sweeps
 from tests.conftest import three_samples
+from tests.flds import test_console as console
+from tests.flds import test_early_states as early_states
+from tests.flds import test_places as places
+from tests.flds import test_sweep_failures as failures
+from tests.flds import test_sweeps as sweeps
 from tests.solvers.test_files import refused_or_harmless
 
 pytestmark = pytest.mark.slow
@@ -114,6 +120,115 @@ def test_sweeps_that_are_killed_are_completed_later(tmp_path):
     for index in range(7):
         ended = killed_sweeps.twice(tmp_path / f"twice {index}")
         assert sorted(status for status, *_ in ended) == [0, 2], ended
+
+
+# What `tests/flds` runs in forks, in processes that load what they need by themselves.
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.4, 1.5, 4.0])
+@pytest.mark.parametrize("arguments", console.COMMANDS, ids=lambda arguments: arguments[0])
+def test_several_interrupts_in_a_row_are_no_traceback(arguments, delay, tmp_path):
+    longer = ["--steps", "9000"] if arguments[0] == "solve" else []
+    with console.loading([*arguments, *longer], tmp_path) as process:
+        assert console.interrupted_often(process, delay) == ""
+
+
+@pytest.mark.filterwarnings("ignore:interrupted")
+@pytest.mark.parametrize("kind", early_states.SOLVES)
+def test_a_run_interrupted_anywhere_goes_on_as_if_it_had_not_been(kind, monkeypatch, tmp_path):
+    early_states.go_on_from(kind, 40, monkeypatch, tmp_path)
+
+
+def test_a_user_without_a_home_trains(tmp_path, another_user, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o777)
+    environment = ENVIRONMENT | {"HOME": "/nonexistent"}
+    environment.pop("MPLCONFIGDIR", None)
+    done = places.as_user(another_user, "solve", *places.SMALL, "--quiet", cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sorted(os.listdir()) == ["flds.nc", "flds.png"]
+
+
+def script(folder: Path, code: str, *arguments: object, guard: str = "if __name__ == '__main__':") -> list[str]:
+    """Write code as a script, and return the command that runs it."""
+    (folder / "run.py").write_text(f"{guard}\n{textwrap.indent(code, '    ')}")
+    return [sys.executable, str(folder / "run.py"), *map(str, arguments)]
+
+
+def test_a_script_without_a_guard_says_what_it_needs(tmp_path):
+    done = finish(script(tmp_path, sweeps.SCRIPT, tmp_path / "runs", guard="if True:"), tmp_path, timeout=120)
+    assert done.returncode == 1
+    assert "must call flds.sweep under  if __name__ == '__main__':" in done.stderr
+    assert "bootstrapping phase" not in done.stderr
+
+
+def test_a_sweep_interrupted_and_started_again_ends_as_one_that_was_not(tmp_path):
+    half, whole = tmp_path / "half", tmp_path / "whole"
+    with subprocess.Popen(script(tmp_path, sweeps.SCRIPT, half), stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(half.glob("*.nc")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    for folder in (half, whole):
+        assert finish(script(tmp_path, sweeps.SCRIPT, folder), tmp_path).returncode == 0
+    for path in whole.glob("*.nc"):
+        np.testing.assert_array_equal(flds.load(path).outputs, flds.load(half / path.name).outputs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("group", [False, True])
+def test_signals_end_a_sweep_with_its_workers(tmp_path, number, group):
+    runs = tmp_path / "runs"
+    with subprocess.Popen(
+        script(tmp_path, failures.SCRIPT, runs, 100), stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while process.poll() is None and not list(runs.glob("seed=*.nc")):
+            time.sleep(0.02)
+        (os.killpg if group else os.kill)(process.pid, number)
+        errors = process.communicate(timeout=30)[1]  # workers would hold the pipe
+    assert (process.returncode, errors) == (128 + number, "")
+    assert not killed_sweeps.orphans(process.pid)
+    assert not list(runs.glob("*.error.json"))
+    assert not list(runs.glob(".*.part"))
+
+
+# A limit on the size of files, which workers set when they import the script.
+LIMITED = """
+if __name__ == "__mp_main__":
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+"""
+# Kills the worker that imports the script for a run of this activation.
+DEADLY = """
+import os, signal
+from multiprocessing import current_process
+import numpy as np, flds
+def deadly(x):
+    if current_process().name != "MainProcess":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.tanh(x)
+def slope(x):
+    return 1 - np.tanh(x) ** 2
+"""
+DEADLY_SWEEP = """
+import sys
+problem = flds.TrainingProblem(np.eye(3), np.ones(3), steps=2)
+for _ in range(2):
+    grid = {"activation": ["tanh", flds.Activation(deadly, slope), "relu"], "seed": [1, 2]}
+    print(flds.sweep(problem, grid, folder=sys.argv[1], workers=2, particles=50, depth=2).status.values.tolist())
+"""
+
+
+def test_workers_that_cannot_write_results_or_die_cost_no_other_run(tmp_path):
+    guard = "if __name__ == '__main__':"
+    done = finish(script(tmp_path, failures.SCRIPT, tmp_path / "runs", 1, guard=LIMITED + guard), tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{' '.join(['failed'] * 8)}\n"), done.stderr
+    assert not list((tmp_path / "runs").glob(".*.part"))
+    done = finish(script(tmp_path, DEADLY_SWEEP, tmp_path / "deadly", guard=DEADLY + guard), tmp_path)
+    statuses = [["completed"] * 2, ["failed"] * 2, ["completed"] * 2]
+    assert done.stdout == 2 * f"{statuses}\n", done.stderr
 
 
 @pytest.mark.parametrize("part", ["run.nc", "run.nc.state"])
