@@ -12,8 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := results
 CONSTRAINTS := tests/constraints.txt
-# the others take longer, and run in the documentation and with the evidence
-QUICK_NOTEBOOKS := $(addprefix notebooks/,first_steps.ipynb gradient_independence.ipynb feature_learning_dynamics.ipynb)
+# the others run in the documentation and with the evidence
+QUICK_NOTEBOOKS := notebooks/first_steps.ipynb
 
 .PHONY: demo test lint docs evidence planted-faults benchmark clean
 
