@@ -20,7 +20,7 @@ MU, SIGMA = 0.3, 0.8
 GEOMETRIC = McKeanVlasov(njit(lambda t, x, m: MU * x), njit(lambda t, x, m: SIGMA * x))
 
 # dX = dW, and dX = c dt in an external field c: where c = 1, particles from 0 are at the time whatever the scheme
-BROWNIAN = McKeanVlasov(diffusion=njit(lambda t, x, m: 1.0), noise="additive")
+BROWNIAN = McKeanVlasov(diffusion=lambda t, x, m: 1.0, noise="additive", vectorized=True)
 DRIVEN = McKeanVlasov(njit(lambda t, x, m, c: c))
 
 

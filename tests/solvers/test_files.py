@@ -107,7 +107,7 @@ def test_a_full_disk_is_an_error_and_saving_elsewhere_works(kind, tmp_path, monk
     assert sorted(p.name for p in tmp_path.iterdir()) == names
 
 
-@pytest.mark.parametrize(("part", "places"), [("run.nc", 60), ("run.nc.state", 15)])
+@pytest.mark.parametrize(("part", "places"), [("run.nc", 60), ("run.nc.state", 10)])
 def test_any_changed_bit_is_found(kept, tmp_path, part, places):
     """Single bits anywhere, and stretches of zeros at the start, where the libraries below would hang or crash.
 
@@ -246,9 +246,10 @@ def test_saving_a_result_without_its_state_keeps_and_names_it(kept, other, tmp_p
     away.mkdir()
     for place in (path, tmp_path / "copy.nc", away / "run.nc"):
         found.save(place)
-        np.testing.assert_array_equal(flds.load(place).outputs, kept.outputs)
+        again = flds.load(place)
+        np.testing.assert_array_equal(again.outputs, kept.outputs)
         assert (state.read_bytes() if state.exists() else None) == there
-        assert bool(flds.load(place).missing) == (how != "not read" or place.parent == away)
+        assert bool(again.missing) == (how != "not read" or place.parent == away)
     state.write_bytes(whole)
     assert len(flds.load(path).states) == len(flds.load(tmp_path / "copy.nc").states) == 2
     (away / "run.nc.state").write_bytes(whole)
@@ -355,6 +356,8 @@ def test_an_old_file_with_a_damaged_header_ends(tmp_path, kept, monkeypatch):
 
 
 COMMANDS = ("info", "solve", "resume")
+# Files whose arrays tell what is to be solved again, and one where they do not.
+SOLVED = ("without problem_inputs", "inputs of another shape", "a variable without a long name", "without outputs")
 
 
 def test_crafted_files_give_one_line(kept, tmp_path, monkeypatch):
@@ -371,7 +374,7 @@ def test_crafted_files_give_one_line(kept, tmp_path, monkeypatch):
         if name in attributes and name not in commands:
             continue
         write(tmp_path / "crafted.nc")
-        arrays = ("info", "resume") if name.endswith("of a state") else COMMANDS
+        arrays = COMMANDS if name in SOLVED else ("info", "resume")
         for command in [commands[name]] if name in commands else arrays:
             one_line(command, tmp_path / "crafted.nc")
 

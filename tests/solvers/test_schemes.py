@@ -34,12 +34,28 @@ def increments(motions, t0=0.0, t1=0.9, seed=3, particles=PARTICLES, stream=Stre
     return brownian.times, brownian.increments(slice(0, particles))
 
 
-@pytest.mark.parametrize("scheme", ["euler_maruyama", "milstein", "heun"])
-def test_diagonal_noise_in_the_plane(start, scheme):
+@pytest.fixture(scope="module")
+def arrays():
+    """The equation `PLANAR` as functions of arrays."""
+    drift, *_, psi, _ = equations.planar_arrays()
+    return McKeanVlasov(
+        lambda t, x, m: drift(t, x.T, m).T,
+        lambda t, x, m: np.stack([0.5 * x[0] + m[2], 0.3 + 0.2 * np.cos(x[1])]),
+        lambda t, x: psi(t, x.T).T,
+        vectorized=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "vectorized"),
+    [("euler_maruyama", False), ("heun", False), ("euler_maruyama", True), ("heun", True), ("milstein", True)],
+)
+def test_diagonal_noise_in_the_plane(start, arrays, scheme, vectorized):
+    """Milstein's correction is one compiled function for both; all of it compiled is below, with an exact path."""
     drift, diagonal, _, _, psi, slope = equations.planar_arrays()
     times, dw = increments(2)
     exact = naive.mean_field_path(start, times, dw, drift, diagonal, psi, scheme, slope)
-    run = solvers.solve(PLANAR, start, 0.0, 0.9, STEPS, seed=3, scheme=scheme)
+    run = solvers.solve(arrays if vectorized else PLANAR, start, 0.0, 0.9, STEPS, seed=3, scheme=scheme)
     # Milstein's derivative is a central difference: error about 1e-10 of the slope, times s dW²
     np.testing.assert_allclose(run.final_particles, exact, rtol=0, atol=1e-9 if scheme == "milstein" else ROUNDING)
 
@@ -69,20 +85,6 @@ def test_backward_in_time_reads_the_same_increments_in_reverse(start):
     exact = naive.mean_field_path(start, times[::-1], dw[::-1], drift, diagonal, psi)
     run = solvers.solve(PLANAR, start, 0.9, 0.0, STEPS, seed=3)
     np.testing.assert_allclose(run.final_particles, exact, rtol=0, atol=ROUNDING)
-
-
-def test_functions_of_arrays_give_the_same_path(start):
-    drift, *_, psi, _ = equations.planar_arrays()
-    arrays = McKeanVlasov(
-        lambda t, x, m: drift(t, x.T, m).T,
-        lambda t, x, m: np.stack([0.5 * x[0] + m[2], 0.3 + 0.2 * np.cos(x[1])]),
-        lambda t, x: psi(t, x.T).T,
-        vectorized=True,
-    )
-    for scheme in ("euler_maruyama", "milstein", "heun"):
-        one = solvers.solve(PLANAR, start, 0.0, 0.9, STEPS, scheme=scheme).final_particles
-        other = solvers.solve(arrays, start, 0.0, 0.9, STEPS, scheme=scheme).final_particles
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9 if scheme == "milstein" else ROUNDING)
 
 
 @pytest.mark.parametrize(("vectorized", "factor"), [(False, True), (True, True), (True, False)])
