@@ -22,6 +22,8 @@ GEOMETRIC = McKeanVlasov(njit(lambda t, x, m: MU * x), njit(lambda t, x, m: SIGM
 # dX = dW, and dX = c dt in an external field c: where c = 1, particles from 0 are at the time whatever the scheme
 BROWNIAN = McKeanVlasov(diffusion=lambda t, x, m: 1.0, noise="additive", vectorized=True)
 DRIVEN = McKeanVlasov(njit(lambda t, x, m, c: c))
+# dX = c (dt + dW), for a field of each particle's own, with which noise may still be called additive
+CARRIED = McKeanVlasov(njit(lambda t, x, m, c: c), njit(lambda t, x, m, c: c), noise="additive")
 
 
 @njit

@@ -107,7 +107,7 @@ def test_a_full_disk_is_an_error_and_saving_elsewhere_works(kind, tmp_path, monk
     assert sorted(p.name for p in tmp_path.iterdir()) == names
 
 
-@pytest.mark.parametrize(("part", "places"), [("run.nc", 60), ("run.nc.state", 10)])
+@pytest.mark.parametrize(("part", "places"), [("run.nc", 60), ("run.nc.state", 6)])
 def test_any_changed_bit_is_found(kept, tmp_path, part, places):
     """Single bits anywhere, and stretches of zeros at the start, where the libraries below would hang or crash.
 
@@ -264,8 +264,7 @@ def test_info_says_how_to_train_on_where_the_state_is_found(kept, other, plain, 
     def told(path: Path) -> bool:
         done = CliRunner().invoke(app, ["info", str(path)])
         assert done.exit_code == 0, done.output
-        assert ("train on   flds resume" in done.stdout) == bool(flds.load(path).states)
-        return "train on" in done.stdout
+        return "train on   flds resume" in done.stdout
 
     path, state = kept.save(tmp_path / "run.nc"), tmp_path / "run.nc.state"
     (tmp_path / "copy.nc").write_bytes(path.read_bytes())

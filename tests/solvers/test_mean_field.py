@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,7 +19,19 @@ from solvers import ExternalField, McKeanVlasov
 from solvers.sde.coefficients import coefficient_functions
 from solvers.sde.trial import Trial
 from tests.conftest import MARGIN, z_score
-from tests.solvers.equations import BROWNIAN, DRIVEN, GEOMETRIC, MU, ORNSTEIN_UHLENBECK, PLANAR, SIGMA, THETA, A, S
+from tests.solvers.equations import (
+    BROWNIAN,
+    CARRIED,
+    DRIVEN,
+    GEOMETRIC,
+    MU,
+    ORNSTEIN_UHLENBECK,
+    PLANAR,
+    SIGMA,
+    THETA,
+    A,
+    S,
+)
 from validation import closed_forms
 
 
@@ -259,12 +270,17 @@ def test_a_blow_up_has_a_status_and_a_time(scheme, particles):
     assert not np.all(np.abs(run.final_particles) < 1e100)
 
 
-def test_one_particle_that_is_not_finite_is_enough():
-    """The root of a negative number is NaN."""
-    x0 = np.ones(5000)
-    x0[4321] = -1.0
+ROOT = McKeanVlasov(lambda t, x, m, c: c * np.sqrt(x), vectorized=True)
+
+
+@pytest.mark.parametrize(("equation", "x", "c"), [(CARRIED, 1.0, 1e308), (ROOT, -1.0, 1.0)], ids=["infinite", "NaN"])
+def test_one_particle_that_is_not_finite_is_enough(equation, x, c):
+    x0, field = np.ones((2, 5000))
+    x0[4321], field[4321] = x, c
     with pytest.warns(RuntimeWarning, match="diverged"):
-        assert solvers.solve(BESSEL, x0, 0.0, 1.0, 5, scheme="milstein").final_time == 0.2
+        run = solvers.solve(equation, x0, 0.0, 50.0, 5, field=ExternalField(field, per_particle=True))
+    assert run.final_time == 10.0
+    assert np.flatnonzero(~np.isfinite(run.final_particles)).tolist() == [4321]
 
 
 def test_an_interrupt_keeps_what_was_saved():
@@ -285,10 +301,10 @@ def decay(t, x, m):
         raise ValueError("outside")
     if t > 0.5:
         raise ValueError("no drift so late")
-    return -0.5 * x / m  # without particles m is 0
+    return -0.5 * x * m[1] / m[0]  # without particles m is 0
 
 
-DECAY = McKeanVlasov(decay, moments=njit(lambda t, x: 1.0 + x * x))
+DECAY = McKeanVlasov(decay, moments=njit(lambda t, x: (1.0 + x * x, 1.0 + x)))
 
 
 def test_a_coefficient_that_raises_on_the_way():
@@ -298,7 +314,7 @@ def test_a_coefficient_that_raises_on_the_way():
     assert run.status == "failed"
     for mean in run.mean:
         np.testing.assert_allclose(mean, x0.mean(), rtol=1e-14)
-        x0 = x0 - 0.1 * 0.5 * x0 / np.mean(1 + x0**2)
+        x0 = x0 - 0.1 * 0.5 * x0 * np.mean(1 + x0) / np.mean(1 + x0**2)
     assert len(run.mean) == 7
     assert run.final_time == run.times[-1] == pytest.approx(0.6)
     with pytest.raises(TypeError, match=r"^drift failed on the first particle: ValueError: no drift so late$"):
@@ -693,16 +709,13 @@ def test_solves_at_the_same_time_agree_and_give_blas_its_threads_back():
         np.testing.assert_array_equal(run.final_particles, runs[0].final_particles)
 
 
-# the noise of a squared Bessel process, dX = 2 √X dW
-BESSEL = McKeanVlasov(diffusion=njit(lambda t, x, m: 2.0 * math.sqrt(x)))
-
-
 def test_milstein_at_the_edge_of_the_square_root():
-    """From 0 a step adds no noise, be the root beyond it cut off or not defined."""
-    cut = McKeanVlasov(lambda t, x, m: 1.0 + 0 * x, lambda t, x, m: 2 * np.sqrt(np.maximum(x, 0)), vectorized=True)
-    for equation, end in ((cut, 0.1), (BESSEL, 0.0)):
+    """dX = dt + 2 √X dW, a squared Bessel process of dimension 1 at its edge: E X = X_0 + t."""
+    cut, strict = lambda t, x, m: 2 * np.sqrt(np.maximum(x, 0)), lambda t, x, m: 2 * np.sqrt(x)
+    for diffusion in (cut, strict):
+        equation = McKeanVlasov(lambda t, x, m: 1.0 + 0 * x, diffusion, vectorized=True)
         run = solvers.solve(equation, np.zeros(1000), 0.0, 0.1, 1, scheme="milstein")
-        np.testing.assert_allclose(run.final_particles, end, atol=1e-12)
+        np.testing.assert_allclose(run.final_particles, 0.1, atol=1e-12)
 
 
 def test_times_that_were_added_up_cover_the_interval():

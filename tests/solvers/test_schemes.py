@@ -13,7 +13,7 @@ from solvers import BrownianMotion, ExternalField, McKeanVlasov, Stream
 from solvers.ensemble.random import STRETCH
 from tests import naive
 from tests.solvers import equations
-from tests.solvers.equations import DRIVEN, GEOMETRIC, MU, PLANAR, PLANAR_SHARED, SIGMA
+from tests.solvers.equations import CARRIED, DRIVEN, GEOMETRIC, MU, PLANAR, PLANAR_SHARED, SIGMA
 
 # the kernels and the twins order sums differently; values are of order 1 and steps few
 ROUNDING = 1e-12
@@ -148,11 +148,12 @@ CLOSE = STRETCH + 5  # particles that are more than one part of them
 @pytest.mark.parametrize(
     ("vectorized", "scalar", "field", "at"),
     [
-        (False, True, 0.7, 0.7),
+        (False, True, [0.2, 0.5], 0.7),
         (False, False, ExternalField(PATH[0, :CLOSE], per_particle=True), PATH[0, :CLOSE]),
         (True, True, ExternalField(FREQUENCIES[:CLOSE], per_particle=True), FREQUENCIES[:CLOSE]),
         (True, False, 0.7, 0.7),
     ],
+    ids=["compiled", "compiled in the plane", "arrays", "arrays in the plane"],
 )
 def test_pairwise_interaction(start, vectorized, scalar, field, at):
     """dX_i = (c_i/N) Σ_j sin(X_j − X_i) dt, in as many components as there are."""
@@ -163,17 +164,17 @@ def test_pairwise_interaction(start, vectorized, scalar, field, at):
     if vectorized:
         pull = lambda x, y, c: c * np.sin(y - x)  # noqa: E731
     elif scalar:
-        pull = njit(lambda x, y, c: c * math.sin(y - x))
+        pull = njit(lambda x, y, c: (c[0] + c[1]) * math.sin(y - x))
     else:
         pull = njit(lambda x, y, c: (c[0] * math.sin(y[0] - x[0]), c[1] * math.sin(y[1] - x[1])))
     run = solvers.solve(McKeanVlasov(interaction=pull, vectorized=vectorized), x0, 0.0, 0.9, 2, field=field)
     np.testing.assert_allclose(run.final_particles, x, rtol=0, atol=ROUNDING)
 
 
-# a field of each particle's own is the size of its noise as well, which may then still be called additive
+# a field of each particle's own is the size of its noise as well
 SAME = {False: DRIVEN, True: McKeanVlasov(lambda t, x, m, c: c, vectorized=True)}
 OWN = {
-    False: McKeanVlasov(njit(lambda t, x, m, c: c), njit(lambda t, x, m, c: c), noise="additive"),
+    False: CARRIED,
     True: McKeanVlasov(lambda t, x, m, c: c, lambda t, x, m, c: c, noise="additive", vectorized=True),
 }
 
@@ -203,29 +204,23 @@ def test_a_field_that_is_a_number(vectorized, scheme, field, at):
     np.testing.assert_allclose(run.final_particles, x, rtol=0, atol=ROUNDING)
 
 
-ATTRACTED = {
-    False: McKeanVlasov(njit(lambda t, x, m, c: (c[0] - x[0], c[1] - x[1]))),
-    True: McKeanVlasov(lambda t, x, m, c: (c if c.ndim == 2 else c[:, None]) - x, vectorized=True),
-}
-
-
 @pytest.mark.parametrize(
-    ("vectorized", "field", "at"),
+    ("field", "at"),
     [
-        (False, [0.5, 2.0], lambda j: np.array([0.5, 2.0])),
-        (False, ExternalField(PATH[:, 0], times=GRID), lambda j: PATH[j, 0]),
-        (True, [0.5, 2.0], lambda j: np.array([0.5, 2.0])),
-        (True, ExternalField(PATH[0], per_particle=True), lambda j: PATH[0]),
-        (True, ExternalField(PATH[:, 0], times=GRID), lambda j: PATH[j, 0]),
-        (True, ExternalField(PATH, times=GRID, per_particle=True), lambda j: PATH[j]),
+        ([0.5, 2.0], lambda j: np.array([0.5, 2.0])),
+        (ExternalField(PATH[0], per_particle=True), lambda j: PATH[0]),
+        (ExternalField(PATH[:, 0], times=GRID), lambda j: PATH[j, 0]),
+        (ExternalField(PATH, times=GRID, per_particle=True), lambda j: PATH[j]),
     ],
+    ids=["constant", "particles", "time", "path"],
 )
-def test_a_field_of_two_components(start, vectorized, field, at):
-    """Compiled, those of each particle's own are in the test of pairs."""
+def test_a_field_of_two_components(start, field, at):
+    """Compiled they are in the test of pairs, where the coefficients read them in the same way."""
     x = start
     for j in range(STEPS):
         x = x + (at(j) - x) * (GRID[j + 1] - GRID[j])
-    run = solvers.solve(ATTRACTED[vectorized], start, 0.0, 0.9, STEPS, field=field)
+    equation = McKeanVlasov(lambda t, x, m, c: (c if c.ndim == 2 else c[:, None]) - x, vectorized=True)
+    run = solvers.solve(equation, start, 0.0, 0.9, STEPS, field=field)
     np.testing.assert_allclose(run.final_particles, x, rtol=0, atol=ROUNDING)
 
 
