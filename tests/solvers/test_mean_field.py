@@ -719,6 +719,10 @@ def test_milstein_at_the_edge_of_the_square_root():
 
 
 def test_times_that_were_added_up_cover_the_interval():
-    field = ExternalField(np.ones(11), times=np.cumsum([0.0] + [0.1] * 10))
-    run = solvers.solve(DRIVEN, np.zeros(3), 0.0, 1.0, 10, field=field)
-    np.testing.assert_allclose(run.final_particles, 1.0)
+    """The field 2 t, whose tables are at every third step."""
+    times = np.cumsum([0.0] + [0.1] * 10)
+    run = solvers.solve(
+        DRIVEN, np.zeros(3), 0.0, 1.0, 30, field=ExternalField(2 * times, times=times), save="particles"
+    )
+    exact = np.cumsum(np.concatenate([[0.0], 2 * run.times[:-1] / 30]))
+    np.testing.assert_allclose(run.particles, np.stack([exact] * 3, axis=1), rtol=0, atol=1e-13)
