@@ -187,7 +187,10 @@ OWN = {
         (2.0, lambda j: 2.0),
         (ExternalField(FREQUENCIES, per_particle=True), lambda j: FREQUENCIES),
         (ExternalField(np.cos(GRID), times=GRID), lambda j: np.cos(GRID[j])),
-        (ExternalField([1.0, 3.0], times=[0.0, 0.9]), lambda j: 1.0 + 2.0 * GRID[j] / 0.9),
+        (
+            ExternalField([1.0, 3.0, 2.0], times=[0.0, 0.4, 0.9]),
+            lambda j: np.interp(GRID[j], [0.0, 0.4, 0.9], [1.0, 3.0, 2.0]),
+        ),
         (ExternalField(PATH[::-1, :, 0], times=GRID[::-1], per_particle=True), lambda j: PATH[j, :, 0]),
     ],
     ids=["constant", "particles", "time", "interpolated", "path"],
