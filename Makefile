@@ -22,7 +22,7 @@ demo: $(VENV)/.installed
 	$(BIN)/flds solve --out $(RESULTS)/digits.nc
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --nbmake --durations=15 tests $(QUICK_NOTEBOOKS)
+	$(BIN)/python -m pytest --nbmake --durations=15 $(QUICK_NOTEBOOKS) tests
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
