@@ -296,7 +296,7 @@ def intervals(scale: Scale) -> Section:
     For the identity the limit is exact, for one round of given size and for a target with which rounds grow. For other
     activations it is an estimate with many more particles and other seeds, and each run is one round.
     """
-    runs = scale.pick(16, 100)
+    runs = scale.pick(8, 100)
     one_round = {"budget_seconds": 1e-3} | scale.pick(
         {"particles": 500, "depth": 4, "replicates": 8}, {"particles": 1000, "depth": 8, "replicates": 16}
     )
