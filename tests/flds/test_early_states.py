@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -173,17 +172,33 @@ def test_nothing_comes_between_the_halves_of_an_update():
     assert reached == [1, 2, 3]
 
 
+# Says when the training was ended, and goes on once another signal has come.
+ENDING = """
+import time
+from flds.cli.console import Interrupts
+interrupt, finish, calls = Interrupts.interrupt, Recorder.finish, []
+def counted(*rest):
+    calls.append(1)
+    interrupt(*rest)
+def waiting(self):
+    print("ending", file=sys.stderr, flush=True)
+    while len(calls) < 2:
+        time.sleep(0.005)
+    return finish(self)
+Interrupts.interrupt, Recorder.finish = counted, waiting
+"""
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_signals_end_a_command_with_what_it_has(number, status, tmp_path):
     command = [
         "solve", "--width", 200, "--depth", 4, "--steps", 3000, "--test-samples", 2, "--recorded-samples", 2,
         "--train-samples", 64, "--record-every", 1, "--keep-state", "--operator", "dense",
     ]  # fmt: skip
-    with forks.start(*command, cwd=tmp_path, code=forks.AT_WORK + forks.MAIN) as process:
-        assert any(line == "ready\n" for line in process.stderr)
-        process.send_signal(number)
-        time.sleep(0.05)
-        process.send_signal(number)  # belongs to the first one
+    with forks.start(*command, cwd=tmp_path, code=forks.AT_WORK + ENDING + forks.MAIN) as process:
+        for moment in ("ready", "ending"):  # the second signal belongs to the first one
+            assert any(line == f"{moment}\n" for line in process.stderr)
+            process.send_signal(number)
         errors = process.communicate()[1]
     assert process.returncode == status
     assert "interrupted after step" in errors
