@@ -37,7 +37,7 @@ def _vectorized(**coefficients):
         ({"diffusion": njit(lambda t, x, m: (entry(x, 2), 1.0))}, "diffusion reads beyond the end of an array"),
         ({"drift": njit(lambda t, x, m: (TABLE[int(3 * abs(x[0]))], 1.0))}, "drift reads beyond .* size 5"),
         (
-            {"drift": njit(lambda t, x, m: (1.0 / (t * x[0]), x[2]), error_model="numpy")},
+            {"drift": njit(lambda t, x, m: (1.0 / math.sqrt(-1.0 - t), x[2]), error_model="numpy")},  # not as Python
             "drift reads beyond .*out of bounds",
         ),
         ({"interaction": njit(lambda x, y: (y[0] - x[0], y[3]))}, "interaction reads beyond the end of an array"),
