@@ -27,6 +27,7 @@ from tests.flds import test_places as places
 from tests.flds import test_sweep_failures as failures
 from tests.flds import test_sweeps as sweeps
 from tests.solvers.test_files import refused_or_harmless
+from tests.solvers.test_mean_field import interrupt
 
 pytestmark = pytest.mark.slow
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
@@ -295,3 +296,9 @@ def _trouble(folder: Path, verb: str) -> str:
         return "" if not lines else f"{folder.name}, {verb}: {done.stderr}"
     good = len(lines) == 1 and lines[0].startswith("flds: ") and done.returncode in (2, 3)
     return "" if good else f"{folder.name}, {verb}: status {done.returncode}, {done.stderr}"
+
+
+@pytest.mark.filterwarnings("ignore:interrupted")
+@pytest.mark.parametrize("scheme", ["euler_maruyama", "heun"])
+def test_ctrl_c_at_many_moments_leaves_whole_solutions(scheme):
+    assert interrupt(scheme, 100) <= 10
