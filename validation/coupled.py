@@ -24,27 +24,8 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 def feature_error(activation: str | Activation, initial: float, horizon: float, depth: int, deeper: int) -> float:
     """Return E|h^L_T − h^L*_T|², that is ∫ (σ^L − σ^L*)² dt.
 
-    Parameters
-    ----------
-    activation : str or Activation
-        φ.
-    initial, horizon : float
-        |x|²/d, and T.
-    depth, deeper : int
-        L, and L*, a multiple of L.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError, TypeError
-        If there is no such activation.
-
-    References
-    ----------
-    Paper F, Proposition 2.
+    Parameters and errors are those of `feature_variance`; L* is `deeper`, a multiple of L. The variances are those of
+    Proposition 2 of paper F.
     """
     coarse, fine = (_rates(activation, initial, horizon, steps, deeper) for steps in (depth, deeper))
     return float(np.sum((coarse - fine) ** 2) * horizon / deeper)

@@ -207,10 +207,8 @@ def train(
         real,
     ).to(device)
     drawn = time.perf_counter()
-    with (
-        threads_for(width < _MANY_THREADS),
-        np.errstate(over="ignore", invalid="ignore"),
-    ):  # the last records of a diverging run
+    # the last records of a diverging run overflow
+    with threads_for(width < _MANY_THREADS), np.errstate(over="ignore", invalid="ignore"):
         records, batch_loss, status = _train(problem, network, due)
     fields = output_variables(
         problem,

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf, expit
+from scipy.special import erf
 
 Array = NDArray[np.float64]
 Function = Callable[[Any], Any]
+
+_STEP = 1e-30  # of a complex step, whose square is lost in rounding
 
 # φ by name; derivatives are taken with complex steps or written out where a kink or erf forbids them.
 PHI: dict[str, Function] = {
@@ -37,17 +39,20 @@ def slope(name: str, x: Array) -> Array:
         return np.asarray(2 / np.sqrt(np.pi) * np.exp(-(x**2)))
     if name == "gelu":
         return np.asarray((1 + erf(x / np.sqrt(2))) / 2 + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi))
-    step = 1e-30
-    return np.asarray(np.imag(PHI[name](x + 1j * step)) / step)
+    return np.asarray(np.imag(PHI[name](x + 1j * _STEP)) / _STEP)
 
 
-def loss_value(loss: str, f: Array, y: Any) -> float:
-    """Return the loss of one sample with outputs f, (outputs,): ½‖f − y‖², log(1 + e^{−yf}), or −log softmax(f)_y."""
-    if loss == "squared":
-        return float(np.sum((f - y) ** 2) / 2)
+def loss_value(loss: str, f: Any, y: Any) -> Any:
+    """Return the loss of one sample with outputs f, (outputs,); of complex f, the same formula.
+
+    "squared" ½‖f − y‖², "mean_squared" the same per output, "logistic" the mean of log(1 + e^{−yf}) over outputs, or
+    "cross_entropy" −log softmax(f)_y.
+    """
     if loss == "logistic":
-        return float(np.log(1 + np.exp(-y * f[0])))
-    return float(np.log(np.sum(np.exp(f))) - f[int(y)])
+        return np.sum(np.log(1 + np.exp(-y * f))) / len(f)
+    if loss == "cross_entropy":
+        return np.log(np.sum(np.exp(f))) - f[int(y)]
+    return np.sum((f - y) ** 2) / 2 / (len(f) if loss == "mean_squared" else 1)
 
 
 def is_right(loss: str, f: Array, y: Any) -> bool:
@@ -56,15 +61,9 @@ def is_right(loss: str, f: Array, y: Any) -> bool:
 
 
 def loss_slope(loss: str, f: Array, y: Any) -> Array:
-    """Return ∂L/∂f of one sample, (outputs,)."""
-    if loss == "squared":
-        return np.asarray(f - y)
-    if loss == "logistic":
-        return np.asarray(-y * expit(-y * f))
-    weights = np.exp(f)
-    probabilities = weights / weights.sum()
-    probabilities[int(y)] -= 1
-    return np.asarray(probabilities)
+    """Return ∂L/∂f of one sample, (outputs,), by complex steps."""
+    moved = f + 1j * _STEP * np.eye(len(f))
+    return np.array([np.imag(loss_value(loss, one, y)) / _STEP for one in moved])
 
 
 @dataclass
@@ -245,17 +244,3 @@ def attention(h: Array, q: Array, k: Array, v: Array, o: Array, causal: bool = F
             weights = np.exp(scores) / np.sum(np.exp(scores))
             total[t] += o[:, :, j].T @ sum(a * (v[:, :, j].T @ h[i]) for a, i in zip(weights, seen, strict=True))
     return total
-
-
-def mean_loss(loss: str, f: Array, y: Any) -> float:
-    """Return the Mean ODE's loss of one sample: ‖f − y‖²/(2 outputs), its logistic kin, or −log softmax(f)_y."""
-    return float(complex_loss(loss, f, y))
-
-
-def complex_loss(loss: str, f: Any, y: Any) -> Any:
-    """Return the same for real or complex f, whose imaginary part is then that of the loss."""
-    if loss == "mean_squared":
-        return np.sum((f - y) ** 2) / (2 * len(f))
-    if loss == "logistic":
-        return np.sum(np.log(1 + np.exp(-y * f))) / len(f)
-    return np.log(np.sum(np.exp(f))) - f[int(y)]

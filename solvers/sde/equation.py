@@ -75,8 +75,8 @@ class McKeanVlasov:
         The coefficients are NumPy functions of n particles at once, which are any of the particles but not all of
         them, and are called in several threads: x is (n,) or (D, n) and read-only, values are numbers, (n,) or
         (D, n), (D, K, n) for matrices, m is a number or (M,), a field that differs between particles is (n,) or
-        (F, n), else a number or (F,), and the arguments of `interaction` are x[..., None] and y[..., None, :].
-        Nothing is compiled.
+        (F, n), else a number or (F,). `interaction` is called with x[..., None], y[..., None, :], and a field that
+        differs between particles as field[..., None]. Nothing is compiled.
 
     Raises
     ------

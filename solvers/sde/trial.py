@@ -151,7 +151,7 @@ class Trial:
                 argument.flags.writeable = False
         arguments = arguments if pair else [self.t, arguments[0], self.m][: len(ARGUMENTS[name])]
         if equation.takes_field(name):
-            arguments.append(self._outside())
+            arguments.append(self._outside(pair))
         if function is not None:
             return np.asarray(function(*arguments))
         before = [np.array(argument) for argument in arguments]
@@ -203,10 +203,11 @@ class Trial:
         total /= self.x.shape[1]
         return total if psi.ndim else float(total[0])
 
-    def _outside(self) -> Any:
-        """Return the external field of the first particle as a coefficient expects it."""
+    def _outside(self, pair: bool) -> Any:
+        """Return the external field of the first particle as a coefficient expects it, one of pairs with their axes."""
         if self.equation.vectorized and self.per_particle:
-            return self.field[0, 0:1] if self.kind == "number" else self.field[0, :, None]
+            here = self.field[0, 0] if self.kind == "number" else self.field[0]
+            return here[(..., None, None) if pair else (..., None)]
         here = np.ascontiguousarray(self.field[0])
         return float(here[0]) if self.kind == "number" else here
 

@@ -152,8 +152,9 @@ CLOSE = STRETCH + 5  # particles that are more than one part of them
         (False, False, ExternalField(PATH[0, :CLOSE], per_particle=True), PATH[0, :CLOSE]),
         (True, True, ExternalField(FREQUENCIES[:CLOSE], per_particle=True), FREQUENCIES[:CLOSE]),
         (True, False, 0.7, 0.7),
+        (True, False, ExternalField(PATH[0, :CLOSE], per_particle=True), PATH[0, :CLOSE]),
     ],
-    ids=["compiled", "compiled in the plane", "arrays", "arrays in the plane"],
+    ids=["compiled", "compiled in the plane", "arrays", "arrays in the plane", "arrays in the plane, own fields"],
 )
 def test_pairwise_interaction(start, vectorized, scalar, field, at):
     """dX_i = (c_i/N) Σ_j sin(X_j − X_i) dt, in as many components as there are."""

@@ -133,21 +133,17 @@ class StepBefore:
     ("target", "name", "fault", "section"),
     [
         pytest.param(Network, "backward", squared_norm, "training", id="weights are squared norms"),
-        pytest.param(losses.CrossEntropy, "derivative", steeper(losses.CrossEntropy.derivative, 1.3), "training",
-                     id="slope of the cross-entropy"),
-        pytest.param(losses.Logistic, "derivative", steeper(losses.Logistic.derivative, 1.3), "training",
-                     id="slope of the logistic loss"),
-        pytest.param(losses.Squared, "derivative", steeper(losses.Squared.derivative, 1.3), "training",
-                     id="slope of the squared loss"),
+        *(
+            pytest.param(kind, "derivative", steeper(kind.derivative, 1.3), "training", id=f"slope of {kind.__name__}")
+            for kind in (losses.CrossEntropy, losses.Logistic, losses.Squared)
+        ),
         pytest.param(losses.CrossEntropy, "value", steeper(losses.CrossEntropy.value, 1.3), "training",
                      id="cross-entropy"),
         pytest.param(losses.CrossEntropy, "accuracy", counted_backwards, "training", id="accuracy"),
-        pytest.param(mean_losses.CrossEntropy, "slope", steeper(mean_losses.CrossEntropy.slope, 1.5), "formulas",
-                     id="slope of the Mean ODE's cross-entropy"),
-        pytest.param(mean_losses.Logistic, "slope", steeper(mean_losses.Logistic.slope, 1.5), "formulas",
-                     id="slope of the Mean ODE's logistic loss"),
-        pytest.param(mean_losses.MeanSquared, "slope", steeper(mean_losses.MeanSquared.slope, 1.5), "formulas",
-                     id="slope of the Mean ODE's squared loss"),
+        *(
+            pytest.param(kind, "slope", steeper(kind.slope, 1.5), "formulas", id=f"slope of {kind.__name__}, Mean ODE")
+            for kind in (mean_losses.CrossEntropy, mean_losses.Logistic, mean_losses.MeanSquared)
+        ),
         pytest.param(DenseOperator, "backward", without_transpose, "training", id="dense without its transpose"),
         pytest.param(LazyOperator, "_multiply", forgetful_probes, "training", id="probes see 90 % of what was learned"),
         pytest.param(flds.training.assemble, "kernels", larger_kernels, "training", id="kernels times 1.5"),
