@@ -46,9 +46,22 @@ def test_an_estimate_is_the_number_that_a_run_is_refused_by(monkeypatch, options
     asked = []
     monkeypatch.setattr("flds.training.method.require_memory", lambda needed, remedy: asked.append(needed))
     estimate = flds.estimate_cost(three_samples(), particles=500, depth=3, **options)
+    assert asked == []
     rest = {name: value for name, value in options.items() if name != "sampling"}
     flds.training.method.decide(three_samples(), 500, 3, options.get("sampling", "matched"), rest)
-    assert asked == [estimate.memory] * 2
+    assert asked == [estimate.memory]
+
+
+def test_an_estimate_says_what_a_run_that_does_not_fit_is_missing(monkeypatch):
+    monkeypatch.setattr("flds.training.cost.available_memory", lambda: 1e9)
+    small = flds.estimate_cost(three_samples(), particles=1000, depth=4, threads=1)
+    assert small.fits
+    assert "available" not in str(small)
+    large = flds.estimate_cost(three_samples(), particles=10**9, depth=4, threads=1)
+    assert not large.fits
+    assert large.memory > 1e9 == large.available
+    assert "GB, more than the 1 GB available" in str(large)
+    assert flds.estimate_cost(three_samples(), particles=50, depth=1, noise_depth=2**40, threads=1).seconds > 86_400
 
 
 def arrays(problem=None, **options):
@@ -111,7 +124,28 @@ def test_noise_that_takes_more_than_a_day_is_refused(call):
     call(8)
 
 
-def test_the_default_run_takes_less_where_less_memory_is_free(monkeypatch):
+def test_the_default_run_is_the_same_on_every_machine(monkeypatch):
+    problem, options, found = three_samples(steps=20), {"operator": "auto"}, set()
+    for free, rate, threads in ((20e9, 1e10, 1), (1e9, 1e8, 2), (0.3e9, 1e12, 64)):
+        for module in ("solvers.memory", "flds.training.method", "flds.training.cost"):
+            monkeypatch.setattr(f"{module}.available_memory", lambda free=free: free)
+        monkeypatch.setattr("flds.training.cost.multiply_adds_per_second", lambda batch, itemsize, rate=rate: rate)
+        given = options | {"threads": threads}
+        chosen = runs.affordable_particles(problem, 8, "matched", given)
+        method = flds.training.method.plan(problem, chosen, 8, "matched", given)
+        found.add((chosen, method.settings.operator, method.settings.sampling))
+        monkeypatch.undo()
+    assert len(found) == 1
+
+
+def test_a_default_run_that_does_not_fit_names_the_option_that_does(monkeypatch):
+    monkeypatch.setattr("flds.training.cost.available_memory", lambda: 0.3e9)
+    options = {"threads": 1, "replicates": 1}
+    with pytest.raises(MemoryError, match="are available; --fit chooses fewer, or give --particles"):
+        runs.run(three_samples(), None, None, 8, "matched", options, fit=False, quiet=True)
+
+
+def test_a_run_that_is_to_fit_takes_less_where_less_memory_is_free(monkeypatch):
     problem, options = three_samples(), {"threads": 1}
     found = []
     for free in (20e9, 1e9, 0.4e9, 0.26e9):
@@ -120,7 +154,7 @@ def test_the_default_run_takes_less_where_less_memory_is_free(monkeypatch):
         monkeypatch.setattr(
             "flds.training.cost.multiply_adds_per_second", lambda batch, itemsize: 1e12
         )  # time is no matter
-        found.append(runs.affordable_particles(problem, 64, "matched", options))
+        found.append(runs.affordable_particles(problem, 64, "matched", options, fit=True))
         needed = flds.estimate_cost(problem, particles=found[-1], depth=64, **options).memory
         assert needed <= min(runs.DEFAULT_BYTES, runs.DEFAULT_SHARE * free)
     assert found == sorted(found, reverse=True)

@@ -78,7 +78,7 @@ def _compared(
         problem.x,
         targets,
         activation=problem.phi.name,
-        loss=problem.loss,
+        loss=problem.loss_function.name,
         horizon=problem.horizon,
         rates=problem.rates,
         batches=problem.batches,
@@ -100,13 +100,13 @@ def _compared(
 
 def _on_all_samples(problem: flds.TrainingProblem, outputs: Array, targets: NDArray[np.generic]) -> dict[str, Array]:
     """Outputs, losses and accuracies on training samples and on test samples, which are the same."""
-    pairs = [list(zip(f, targets, strict=True)) for f in outputs]
+    pairs, loss = [list(zip(f, targets, strict=True)) for f in outputs], problem.loss_function.name
     found = {
         "outputs": outputs[..., 0] if problem.outputs == 1 else outputs,
-        "loss": np.array([np.mean([plain.loss_value(problem.loss, f, y) for f, y in step]) for step in pairs]),
+        "loss": np.array([np.mean([plain.loss_value(loss, f, y) for f, y in step]) for step in pairs]),
     }
-    if problem.loss != "squared":
-        found["accuracy"] = np.array([np.mean([plain.is_right(problem.loss, f, y) for f, y in step]) for step in pairs])
+    if loss != "squared":
+        found["accuracy"] = np.array([np.mean([plain.is_right(loss, f, y) for f, y in step]) for step in pairs])
     return found | {f"test_{name}": values for name, values in found.items()}
 
 

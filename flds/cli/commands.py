@@ -85,7 +85,8 @@ def solve(
     batch_seed: Annotated[int, typer.Option(help="Seed of the random order.")] = DEFAULTS["batch_seed"],
     train_samples: Annotated[int | None, typer.Option(help="Use only the first so many training samples.")] = None,
     test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
-    particles: Annotated[int | None, typer.Option(help="Number of particles N; by default as many as fit in about a minute and 3.5 GB.")] = None,
+    particles: Annotated[int | None, typer.Option(help="Number of particles N; by default as many as take about a minute on two cores and 3.5 GB, the same on every machine.")] = None,
+    fit: Annotated[bool, typer.Option("--fit", help="Choose the number of particles by the speed and the free memory of this machine.")] = False,
     width: Annotated[int | None, typer.Option(help="Train a finite network of this width, in law, instead of the limit.")] = None,
     depth: Annotated[int, typer.Option(help="Number of layers L, or of depth steps of the limit.")] = DEFAULT_DEPTH,
     backward_weights: Annotated[str, typer.Option(help="tied: ordinary backpropagation; independent: Definition 1 of the FLDS paper.")] = "tied",
@@ -120,6 +121,8 @@ def solve(
         raise ValueError(f"--sampling must be law for a finite network, got {sampling!r}; leave it out with --width")
     if particles is not None and width is not None:
         raise ValueError("give --particles for the limit or --width for a finite network, not both")
+    if fit and (particles is not None or width is not None):
+        raise ValueError("--fit chooses the number of particles; leave out --particles and --width")
     check_out(out)
     dataset = load_data(data)
     problem = training_problem(
@@ -134,7 +137,7 @@ def solve(
         "replicates": replicates, "seed": seed,
         "recorded_samples": numbers_of("--recorded-samples", "64" if recorded_samples is None else recorded_samples),
     }  # fmt: skip
-    _finish(run(problem, particles, width, depth, sampling or "matched", options, quiet), out, quiet)
+    _finish(run(problem, particles, width, depth, sampling or "matched", options, fit, quiet), out, quiet)
 
 
 @app.command()

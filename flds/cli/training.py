@@ -27,8 +27,8 @@ DEFAULTS: dict[str, Any] = {
     "batch_order": "random",
     "batch_seed": 0,
 }
-# What the default run may take, in memory at most this share of what is available; the cost model chooses the number of
-# particles within it, and where memory is short one of the smaller ones.
+# What the default run may take; the cost model chooses the number of particles within it. A run that is to fit this
+# machine takes its time and at most this share of its free memory, and where that is short one of the smaller numbers.
 DEFAULT_SECONDS, DEFAULT_BYTES, DEFAULT_SHARE = 50.0, 3.5e9, 0.8
 SMALL_CHOICES = (100, 200, 300, 500, 700)
 PARTICLE_CHOICES = (1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 12_000, 16_000, 20_000, 30_000, 50_000, 100_000)
@@ -98,16 +98,23 @@ def run(
     depth: int,
     sampling: str,
     options: dict[str, Any],
+    fit: bool,
     quiet: bool,
 ) -> Solution:
     from flds.training.solve import estimate_cost, simulate_resnet, solve_flds
 
     if width is not None:
         sampling, particles = "law", width
+    by_default = particles is None
     if particles is None:
-        particles = affordable_particles(problem, depth, sampling, options)
+        particles = affordable_particles(problem, depth, sampling, options, fit)
     cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
-    if not quiet:
+    if by_default and not (fit or cost.fits):
+        raise MemoryError(
+            f"the {particles} particles of the default run need {cost.memory / 1e9:.2g} GB and "
+            f"{cost.available / 1e9:.2g} GB are available; --fit chooses fewer, or give --particles"
+        )
+    if cost.fits and not quiet:
         note(f"{particles} {'neurons' if width else 'particles'}, depth {depth}: {cost}")
     progress = not quiet and sys.stderr.isatty()
     with show_warnings():
@@ -141,25 +148,28 @@ def whole_runs() -> Iterator[None]:
             raise KeyboardInterrupt from None
 
 
-def affordable_particles(problem: TrainingProblem, depth: int, sampling: str, options: dict[str, Any]) -> int:
+def affordable_particles(
+    problem: TrainingProblem, depth: int, sampling: str, options: dict[str, Any], fit: bool = False
+) -> int:
     """The largest number of particles that the cost model puts within the default time and memory.
 
-    Numbers that leave room to match noise come first: with it fewer particles go further. Where time is short
-    PARTICLE_CHOICES[0] are taken, and where memory is short fewer; a run of the fewest may still be refused.
+    It is the same on every machine, unless it is to fit this one: its speed and what it has free. Numbers that leave
+    room to match noise come first: with it fewer particles go further. Where time is short PARTICLE_CHOICES[0] are
+    taken, and to fit a machine where memory is short fewer; a run may still be refused.
     """
     from flds.training.solve import estimate_cost
     from solvers.memory import available_memory
 
-    room = min(DEFAULT_BYTES, DEFAULT_SHARE * available_memory())
-    affordable, smallest = {"lazy": 0, "dense": 0}, SMALL_CHOICES[0]
-    for particles in SMALL_CHOICES + PARTICLE_CHOICES:
-        try:
-            cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
-        except MemoryError:
+    room = min(DEFAULT_BYTES, DEFAULT_SHARE * available_memory()) if fit else DEFAULT_BYTES
+    affordable, smallest = {"lazy": 0, "dense": 0}, SMALL_CHOICES[0] if fit else PARTICLE_CHOICES[0]
+    for particles in SMALL_CHOICES + PARTICLE_CHOICES if fit else PARTICLE_CHOICES:
+        cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
+        if cost.memory > room:
             break
-        if cost.memory <= room and particles <= PARTICLE_CHOICES[0]:
+        if particles <= PARTICLE_CHOICES[0]:
             smallest = particles
-        if cost.memory <= room and cost.seconds <= DEFAULT_SECONDS and particles >= PARTICLE_CHOICES[0]:
+        seconds = cost.seconds if fit else cost.reference_seconds
+        if seconds <= DEFAULT_SECONDS and particles >= PARTICLE_CHOICES[0]:
             affordable[cost.operator] = particles
     return affordable["lazy"] if affordable["lazy"] > PARTICLE_CHOICES[0] else max(*affordable.values(), smallest)
 

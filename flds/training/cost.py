@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from flds.training.options import RecordSteps, Settings
 from flds.training.problem import TABLED, TrainingProblem
 from solvers.ensemble.random import NORMAL_SECONDS
 from solvers.ensemble.threads import ThreadParticles, group_size
-from solvers.memory import INTERPRETER_BYTES
+from solvers.memory import INTERPRETER_BYTES, available_memory
 
 # Python's share of one pass through one layer, and of conditioning its noise.
 CALL_SECONDS = 150e-6
@@ -36,6 +37,18 @@ _COMPARED = 1_000
 THREAD_EXPONENT = 0.5
 
 
+class Speed(NamedTuple):
+    """Multiply–adds that one thread does in a second, and the number of threads."""
+
+    rate: float
+    threads: int
+
+
+def reference_speed(batch: int, itemsize: int) -> Speed:
+    """Return the speed of two threads, for choices that must be the same on every machine."""
+    return Speed(3e9 * min(batch, PROBE_CHUNK) ** 0.5 * 8 / itemsize, 2)
+
+
 @dataclass(frozen=True)
 class CostEstimate:
     """What `estimate_cost` returns.
@@ -52,6 +65,10 @@ class CostEstimate:
         Expected peak memory in bytes.
     seconds : float
         Expected time of the solve on this machine.
+    reference_seconds : float
+        The same on two threads of fixed speed, whatever this machine is.
+    available : float
+        Bytes that were available when this was estimated.
     """
 
     operator: str
@@ -59,6 +76,13 @@ class CostEstimate:
     rank: tuple[int, int]
     memory: float
     seconds: float
+    reference_seconds: float
+    available: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory was available; a run that does not fit is refused before it starts."""
+        return self.memory <= self.available
 
     @staticmethod
     def of(load: Workload, settings: Settings, reason: str) -> CostEstimate:
@@ -66,13 +90,22 @@ class CostEstimate:
         lazy, expected = settings.operator == "lazy", load.expected_rank
         rank = min(expected, settings.rank_budget[0]), min(expected, settings.rank_budget[1])
         memory = load.lazy_memory(rank) if lazy else load.dense_memory()
-        seconds = load.replicates * load.seconds(settings.operator)
+        here, reference = (
+            load.replicates * load.seconds(settings.operator, speed)
+            for speed in (
+                Speed(multiply_adds_per_second(load.batch, load.itemsize), load.threads),
+                reference_speed(load.batch, load.itemsize),
+            )
+        )
         shown = rank if lazy else (load.particles, load.particles)
-        return CostEstimate(settings.operator, reason, shown, memory, seconds)
+        return CostEstimate(settings.operator, reason, shown, memory, here, reference, available_memory())
 
     def __str__(self) -> str:
         rank = f", rank {self.rank[0]}/{self.rank[1]}" if self.operator == "lazy" else ""
-        return f"{self.operator} operator{rank}, {self.memory / 1e9:.2g} GB, about {self.seconds:.2g} s ({self.reason})"
+        size = f"{self.memory / 1e9:.2g} GB"
+        if not self.fits:
+            size += f", more than the {self.available / 1e9:.2g} GB available"
+        return f"{self.operator} operator{rank}, {size}, about {self.seconds:.2g} s ({self.reason})"
 
 
 @dataclass(frozen=True)
@@ -146,13 +179,26 @@ class Workload:
         Few samples saturate near 10 n^1.5 directions at the default tolerance (1 sample: 4–9, 5 samples:
         about 110, 16 samples: 600 and more), by law near 13 n^1.5; random batches over a large set do not saturate.
         """
+        return min(self.directions, self.particles)
+
+    @property
+    def directions(self) -> int:
+        """The rank that is expected among any number of particles."""
         each = 13 if self.sampling == "law" else 10
-        return int(min(self.visits, round(each * self.distinct**1.5)))
+        return int(min((self.steps + 1) * self.batch, round(each * self.distinct**1.5)))
 
     def matching_room(self) -> bool:
         """Whether the constraints of matched noise stay below half of the space, as it requires."""
-        constraints = 4 * self.expected_rank + self.inputs + self.outputs
-        return 2 * (constraints + 3 * max(self.batch, min(PROBE_CHUNK, self.probes))) <= self.particles
+        return self._room(self.expected_rank) <= self.particles
+
+    @property
+    def room(self) -> int:
+        """The number of particles that leaves matched noise room enough."""
+        return self._room(self.directions)
+
+    def _room(self, rank: int) -> int:
+        constraints = 4 * rank + self.inputs + self.outputs
+        return 2 * (constraints + 3 * max(self.batch, min(PROBE_CHUNK, self.probes)))
 
     def lazy_work(self) -> float:
         """Multiply–adds with bases that grow to the expected rank."""
@@ -241,18 +287,17 @@ class Workload:
         lazy, dense = 2 * self.expected_rank + self.probes, self.particles * (1 if self.tied else 2)
         return self.depth * (lazy if operator == "lazy" else dense)
 
-    def seconds(self, operator: str) -> float:
-        """Expected time on this machine."""
+    def seconds(self, operator: str, speed: Speed) -> float:
+        """Expected time of one replicate."""
         work = self.lazy_work() if operator == "lazy" else self.dense_work()
         shares = -(-self.particles // group_size(self.particles)) if operator == "lazy" else self.particles / 256
-        threads = max(1.0, min(self.threads, shares))
+        threads = max(1.0, min(speed.threads, shares))
         passes = 2 * (self.steps + 1) + -(-self.probes // PROBE_CHUNK)
         samples = 2 * (self.steps + 1) * self.batch + self.probes
         elementwise = samples * self.particles * self.depth * ELEMENTWISE_SECONDS
         elementwise += self.draws(operator) * self.particles * self.refinement * NORMAL_SECONDS
         overhead = passes * self.depth * CALL_SECONDS * (1 if self.sampling == "law" else 3)
-        rate = multiply_adds_per_second(self.batch, self.itemsize)
-        return overhead + (work / rate + elementwise) / threads**THREAD_EXPONENT
+        return overhead + (work / speed.rate + elementwise) / threads**THREAD_EXPONENT
 
 
 def _distinct(problem: TrainingProblem) -> int:

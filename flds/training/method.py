@@ -31,7 +31,7 @@ class Method(NamedTuple):
 
 
 def decide(problem: TrainingProblem, particles: int, depth: int, sampling: str, options: Options) -> Method:
-    """Check the options, decide what they leave open, and refuse a run that does not fit in memory.
+    """Return the method of a run, and refuse one that does not fit in memory.
 
     Raises
     ------
@@ -40,17 +40,31 @@ def decide(problem: TrainingProblem, particles: int, depth: int, sampling: str, 
     MemoryError
         If the run would not fit in memory.
     """
+    method = plan(problem, particles, depth, sampling, options)
+    load, operator = Workload.of(problem, method.settings), method.settings.operator
+    require_drawable(load.draws(operator), load.particles, load.refinement, load.threads, "noise_depth")
+    require_memory(method.cost.memory, _REMEDIES[operator])
+    return method
+
+
+def plan(problem: TrainingProblem, particles: int, depth: int, sampling: str, options: Options) -> Method:
+    """Check the options and decide what they leave open, the operator and the noise by work alone.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is not valid.
+    """
     asked = checked(problem, particles, depth, sampling, options)
     load = Workload.of(problem, asked)
     operator, reason = _operator(asked.operator, load)
     settings = replace(asked, operator=operator, sampling=_sampling(asked.sampling, operator, load))
     if settings.keep_state and settings.sampling == "matched_all":
         raise ValueError('keep_state needs sampling "matched" or "law", got "matched_all"')
-    require_drawable(load.draws(operator), load.particles, load.refinement, load.threads, "noise_depth")
     settings = replace(settings, rank_budget=_ranks(asked.rank_budget, operator, load))
-    cost = CostEstimate.of(load, settings, reason)
-    require_memory(cost.memory, _REMEDIES[operator])
-    return Method(settings, cost, notes.on_method(asked, settings, reason, 2 * load.constants))
+    needed = load.room if operator == "dense" else 2 * load.constants
+    noted = notes.on_method(asked, settings, load.directions, needed)
+    return Method(settings, CostEstimate.of(load, settings, reason), noted)
 
 
 def _sampling(sampling: str, operator: str, load: Workload) -> str:
@@ -60,13 +74,13 @@ def _sampling(sampling: str, operator: str, load: Workload) -> str:
 
 
 def _operator(operator: str, load: Workload) -> tuple[str, str]:
-    """Decide between lazy and dense by work, which is the same on every machine, where memory allows both."""
+    """Decide between lazy and dense by work, which is the same on every machine."""
     rank = load.expected_rank
     if operator != "auto":
         return operator, "as asked"
     if load.sampling != "law" and load.matching_room():
         return "lazy", f"expected rank {rank} leaves room to match noise among {load.particles} particles"
-    if load.dense_work() < load.lazy_work() and load.dense_memory() < available_memory():
+    if load.dense_work() < load.lazy_work():
         return "dense", f"expected rank {rank} is not small against {load.particles} particles"
     return "lazy", f"expected rank {rank} against {load.particles} particles"
 

@@ -13,13 +13,20 @@ _EXPLANATIONS = {
 }
 
 
-def on_method(asked: Settings, settings: Settings, reason: str, room: int) -> list[str]:
+def on_method(asked: Settings, settings: Settings, directions: int, room: int) -> list[str]:
     """Return what was decided otherwise than asked; `room` is how many particles matched noise needs at least."""
     if settings.sampling == asked.sampling:
         return []
+    if asked.operator == "dense":
+        return ['matched noise needs operator="lazy"; this run is sampled by law, as a network of its width would be']
     if settings.operator == "dense":
-        return [f"matched noise needs the lazy operator; the run is sampled by law ({reason})"]
-    return [f"matched noise needs at least {room} particles here; the run is sampled by law"]
+        return [
+            f"this is a dense network of width {settings.particles} in law, with the fluctuations of one, and not yet "
+            f"the limit: training meets about {directions} directions, too many to match noise among its particles. To "
+            f'keep the limit take some {room} particles, fewer samples or steps, or operator="lazy" with a larger '
+            "tolerance"
+        ]
+    return [f"matched noise needs at least {room} particles here; this run is sampled by law, as a network would be"]
 
 
 def on_end(status: str, where: str, settings: Settings, unmatched: Iterable[bool], remark: str = "") -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flds.training.activations import Activation, get_activation
-from flds.training.losses import Loss, get_loss
+from flds.training.losses import Loss, Squared, get_loss
 from solvers import checks
 from solvers.memory import require_memory
 
@@ -38,8 +38,9 @@ class TrainingProblem:
         η_c; the rate of width n is η_c n.
     steps : int
         K, the number of updates; outputs are defined at steps 0 to K.
-    loss : str
-        "squared" ½(f−y)² summed over outputs, "logistic", or "cross_entropy".
+    loss : str, optional
+        "squared" ½(f−y)² summed over outputs, "logistic", or "cross_entropy"; the mean over the batch is trained on. By
+        default "squared", but class labels, whole numbers from 0 on in an array of integers, need it to be said.
     batch_size : int, optional
         Samples a step; by default all of them.
     batch_order : str or (steps, batch) integer array
@@ -71,7 +72,7 @@ class TrainingProblem:
     horizon: float = 1.0
     learning_rate: float | ArrayLike = 0.5
     steps: int = 50
-    loss: str = "squared"
+    loss: str | None = None
     batch_size: int | None = None
     batch_order: str | ArrayLike = "sequential"
     batch_seed: int = 0
@@ -89,7 +90,8 @@ class TrainingProblem:
     def __post_init__(self) -> None:
         self._set("x", checks.matrix("inputs", self.inputs))
         self._set("inputs", self.x)
-        self._set("loss_function", get_loss(self.loss))
+        self._set("loss_function", get_loss(_default_loss(self.targets) if self.loss is None else self.loss))
+        self._set("loss", self.loss_function.name)
         self._set("phi", get_activation(self.activation))
         self._set("y", self._encoded("targets", self.targets, "inputs", self.x))
         self._set("targets", np.array(self.targets))
@@ -198,6 +200,17 @@ class TrainingProblem:
                 f"batch_size must be left out or equal the columns of batch_order ({order.shape[1]}), "
                 f"got {self.batch_size}"
             )
+
+
+def _default_loss(targets: Any) -> str:
+    """Return the loss of numbers; refuse what may be class labels."""
+    values = checks.finite("targets", targets)
+    if values.ndim == 1 and values.size and values.dtype.kind in "iu" and values.min() >= 0:
+        raise ValueError(
+            f"targets look like class labels, whole numbers from {values.min()} to {values.max()}: say "
+            'loss="cross_entropy" to tell classes apart, or loss="squared" to fit them as numbers'
+        )
+    return Squared.name
 
 
 def checked_rates(given: Any, steps: int, each: str) -> Array:

@@ -15,7 +15,7 @@ from flds.results.solution import Solution
 from flds.training.assemble import assemble
 from flds.training.cost import CostEstimate
 from flds.training.divergence import outcome
-from flds.training.method import decide
+from flds.training.method import decide, plan
 from flds.training.network import Network
 from flds.training.notes import on_end
 from flds.training.options import Options
@@ -142,7 +142,8 @@ def estimate_cost(
 ) -> CostEstimate:
     """Return operator, rank, memory and time that `solve_flds` or `simulate_resnet` would need, without running it.
 
-    Parameters are those of `solve_flds`. The time is for this machine, whose speed is measured first.
+    Parameters are those of `solve_flds`. The time is for this machine, whose speed is measured first. Of a run that
+    does not fit, which a solver refuses, it says what is missing.
 
     Parameters
     ----------
@@ -152,11 +153,11 @@ def estimate_cost(
     Returns
     -------
     CostEstimate
-        Ranks, bytes and seconds, and which operator the run would take.
+        Ranks, bytes and seconds, which operator the run would take, and whether it `fits` in memory.
 
     Raises
     ------
-    ValueError, TypeError, MemoryError
+    ValueError, TypeError
         As for `solve_flds`; also if there are both particles and a width, or a width and a sampling other than "law".
     """
     if width is not None:
@@ -166,7 +167,7 @@ def estimate_cost(
             raise ValueError(f'sampling must be "law" with a width, got {checks.shown(sampling)}; leave it out')
         particles, sampling = checks.positive_integer("width", width), "law"
     particles = 20_000 if particles is None else particles
-    return decide(problem, particles, depth, "matched" if sampling is None else sampling, options).cost
+    return plan(problem, particles, depth, "matched" if sampling is None else sampling, options).cost
 
 
 def run(

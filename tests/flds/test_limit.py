@@ -205,7 +205,7 @@ def test_notes_of_the_solver_are_carried_on():
     with pytest.warns(RuntimeWarning) as caught:
         found = flds.estimate_limit(three_samples(), budget_seconds=1e-3, particles=10, depth=2, replicates=2)
     assert found.settings["sampling"] == "law"
-    assert "the run is sampled by law" in str(caught[0].message)
+    assert "this is a dense network of width 10 in law" in str(caught[0].message)
 
 
 def test_several_outputs_and_test_data(classes):

@@ -118,3 +118,16 @@ def test_problems_can_be_pickled():
     problem = pickle.loads(pickle.dumps(flds.TrainingProblem(X, Y, activation="gelu")))
     np.testing.assert_array_equal(problem.x, X)
     assert problem.phi.name == "gelu"
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], np.array([3, 3, 5], np.uint8), [0, 0, 1]])
+def test_class_labels_need_a_loss(labels):
+    with pytest.raises(ValueError, match=r'look like class labels.*loss="cross_entropy".*loss="squared"'):
+        flds.TrainingProblem(np.eye(3), labels)
+    assert flds.TrainingProblem(np.eye(3), labels, loss="squared").outputs == 1
+    assert flds.TrainingProblem(np.eye(3), labels, loss="cross_entropy").loss_function.classifies
+
+
+@pytest.mark.parametrize("numbers", [[0.0, 1.0, 2.0], [1, -1, 1], np.eye(3, dtype=int)])
+def test_numbers_need_none(numbers):
+    assert flds.TrainingProblem(np.eye(3), numbers).loss == "squared"

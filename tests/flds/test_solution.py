@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import shutil
 
 import h5py
@@ -13,6 +14,7 @@ import pytest
 import xarray
 
 import flds
+from flds.training.method import plan
 from flds.training.notes import _EXPLANATIONS
 from solvers.results import files
 from tests.conftest import one_sample, three_samples
@@ -162,9 +164,23 @@ def test_fewer_particles_than_inputs():
 
 
 def test_dense_runs_by_law_and_says_so():
-    with pytest.warns(RuntimeWarning, match="matched noise needs the lazy operator; the run is sampled by law"):
+    with pytest.warns(RuntimeWarning, match='matched noise needs operator="lazy"; this run is sampled by law'):
         solution = flds.solve_flds(three_samples(), particles=100, depth=2, operator="dense")
     assert solution.settings["sampling"] == "law"
+
+
+def test_many_samples_make_a_dense_network_of_a_limit_and_the_note_says_what_keeps_it():
+    rng = np.random.default_rng(0)
+    many = flds.TrainingProblem(rng.standard_normal((40, 8)), rng.standard_normal(40), steps=3, batch_size=4)
+    with pytest.warns(
+        RuntimeWarning, match=r"dense network of width 30 in law.* about 16 directions.* some (\d+) part"
+    ):
+        dense = flds.solve_flds(many, particles=30, depth=2, record_every=3, recorded_samples=4)
+    assert (dense.settings["operator"], dense.settings["sampling"]) == ("dense", "law")
+    named = int(re.search(r"some (\d+) particles", dense.notes[0])[1])
+    for particles, sampling in ((named, "matched"), (named - 1, "law")):
+        method = plan(many, particles, 2, "matched", {"record_every": 3, "recorded_samples": 4})
+        assert method.settings.sampling == sampling
 
 
 def test_many_samples_are_recorded_sparsely_and_the_solution_says_which():
