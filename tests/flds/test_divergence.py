@@ -196,3 +196,20 @@ def test_summaries_say_of_which_replicate_fields_are(kind, replicates):
 def test_bad_factors(kind, factor, message):
     with pytest.raises((ValueError, TypeError), match=f"divergence_factor must be .*{message}|{message}"):
         kind(divergence_factor=factor)
+
+
+@pytest.mark.parametrize(("activation", "kernel"), [("identity", 7.8), ("tanh", 3.5), ("relu", 4.0)])
+def test_training_diverges_from_about_two_over_the_tangent_kernel_on(activation, kernel):
+    """The rule of the README: of one sample with |x|²/d = 1 and y = 1, stable at 0.8 and not at 1.7 times 2/K."""
+
+    def train(rate, steps):
+        problem = flds.TrainingProblem([[1.0]], [1.0], activation=activation, learning_rate=rate, steps=steps)
+        return flds.solve_flds(problem, particles=2000, depth=16, threads=1)
+
+    small = 1e-3
+    first = train(small, 1).outputs[:, 0]
+    found = (first[1] - first[0]) / small / (1 - first[0])
+    assert found == pytest.approx(kernel, rel=0.03)  # rounded to two digits; spread of K at this N below 1 %
+    assert train(0.8 * 2 / found, 20).batch_loss[-1] < 1e-6
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        assert train(1.7 * 2 / found, 60).status == "diverged"
