@@ -224,7 +224,7 @@ def train(
         for name in ("feature_variance", "gradient_variance")
     ]
     fields |= depth_variables(problem.horizon, *over_depth)
-    fields["batch_loss"] = Variable(("step",), np.array(batch_loss), "loss of the batch")
+    fields["batch_loss"] = Variable(("every_step",), np.array(batch_loss), "loss of the batch")
     description, arrays = describe(problem)
     settings = sizes | {
         "solver": "dense network",

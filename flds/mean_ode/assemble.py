@@ -62,8 +62,8 @@ def _variables(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Var
         return np.asarray(run.rows[name].array[:count], np.float64)
 
     variables = {
-        "steps": Variable(("record",), np.array([record.step for record in records], np.int64), "training step"),
-        "depth_grid": Variable(("node",), nodes, "depth s"),
+        "steps": Variable(("step",), np.array([record.step for record in records], np.int64), "training step"),
+        "depth_grid": Variable(("s",), nodes, "depth s"),
     }
     groups = (("", "sample", problem.y, "training"), ("test_", "test_sample", problem.test_y, "test"))
     for prefix, dim, targets, label in groups:
@@ -72,18 +72,18 @@ def _variables(problem: MeanFieldProblem, run: Run, count: int) -> dict[str, Var
         shape = (0, *targets.shape[: 1 + len(tokens)], problem.outputs)
         outputs: Array = stacked(f"{prefix}outputs") if records else np.empty(shape)
         shown = problem.squeezed(outputs)
-        dims = ("record", dim, *tokens, "output")[: shown.ndim]
+        dims = ("step", dim, *tokens, "output")[: shown.ndim]
         variables[f"{prefix}outputs"] = Variable(dims, shown, f"network outputs on {label} samples")
         loss = np.array([problem.losses(one, targets).mean() for one in outputs])
-        variables[f"{prefix}loss"] = Variable(("record",), loss, f"{label} loss")
+        variables[f"{prefix}loss"] = Variable(("step",), loss, f"{label} loss")
         if problem.loss_function.classifies:
             hits = np.array([problem.loss_function.accuracy(one, targets) for one in outputs])
-            variables[f"{prefix}accuracy"] = Variable(("record",), hits, f"{label} accuracy")
+            variables[f"{prefix}accuracy"] = Variable(("step",), hits, f"{label} accuracy")
     for name in problem.rates:
         travel = np.array([record.travel[name] for record in records]).reshape(len(records), len(nodes))
-        variables[f"travel_{name}"] = Variable(("record", "node"), travel, f"root mean square displacement of {name}")
+        variables[f"travel_{name}"] = Variable(("step", "s"), travel, f"root mean square displacement of {name}")
     if records and records[0].states.size:
-        dims = ("record", "node", "sample", *tokens, "dimension")
+        dims = ("step", "s", "sample", *tokens, "dimension")
         variables["features"] = Variable(dims, stacked("states"), "states h")
         variables["covectors"] = Variable(dims, stacked("covectors"), "covectors b of the loss")
     return variables

@@ -38,6 +38,8 @@ class LimitEstimate(solvers.results.solution.Solution):
     """
 
     schema: ClassVar[str] = "flds.LimitEstimate/1"
+    places: ClassVar[dict[str, str]] = {"step": "steps", "sample": "recorded_samples"}
+    former_axes: ClassVar[dict[str, str]] = {"record": "step"}
 
     def summary(self) -> str:
         """Return what was run, and the outputs ± half width of up to ten samples at the last record."""

@@ -39,6 +39,8 @@ class MeanFieldSolution(Solution):
     """
 
     schema: ClassVar[str] = "flds.MeanFieldSolution/1"
+    places: ClassVar[dict[str, str]] = {"step": "steps", "s": "depth_grid"}
+    former_axes: ClassVar[dict[str, str]] = {"record": "step", "node": "s"}
 
     def summary(self) -> str:
         """Return what was run and what came out, in a few lines."""

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import solvers.results.solution
+from flds.results.kernels import step_kernel
 from flds.results.replicates import completed, mean_and_error
 from flds.results.upstairs import upstairs
 from solvers.results.solution import Variable
 
 if TYPE_CHECKING:
+    import xarray
     from matplotlib.figure import Figure
 
 
@@ -35,8 +37,8 @@ class Solution(solvers.results.solution.Solution):
     feature_variance, gradient_variance : (records, depth + 1)
         E h_t² and E g_t², mean over the batch of that step.
     feature_kernel, gradient_kernel : (depth, passes, passes)
-        Σ at depths 0 … L−1 and Θ at depths 1 … L across recorded (step, batch sample) pairs, in this order,
-        with ``record_kernels=True``.
+        Σ at depths 0 … L−1 and Θ at depths 1 … L across recorded (step, batch sample) pairs, in this order, which
+        `pass_step` and `pass_sample` list, with ``record_kernels=True``; `step_kernel` returns those of single steps.
     rank, truncation : (depth, 2)
         Final rank of the forward and backward basis, and the share of the sum of squares of all vectors that fell below
         the tolerance.
@@ -48,6 +50,8 @@ class Solution(solvers.results.solution.Solution):
     """
 
     schema: ClassVar[str] = "flds.Solution/1"
+    places: ClassVar[dict[str, str]] = {"step": "steps", "sample": "recorded_samples", "t": "depth_grid"}
+    former_axes: ClassVar[dict[str, str]] = {"record": "step", "step": "every_step", "depth_point": "t"}
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw loss, accuracy, feature and gradient norms over depth, and rank; save to `path` if given."""
@@ -57,6 +61,30 @@ class Solution(solvers.results.solution.Solution):
     def states(self) -> list[dict[str, Variable]]:
         """What was kept of the trained network of each replicate; empty without ``keep_state=True``."""
         return [self.groups[f"state_{index}"] for index in range(len(self.groups))]
+
+    def step_kernel(self, name: str = "feature_kernel") -> xarray.DataArray:
+        """Return Σ_t or Θ_t across the batch of every recorded step.
+
+        Parameters
+        ----------
+        name : str
+            "feature_kernel" or "gradient_kernel".
+
+        Returns
+        -------
+        xarray.DataArray
+            (step, t, sample, other_sample) where every step trains on the same samples, whose indices are the
+            coordinates; else (step, t, place, other_place), places in the batch, with the indices of the samples there
+            as `sample`, (step, place).
+
+        Raises
+        ------
+        AttributeError
+            If the solution has no kernels.
+        ValueError
+            If there is no such kernel.
+        """
+        return step_kernel(self, name)
 
     def predict(
         self,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import xarray
 
 # Dimensions along which a run that ends early is shorter.
-_IN_TRAINING = ("record", "step")
+_IN_TRAINING = ("step", "every_step")
 
 
 def collect(tasks: list[Task], grid: dict[str, list[Any]], failed: Collection[Path]) -> xarray.Dataset:

@@ -72,7 +72,7 @@ def output_variables(
     """Return recorded steps, outputs, losses and accuracies; outputs are (records, samples, outputs)."""
     loss = problem.loss_function
     variables = {
-        "steps": Variable(("record",), np.array(steps, np.int64), "training step"),
+        "steps": Variable(("step",), np.array(steps, np.int64), "training step"),
         "recorded_samples": Variable(("sample",), np.array(recorded, np.int64), "index of the training sample"),
     }
     groups = (
@@ -83,13 +83,13 @@ def output_variables(
         if not len(targets):
             continue
         single = problem.outputs == 1
-        shown, dims = (values[..., 0], ("record", dim)) if single else (values, ("record", dim, "output"))
+        shown, dims = (values[..., 0], ("step", dim)) if single else (values, ("step", dim, "output"))
         variables[f"{prefix}outputs"] = Variable(dims, shown, f"network outputs on {label} samples")
         losses = np.array([loss.value(f, targets).mean() for f in values])
-        variables[f"{prefix}loss"] = Variable(("record",), losses, f"{label} loss")
+        variables[f"{prefix}loss"] = Variable(("step",), losses, f"{label} loss")
         if loss.classifies:
             accuracies = np.array([loss.accuracy(f, targets) for f in values])
-            variables[f"{prefix}accuracy"] = Variable(("record",), accuracies, f"{label} accuracy")
+            variables[f"{prefix}accuracy"] = Variable(("step",), accuracies, f"{label} accuracy")
     return variables
 
 
@@ -97,9 +97,9 @@ def depth_variables(
     horizon: float, feature_variance: NDArray[np.float64], gradient_variance: NDArray[np.float64]
 ) -> dict[str, Variable]:
     """Return the grid of depths and the mean squares over it, (records, depth + 1) each."""
-    over_depth, grid = ("record", "depth_point"), np.linspace(0.0, horizon, feature_variance.shape[1])
+    over_depth, grid = ("step", "t"), np.linspace(0.0, horizon, feature_variance.shape[1])
     return {
-        "depth_grid": Variable(("depth_point",), grid, "depth t", "horizon units"),
+        "depth_grid": Variable(("t",), grid, "depth t", "horizon units"),
         "feature_variance": Variable(over_depth, feature_variance, "mean square feature E h²"),
         "gradient_variance": Variable(over_depth, gradient_variance, "mean square gradient E g²"),
     }
@@ -126,9 +126,9 @@ def _replicate_variables(
         problem.horizon, stacked("feature_variance", points), stacked("gradient_variance", points)
     )
     variables |= {
-        "batch_loss": Variable(("step",), np.array(recorder.batch_loss[:seen]), "loss of the batch"),
+        "batch_loss": Variable(("every_step",), np.array(recorder.batch_loss[:seen]), "loss of the batch"),
         "rank": Variable(side, recorder.rank, "rank of the forward and backward basis"),
-        "rank_by_step": Variable(("record", "side"), stacked("rank", 2), "rank, mean over depth"),
+        "rank_by_step": Variable(("step", "side"), stacked("rank", 2), "rank, mean over depth"),
         "truncation": Variable(side, recorder.truncation, "share of the sum of squares that fell below the tolerance"),
     }
     if settings.record_kernels and records:
@@ -136,4 +136,8 @@ def _replicate_variables(
         features, gradients = kernels([r.features for r in records]), kernels([r.gradients for r in records])
         variables["feature_kernel"] = Variable(dims, features, "feature kernel Σ at depths 0 to L-1")
         variables["gradient_kernel"] = Variable(dims, gradients, "gradient kernel Θ at depths 1 to L")
+        steps = [record.step for record in records]
+        variables["pass_step"] = Variable(("pass",), np.repeat(steps, problem.batch), "training step of a pass")
+        samples = problem.batches[steps].ravel()
+        variables["pass_sample"] = Variable(("pass",), samples, "index of the training sample of a pass")
     return variables

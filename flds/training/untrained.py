@@ -230,10 +230,8 @@ class _Untrained:
 
     def solution(self, variance: NDArray[np.float64], particles: Array, symbol: str, seed: int) -> Solution:
         variables = {
-            "depth_grid": Variable(
-                ("depth_point",), np.linspace(0.0, self.horizon, self.depth + 1), "depth t", "horizon units"
-            ),
-            "variance": Variable(("depth_point",), variance, f"mean square E {symbol}²"),
+            "depth_grid": Variable(("t",), np.linspace(0.0, self.horizon, self.depth + 1), "depth t", "horizon units"),
+            "variance": Variable(("t",), variance, f"mean square E {symbol}²"),
             "final_particles": Variable(("particle",), particles, f"{symbol} where the solve ended"),
         }
         status = "completed" if np.all(np.isfinite(variance)) else "diverged"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers import checks
 from solvers.results.files import Variable as Variable
 from solvers.results.files import (
     find_arrays,
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 _RECORDS = {"settings": dict, "timings": dict, "notes": list, "versions": dict, "extra": dict}
 # How the names of groups begin in files of version 0.1, which held them inside.
 _INNER = "state_"
+# Marks coordinates that are counted, which are made anew for every dataset.
+_COUNTED = "counted"
 STATUSES = ("completed", "diverged", "rank_budget", "interrupted", "failed")
 
 
@@ -87,6 +92,12 @@ class Solution:
     beside: dict[str, str] = field(default_factory=dict)
 
     schema: ClassVar[str] = "solvers.Solution/1"
+    # Axes whose places are the values of a variable; those of others are counted from 0.
+    places: ClassVar[dict[str, str]] = {
+        "time": "times", "t": "depth_grid", "field_time": "external_field_times",
+    }  # fmt: skip
+    # What axes were called in files of version 0.1.
+    former_axes: ClassVar[dict[str, str]] = {"depth_point": "t"}
 
     def __getattr__(self, name: str) -> NDArray[Any]:
         if name.startswith("_") or "variables" not in self.__dict__:
@@ -109,12 +120,27 @@ class Solution:
 
     @property
     def data(self) -> xarray.Dataset:
-        """All variables with named dimensions, long names and units, and the rest as attributes."""
+        """All variables with named dimensions, coordinates, long names and units, and the rest as attributes.
+
+        Times, depths t or s, recorded steps and indices of recorded samples are the coordinates of their dimensions,
+        so that ``data.mean.sel(time=1.0)`` and ``data.outputs.sel(step=10)`` find what is meant; others are counted
+        from 0.
+        """
+        stored = self._stored()
+        counted = {
+            dim: (dim, np.arange(size), {"long_name": str(dim).replace("_", " "), "units": "1", _COUNTED: "from 0"})
+            for dim, size in stored.sizes.items()
+            if dim not in stored.coords
+        }
+        return stored.assign_coords(counted)
+
+    def _stored(self) -> xarray.Dataset:
+        """The dataset as it is kept in files, without coordinates that are counted."""
         attributes = {"schema": self.schema, "status": self.status, "seed": self.seed}
         records = {"settings": self.settings, "timings": self.timings, "notes": self.notes}
         records |= {"versions": self.versions, "extra": self.extra}
         attributes |= {name: json.dumps(record) for name, record in records.items()}
-        return _dataset(self.variables).assign_attrs(attributes)
+        return _dataset(self.variables, self.places).assign_attrs(attributes)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the solution as NetCDF4 to `path` and return it.
@@ -135,20 +161,26 @@ class Solution:
         if not target.parent.is_dir():
             raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
         if self.groups:
-            write_with_arrays(target, self.groups, lambda beside: self.data.assign_attrs(state=json.dumps(beside)))
+            write_with_arrays(target, self.groups, lambda beside: self._stored().assign_attrs(state=json.dumps(beside)))
         elif self.beside:
-            write_dataset(target, self.data.assign_attrs(state=json.dumps(self.beside)))
+            write_dataset(target, self._stored().assign_attrs(state=json.dumps(self.beside)))
         else:
             older = reference_in(target)
-            write_dataset(target, self.data)
+            write_dataset(target, self._stored())
             remove_arrays(target, older)
         return target
 
-    def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write what changes with the step or the time as a table, a row for each, and return the path.
+    def to_csv(self, path: str | os.PathLike[str], *, long: bool = False) -> Path:
+        """Write what changes with the step or the time as a table, and return the path.
 
-        Columns are the variables over the first dimension, record or time. Those with one or two dimensions more become
-        name[0], name[1], … or name[0,0], name[0,1], …
+        Parameters
+        ----------
+        path : path
+            Of the table.
+        long : bool
+            By default a row for each step or time, whose columns are the variables; those with one or two dimensions
+            more become name[0], name[1], … or name[0,0], name[0,1], … With ``long=True`` a row for each number of any
+            variable over them: its name, its coordinates, each in a column of its own, and its value.
 
         Raises
         ------
@@ -160,22 +192,15 @@ class Solution:
         target = Path(path)
         if not target.parent.is_dir():
             raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
-        first = next((f.dims[0] for f in self.variables.values() if f.dims and f.dims[0] in ("record", "time")), None)
+        first = next((f.dims[0] for f in self.variables.values() if f.dims and f.dims[0] in ("step", "time")), None)
         if first is None:
             raise ValueError(
                 f"there is nothing to write over steps or times; the variables are {', '.join(self.variables)}"
             )
-        columns: dict[str, NDArray[Any]] = {}
-        for name, item in self.variables.items():
-            if item.dims[:1] != (first,) or len(item.dims) > 3:
-                continue
-            for place in np.ndindex(item.values.shape[1:]):
-                column = f"{name}[{','.join(map(str, place))}]" if place else name
-                columns[column] = item.values[(slice(None), *place)]
+        checks.flag("long", long)
+        over = {name: item for name, item in self.variables.items() if item.dims[:1] == (first,)}
         table = io.StringIO(newline="")
-        writer = csv.writer(table)
-        writer.writerow(columns)
-        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+        csv.writer(table).writerows(_long(over, self.data) if long else _wide(over))
         write_text(target, table.getvalue())
         return target
 
@@ -193,7 +218,15 @@ class Solution:
                 raise ValueError(f"its {name} are not a {kind.__name__}")
         if attributes["status"] not in STATUSES:
             raise ValueError(f"its status is {attributes['status']!r}")
-        return cls(_variables(dataset), status=str(attributes["status"]), seed=int(attributes["seed"]), **records)
+        older = set(cls.former_axes) - set(cls.former_axes.values())
+        names = cls.former_axes if older & set(dataset.dims) else {}
+        made = [name for name, item in dataset.coords.items() if name in cls.places or _COUNTED in item.attrs]
+        return cls(
+            _variables(dataset.drop_vars(made), names),
+            status=str(attributes["status"]),
+            seed=int(attributes["seed"]),
+            **records,
+        )
 
 
 def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
@@ -279,17 +312,45 @@ def _read_groups(solution: Solution, path: Path) -> None:
         solution.missing = f"{name}, {where}, is damaged: {' '.join(str(error).split())}"
 
 
-def _dataset(variables: dict[str, Variable]) -> xarray.Dataset:
+def _wide(variables: dict[str, Variable]) -> Iterator[Iterable[Any]]:
+    """Yield the names of all columns, and then a row for each place of the first axis."""
+    columns: dict[str, NDArray[Any]] = {}
+    for name, item in variables.items():
+        for place in np.ndindex(item.values.shape[1:]) if len(item.dims) <= 3 else ():
+            column = f"{name}[{','.join(map(str, place))}]" if place else name
+            columns[column] = item.values[(slice(None), *place)]
+    yield columns
+    yield from zip(*(column.tolist() for column in columns.values()), strict=True)
+
+
+def _long(variables: dict[str, Variable], data: xarray.Dataset) -> Iterator[Iterable[Any]]:
+    """Yield the names of the columns, and then a row for each number: variable, coordinates, value."""
+    axes = list(dict.fromkeys(dim for item in variables.values() for dim in item.dims))
+    yield ["variable", *axes, "value"]
+    for name, item in variables.items():
+        if item.dims == (name,):
+            continue
+        places = itertools.product(*(data[dim].values.tolist() for dim in item.dims))
+        for place, value in zip(places, item.values.ravel().tolist(), strict=True):
+            known = dict(zip(item.dims, place, strict=True))
+            yield [name, *(known.get(axis, "") for axis in axes), value]
+
+
+def _dataset(variables: dict[str, Variable], places: dict[str, str]) -> xarray.Dataset:
     import xarray
 
-    return xarray.Dataset(
-        {name: (f.dims, f.values, {"long_name": f.long_name, "units": f.units}) for name, f in variables.items()}
-    )
+    named = {name: (f.dims, f.values, {"long_name": f.long_name, "units": f.units}) for name, f in variables.items()}
+    coordinates = {dim: named[name] for dim, name in places.items() if name in named and named[name][0] == (dim,)}
+    return xarray.Dataset(named, coordinates)
 
 
-def _variables(dataset: xarray.Dataset) -> dict[str, Variable]:
+def _variables(dataset: xarray.Dataset, axes: dict[str, str] | None = None) -> dict[str, Variable]:
+    """Return the variables of a dataset, with axes called as `axes` has it."""
+    called = axes or {}
     return {
-        str(name): Variable(tuple(map(str, v.dims)), v.values, v.attrs["long_name"], v.attrs["units"])
+        str(name): Variable(
+            tuple(called.get(str(dim), str(dim)) for dim in v.dims), v.values, v.attrs["long_name"], v.attrs["units"]
+        )
         for name, v in dataset.variables.items()
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 from solvers import checks
 from solvers.results.solution import Solution
 from solvers.sde.equation import ARGUMENTS, McKeanVlasov
+from solvers.sde.field import kept_field
 from solvers.sde.run import MeanFieldRun
 from solvers.sde.schemes import get_scheme, has_short_name
 from solvers.sde.schemes.scheme import Scheme
@@ -49,7 +50,9 @@ def resume(
         Number of equal steps from the run's `final_time` to t1.
     scheme : str or Scheme, optional
         That of the run, which is needed only where it has no short name; it must have the name of the run's.
-    save_at, save, field, threads, progress
+    field : float, (F,) array or ExternalField, optional
+        The external field from here on; by default that of the run, if it was kept.
+    save_at, save, threads, progress
         As for `solve`.
 
     Returns
@@ -106,6 +109,7 @@ def resume(
             f"steps of {abs(end - here) / steps:g} are not made of those of the run, {abs(dt) / refinement:g}: "
             f"from t = {here:g} on the noise is new"
         ]
+    field = kept_field(run) if field is None else field
     made = MeanFieldRun.checked(
         equation, run.final_particles, grid, scheme, None, field, threads, first, stored["initial_size"]
     )

@@ -9,6 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
+from solvers.results.solution import Solution, Variable
+
+# Bytes up to which a field is kept with the solution.
+_KEPT = 1e8
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,25 @@ class ExternalField:
                 weight = (t - self.times[after - 1]) / (self.times[after] - self.times[after - 1])
                 value = (1 - weight) * value[after - 1] + weight * value[after]
         return np.reshape(value, (-1 if self.per_particle else 1, 1 if self.kind == "number" else value.shape[-1]))
+
+    def variables(self) -> dict[str, Variable]:
+        """Return the field as variables of a solution, or nothing where it is large, or one of the user's own kind."""
+        if type(self) is not ExternalField or self.values.nbytes > _KEPT:
+            return {}
+        axes = ["field_time"] * (self.times is not None) + ["final_particle"] * self.per_particle
+        axes += ["field_component"] * (self.values.ndim - len(axes))
+        found = {"external_field": Variable(tuple(axes), self.values, "external field")}
+        if self.times is not None:
+            found["external_field_times"] = Variable(("field_time",), self.times, "time of the external field")
+        return found
+
+
+def kept_field(solution: Solution) -> ExternalField | None:
+    """Return the external field that was kept with a solution, or None."""
+    item, times = (solution.variables.get(name) for name in ("external_field", "external_field_times"))
+    if item is None:
+        return None
+    return ExternalField(item.values, None if times is None else times.values, "final_particle" in item.dims)
 
 
 def as_field(given: Any) -> ExternalField | None:

@@ -140,6 +140,8 @@ class MeanFieldRun:
         axes = ("final_particle",) if self.form.scalar else ("final_particle", "component")
         variables["final_particles"] = Variable(axes, self.view(final.x).copy(), "particles where the solve ended")
         variables["final_time"] = Variable((), np.array(final.t), "time where the solve ended")
+        if self.field is not None:
+            variables = self.field.variables() | variables
         return Solution(variables, status, timings, self.brownian.seed, self.settings(final), notes, library_versions())
 
     def require_memory(self, records: int, record: float) -> None:

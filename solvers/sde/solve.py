@@ -61,7 +61,8 @@ def solve(
     particles : int, optional
         N, where x0 is a sampler.
     field : float, (F,) array or ExternalField, optional
-        The external field that the coefficients take as their last argument.
+        The external field that the coefficients take as their last argument. The solution keeps it as
+        `external_field`, up to 100 MB, and `resume` goes on with it.
     noise_steps : int, optional
         A multiple of `steps`: the grid on which Brownian paths are drawn. Runs that agree in its step and in the seed
         follow the same paths. Runs with other grids, such as K and 2K steps without it, are independent.

@@ -135,7 +135,7 @@ def test_one_output_has_no_axis_in_anything_of_a_solution():
     assert solution.outputs_depth_error.shape == (3, 6)
     assert solution.replicate_outputs.shape == (2, 3, 6)
     assert solution.test_outputs.shape == solution.test_outputs_standard_error.shape == (3, 3)
-    assert solution.variables["outputs"].dims == ("record", "sample")
+    assert solution.variables["outputs"].dims == ("step", "sample")
     assert (solution.targets.shape, solution.test_targets.shape) == ((6,), (3,))
     assert solution.predict(TESTS).shape == (3,)
     assert [part.shape for part in solution.predict(TESTS, return_error=True)] == [(3,), (3,)]
@@ -152,7 +152,7 @@ def test_tokens_and_classes_of_one_output_have_no_axis_either():
     p = flds.MeanFieldProblem(tokens, tokens[..., 0], unembedding=READOUT, block="attention", steps=1)
     solution = flds.solve_mean_ode(p, units=8, depth=2, keep_state=True)
     assert solution.outputs.shape == (2, 3, 5)
-    assert solution.variables["outputs"].dims == ("record", "sample", "token")
+    assert solution.variables["outputs"].dims == ("step", "sample", "token")
     assert solution.targets.shape == solution.predict(tokens).shape == (3, 5)
     sure = flds.solve_mean_ode(single(loss="cross_entropy", targets=[0] * 6, test_targets=[0] * 3), **SMALL)
     assert sure.outputs.shape == (4, 6)

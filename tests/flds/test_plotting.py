@@ -34,26 +34,26 @@ def made_up() -> flds.Solution:
     both = np.add.outer(k, k).repeat(SAMPLES, 0).repeat(SAMPLES, 1)
     kernel = np.cos(angles.ravel()[:, None] - angles.ravel()) * np.exp(0.3 * both * t[1:, None, None])
     spread = 0.1 * np.arange(-2, 3)[:, None, None]
-    record, depth = ("record",), ("record", "depth_point")
+    record, depth = ("step",), ("step", "t")
     passes = ("layer", "pass", "other_pass")
     fields = {
         "steps": Variable(record, 5 * k, "training step"),
         "recorded_samples": Variable(("sample",), 10 * s, "index"),
-        "outputs": Variable(("record", "sample"), outputs, "outputs"),
-        "outputs_standard_error": Variable(("record", "sample"), 0.03 + 0 * outputs, "error"),
-        "replicate_outputs": Variable(("replicate", "record", "sample"), outputs + spread, "outputs"),
+        "outputs": Variable(("step", "sample"), outputs, "outputs"),
+        "outputs_standard_error": Variable(("step", "sample"), 0.03 + 0 * outputs, "error"),
+        "replicate_outputs": Variable(("replicate", "step", "sample"), outputs + spread, "outputs"),
         "loss": Variable(record, np.exp(-k / 2.0), "loss"),
         "loss_standard_error": Variable(record, 0.05 * np.exp(-k / 2.0), "error"),
         "test_loss": Variable(record, 0.3 + np.exp(-k / 2.0), "loss"),
         "batch_loss": Variable(("step",), 1.1 * np.exp(-np.arange(16) / 10), "loss"),
         "accuracy": Variable(record, 1 - 0.5 * np.exp(-k / 1.0), "accuracy"),
-        "depth_grid": Variable(("depth_point",), t, "depth"),
+        "depth_grid": Variable(("t",), t, "depth"),
         "feature_variance_standard_error": Variable(depth, 0.1 + np.outer(0.0 * k, t), "error"),
-        "rank_by_step_standard_error": Variable(("record", "side"), np.full((RECORDS, 2), 0.2), "error"),
+        "rank_by_step_standard_error": Variable(("step", "side"), np.full((RECORDS, 2), 0.2), "error"),
         "travel_u_standard_error": Variable(depth, 0.1 + np.outer(0.0 * k, t), "error"),
         "feature_variance": Variable(depth, np.exp(np.outer(0.3 * k, t)), "variance"),
         "gradient_variance": Variable(depth, np.exp(np.outer(0.3 * k, 1 - t)), "variance"),
-        "rank_by_step": Variable(("record", "side"), np.stack([3 + k, 2 + 2 * k], 1), "rank"),
+        "rank_by_step": Variable(("step", "side"), np.stack([3 + k, 2 + 2 * k], 1), "rank"),
         "feature_kernel": Variable(passes, kernel, "kernel"),
         "gradient_kernel": Variable(passes, np.abs(kernel)[::-1], "kernel"),
     }

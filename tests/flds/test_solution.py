@@ -215,7 +215,7 @@ def test_data_has_units_and_names(solution):
     data = solution.data
     assert isinstance(data, xarray.Dataset)
     assert all("units" in v.attrs and "long_name" in v.attrs for v in data.variables.values())
-    assert data.outputs.dims == ("record", "sample")
+    assert data.outputs.dims == ("step", "sample")
 
 
 def test_save_and_load_round_trip(solution, tmp_path):
@@ -348,3 +348,48 @@ def test_a_table_of_what_changes_with_the_step(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run.csv"]
     with pytest.raises(FileNotFoundError, match="does not exist"):
         solution.to_csv(tmp_path / "no" / "run.csv")
+
+
+def test_steps_depths_and_samples_are_coordinates(tmp_path):
+    problem = flds.TrainingProblem(np.eye(4), [1.0, -1.0, 2.0, 0.5], steps=4, batch_size=3, horizon=2.0)
+    run = flds.solve_flds(problem, particles=300, depth=4, record_every=2, recorded_samples=[3, 0], record_kernels=True)
+    data = run.data
+    assert set(data.coords) == set(data.dims)
+    assert data.outputs.sel(step=2, sample=0) == run.outputs[1, 1]
+    assert data.feature_variance.sel(step=4, t=0.5) == run.feature_variance[2, 1]
+    assert data.batch_loss.sel(every_step=3) == run.batch_loss[3]
+    again = flds.load(run.save(tmp_path / "run.nc"))
+    assert again.data.identical(data)
+    kernel = run.step_kernel("gradient_kernel")
+    assert kernel.dims == ("step", "t", "place", "other_place")
+    np.testing.assert_array_equal(kernel.sample, problem.batches[[0, 2, 4]])
+    np.testing.assert_array_equal(kernel.sel(step=2, t=0.5), run.gradient_kernel[0, 3:6, 3:6])
+    assert run.step_kernel().t.values.tolist() == [0.0, 0.5, 1.0, 1.5]
+
+
+def test_kernels_of_full_batches_have_the_samples_as_coordinates(solution):
+    kernel = solution.step_kernel()
+    assert kernel.dims == ("step", "t", "sample", "other_sample")
+    found = kernel.sel(step=3, t=0.0, sample=2, other_sample=1)
+    assert found == solution.feature_kernel[0, 11, 10]
+    with pytest.raises(ValueError, match="name must be one of feature_kernel, gradient_kernel"):
+        solution.step_kernel("kernel")
+    with pytest.raises(AttributeError, match="no variable 'feature_kernel'"):
+        flds.solve_flds(one_sample(), particles=50, depth=1).step_kernel()
+
+
+def test_files_with_the_axes_of_older_versions_open(solution, tmp_path):
+    names = {"step": "record", "every_step": "step", "t": "depth_point"}
+    arrays = {
+        name: (
+            tuple(names.get(dim, dim) for dim in item.dims),
+            item.values,
+            {"long_name": item.long_name, "units": "1"},
+        )
+        for name, item in solution.variables.items()
+    }
+    arrays["depth_grid"][2]["units"] = "horizon units"
+    files.write_dataset(tmp_path / "old.nc", xarray.Dataset(arrays, attrs=solution.data.attrs))
+    found = flds.load(tmp_path / "old.nc")
+    assert found.data.identical(solution.data)
+    found.plot()

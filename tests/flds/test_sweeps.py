@@ -23,7 +23,7 @@ FIXED = {"particles": 200}
 
 def test_points_of_a_grid_are_those_of_single_runs(tmp_path):
     found = flds.sweep(PROBLEM, GRID, folder=tmp_path, workers=2, **FIXED)
-    assert found.outputs.dims == ("learning_rate", "depth", "record", "sample")
+    assert found.outputs.dims == ("learning_rate", "depth", "step", "sample")
     assert np.all(found.status == "completed")
     for rate in GRID["learning_rate"]:
         for depth in GRID["depth"]:
@@ -77,7 +77,7 @@ def test_networks_and_the_mean_ode_are_swept_too(tmp_path):
         p = flds.MeanFieldProblem(X, X[::-1], steps=2)
         found = flds.sweep(p, {"sigma_v": [1.0, 2.0], "seed": range(3)}, folder=tmp_path / "b", executor=executor,
                            units=16, depth=2)  # fmt: skip
-    assert found.travel_u.dims == ("sigma_v", "seed", "record", "node")
+    assert found.travel_u.dims == ("sigma_v", "seed", "step", "s")
     assert not np.array_equal(found.outputs[0, 0], found.outputs[0, 1])
 
 

@@ -149,11 +149,11 @@ def activation_order(request: Request) -> Drawing:
                 ("seed_" + name, "depth_" + name), norms, f"mean square feature, {label}, untrained"
             )
             for key, values in losses.items():
-                fields[f"{key}_{name}"] = Variable(("seed_" + name, "record"), values, f"{key}, {label}")
+                fields[f"{key}_{name}"] = Variable(("seed_" + name, "step"), values, f"{key}, {label}")
             predicted = _predicted_norms(residual, depth)
             fields[f"predicted_{name}"] = Variable(("depth_" + name,), predicted, f"mean-field prediction, {label}")
             axes[0].plot(np.linspace(0, 1, depth + 1), predicted, color="black", linewidth=1, linestyle=":")
-    fields["steps"] = Variable(("record",), everyone[0].steps, "training step")
+    fields["steps"] = Variable(("step",), everyone[0].steps, "training step")
     axes[0].plot([], [], color="black", linewidth=1, linestyle=":", label="mean-field prediction")
     axes[0].set(yscale="log", xlabel="depth t = ℓ/L", ylabel="mean square feature", title="Untrained features")
     axes[1].set(yscale="log", xlabel="training step", ylabel="training loss", title="Training loss")

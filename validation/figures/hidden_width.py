@@ -54,8 +54,8 @@ def trajectories(request: Request) -> Drawing:
     coordinate = int(np.argmax(np.abs(limit.features[-1, -1, 0] - limit.features[-1, 0, 0])))
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     ax = figure.subplots()
-    fields = {"limit_grid": Variable(("node",), limit.depth_grid, "depth s")}
-    fields["limit"] = Variable(("node",), limit.features[-1, :, 0, coordinate], "state of the limit")
+    fields = {"limit_grid": Variable(("s",), limit.depth_grid, "depth s")}
+    fields["limit"] = Variable(("s",), limit.features[-1, :, 0, coordinate], "state of the limit")
     shades = np.linspace(0.75, 0.2, len(sizes["depths"]))
     for depth, shade in zip(sizes["depths"], shades, strict=True):
         runs = train_units(problem, hidden_width=1, depth=depth, seeds=3, seed=replicate_seed(request.seed, depth))
@@ -207,6 +207,6 @@ def weights(request: Request) -> Drawing:
         "steps": limit.variables["steps"],
         "loss": limit.variables["loss"],
         "depth_grid": Variable(("depth",), depths, "depth s"),
-        "path": Variable(("record", "depth", "dimension"), path, "input weights of one unit"),
+        "path": Variable(("step", "s", "dimension"), path, "input weights of one unit"),
     }
     return Drawing(figure, fields, dict(sizes))
