@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from flds.results.limit import LimitEstimate as LimitEstimate
     from flds.results.mean_ode import MeanFieldSolution as MeanFieldSolution
     from flds.results.solution import Solution as Solution
+    from flds.results.sweep import Sweep as Sweep
     from flds.sweeps import sweep as sweep
     from flds.training.activations import Activation as Activation
     from flds.training.cost import CostEstimate as CostEstimate
@@ -63,6 +64,7 @@ _HOMES = {
     "Options": "flds.training.options",
     "Regime": "flds.mean_ode.regimes",
     "Solution": "flds.results.solution",
+    "Sweep": "flds.results.sweep",
     "TrainingProblem": "flds.training.problem",
     "TwoLayerPerceptron": "flds.mean_ode.blocks",
     "draw_units": "flds.mean_ode.draws",

@@ -218,7 +218,7 @@ import sys
 problem = flds.TrainingProblem(np.eye(3), np.ones(3), steps=2)
 for _ in range(2):
     grid = {"activation": ["tanh", flds.Activation(deadly, slope), "relu"], "seed": [1, 2]}
-    print(flds.sweep(problem, grid, folder=sys.argv[1], workers=2, particles=50, depth=2).status.values.tolist())
+    print(flds.sweep(problem, grid, folder=sys.argv[1], workers=2, particles=50, depth=2).data.status.values.tolist())
 """
 
 

@@ -290,6 +290,7 @@ def sweep(
     test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs' files, and of sweep.nc with all results.")] = Path("sweep"),
     workers: Annotated[int | None, typer.Option(help="Number of processes; default one for each CPU.")] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Also draw the final loss against the learning rate, or what else varies first, as sweep.png.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
 ) -> None:  # fmt: skip
     """Train at every point of a grid; called again, do only what is missing.
@@ -297,9 +298,8 @@ def sweep(
     With width in the grid or among the fixed values, finite networks are trained, otherwise the limit.
     """
     from flds.sweeps import sweep as run_sweep
-    from solvers.results.files import write_dataset
 
-    check_folder(out, "sweep.nc")
+    check_folder(out, "sweep.nc", *["sweep.png"] * plot)
     clean_parts(out)
     values, settings = assignments(grid, fixed or [])
     for name in {"problem", "grid", "folder", "executor", "workers", "progress"} & {*values, *settings}:
@@ -316,12 +316,13 @@ def sweep(
         interrupt.args = (f"the runs that had ended are in {out}",)  # the same one, which may say of which signal
         raise
     interrupts.ignore()
-    write_dataset(out / "sweep.nc", found)
-    counts = {name: int((found.status == name).sum()) for name in dict.fromkeys(found.status.values.ravel().tolist())}
+    drawn = plot and attempt(found.plot, out / "sweep.png")
     if not quiet:
-        print(", ".join(f"{count} {name}" for name, count in counts.items()) + f"\nresults  {out / 'sweep.nc'}")
-    if counts.get("failed"):
-        raise ValueError(f"{counts['failed']} runs failed; their errors are in {out}/*.error.json")
+        print(found.summary())
+        print(f"results  {out / 'sweep.nc'}" + (f"\npicture  {out / 'sweep.png'}" if drawn else ""))
+    failed = int((found.variables["status"].values == "failed").sum())
+    if failed:
+        raise ValueError(f"{failed} runs failed; their errors are in {out}/*.error.json")
 
 
 @app.command("phase-diagram")

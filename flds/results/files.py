@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import solvers.results.solution
-from flds.results import limit, mean_ode, solution
+from flds.results import limit, mean_ode, solution, sweep
 
 # Importing them makes their files known.
-SOLUTIONS = (solution.Solution, limit.LimitEstimate, mean_ode.MeanFieldSolution)
+SOLUTIONS = (solution.Solution, limit.LimitEstimate, mean_ode.MeanFieldSolution, sweep.Sweep)
 
 
 def load(path: str | os.PathLike[str], groups: bool = True) -> solvers.results.solution.Solution:
@@ -24,7 +24,7 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> solvers.results.s
     Returns
     -------
     Solution
-        A `flds.Solution`, or that of another solver, with all arrays in memory.
+        A `flds.Solution`, that of another solver, or a `flds.Sweep`, with all arrays in memory.
 
     Raises
     ------

@@ -5,21 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.processes import refuse_unguarded
+from flds.results.sweep import Sweep
 from flds.sweeps.folder import alone, check, is_done, settle
 from flds.sweeps.grid import Grid
-from flds.sweeps.results import collect
+from flds.sweeps.results import RESULT, collect, earlier, is_of
 from flds.sweeps.runs import run_all
 from flds.training.problem import TrainingProblem
 from solvers import checks
 from solvers.processors import available_threads
-
-if TYPE_CHECKING:
-    import xarray
 
 
 def sweep(
@@ -32,7 +32,7 @@ def sweep(
     workers: int | None = None,
     progress: bool = False,
     **options: Any,
-) -> xarray.Dataset:
+) -> Sweep:
     """Solve a problem at every point of a grid over its fields and its solver's settings.
 
     Each run writes a file of its own. Worker processes import the script that calls this, which must do so under
@@ -63,16 +63,17 @@ def sweep(
 
     Returns
     -------
-    xarray.Dataset
-        Every array that has one shape in all runs, with the grid's names as first dimensions and NaN where a run is
-        missing; ``status`` is "completed", "diverged", …, or "failed".
+    Sweep
+        Every array that has one shape in all runs, over the grid, and how each run ended. It is also written as
+        ``sweep.nc`` to the folder, which `load` reads.
 
     Raises
     ------
     ValueError, TypeError
         If the grid or an option is not valid, or the folder holds another sweep.
     OSError
-        If another process is at work on a sweep in the folder, or the folder cannot be written to.
+        If another process is at work on a sweep in the folder, or the folder cannot be written to; runs that are there
+        are kept.
     RuntimeError
         If worker processes end before they begin to work.
     KeyboardInterrupt
@@ -88,15 +89,23 @@ def sweep(
     tasks = plan.tasks(place)
     check(place, plan)
     most = available_threads() if workers is None else checks.positive_integer("workers", workers)
-    unwritten: dict[Path, str] = {}
-    if not all(map(is_done, tasks)):
-        refuse_unguarded(executor is None)
-        place.mkdir(parents=True, exist_ok=True)
-        with alone(place):
-            settle(place, plan)
-            waiting = [task for task in tasks if not is_done(task)]
-            unwritten = run_all(waiting, executor, min(len(waiting), most), progress)
-    if unwritten:
-        told = "; ".join(f"{path.name}: {' '.join(error.split())}" for path, error in unwritten.items())
-        warnings.warn(f"runs failed whose errors could not be written: {told}", RuntimeWarning, stacklevel=2)
-    return collect(tasks, plan.values, unwritten)
+    found, known = earlier(place)
+    waiting = [task for task in tasks if not is_done(task, known)]
+    if not waiting:
+        if found is None or not is_of(found, tasks, known):
+            found = collect(tasks, plan, {}, 0)
+            with suppress(OSError):  # the folder may be one to read only
+                found.save(place / RESULT)
+        return replace(found, reused=len(tasks))
+    refuse_unguarded(executor is None)
+    place.mkdir(parents=True, exist_ok=True)
+    with alone(place):
+        settle(place, plan)
+        waiting = [task for task in waiting if not is_done(task, {})]
+        unwritten = run_all(waiting, executor, min(len(waiting), most), progress)
+        found = collect(tasks, plan, unwritten, len(tasks) - len(waiting))
+        if unwritten:
+            told = "; ".join(f"{path.name}: {' '.join(error.split())}" for path, error in unwritten.items())
+            warnings.warn(f"runs failed whose errors could not be written: {told}", RuntimeWarning, stacklevel=2)
+        found.save(place / RESULT)
+    return found

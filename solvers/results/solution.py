@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,9 +23,9 @@ from solvers.results.files import (
     reference_in,
     remove_arrays,
     write_dataset,
-    write_text,
     write_with_arrays,
 )
+from solvers.results.tables import long_rows, wide_rows, write_table
 
 if TYPE_CHECKING:
     import xarray
@@ -92,6 +88,7 @@ class Solution:
     beside: dict[str, str] = field(default_factory=dict)
 
     schema: ClassVar[str] = "solvers.Solution/1"
+    former_schemas: ClassVar[tuple[str, ...]] = ()
     # Axes whose places are the values of a variable; those of others are counted from 0.
     places: ClassVar[dict[str, str]] = {
         "time": "times", "t": "depth_grid", "field_time": "external_field_times",
@@ -189,9 +186,6 @@ class Solution:
         ValueError
             If no variable changes with the step or the time.
         """
-        target = Path(path)
-        if not target.parent.is_dir():
-            raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
         first = next((f.dims[0] for f in self.variables.values() if f.dims and f.dims[0] in ("step", "time")), None)
         if first is None:
             raise ValueError(
@@ -199,10 +193,7 @@ class Solution:
             )
         checks.flag("long", long)
         over = {name: item for name, item in self.variables.items() if item.dims[:1] == (first,)}
-        table = io.StringIO(newline="")
-        csv.writer(table).writerows(_long(over, self.data) if long else _wide(over))
-        write_text(target, table.getvalue())
-        return target
+        return write_table(path, long_rows(over, self.data) if long else wide_rows(over))
 
     def summary(self) -> str:
         """Return settings and status as lines of plain text."""
@@ -218,15 +209,16 @@ class Solution:
                 raise ValueError(f"its {name} are not a {kind.__name__}")
         if attributes["status"] not in STATUSES:
             raise ValueError(f"its status is {attributes['status']!r}")
+        found = cls._read(dataset)
+        return cls(found, status=str(attributes["status"]), seed=int(attributes["seed"]), **records)
+
+    @classmethod
+    def _read(cls, dataset: xarray.Dataset) -> dict[str, Variable]:
+        """Return the variables of a dataset without coordinates that were made for it, and with today's axes."""
         older = set(cls.former_axes) - set(cls.former_axes.values())
         names = cls.former_axes if older & set(dataset.dims) else {}
         made = [name for name, item in dataset.coords.items() if name in cls.places or _COUNTED in item.attrs]
-        return cls(
-            _variables(dataset.drop_vars(made), names),
-            status=str(attributes["status"]),
-            seed=int(attributes["seed"]),
-            **records,
-        )
+        return _variables(dataset.drop_vars(made), names)
 
 
 def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
@@ -255,7 +247,7 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     try:
         dataset = read_dataset(Path(path))
-        classes: dict[str, type[Solution]] = {kind.schema: kind for kind in _kinds()}
+        classes = {schema: kind for kind in _kinds() for schema in (kind.schema, *kind.former_schemas)}
         kind = classes.get(str(dataset.attrs.get("schema")))
         if kind is not None:
             solution = kind._from_dataset(dataset)
@@ -312,30 +304,6 @@ def _read_groups(solution: Solution, path: Path) -> None:
         solution.missing = f"{name}, {where}, is damaged: {' '.join(str(error).split())}"
 
 
-def _wide(variables: dict[str, Variable]) -> Iterator[Iterable[Any]]:
-    """Yield the names of all columns, and then a row for each place of the first axis."""
-    columns: dict[str, NDArray[Any]] = {}
-    for name, item in variables.items():
-        for place in np.ndindex(item.values.shape[1:]) if len(item.dims) <= 3 else ():
-            column = f"{name}[{','.join(map(str, place))}]" if place else name
-            columns[column] = item.values[(slice(None), *place)]
-    yield columns
-    yield from zip(*(column.tolist() for column in columns.values()), strict=True)
-
-
-def _long(variables: dict[str, Variable], data: xarray.Dataset) -> Iterator[Iterable[Any]]:
-    """Yield the names of the columns, and then a row for each number: variable, coordinates, value."""
-    axes = list(dict.fromkeys(dim for item in variables.values() for dim in item.dims))
-    yield ["variable", *axes, "value"]
-    for name, item in variables.items():
-        if item.dims == (name,):
-            continue
-        places = itertools.product(*(data[dim].values.tolist() for dim in item.dims))
-        for place, value in zip(places, item.values.ravel().tolist(), strict=True):
-            known = dict(zip(item.dims, place, strict=True))
-            yield [name, *(known.get(axis, "") for axis in axes), value]
-
-
 def _dataset(variables: dict[str, Variable], places: dict[str, str]) -> xarray.Dataset:
     import xarray
 
@@ -346,13 +314,12 @@ def _dataset(variables: dict[str, Variable], places: dict[str, str]) -> xarray.D
 
 def _variables(dataset: xarray.Dataset, axes: dict[str, str] | None = None) -> dict[str, Variable]:
     """Return the variables of a dataset, with axes called as `axes` has it."""
-    called = axes or {}
-    return {
-        str(name): Variable(
-            tuple(called.get(str(dim), str(dim)) for dim in v.dims), v.values, v.attrs["long_name"], v.attrs["units"]
-        )
-        for name, v in dataset.variables.items()
-    }
+    called, found = axes or {}, {}
+    for name, item in dataset.variables.items():
+        dims = tuple(called.get(str(dim), str(dim)) for dim in item.dims)
+        values = item.values.astype(str) if item.values.dtype.hasobject else item.values  # texts
+        found[str(name)] = Variable(dims, values, item.attrs["long_name"], item.attrs["units"])
+    return found
 
 
 def _kinds(base: type[Solution] = Solution) -> list[type[Solution]]:

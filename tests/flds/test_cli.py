@@ -253,7 +253,8 @@ def test_sweep_trains_a_grid_and_names_mistakes(tmp_path):
     done = run("sweep", "--grid", "learning_rate=0.5,1", *few, "--workers", 1, "--out", "grid", cwd=tmp_path,
                code=FORKED_WORKERS + MAIN)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "2 completed\nresults  grid/sweep.nc\n"
+    assert "runs       2 completed\nbest       test loss" in done.stdout
+    assert done.stdout.endswith("results  grid/sweep.nc\n")
     with xarray.open_dataset(tmp_path / "grid" / "sweep.nc") as found:
         assert found.test_accuracy.sizes["learning_rate"] == 2
     for arguments, message in (

@@ -90,7 +90,7 @@ def test_a_sweep_and_a_resumed_run_tell(tmp_path):
     with ThreadPoolExecutor(1) as executor:
         rates = {"learning_rate": [0.1, 8.0]}
         found = sweep(steep(), rates, folder=tmp_path, executor=executor, particles=300, depth=2)
-    assert found.status.values.tolist() == ["completed", "diverged"]
+    assert found.data.status.values.tolist() == ["completed", "diverged"]
     kept = flds.solve_flds(steep(0.1, steps=2), particles=1500, depth=2, keep_state=True)
     path = kept.save(tmp_path / "kept.nc")
     with pytest.warns(RuntimeWarning, match="training diverged after step"):

@@ -44,7 +44,7 @@ problem = flds.TrainingProblem(g.normal(size=(3, 4)), g.normal(size=3), steps=2)
 activations = ["tanh", flds.Activation(deadly, slope), "relu"]
 def sweep(**rest):
     found = flds.sweep(problem, folder=sys.argv[1], particles=50, depth=2, threads=1, **rest)
-    print(json.dumps(found.status.values.tolist()), flush=True)
+    print(json.dumps(found.data.status.values.tolist()), flush=True)
 """
 )
 
@@ -95,7 +95,7 @@ def test_a_full_disk_costs_the_runs_that_it_takes(tmp_path, monkeypatch):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             found = flds.sweep(PROBLEM, {"seed": [0, 1, 2]}, **options)
-        assert found.status.values.tolist() == ["completed", "failed", "completed"]
+        assert found.data.status.values.tolist() == ["completed", "failed", "completed"]
         error = json.loads((tmp_path / "seed=1.error.json").read_text())["error"]
         assert error == "OSError: [Errno 28] No space left on device"
         (tmp_path / "seed=1.error.json").unlink()
@@ -103,7 +103,7 @@ def test_a_full_disk_costs_the_runs_that_it_takes(tmp_path, monkeypatch):
         message = r"runs failed whose errors could not be written: seed=1\.nc: OSError: \[Errno 28\] No space left"
         with pytest.warns(RuntimeWarning, match=message):
             found = flds.sweep(PROBLEM, {"seed": [0, 1, 2]}, **options)
-        assert found.status.values.tolist() == ["completed", "failed", "completed"]
+        assert found.data.status.values.tolist() == ["completed", "failed", "completed"]
 
 
 SCRIPT = """
@@ -119,7 +119,7 @@ g = np.random.default_rng(0)
 p = flds.TrainingProblem(g.normal(size=(3, 4)), g.normal(size=3), steps=int(sys.argv[2]))
 try:
     found = flds.sweep(p, {"seed": range(8)}, folder=sys.argv[1], workers=2, particles=300, depth=8, threads=1)
-    print(*found.status.values)
+    print(*found.data.status.values)
 except Ended as ended:
     sys.exit(128 + ended.args[0])
 """

@@ -47,8 +47,8 @@ def test_a_sweep_grows_by_other_values_of_its_names(sweep, tmp_path):
     first = sweep({"seed": [0, 1], "learning_rate": [0.1]})
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "grid").glob("seed*.nc")}
     more = sweep({"seed": [1, 2], "learning_rate": [0.1, 0.2]})
-    assert more.outputs.shape[:2] == (2, 2)  # those asked for
-    assert np.array_equal(more.outputs[0, 0], first.outputs[1, 0])
+    assert more.data.outputs.shape[:2] == (2, 2)  # those asked for
+    assert np.array_equal(more.data.outputs[0, 0], first.data.outputs[1, 0])
     assert all(path.stat().st_mtime_ns == before for path, before in times.items())
     assert len(list((tmp_path / "grid").glob("seed*.nc"))) == 5
 
@@ -84,13 +84,13 @@ def test_another_sweep_in_the_folder_is_refused(sweep, tmp_path, grid, options, 
 def test_threads_and_varied_fields_make_no_other_sweep(sweep):
     sweep({"learning_rate": [0.1]}, threads=1)
     other = flds.TrainingProblem(X, Y, steps=2, learning_rate=0.7)
-    assert sweep({"learning_rate": [0.2]}, other, threads=2).status.values.tolist() == ["completed"]
+    assert sweep({"learning_rate": [0.2]}, other, threads=2).data.status.values.tolist() == ["completed"]
 
 
 def test_values_that_are_called_by_their_places_keep_them(sweep):
     rates = [np.array([0.1, 0.2]), np.array([0.3, 0.4])]
     sweep({"learning_rate": rates})
-    assert sweep({"learning_rate": [*rates, np.array([0.5, 0.6])]}).status.values.tolist() == ["completed"] * 3
+    assert sweep({"learning_rate": [*rates, np.array([0.5, 0.6])]}).data.status.values.tolist() == ["completed"] * 3
     with pytest.raises(ValueError, match=r"item0\.nc' belongs to another sweep; values such as item0 keep"):
         sweep({"learning_rate": rates[1:]})
 
@@ -107,7 +107,7 @@ def test_folders_of_older_versions_go_on(sweep, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             sweep(grid, **options)
-    assert sweep({"seed": [0, 1]}).equals(first)
+    assert sweep({"seed": [0, 1]}).data.equals(first.data)
     sweep({"seed": [0, 1, 2]})
     assert (folder / "sweep.json").read_text() == description
 
@@ -148,7 +148,7 @@ def test_a_folder_is_held_by_one_process_until_it_ends(sweep, tmp_path):
         f"another sweep is at work in '{folder}', process {process.pid}; wait for its end, or choose another folder"
     )
     assert str(raised.value) == expected
-    assert sweep({"seed": [0]}).status.values.tolist() == ["completed"]
+    assert sweep({"seed": [0]}).data.status.values.tolist() == ["completed"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
@@ -157,7 +157,7 @@ def test_folders_without_locks_are_used_without(sweep, number, monkeypatch):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    assert sweep({"seed": [0]}).status.values.tolist() == ["completed"]
+    assert sweep({"seed": [0]}).data.status.values.tolist() == ["completed"]
 
 
 def test_what_a_killed_process_wrote_in_part_is_removed(sweep, tmp_path):
@@ -175,9 +175,9 @@ def test_a_sweep_started_twice_at_once_is_done_once(tmp_path):
     assert 0 in [status for status, *_ in ended]
     for status, printed, errors in ended:
         assert status == 0 or re.fullmatch(r"flds: another sweep is at work in .*, process \d+; wait .*\n", errors)
-        assert printed == (
-            "" if status else f"{killed_sweeps.RUNS} completed\nresults  {tmp_path / 'grid' / 'sweep.nc'}\n"
-        )
+        if not status:
+            assert f"runs       {killed_sweeps.RUNS} completed\n" in printed
+            assert printed.endswith(f"results  {tmp_path / 'grid' / 'sweep.nc'}\n")
     with xarray.open_dataset(tmp_path / "grid" / "sweep.nc") as found:
         assert found.status.values.tolist() == ["completed"] * killed_sweeps.RUNS
         assert np.isfinite(found.outputs).all()
@@ -216,6 +216,7 @@ solvers.results.files.replacing = replacing
 
 def end_writing(command, folder, number, delay, code):
     """Run a sweep, send it a signal while it writes sweep.nc, and return what is there then."""
+    os.utime(folder / "grid" / "seed=0.nc")  # so that the result is made anew
     with forks.start(*command, cwd=folder, code=code + forks.MAIN) as process:
         assert process.stdout.readline() == "writing\n"
         time.sleep(delay)

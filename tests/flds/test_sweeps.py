@@ -22,7 +22,7 @@ FIXED = {"particles": 200}
 
 
 def test_points_of_a_grid_are_those_of_single_runs(tmp_path):
-    found = flds.sweep(PROBLEM, GRID, folder=tmp_path, workers=2, **FIXED)
+    found = flds.sweep(PROBLEM, GRID, folder=tmp_path, workers=2, **FIXED).data
     assert found.outputs.dims == ("learning_rate", "depth", "step", "sample")
     assert np.all(found.status == "completed")
     for rate in GRID["learning_rate"]:
@@ -32,8 +32,8 @@ def test_points_of_a_grid_are_those_of_single_runs(tmp_path):
     assert "feature_variance" not in found  # its shape depends on the depth
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names[:2] == [".sweep.lock", "learning_rate=0.5,depth=2.nc"]
-    assert names[-1] == "sweep.json"
-    assert len(names) == 6
+    assert names[-2:] == ["sweep.json", "sweep.nc"]
+    assert len(names) == 7
 
 
 def test_a_second_call_does_only_what_is_missing(tmp_path):
@@ -45,8 +45,9 @@ def test_a_second_call_does_only_what_is_missing(tmp_path):
         lost.unlink()
         two = flds.sweep(PROBLEM, GRID, folder=tmp_path / "two", executor=executor, **FIXED)
     changed = [path for path, before in times.items() if path.suffix == ".nc" and path.stat().st_mtime_ns != before]
-    assert changed == [lost]
-    assert one.equals(two)
+    assert sorted(changed) == [lost, tmp_path / "two" / "sweep.nc"]
+    assert (one.reused, two.reused) == (0, 3)
+    assert one.data.equals(two.data)
     with pytest.raises(
         ValueError, match="holds another sweep: particles is 200 there and 300 here; choose another folder"
     ):
@@ -56,7 +57,7 @@ def test_a_second_call_does_only_what_is_missing(tmp_path):
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path):
     with ThreadPoolExecutor(1) as executor:
         grid = {"depth": [2, 4], "tolerance": [0.1, 2.0]}  # a tolerance above 1 is refused
-        found = flds.sweep(PROBLEM, grid, folder=tmp_path, executor=executor, **FIXED)
+        found = flds.sweep(PROBLEM, grid, folder=tmp_path, executor=executor, **FIXED).data
         assert found.status.values.tolist() == [["completed", "failed"]] * 2
         assert np.isnan(found.outputs.sel({"tolerance": 2.0})).all()
         assert np.isfinite(found.outputs.sel({"tolerance": 0.1})).all()
@@ -64,7 +65,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path):
         assert error["error"].startswith("ValueError: tolerance must be below 1")
         rates = {"learning_rate": [0.1, 1e6]}  # runs that diverge end early
         linear = flds.TrainingProblem(X, Y, steps=60, activation="identity")
-        found = flds.sweep(linear, rates, folder=tmp_path / "rates", executor=executor, depth=2, **FIXED)
+        found = flds.sweep(linear, rates, folder=tmp_path / "rates", executor=executor, depth=2, **FIXED).data
     assert found.status.values.tolist() == ["completed", "diverged"]
     assert np.isfinite(found.loss.sel(learning_rate=0.1)).all()
     assert np.isnan(found.loss.sel(learning_rate=1e6)).any()
@@ -76,7 +77,7 @@ def test_networks_and_the_mean_ode_are_swept_too(tmp_path):
         assert found.outputs.shape == (2, 4, 3)
         p = flds.MeanFieldProblem(X, X[::-1], steps=2)
         found = flds.sweep(p, {"sigma_v": [1.0, 2.0], "seed": range(3)}, folder=tmp_path / "b", executor=executor,
-                           units=16, depth=2)  # fmt: skip
+                           units=16, depth=2).data  # fmt: skip
     assert found.travel_u.dims == ("sigma_v", "seed", "step", "s")
     assert not np.array_equal(found.outputs[0, 0], found.outputs[0, 1])
 
@@ -148,7 +149,7 @@ def test_a_sweep_interrupted_and_started_again_ends_as_one_that_was_not(tmp_path
         assert forks.run(folder, cwd=tmp_path, code=code).returncode == 0
     for path in whole.glob("*.nc"):
         assert np.array_equal(flds.load(path).outputs, flds.load(half / path.name).outputs)
-    assert len(list(half.glob("*.nc"))) == len(list(whole.glob("*.nc"))) == 6
+    assert len(list(half.glob("*.nc"))) == len(list(whole.glob("*.nc"))) == 7
 
 
 def test_runs_of_versions_with_an_axis_for_a_single_output_are_stacked_with_others(tmp_path):
@@ -156,13 +157,13 @@ def test_runs_of_versions_with_an_axis_for_a_single_output_are_stacked_with_othe
     grid = {"alpha": [1.0, 2.0]}
     with ThreadPoolExecutor(1) as executor:
         options = {"folder": tmp_path, "units": 8, "depth": 2, "executor": executor}
-        expected = flds.sweep(problem, grid, **options).outputs
+        expected = flds.sweep(problem, grid, **options).data.outputs
     path = tmp_path / "alpha=2.0.nc"
     old = flds.load(path)
     for name in ("outputs", "targets"):
         item = old.variables[name]
         old.variables[name] = item._replace(dims=(*item.dims, "output"), values=item.values[..., None])
     old.save(path)
-    again = flds.sweep(problem, grid, **options).outputs  # all there
+    again = flds.sweep(problem, grid, **options).data.outputs  # all there
     assert again.dims == expected.dims
     np.testing.assert_array_equal(again.values, expected.values)
