@@ -86,7 +86,8 @@ def _commute(activation: str, grid: CoupledErrors) -> Section:
         spread = np.std((errors[:, -1] / errors[:, -1].mean(0)) - (errors[:, 0] / errors[:, 0].mean(0)), axis=0, ddof=1)
         error = float(np.mean(spread) / np.sqrt(len(errors)))  # widths share their noise, so they are not averaged
         name = f"{activation}, k = 0: error of {quantity} in width at L = 16 / at L = 4, logarithm, mean over n"
-        yield equal(name, float(ratio.mean()), error, 0.0, 0.5, 0.25, "for the step at L = 4")
+        margin = margin_of(len(errors))
+        yield equal(name, float(ratio.mean()), error, 0.0, 0.5, 0.25, "for the step at L = 4", margin=margin)
 
 
 def rates_in_training(scale: Scale) -> Section:

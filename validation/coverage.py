@@ -46,6 +46,8 @@ class Coverage:
         is added to the half width.
     half_width : (steps, outputs) float64
         Median half width.
+    spread : (steps, outputs) float64
+        Standard deviation of the estimates over the runs.
     exact, exact_error : (steps, outputs) float64
         The limit and its error.
     """
@@ -53,6 +55,7 @@ class Coverage:
     runs: int
     contained: NDArray[np.bool_]
     half_width: Array
+    spread: Array
     exact: Array
     exact_error: Array
 
@@ -168,7 +171,8 @@ def coverage(
             found = list(pool.map(each, map(int, seeds)))
     estimates, half = np.array(found)[:, :, 1:].transpose(1, 0, 2, 3)
     allowed = half + np.where(error > _SMALL * half, error, 0.0)
-    return Coverage(runs, np.abs(estimates - exact) <= allowed, np.median(half, axis=0), exact, error)
+    spread = estimates.std(axis=0, ddof=1)
+    return Coverage(runs, np.abs(estimates - exact) <= allowed, np.median(half, axis=0), spread, exact, error)
 
 
 def _estimate(problem: flds.TrainingProblem, options: dict[str, Any], seed: int) -> tuple[Array, Array]:

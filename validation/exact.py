@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from flds.training.solve import train
 from solvers.matrices.dense import DenseOperator
 from solvers.matrices.lazy import LazyOperator
 from validation import plain, plain_mean_ode
-from validation.claims import Claim, Scale, Section, check
+from validation.claims import Claim, Scale, Section, check, equal
 
 Array = NDArray[np.float64]
 
@@ -27,21 +28,50 @@ _TOLERANCE = 1e-11
 
 
 def exact_training(scale: Scale) -> Section:
-    """Whole trainings against plain NumPy networks with the same weights: every loss, operator and recorded variable.
+    """Trainings against plain NumPy networks with the same weights: every loss, operator and recorded variable.
 
     What the lazy operator has revealed in the end is completed to a matrix, with which a plain network is trained: it
-    asks for nothing else. Test inputs are training inputs, whose outputs need no fresh noise.
+    asks for nothing else. Test inputs are training inputs, whose outputs need no fresh noise. The batches and the rates
+    of every step are those that this page has, in one case random and falling. The law of the weights themselves is
+    that of `dense_weights` and, of lazily sampled ones, of `law`.
     """
-    for label, problem, targets in _problems(scale):
+    for label, problem, targets, rates in _problems(scale):
         for operator in ("dense", "lazy"):
             for weights in WEIGHTS:
-                yield from _compared(label, problem, targets, operator, weights)
+                yield from _compared(label, problem, targets, rates, operator, weights)
+    yield _epochs()
+    yield from _replicate_errors()
 
 
-def _problems(scale: Scale) -> Iterator[tuple[str, flds.TrainingProblem, NDArray[np.generic]]]:
-    """Every loss with one and several outputs, batches, rates and activations that differ."""
+def _epochs() -> Claim:
+    """Random batches visit every sample once before any comes again, in another order each time."""
+    problem = flds.TrainingProblem(np.eye(6), np.arange(6.0), steps=11, batch_size=3, batch_order="random")
+    epochs = problem.batches.reshape(-1, 6)
+    whole = bool(np.all(np.sort(epochs, axis=1) == np.arange(6))) and len(np.unique(epochs, axis=0)) == len(epochs)
+    return check(
+        "random batches of three of six samples", f"{len(epochs)} epochs", "each visits every sample once", whole
+    )
+
+
+def _replicate_errors() -> Section:
+    """Means and standard errors over replicates, from the outputs of each."""
+    problem = flds.TrainingProblem(np.eye(3), [1.0, -1.0, 0.5], steps=3)
+    training = flds.simulate_resnet(problem, width=60, depth=2, replicates=5)
+    mean_field = flds.MeanFieldProblem(np.eye(3), -np.eye(3), steps=2)
+    for name, run in (
+        ("training", training), ("Mean ODE", flds.solve_mean_ode(mean_field, units=8, depth=2, replicates=5)),
+    ):  # fmt: skip
+        every = run.replicate_outputs
+        yield _exactly(f"{name}: mean of five replicates", run.outputs, np.sum(every, axis=0) / 5)
+        error = np.sqrt(np.sum((every - every.mean(0)) ** 2, axis=0) / 4 / 5)
+        yield _exactly(f"{name}: standard error of five replicates", run.outputs_standard_error, error)
+
+
+def _problems(scale: Scale) -> Iterator[tuple[str, flds.TrainingProblem, NDArray[np.generic], Array]]:
+    """Every loss with one and several outputs, batches, rates and activations that differ; rates of every step last."""
     rng = np.random.default_rng(6)
     x = rng.standard_normal((4, 5))
+    falling = np.array([1.0, 0.8, 0.5, 0.3])
     numbers, several = rng.standard_normal(4), rng.standard_normal((4, 3))
     signs, classes = np.array([1.0, -1.0, -1.0, 1.0]), np.array([2, 0, 1, 0])
     cases: tuple[tuple[str, NDArray[Any], dict[str, Any]], ...] = (
@@ -50,14 +80,20 @@ def _problems(scale: Scale) -> Iterator[tuple[str, flds.TrainingProblem, NDArray
         ("logistic", signs, {"activation": "relu", "loss": "logistic", "learning_rate": 1.5}),
         ("cross-entropy", classes, {"activation": "silu", "loss": "cross_entropy", "learning_rate": 1.0}),
         ("squared, batches of two", numbers, {"activation": "erf", "batch_size": 2}),
-    )
+        ("squared, random batches, falling rates", numbers,
+         {"activation": "softplus", "batch_size": 3, "batch_order": "random", "learning_rate": falling}),
+    )  # fmt: skip
     for label, targets, options in cases:
         problem = flds.TrainingProblem(x, targets, steps=4, test_inputs=x, test_targets=targets, **options)
-        yield label, problem, targets
+        yield label, problem, targets, np.broadcast_to(options.get("learning_rate", 0.5), 4)
+
+
+# Of four training samples; the losses are then means over these.
+_RECORDED = (3, 1)
 
 
 def _compared(
-    label: str, problem: flds.TrainingProblem, targets: NDArray[np.generic], operator: str, weights: str
+    label: str, problem: flds.TrainingProblem, targets: NDArray[np.generic], rates: Array, operator: str, weights: str
 ) -> Section:
     options: flds.Options = {
         "operator": operator,
@@ -65,7 +101,7 @@ def _compared(
         "tolerance": 0.0,
         "record_kernels": True,
         "record_every": 1,
-        "recorded_samples": problem.samples,
+        "recorded_samples": _RECORDED,
         "seed": 4,
     }
     settings, cost, _ = decide(problem, _WIDTH, _DEPTH, "law", options)
@@ -80,7 +116,7 @@ def _compared(
         activation=problem.phi.name,
         loss=problem.loss_function.name,
         horizon=problem.horizon,
-        rates=problem.rates,
+        rates=rates,
         batches=problem.batches,
     )
     expected = {"feature_kernel": _kernel(reference.features), "gradient_kernel": _kernel(reference.gradients)}
@@ -99,15 +135,42 @@ def _compared(
 
 
 def _on_all_samples(problem: flds.TrainingProblem, outputs: Array, targets: NDArray[np.generic]) -> dict[str, Array]:
-    """Outputs, losses and accuracies on training samples and on test samples, which are the same."""
-    pairs, loss = [list(zip(f, targets, strict=True)) for f in outputs], problem.loss_function.name
-    found = {
-        "outputs": outputs[..., 0] if problem.outputs == 1 else outputs,
-        "loss": np.array([np.mean([plain.loss_value(loss, f, y) for f, y in step]) for step in pairs]),
-    }
-    if loss != "squared":
-        found["accuracy"] = np.array([np.mean([plain.is_right(loss, f, y) for f, y in step]) for step in pairs])
-    return found | {f"test_{name}": values for name, values in found.items()}
+    """Outputs, losses and accuracies on recorded training samples, and on test samples, which are all of them."""
+    loss, found = problem.loss_function.name, {}
+    for prefix, chosen in (("", list(_RECORDED)), ("test_", list(range(len(targets))))):
+        shown = outputs[:, chosen]
+        pairs = [list(zip(f, targets[chosen], strict=True)) for f in shown]
+        found[f"{prefix}outputs"] = shown[..., 0] if problem.outputs == 1 else shown
+        found[f"{prefix}loss"] = np.array([np.mean([plain.loss_value(loss, f, y) for f, y in step]) for step in pairs])
+        if loss != "squared":
+            right = [np.mean([plain.is_right(loss, f, y) for f, y in step]) for step in pairs]
+            found[f"{prefix}accuracy"] = np.array(right)
+    return found
+
+
+def dense_weights(scale: Scale) -> Section:
+    """Weights that a dense network begins with: independent standard Gaussian entries, of all layers and passes."""
+    from scipy.stats import kstest
+
+    width, depth = 200, scale.pick(4, 8)
+    problem = flds.TrainingProblem(np.eye(3), [1.0, -1.0, 0.5], steps=1)
+    for weights in WEIGHTS:
+        settings = decide(problem, width, depth, "law", {"operator": "dense", "backward_weights": weights}).settings
+        network = Network(problem, settings, 3)
+        drawn = _initial(network)
+        matrices = drawn.W if weights == "tied" else np.concatenate([drawn.W, drawn.backward])
+        matrices, root = matrices.reshape(len(matrices), -1), math.sqrt(matrices.size)
+        name = f"dense weights, {weights}, {len(matrices)} matrices of width {width}"
+        yield equal(f"{name}: mean of entries", float(matrices.mean()), 1 / root, 0.0, 0.02)
+        variance = float(np.mean(matrices**2))
+        yield equal(f"{name}: variance of entries", variance, math.sqrt(2) / root, 1.0, 0.02)
+        p = float(kstest(matrices.ravel(), "norm").pvalue)
+        yield check(
+            f"{name}: Kolmogorov and Smirnov's test", f"p = {p:.2g}", "above 6e-5, four standard errors", p > 6e-5
+        )
+        correlation = np.corrcoef(matrices) - np.eye(len(matrices))
+        worst = float(np.abs(correlation).max()) * width
+        yield check(f"{name}: correlation of any two", f"{worst:.1f} standard errors", "below 5", worst < 5)
 
 
 def _kernel(vectors: Array) -> Array:
@@ -120,14 +183,14 @@ def _distance(found: Array, expected: Array) -> float:
     """Return the largest difference relative to the largest number; infinity where it cannot be compared."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(float).tiny))
 
 
 def _initial(network: Network) -> plain.Weights:
     """Return copies of the weights that a dense network begins with."""
     network.initialise()
     matrices = [operator for operator in network.operators if isinstance(operator, DenseOperator)]
-    root = np.sqrt(_WIDTH)
+    root = np.sqrt(network.settings.particles)
     W = np.array([operator.weights * root for operator in matrices])
     tied = network.settings.backward_weights == "tied"
     backward = W if tied else np.array([operator.backward_weights * root for operator in matrices])
@@ -202,50 +265,81 @@ def _mean_losses(rng: np.random.Generator) -> Section:
 
 
 def exact_mean_ode(scale: Scale) -> Section:
-    """Whole trainings of the Mean ODE against plain NumPy, from the same units: every block, loss and variable."""
+    """Trainings of the Mean ODE against plain NumPy, from the same units: every block, loss and recorded variable.
+
+    Among them a single output, and a causal transformer, whose two fields are added, with an unembedding.
+    """
     rng = np.random.default_rng(9)
     x, numbers, tokens = rng.standard_normal((3, 2)), rng.standard_normal((3, 2)), rng.standard_normal((2, 3, 2))
     signs, classes = np.array([[1.0, -1.0], [-1.0, -1.0], [1.0, 1.0]]), np.array([0, 1, 1])
-    perceptron = flds.TwoLayerPerceptron("tanh")
-    cases: tuple[tuple[str, flds.Block, Array, NDArray[Any], float], ...] = (
-        ("mean_squared", perceptron, x, numbers, 2.0),
-        ("logistic", perceptron, x, signs, 1.0),
-        ("cross_entropy", perceptron, x, classes, 1.0),
-        ("mean_squared", flds.GatedLinearUnit("silu"), x, numbers, 1.0),
-        ("mean_squared", flds.MatrixAfterActivation("tanh"), x, numbers, 1.0),
-        ("mean_squared", flds.MatrixBeforeActivation("sin"), x, numbers, 0.5),
-        ("mean_squared", flds.Attention(2), tokens, tokens[::-1].copy(), 1.0),
+    read, single = rng.standard_normal((2, 3)), np.array([[0.7], [-0.4]])
+    perceptron, mixing = flds.TwoLayerPerceptron("tanh"), flds.Attention(2)
+    causal = (flds.TwoLayerPerceptron("sin"), flds.Attention(2, causal=True))
+    cases: tuple[tuple[str, Any, Array, NDArray[Any], float, Array | None], ...] = (
+        ("mean_squared", perceptron, x, numbers, 2.0, None),
+        ("logistic", perceptron, x, signs, 1.0, None),
+        ("cross_entropy", perceptron, x, classes, 1.0, None),
+        ("mean_squared", flds.GatedLinearUnit("silu"), x, numbers, 1.0, None),
+        ("mean_squared", flds.MatrixAfterActivation("tanh"), x, numbers, 1.0, None),
+        ("mean_squared", flds.MatrixBeforeActivation("sin"), x, numbers, 0.5, None),
+        ("mean_squared", mixing, tokens, tokens[::-1].copy(), 1.0, None),
+        ("mean_squared", perceptron, x, numbers[:, :1], 1.0, single),
+        ("cross_entropy", causal, tokens, np.array([[0, 2, 1], [1, 1, 0]]), 1.5, read),
     )
-    for loss, block, inputs, targets, alpha in cases:
-        tests: dict[str, Any] = {"test_inputs": inputs, "test_targets": targets}
-        problem = flds.MeanFieldProblem(inputs, targets, block=block, loss=loss, alpha=alpha, steps=3, **tests)
-        run = flds.solve_mean_ode(problem, units=4, depth=4, seed=5, record_every=1, record_features=True)
-        expected = _units_by_hand(problem, block, targets)
-        off = {name: _distance(getattr(run, name), values) for name, values in expected.items()}
-        worst = max(off, key=lambda name: off[name])
-        yield check(
-            f"Mean ODE, {block.name}, {loss}: {', '.join(sorted(expected))}",
-            f"differ by up to {off[worst]:.1e} ({worst})",
-            f"rounding, below {_TOLERANCE:g}",
-            off[worst] < _TOLERANCE,
-        )
+    for loss, blocks, inputs, targets, alpha, unembedding in cases:
+        yield _trained_alike(loss, blocks, inputs, targets, alpha, unembedding)
 
 
-def _units_by_hand(problem: flds.MeanFieldProblem, block: flds.Block, targets: NDArray[Any]) -> dict[str, Array]:
-    """Every variable of a training of four units at five nodes; test samples are the training samples."""
-    (units,) = flds.draw_units(problem, 5, 4, 5)
-    field = plain_mean_ode.FIELDS[block.name](block.rho.name if hasattr(block, "rho") else "")
+def _trained_alike(
+    loss: str, blocks: Any, inputs: Array, targets: NDArray[Any], alpha: float, unembedding: Array | None
+) -> Claim:
+    """Four units at five nodes, trained by both; test samples are the training samples, and rates differ."""
+    blocks = blocks if isinstance(blocks, tuple) else (blocks,)
+    names = [name for block in blocks for name in block.shapes(inputs.shape[-1])]
+    rates = {name: (0.4 + 0.2 * place) / len(names) for place, name in enumerate(names)}
+    problem = flds.MeanFieldProblem(
+        inputs, targets, block=blocks, loss=loss, alpha=alpha, steps=3, learning_rates=rates, unembedding=unembedding,
+        test_inputs=inputs, test_targets=targets,
+    )  # fmt: skip
+    run = flds.solve_mean_ode(problem, units=4, depth=4, seed=5, record_every=1, record_features=True)
+    units = {name: values for one in flds.draw_units(problem, 5, 4, 5) for name, values in one.items()}
+    fields = [_field(one) for one in blocks]
+    read = np.eye(inputs.shape[-1]) if unembedding is None else unembedding
     found = plain_mean_ode.train(
-        field, units, problem.x, targets, problem.loss, problem.alpha, problem.rates, problem.steps
+        lambda h, z: sum(field(h, z) for field in fields), units, inputs, targets, loss, alpha, rates, 3, read
     )
+    expected = _recorded(found, loss, targets)
+    off = {name: _distance(getattr(run, name), values) for name, values in expected.items()}
+    worst = max(off, key=lambda name: off[name])
+    label = " and ".join(one.name for one in blocks)
+    read_out = "" if unembedding is None else f", unembedded to {read.shape[1]}"
+    causal = ", causal" if getattr(blocks[-1], "causal", False) else ""
+    return check(
+        f"Mean ODE, {label}{causal}{read_out}, {loss}: {', '.join(sorted(expected))}",
+        f"differ by up to {off[worst]:.1e} ({worst})",
+        f"rounding, below {_TOLERANCE:g}",
+        off[worst] < _TOLERANCE,
+    )
+
+
+def _field(block: Any) -> plain_mean_ode.Field:
+    if isinstance(block, flds.Attention):
+        return plain_mean_ode.attention(block.causal)
+    return plain_mean_ode.FIELDS[block.name](block.rho.name)
+
+
+def _recorded(found: plain_mean_ode.TrainedUnits, loss: str, targets: NDArray[Any]) -> dict[str, Array]:
+    """Every variable of a training, by the names that a solution gives them."""
+    outputs = found.outputs
     shown = {
-        "outputs": found.outputs,
-        "loss": np.array([_mean_loss_of(problem.loss, f, targets) for f in found.outputs]),
+        "outputs": outputs[..., 0] if outputs.shape[-1] == 1 else outputs,
+        "loss": np.array([_mean_loss_of(loss, f, targets) for f in outputs]),
     }
-    if problem.loss == "cross_entropy":
-        shown["accuracy"] = np.mean(found.outputs.argmax(-1) == targets, axis=1)
-    if problem.loss == "logistic":
-        shown["accuracy"] = np.mean(found.outputs * targets > 0, axis=(1, 2))
+    every = tuple(range(1, outputs.ndim))
+    if loss == "cross_entropy":
+        shown["accuracy"] = np.mean(outputs.argmax(-1) == targets, axis=every[:-1])
+    if loss == "logistic":
+        shown["accuracy"] = np.mean(outputs * targets > 0, axis=every)
     expected = shown | {f"test_{name}": values for name, values in shown.items()}
     expected |= {"features": found.features, "covectors": found.covectors}
     return expected | {f"travel_{name}": values for name, values in found.travel.items()}
@@ -254,7 +348,7 @@ def _units_by_hand(problem: flds.MeanFieldProblem, block: flds.Block, targets: N
 def _mean_loss_of(loss: str, f: Array, targets: NDArray[Any]) -> float:
     """The mean over samples, and tokens."""
     rows = f.reshape(-1, f.shape[-1])
-    y = targets if targets.ndim == 1 else targets.reshape(rows.shape)
+    y = targets.ravel() if loss == "cross_entropy" else targets.reshape(rows.shape)
     return float(np.mean([plain.loss_value(loss, *pair) for pair in zip(rows, y, strict=True)]))
 
 

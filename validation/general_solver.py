@@ -14,7 +14,7 @@ import solvers
 from solvers import McKeanVlasov, equations
 from solvers.sde.convergence import ConvergenceStudy
 from validation import closed_forms
-from validation.claims import Claim, Scale, Section, against, check, equal
+from validation.claims import Claim, Scale, Section, against, check, equal, margin_of
 from validation.peers import frozen_moments, solve_torchsde
 
 Array = NDArray[np.float64]
@@ -39,6 +39,8 @@ def mean_field_equations(scale: Scale) -> Section:
     yield from _geometric(particles, replicates)
     yield from _common_noise(scale.pick(800, 4000))
     yield from _mean_field_covariance(scale.pick(24, 64))
+    yield from _general_noise(scale.pick(24, 64))
+    yield from _pairs(scale.pick(96, 256))
     yield from _kuramoto(particles // 2, replicates)
     yield from _torchsde()
 
@@ -64,7 +66,7 @@ def orders_of_convergence(scale: Scale) -> Section:
         study = solvers.strong_order(
             equation, around_one, 0, 1, fine, particles=scale.pick(1000, 2000), replicates=replicates, **options
         )
-        yield _order(f"strong order, {name}", study, order)
+        yield _order(f"strong order, {name}", study, order, replicates)
     weak: dict[str, tuple[McKeanVlasov, Callable[[Array], Array]]] = {
         "mean, with interaction": (ORNSTEIN_UHLENBECK, lambda x: x),
         "square, with interaction": (ORNSTEIN_UHLENBECK, np.square),
@@ -80,7 +82,7 @@ def orders_of_convergence(scale: Scale) -> Section:
             particles=scale.pick(2000, 5000),
             replicates=replicates,
         )
-        yield _order(f"weak order, {name}", study, 1.0)
+        yield _order(f"weak order, {name}", study, 1.0, replicates)
     study = solvers.weak_order(
         GEOMETRIC,
         around_one,
@@ -91,16 +93,19 @@ def orders_of_convergence(scale: Scale) -> Section:
         particles=scale.pick(50_000, 200_000),
         replicates=replicates,
     )
-    yield _order("weak order, multiplicative noise, mean", study, 1.0)
-    study = solvers.particle_order(ORNSTEIN_UHLENBECK, around_one, 0, 1, 16, replicates=scale.pick(128, 512))
-    yield _order("mean square error in the number of particles, with interaction", study, 1.0)
+    yield _order("weak order, multiplicative noise, mean", study, 1.0, replicates)
+    many = scale.pick(128, 512)
+    study = solvers.particle_order(ORNSTEIN_UHLENBECK, around_one, 0, 1, 16, replicates=many)
+    yield _order("mean square error in the number of particles, with interaction", study, 1.0, many)
 
 
-def _order(name: str, study: ConvergenceStudy, expected: float) -> Claim:
+def _order(name: str, study: ConvergenceStudy, expected: float, replicates: int) -> Claim:
+    from scipy.stats import t as student
+
     low, high = study.interval
-    error = (high - low) / (2 * 1.96)
-    note = "for the next order at these steps"
-    return equal(name, study.order, error, expected, resolution=0.25, slack=BEND, note=note)
+    error = (high - low) / (2 * student.ppf(0.975, replicates - 1))
+    note, margin = "for the next order at these steps", margin_of(replicates)
+    return equal(name, study.order, error, expected, resolution=0.25, slack=BEND, note=note, margin=margin)
 
 
 def _ornstein_uhlenbeck(particles: int, replicates: int, steps: int) -> Section:
@@ -165,6 +170,45 @@ def _mean_field_covariance(replicates: int) -> Section:
         for seed in range(replicates)
     ]
     yield against("noise of covariance E[XXᵀ]: E X₁X₂", np.array(second), 0.8 * (1 + 1 / 32) ** 32)
+
+
+def _general_noise(replicates: int) -> Section:
+    """dX = −X dt + s dW in the plane with a full matrix s: the covariance after the steps of the scheme itself."""
+    matrix, steps, particles = np.array([[0.6, -0.3, 0.2], [0.1, 0.5, 0.4]]), 32, 20_000
+    equation = McKeanVlasov(
+        njit(lambda t, x, m: (-x[0], -x[1])),
+        njit(lambda t, x, m: ((0.6, -0.3, 0.2), (0.1, 0.5, 0.4))),
+        noise="general",
+    )
+    second = [
+        solvers.solve(
+            equation, np.zeros((particles, 2)), 0, 1, steps, seed=seed, save_at=[1.0],
+            save={"second": lambda t, x: x.T @ x / len(x)},
+        ).second[0]
+        for seed in range(replicates)
+    ]  # fmt: skip
+    shrink = (1 - 1 / steps) ** 2
+    exact = matrix @ matrix.T / steps * (1 - shrink**steps) / (1 - shrink)
+    for i, j in ((0, 0), (0, 1), (1, 1)):
+        name = f"general noise, a full matrix: E X_{i + 1} X_{j + 1}"
+        yield against(name, np.array(second)[:, i, j], exact[i, j], resolution=0.05 * exact[0, 0])
+
+
+def _pairs(replicates: int) -> Section:
+    """Pairwise interaction −(x − y): deviations from the mean of the particles shrink, their mean does not."""
+    steps, particles = 32, 500
+    equation = McKeanVlasov(diffusion=njit(lambda t, x, m: S), interaction=njit(lambda x, y: y - x), noise="additive")
+    found = [
+        solvers.solve(equation, around_one, 0, 1, steps, particles=particles, seed=seed, save_at=[1.0])
+        for seed in range(replicates)
+    ]
+    shrink = (1 - 1 / steps) ** 2
+    added = S**2 / steps * (1 - shrink**steps) / (1 - shrink)
+    exact = (1 - 1 / particles) * (0.25 * shrink**steps + added)
+    yield against("pairwise interaction: E X", np.array([run.mean[0] for run in found]), 1.0)
+    yield against(
+        "pairwise interaction: variance of the particles", np.array([run.variance[0] for run in found]), exact
+    )
 
 
 def _kuramoto(particles: int, replicates: int) -> Section:

@@ -34,6 +34,7 @@ _SHIFT, _FACTOR = 1.0, 3.0
 def law(scale: Scale) -> Section:
     """Lazily sampled networks at the default tolerance against dense ones trained by torch: the joint law of outputs.
 
+    Compared are means and covariances, over all steps and samples at once.
     Every case has seeds of its own. An input between its visits is not remembered by the lazy operator, so with single
     samples the losses of the batches are compared over all steps, and the outputs of the last one.
     """

@@ -20,13 +20,23 @@ Field = Callable[[Any, dict[str, Any]], Any]  # (h of one sample, units at one n
 
 _STEP = 1e-30
 
+
+def by_token(one: Field) -> Field:
+    """Let a field of one vector work on each token for itself."""
+    return lambda h, z: one(h, z) if h.ndim == 1 else np.array([one(token, z) for token in h])
+
+
 FIELDS: dict[str, Callable[[str], Field]] = {
-    "two_layer_perceptron": lambda rho: lambda h, z: plain.perceptron(h, z["u"], z["v"], rho),
-    "gated_linear_unit": lambda rho: lambda h, z: plain.gated_unit(h, z["u"], z["w"], z["v"], rho),
-    "matrix_after_activation": lambda rho: lambda h, z: plain.matrix_after(h, z["W"], rho),
-    "matrix_before_activation": lambda rho: lambda h, z: plain.matrix_before(h, z["W"], rho),
-    "attention": lambda rho: lambda h, z: plain.attention(h, z["W_Q"], z["W_K"], z["W_V"], z["W_O"]),
+    "two_layer_perceptron": lambda rho: by_token(lambda h, z: plain.perceptron(h, z["u"], z["v"], rho)),
+    "gated_linear_unit": lambda rho: by_token(lambda h, z: plain.gated_unit(h, z["u"], z["w"], z["v"], rho)),
+    "matrix_after_activation": lambda rho: by_token(lambda h, z: plain.matrix_after(h, z["W"], rho)),
+    "matrix_before_activation": lambda rho: by_token(lambda h, z: plain.matrix_before(h, z["W"], rho)),
 }
+
+
+def attention(causal: bool) -> Field:
+    """Return the field of attention, of which a token sees those before it alone, or all."""
+    return lambda h, z: plain.attention(h, z["W_Q"], z["W_K"], z["W_V"], z["W_O"], causal)
 
 
 @dataclass
@@ -35,8 +45,8 @@ class TrainedUnits:
 
     Attributes
     ----------
-    outputs : (steps + 1, samples, …, D) array
-        h(1).
+    outputs : (steps + 1, samples, …, outputs) array
+        f = h(1) W_U.
     features, covectors : (steps + 1, nodes, samples, …, D) array
         h and b where the fields are evaluated, in the order of depth.
     travel : dict of (steps + 1, nodes) array
@@ -51,14 +61,14 @@ class TrainedUnits:
 
 def train(
     field: Field, units: Units, inputs: Array, targets: NDArray[Any], loss: str, alpha: float, rates: dict[str, float],
-    steps: int,
+    steps: int, read: Array,
 ) -> TrainedUnits:  # fmt: skip
     """Train the units of nodes in depth by gradient descent.
 
     Parameters
     ----------
     field : callable
-        One of `FIELDS`, for an activation.
+        One of `FIELDS`, for an activation, `attention`, or a sum of several.
     units : dict of (nodes, …, units) arrays
         Z_0; left as it is.
     inputs, targets : (samples, …, D) and (samples, …) arrays
@@ -71,6 +81,8 @@ def train(
         η by parameter.
     steps : int
         K.
+    read : (D, outputs) array
+        The unembedding W_U.
 
     Returns
     -------
@@ -86,7 +98,7 @@ def train(
     travel: dict[str, list[Array]] = {name: [] for name in units}
     for step in range(steps + 1):
         at = [{name: z[node] for name, z in now.items()} for node in range(nodes)]
-        passes = [_pass(field, at, x, y, loss, alpha / count) for x, y in zip(inputs, targets, strict=True)]
+        passes = [_pass(field, at, x, y, loss, alpha / count, read) for x, y in zip(inputs, targets, strict=True)]
         outputs, features, covectors = (np.array(part) for part in zip(*passes, strict=True))
         records.append((outputs, features.swapaxes(0, 1), covectors.swapaxes(0, 1)))
         for name, z in now.items():
@@ -103,9 +115,9 @@ def train(
 
 
 def _pass(
-    field: Field, at: list[Units], x: Array, y: Any, loss: str, share: float
+    field: Field, at: list[Units], x: Array, y: Any, loss: str, share: float, read: Array
 ) -> tuple[Array, list[Array], list[Array]]:
-    """Forward and backward pass of one sample: h(1), h and b at the nodes."""
+    """Forward and backward pass of one sample: f, h and b at the nodes."""
     last = len(at) - 1
     states: list[Array] = []
     covectors: list[Array] = []
@@ -119,9 +131,9 @@ def _pass(
         node = last - step
         return share * _pull_state(field, states[node], b, at[node])
 
-    end = _adams(x, forward, last)
-    _adams(_loss_slope(loss, end, y), backward, last)
-    return end, states, covectors[::-1]
+    f = _adams(x, forward, last) @ read
+    _adams(_loss_slope(loss, f, y) @ read.T, backward, last)
+    return f, states, covectors[::-1]
 
 
 def _adams(x: Array, field: Callable[[int, Array], Array], steps: int) -> Array:

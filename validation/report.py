@@ -30,6 +30,7 @@ from validation.claims import LIBRARY, Claim, Line, Scale, Table
 
 SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "exact_training": exact.exact_training,
+    "dense_weights": exact.dense_weights,
     "exact_mean_ode": exact.exact_mean_ode,
     "formulas": exact.formulas,
     "backward_weights": limits.backward_weights,
@@ -80,12 +81,21 @@ def validate(
     Raises
     ------
     ValueError
-        If a section is unknown, or the folder holds a report that is not ours.
+        If a section is unknown, the folder holds a report that is not ours, or one at full size in which a quick run
+        would replace a section.
     """
     named = [checks.choice("section", name, tuple(SECTIONS)) for name in dict.fromkeys(names)]
     chosen = named or list(SECTIONS)
     scale = Scale("full" if full else "quick")
     report = _read(out) if out is not None else {}
+    kept = [name for name in chosen if not full and report.get(name, {}).get("scale") == "full"]
+    if kept:
+        raise ValueError(
+            f"the report in {str(out)!r} has {kept[0]} at full size, which a quick run would replace; "
+            "choose another folder"
+        )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     found: list[Claim] = []
     for name in chosen:
         start = time.perf_counter()
@@ -98,8 +108,6 @@ def validate(
             elif isinstance(line, Table):
                 tables.append(line.lines)
             else:
-                if out is not None:
-                    out.mkdir(parents=True, exist_ok=True)
                 if out is None or attempt(save_picture, line.figure, out / f"{line.name}.png"):
                     pictures.append({"file": f"{line.name}.png", "caption": line.caption})
         found += claims
@@ -174,17 +182,25 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _scales(sections: dict[str, Any]) -> str:
+    """Say at which size the sections were measured."""
+    quick = [name for name, section in sections.items() if section["scale"] != "full"]
+    if not quick:
+        return "All sections are at full size."
+    return "All sections are at quick size." if len(quick) == len(sections) else f"At quick size: {', '.join(quick)}."
+
+
 def _markdown(sections: dict[str, Any]) -> str:
     claims = [Claim(**claim) for section in sections.values() for claim in section["claims"]]
     lines = [
         "# Validation report",
         "",
-        f"Verdicts on {summary(claims)}.",
+        f"Verdicts on {summary(claims)}. {_scales(sections)}",
         "",
-        "Errors are standard errors and intervals are 95 %; an equality is confirmed within four standard errors, if "
-        "these are small enough to refute it. The source is who makes the claim: this library, paper F (Yao, Wu "
-        'and Gao, "Understanding Scaling Laws via Neural Feature Learning Dynamics") or paper H (Chizat, "The Hidden '
-        'Width of Deep ResNets").',
+        "Errors are standard errors and intervals are 95 %; an equality is confirmed within four standard errors, "
+        "with few replicates within as many as are as rare, if these are small enough to refute it. The source is who "
+        'makes the claim: this library, paper F (Yao, Wu and Gao, "Understanding Scaling Laws via Neural Feature '
+        'Learning Dynamics") or paper H (Chizat, "The Hidden Width of Deep ResNets").',
         "",
     ]
     for name, section in sections.items():

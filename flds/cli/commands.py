@@ -273,6 +273,8 @@ def reproduce(
         if list_figures:
             _list(figures.descriptions())
             return
+        if not figure:
+            raise ValueError("name a figure, such as feature-learning/fig1; flds reproduce --list has them all")
         files = figures.reproduce(
             figure, full=full, dataset=lambda: load_data(data), out=out, seed=seed, say=_silent if quiet else _say
         )
