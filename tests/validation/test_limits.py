@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 from tests.conftest import MARGIN
 from validation.coverage import Coverage, coverage, reference_limit
-from validation.limits import _covered, _plateau, _towards
+from validation.limits import _covered, _not_too_wide, _plateau, _towards
 from validation.problems import one_sample
 from validation.rates import CoupledErrors
 
@@ -58,13 +58,25 @@ def covered(shares, runs=100, **options):
     rng = np.random.default_rng(0)
     contained = rng.random((runs, 1, len(shares))) < np.array(shares)
     ones = np.ones((1, len(shares)))
-    return _covered("x", Coverage(runs, contained, ones, ones, 0.01 * ones), **options).verdict
+    return _covered("x", Coverage(runs, contained, ones, ones, ones, 0.01 * ones), **options).verdict
+
+
+@pytest.mark.parametrize(
+    ("runs", "half_width", "verdict"),
+    [
+        (100, 2.0, "confirmed"), (100, 5.0, "undecided"), (100, 20.0, "refuted"),
+        (8, 2.0, "undecided"), (8, 1000.0, "refuted"),
+    ],
+)  # fmt: skip
+def test_intervals_that_are_too_wide_are_refuted(runs, half_width, verdict):
+    contained, ones = np.ones((runs, 1, 3), bool), np.ones((1, 3))
+    assert _not_too_wide("x", Coverage(runs, contained, half_width * ones, ones, ones, ones)).verdict == verdict
 
 
 def test_coverage_is_judged_by_the_worst_output():
     assert covered([0.95, 0.96, 0.97]) == "confirmed"
     assert covered([1.0, 1.0, 0.4]) == "refuted"
-    assert covered([1.0, 1.0, 1.0]) == "undecided"  # too wide, if anything
+    assert covered([1.0, 1.0, 1.0]) == "confirmed"  # too wide, if anything, which another claim looks for
     assert covered([0.95, 0.96, 0.97], runs=16) == "undecided"
     assert covered([0.1, 0.9, 0.9], runs=16) == "refuted"
 
