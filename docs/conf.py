@@ -12,6 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.addnodes import pending_xref
 
 import flds
@@ -33,6 +34,7 @@ html_math_renderer = "mathml"
 nb_execution_mode = os.environ.get("FLDS_DOCS_EXECUTE", "cache")
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
+nb_output_stderr = "warn"  # a notebook that warns is mended
 nb_ipywidgets_js = {}  # these would come from the network
 add_module_names = False
 autodoc_typehints = "none"  # the docstrings give types and shapes
@@ -54,6 +56,8 @@ exclude_patterns = ["_build"]
 def _plain_signs(app, what, name, item, options, lines):
     """Absolute values and products in docstrings are not markup."""
     for index, line in enumerate(lines):
+        if line.lstrip().startswith((">>>", "...")):
+            continue
         parts = line.split("`")
         parts[::2] = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]
         lines[index] = "`".join(parts)
@@ -62,6 +66,7 @@ def _plain_signs(app, what, name, item, options, lines):
 
 
 def _colons(app, what, name, item, options, lines):
+    """The colons that `_plain_signs` hid, once napoleon has looked for types."""
     if what in PROPERTIES:
         lines[:] = [line.replace("\0", ":") for line in lines]
 
@@ -82,10 +87,20 @@ def _links(app, document):
             link["reftarget"] = f"{package}.{name}"
 
 
+def _exponents(app, document):
+    """The numbers of the report do not break at their minus signs."""
+    if app.env.docname == "validation":
+        for text in list(document.findall(nodes.Text)):
+            text.parent.replace(
+                text, nodes.Text(re.sub(r"(\de)-(\d)", r"\1−\2", text))
+            )
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", _plain_signs, priority=0)
     app.connect("autodoc-process-docstring", _colons, priority=1000)
     app.connect("doctree-read", _links)
+    app.connect("doctree-read", _exponents)
 
 
 # the notebooks live beside the packages, and are shown from a copy
