@@ -34,6 +34,7 @@ html_math_renderer = "mathml"
 nb_execution_mode = os.environ.get("FLDS_DOCS_EXECUTE", "cache")
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
+nb_merge_streams = True
 nb_output_stderr = "warn"  # a notebook that warns is mended
 nb_ipywidgets_js = {}  # these would come from the network
 add_module_names = False
@@ -66,7 +67,7 @@ def _plain_signs(app, what, name, item, options, lines):
 
 
 def _colons(app, what, name, item, options, lines):
-    """The colons that `_plain_signs` hid, once napoleon has looked for types."""
+    """Colons come back once napoleon has looked for types."""
     if what in PROPERTIES:
         lines[:] = [line.replace("\0", ":") for line in lines]
 
