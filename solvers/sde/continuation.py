@@ -81,10 +81,12 @@ def resume(
     --------
     >>> from numba import njit
     >>> import numpy as np, solvers
-    >>> equation = solvers.McKeanVlasov(diffusion=njit(lambda t, x, m: 1.0), noise="additive")
+    >>> spread = njit(lambda t, x, m: 1.0)
+    >>> equation = solvers.McKeanVlasov(diffusion=spread, noise="additive")
     >>> half = solvers.solve(equation, np.zeros(1000), 0.0, 1.0, 100)
     >>> whole = solvers.solve(equation, np.zeros(1000), 0.0, 2.0, 200)
-    >>> bool(np.all(solvers.resume(equation, half, 2.0, 100).final_particles == whole.final_particles))
+    >>> on = solvers.resume(equation, half, 2.0, 100)
+    >>> bool(np.all(on.final_particles == whole.final_particles))
     True
     """
     stored = _checked(equation, run)
