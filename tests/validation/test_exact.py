@@ -6,21 +6,26 @@ import numpy as np
 import pytest
 
 import flds
-import flds.training.assemble
+import flds.training.assemble as assembled
 from flds.mean_ode import losses as mean_losses
 from flds.mean_ode.network import Dynamics, MeanDynamics
+from flds.results import replicates
 from flds.training import losses
 from flds.training.branches import SingleMatrix
 from flds.training.network import Network
 from flds.training.optimizers import Gradient
 from flds.training.records import kernels
+from solvers.ensemble.random import Stream
 from solvers.matrices.dense import DenseOperator
 from solvers.matrices.lazy import LazyOperator
 from validation import exact, plain
 from validation.claims import Scale
 
 QUICK = Scale("quick")
-SECTIONS = {"training": exact.exact_training, "mean ode": exact.exact_mean_ode, "formulas": exact.formulas}
+SECTIONS = {
+    "training": exact.exact_training, "mean ode": exact.exact_mean_ode, "formulas": exact.formulas,
+    "weights": exact.dense_weights,
+}  # fmt: skip
 
 
 def test_nothing_is_refuted():
@@ -112,6 +117,57 @@ def travel_of_the_node_before(self, parameter):
 TRAVEL = Dynamics.travel
 
 
+def first_rate_always(self, inputs, slopes, forward, backward, rate):
+    UPDATE_NETWORK(self, inputs, slopes, forward, backward, self.problem.rates[0])
+
+
+def losses_of_the_first_samples(problem, steps, recorded, *outputs):
+    return OUTPUT_VARIABLES(problem, steps, list(range(len(recorded))), *outputs)
+
+
+def with_replacement(self):
+    shape = (self.steps + 1, self.batch)
+    return np.random.default_rng(self.batch_seed).integers(0, self.samples, shape)
+
+
+def mean_over_outputs(self, h):
+    return LOSS_GRADIENT(self, h) / self.outputs
+
+
+def only_the_last_block(self, work, node, h, *rest):
+    blocks, whole = self.problem.blocks, TOTAL(self, work, node, h, *rest)
+    if len(blocks) == 1:
+        return whole
+    object.__setattr__(self.problem, "blocks", blocks[:1])
+    try:
+        return whole - TOTAL(self, work, node, h, *rest)
+    finally:
+        object.__setattr__(self.problem, "blocks", blocks)
+
+
+def narrower(self, weights, noise, stream, layer):
+    DRAW(self, weights, noise, stream, layer)
+    weights *= 0.95
+
+
+def same_in_all_layers(self, weights, noise, stream, layer):
+    DRAW(self, weights, noise, stream, 0)
+
+
+def copy_that_begins_equal(self, weights, noise, stream, layer):
+    DRAW(self, weights, noise, Stream.WEIGHTS, layer)
+
+
+def smaller_errors(samples):
+    mean, error = MEAN_AND_ERROR(samples)
+    return mean, error / np.sqrt(len(samples))
+
+
+UPDATE_NETWORK, OUTPUT_VARIABLES = Network.update, assembled.output_variables
+LOSS_GRADIENT, TOTAL = flds.MeanFieldProblem.loss_gradient, Dynamics._total
+DRAW, MEAN_AND_ERROR = DenseOperator._draw, replicates.mean_and_error
+
+
 class StepBefore:
     """Coordinates of the gradients of the step before, where there is one."""
 
@@ -146,8 +202,8 @@ class StepBefore:
         ),
         pytest.param(DenseOperator, "backward", without_transpose, "training", id="dense without its transpose"),
         pytest.param(LazyOperator, "_multiply", forgetful_probes, "training", id="probes see 90 % of what was learned"),
-        pytest.param(flds.training.assemble, "kernels", larger_kernels, "training", id="kernels times 1.5"),
-        pytest.param(flds.training.assemble, "kernels", kernels_of_the_step_before, "training",
+        pytest.param(assembled, "kernels", larger_kernels, "training", id="kernels times 1.5"),
+        pytest.param(assembled, "kernels", kernels_of_the_step_before, "training",
                      id="kernels of the step before"),
         pytest.param(Network, "_second_moment", second_moment_of_all_but_one, "training",
                      id="variances of one sample alone"),
@@ -159,6 +215,18 @@ class StepBefore:
         pytest.param(flds.GatedLinearUnit, "value", doubled, "formulas", id="gated unit doubled"),
         pytest.param(SingleMatrix, "backward", slope_of_the_layer_above, "training", id="derivative of a later state"),
         pytest.param(LazyOperator, "update", StepBefore()(), "training", id="gradients of the step before"),
+        pytest.param(Network, "update", first_rate_always, "training", id="rate of the first step in all"),
+        pytest.param(assembled, "output_variables", losses_of_the_first_samples, "training",
+                     id="losses of other samples than recorded"),
+        pytest.param(flds.TrainingProblem, "batches", property(with_replacement), "training",
+                     id="batches with replacement"),
+        pytest.param(replicates, "mean_and_error", smaller_errors, "training", id="errors over n instead of its root"),
+        pytest.param(flds.MeanFieldProblem, "loss_gradient", mean_over_outputs, "mean ode",
+                     id="mean over outputs twice"),
+        pytest.param(Dynamics, "_total", only_the_last_block, "mean ode", id="one of two blocks"),
+        pytest.param(DenseOperator, "_draw", narrower, "weights", id="dense weights of variance 0.9"),
+        pytest.param(DenseOperator, "_draw", same_in_all_layers, "weights", id="dense weights the same in all layers"),
+        pytest.param(DenseOperator, "_draw", copy_that_begins_equal, "weights", id="copy that begins equal"),
         pytest.param(Gradient, "batch", property(lambda self: 1, lambda self, value: None), "training",
                      id="sum over the batch instead of the mean"),
     ],

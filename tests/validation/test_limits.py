@@ -64,7 +64,7 @@ def covered(shares, runs=100, **options):
 @pytest.mark.parametrize(
     ("runs", "half_width", "verdict"),
     [
-        (100, 2.0, "confirmed"), (100, 5.0, "undecided"), (100, 20.0, "refuted"),
+        (100, 2.0, "confirmed"), (100, 8.0, "undecided"), (100, 20.0, "refuted"),
         (8, 2.0, "undecided"), (8, 1000.0, "refuted"),
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ from tests.naive import dense_outputs
 
 torch = pytest.importorskip("torch")
 
-from validation import networks  # noqa: E402
+from validation import engine, networks  # noqa: E402
 
 
 def run_by_hand(problem, width, depth, weights, seed, residual="pre"):
@@ -112,3 +112,12 @@ def test_training_that_diverges_ends_with_a_status():
 def test_bad_options(option, message):
     with pytest.raises(ValueError, match=message):
         networks.train(three_samples(), **option)
+
+
+def test_a_large_network_is_measured_in_a_process_of_its_own(monkeypatch):
+    """As at full size, but small; what fails there is a claim that is refuted."""
+    completed, memory = engine._large(2000)
+    assert (completed.verdict, memory.verdict) == ("confirmed", "confirmed")
+    monkeypatch.setattr(engine, "MILLION", "raise MemoryError('none left')")
+    (failed,) = engine._large(2000)
+    assert (failed.verdict, failed.measured) == ("refuted", "it ended saying MemoryError: none left")
