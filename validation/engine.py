@@ -291,8 +291,8 @@ MILLION = """
 import json, resource, sys, numpy as np, flds
 width = int(sys.argv[1])
 problem = flds.TrainingProblem(np.ones((1, 1)), [1.0], learning_rate=0.5, steps=50)
-options = dict(depth=64, dtype="float32", tolerance=1e-3, rank_budget=(7, 6))
-s = flds.simulate_resnet(problem, width=width, **options)
+options = dict(dtype="float32", tolerance=1e-3, rank_budget=(7, 6))
+s = flds.simulate_resnet(problem, width=width, depth=64, **options)
 from flds.training.cost import Workload
 from flds.training.options import checked
 load = Workload.of(problem, checked(problem, width, 64, "law", options | {"operator": "lazy"}))
