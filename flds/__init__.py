@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from flds.results.upstairs import upstairs
+from solvers.results.upstairs import upstairs as drawn
 
 if TYPE_CHECKING:
     from flds.datasets import Dataset as Dataset
@@ -103,7 +104,7 @@ def _predict(*arguments: Any) -> Any:
 
 
 # What solutions can do with the rooms above them; loaded when first used, as well.
-upstairs.plot, upstairs.predict = _plot, _predict
+drawn.plot, upstairs.predict = _plot, _predict
 
 
 def __getattr__(name: str) -> Any:

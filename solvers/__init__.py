@@ -5,8 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from solvers.results.upstairs import upstairs
+
 if TYPE_CHECKING:
     from solvers import equations as equations
+    from solvers import plotting as plotting
     from solvers import schemes as schemes
     from solvers.ensemble.brownian import BrownianMotion as BrownianMotion
     from solvers.ensemble.random import Address as Address
@@ -58,9 +61,18 @@ _HOMES = {
     "weak_order": "solvers.sde.convergence",
 }
 
-_MODULES = ("equations", "schemes")
+_MODULES = ("equations", "plotting", "schemes")
 
 __all__ = sorted([*_HOMES, *_MODULES])
+
+
+def _plot(*arguments: Any) -> Any:
+    from solvers.plotting.equations import picture
+
+    return picture(*arguments)
+
+
+upstairs.plot = _plot  # loaded when first used, as well
 
 
 def __getattr__(name: str) -> Any:

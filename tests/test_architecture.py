@@ -28,6 +28,7 @@ ROOMS = {
     "solvers.matrices": "solvers.ensemble",
     "solvers.sde": "solvers.accelerate solvers.checks solvers.ensemble solvers.matrices solvers.memory "
     "solvers.processors solvers.progress solvers.results",
+    "solvers.plotting": "solvers.results",
     "solvers.equations": "solvers.sde",
     "solvers.schemes": "solvers.sde",
     "flds.processes": "solvers",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import flds
 from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
+from solvers.plotting.style import TWO_COLUMNS, new_figure, styled
 from validation import coupled
 from validation.claims import Claim, Picture, Scale, Section, Table, above, against, at_least, equal, margin_of
 from validation.problems import large_steps
@@ -154,15 +155,14 @@ def _relu_in_training(scale: Scale) -> Section:
                 yield exponent_of(f"{name} in width falls", law, "width", above, 0.0)
 
 
+@styled
 def draw_rates(deep: CoupledErrors, wide: CoupledErrors, stages: tuple[int, ...]) -> Figure:
     """Errors of h and g, in depth (left) and in width (right), one row for each quantity and step."""
-    from matplotlib.figure import Figure
-
     rows = [(quantity, step) for step in stages for quantity in "hg"]
-    figure = Figure(figsize=(7.5, 2.6 * len(rows)), layout="constrained")
-    for (quantity, step), axes in zip(rows, figure.subplots(len(rows), 2, squeeze=False), strict=True):
+    figure, panels = new_figure(2, len(rows), TWO_COLUMNS)
+    for (quantity, step), axes in zip(rows, panels.reshape(len(rows), 2), strict=True):
         deep.plot_depth(quantity, step, axes[0])
         wide.plot_width(quantity, step, axes[1])
         for ax in axes:
-            ax.set_title(f"{quantity}, k = {step}", fontsize="medium")
+            ax.set_title(f"{quantity}, k = {step}")
     return figure

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import flds
 from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
+from solvers.plotting.style import logarithmic, new_figure, sizes_axis, styled
 from validation import closed_forms, coupled, plain
 from validation.claims import (
     MARGIN,
@@ -245,6 +246,7 @@ def _plateau(away: Array, depths: NDArray[np.int64], widths: NDArray[np.int64]) 
     return square(constants), float(np.std(left_out) * np.sqrt(count - 1))
 
 
+@styled
 def _draw_dense(
     errors: dict[tuple[str, str], Array],
     gaps: Array,
@@ -252,10 +254,8 @@ def _draw_dense(
     depths: tuple[int, ...],
     widths: tuple[int, ...],
 ) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.4 * len(stages), 5.6), layout="constrained")
-    axes = figure.subplots(2, len(stages), squeeze=False)
+    figure, panels = new_figure(len(stages), 2)
+    axes = panels.reshape(2, len(stages))
     styles = {
         ("tied", "tied"): ("#0072B2", "-", "o"),
         ("independent", "independent"): ("#009E73", "-", "s"),
@@ -282,12 +282,13 @@ def _draw_dense(
                 )
             ax.axhline(gaps[column], color="0.4", linestyle=":", label="tied limit to Definition 1")
             fixed = f"L = {depths[-1]}" if row == 0 else f"n = {widths[-1]}"
-            ax.set(yscale="log", xlabel=across, title=f"after {step} step{'s' * (step > 1)}, {fixed}")
-            ax.set_xscale("log", base=2)
+            ax.set(xlabel=across, title=f"after {step} step{'s' * (step > 1)}, {fixed}")
+            sizes_axis(ax, "x", values)
+            logarithmic(ax, "y")
             if column == 0:
                 ax.set_ylabel("mean-square distance of f")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 

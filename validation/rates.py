@@ -20,6 +20,7 @@ from flds.training.options import Options
 from flds.training.problem import TrainingProblem
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
+from solvers.plotting.style import logarithmic, sizes_axis
 from validation.claims import mean_and_error
 from validation.observed import Observation, observe
 
@@ -195,8 +196,9 @@ class CoupledErrors:
             ax.errorbar(levels, mean, 2 * error, fmt="o", markersize=3, color=colour, label=label)
             fitted = getattr(law, f"{side}_factor") * (1 / levels - 1 / most) ** getattr(law, f"{side}_exponent")
             ax.plot(levels, fitted, color=colour, linewidth=1)
-        ax.set(yscale="log", xlabel=f"{side} {symbol}", ylabel=_LABELS[quantity])
-        ax.set_xscale("log", base=2)
+        ax.set(xlabel=f"{side} {symbol}", ylabel=_LABELS[quantity])
+        sizes_axis(ax, "x", levels)
+        logarithmic(ax, "y")
         low, high = ax.get_ylim()
         ax.set_ylim(low * (low / high) ** 0.8, high)  # room for the legend
         title = f"fit $(1/{symbol} - 1/{most})^p$, 95 % interval of $p$"

@@ -21,8 +21,8 @@ from typing import Any
 import flds
 from flds.cli.pictures import attempt
 from flds.cli.places import clean_parts, written
-from flds.plotting.overview import save_picture
 from solvers import checks
+from solvers.plotting.style import save
 from solvers.results.files import write_text
 from solvers.results.solution import library_versions
 from validation import convergence, engine, exact, general_solver, law, limits, mean_ode
@@ -108,7 +108,7 @@ def validate(
             elif isinstance(line, Table):
                 tables.append(line.lines)
             else:
-                if out is None or attempt(save_picture, line.figure, out / f"{line.name}.png"):
+                if out is None or attempt(save, line.figure, out / f"{line.name}.png"):
                     pictures.append({"file": f"{line.name}.png", "caption": line.caption})
         found += claims
         report[name] = {

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from flds.cli.console import BAD_USAGE, ending, fail, interrupts, note
 from flds.cli.pictures import attempt, picture_of, quieten
-from flds.cli.places import check_folder, check_out, check_table, clean_parts, keep
+from flds.cli.places import check_folder, check_out, check_plot, check_table, clean_parts, keep
 from flds.cli.training import (
     DEFAULT_DEPTH,
     DEFAULTS,
@@ -336,6 +336,7 @@ def phase_diagram(
     sigma_v: Annotated[float | None, typer.Option(help="Standard deviation of output weights v; default √D.")] = None,
     eta_u: Annotated[float | None, typer.Option(help="Learning rate of u; default the recommended one.")] = None,
     eta_v: Annotated[float | None, typer.Option(help="Learning rate of v; default the recommended one.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the diagram with this configuration in it, as this file.")] = None,
 ) -> None:  # fmt: skip
     """Say in which regime a ResNet of two-layer perceptrons trains, with what errors, and what the theory recommends.
 
@@ -344,12 +345,25 @@ def phase_diagram(
     """
     from flds.mean_ode.regimes import residual_regime
 
+    if plot is not None:
+        check_plot(plot)
     recommended = residual_regime(dimension, depth, hidden_width, sigma_u=sigma_u, sigma_v=sigma_v).recommended_rates
     rates = (recommended[0] if eta_u is None else eta_u, recommended[1] if eta_v is None else eta_v)
     regime = residual_regime(
         dimension, depth, hidden_width, sigma_u=sigma_u, sigma_v=sigma_v, learning_rates=rates
     )  # fmt: skip
     print("\n".join(regime.lines()))
+    if plot is not None and attempt(_draw_regime, regime, plot):
+        print(f"picture         {plot}")
+
+
+def _draw_regime(regime: Any, path: Path) -> None:
+    from flds.plotting import plot_phase_diagram
+    from solvers.plotting.style import new_figure, save
+
+    figure, (ax,) = new_figure(1, 1, 4.5)
+    plot_phase_diagram(regime, ax)
+    save(figure, path)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from flds.cli.console import note
 
 # Suffixes of results files; any other is a part of the name, as in res.v1 and res.v2.
 RESULTS = (".nc", ".nc4", ".h5", ".hdf5", ".cdf")
+# What pictures of their own may be called.
+PICTURES = (".png", ".pdf", ".svg")
 # A text chunk of PNG as it stands in the file: length, kind, key and value. It comes before the picture itself.
 _MARK = b"\x00\x00\x00\x0dtEXtSoftware\x00flds"
 _HEAD = 4096

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flds.cli.console import note
-from flds.cli.pictures import RESULTS, is_ours, picture_of
+from flds.cli.pictures import PICTURES, RESULTS, is_ours, picture_of
 
 if TYPE_CHECKING:
     from solvers.results.solution import Solution
@@ -51,6 +51,17 @@ def check_table(csv: Path, source: Path) -> None:
         raise ValueError(f"--csv must name a table such as run.csv, got {str(csv)!r}")
     _check_file(csv, "--csv")
     _check_other(csv, source, "--csv")
+
+
+def check_plot(plot: Path) -> None:
+    """Refuse a picture that could not be written, or that would replace one that is not ours."""
+    if plot.suffix.lower() not in PICTURES:
+        raise ValueError(
+            f"--plot must name a picture such as regime.png, one of {', '.join(PICTURES)}, got {str(plot)!r}"
+        )
+    _check_file(plot, "--plot")
+    if plot.exists() and not (plot.suffix.lower() == ".png" and is_ours(plot)):
+        raise ValueError(f"--plot: {str(plot)!r} exists and was not written by flds; choose another name")
 
 
 def check_folder(out: Path, *names: str) -> None:

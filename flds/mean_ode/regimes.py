@@ -45,6 +45,8 @@ class Regime:
         (η_u, η_v) = (D min(1, D/σ_v²), D) for this σ_v; times LM they are the rates of the raw gradient, H-(25).
     advice : tuple of str
         What the theory says against this configuration, a sentence each.
+    dimension, depth, hidden_width : int
+        D, L and M.
 
     References
     ----------
@@ -61,6 +63,15 @@ class Regime:
     recommended_residual_scale: float
     recommended_rates: tuple[float, float]
     advice: tuple[str, ...]
+    dimension: int
+    depth: int
+    hidden_width: int
+
+    @property
+    def boundaries(self) -> tuple[float, float, float]:
+        """σ_v/√D where "complete" begins and ends, a factor of 3 around 1, and where "beyond the ODE" begins."""
+        effective = self.depth * self.hidden_width
+        return 1 / _SAME_SCALE, _SAME_SCALE, math.sqrt(effective / self.dimension)
 
     def lines(self) -> list[str]:
         """Return what was found as lines of plain text."""
@@ -138,6 +149,9 @@ def residual_regime(
         recommended_residual_scale=root / effective,
         recommended_rates=rates,
         advice=tuple(_advice(name, alpha, dimension, effective, spread_u, learning_rates, rates)),
+        dimension=dimension,
+        depth=int(depth),
+        hidden_width=int(hidden_width),
     )
 
 

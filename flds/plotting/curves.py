@@ -9,28 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
+from solvers.plotting.style import (
+    BACKWARD,
+    ERRORS,
+    FORWARD,
+    INTERVALS,
+    PALETTE,
+    TEST,
+    TRAINING,
+    curve,
+    few,
+    legend,
+    logarithmic,
+    new_axes,
+    shades,
+    styled,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
     from flds.results.limit import LimitEstimate
     from flds.results.mean_ode import MeanFieldSolution
     from flds.results.solution import Solution
 
-# Okabe and Ito's palette, told apart with any colour vision.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-TRAINING, TEST, FORWARD, BACKWARD = PALETTE[:4]
-_FEW = 5
-
-
-def new_axes(ax: Axes | None) -> Axes:
-    """Return the axes given, or new ones of the width of a column."""
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=(4.5, 3.2), layout="constrained")[1]
+# A loss that changes by more is drawn on a logarithmic axis, and outputs of so many samples are drawn.
+_DECADES, _SAMPLES = 100.0, 6
 
 
 def over_steps(solution: Solution | LimitEstimate, ax: Axes | None) -> Axes:
@@ -50,22 +54,8 @@ def require_records(solution: Solution | LimitEstimate) -> None:
         raise ValueError("the solution has no records: it ended before the first one")
 
 
-def few(count: int) -> list[tuple[int, Any]]:
-    """Return index and colour of up to five of so many, from the first to the last."""
-    import matplotlib as mpl
-
-    chosen = np.unique(np.linspace(0, count - 1, _FEW).round().astype(int))
-    return list(zip(chosen.tolist(), mpl.colormaps["viridis"](np.linspace(0, 0.85, len(chosen))), strict=True))
-
-
-def _curve(ax: Axes, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | None, **style: Any) -> list[Artist]:
-    """Draw y against x, with a band of ± 2 errors where they are known."""
-    artists: list[Artist] = list(ax.plot(x, y, **style))
-    if error is not None:
-        artists.append(
-            ax.fill_between(x, y - 2 * error, y + 2 * error, color=style.get("color"), alpha=0.25, linewidth=0)
-        )
-    return artists
+def _band(solution: Solution | LimitEstimate) -> str:
+    return INTERVALS if "outputs_half_width" in solution.variables else ERRORS
 
 
 def _error(solution: Solution | LimitEstimate, name: str) -> NDArray[Any] | None:
@@ -76,33 +66,66 @@ def _error(solution: Solution | LimitEstimate, name: str) -> NDArray[Any] | None
     return None if item is None else item.values
 
 
-def _training_and_test(ax: Axes, solution: Solution, name: str) -> list[Artist]:
-    artists: list[Artist] = []
+def _training_and_test(ax: Axes, solution: Solution | LimitEstimate, name: str) -> None:
     for field, colour, marker, label in ((name, TRAINING, "o", "training"), (f"test_{name}", TEST, "s", "test")):
         if field in solution.variables:
             y, error = solution.variables[field].values, _error(solution, field)
             marked = marker if len(y) <= 30 else None
-            artists += _curve(ax, solution.steps, y, error, color=colour, marker=marked, markersize=3, label=label)
-    return artists
+            curve(ax, solution.steps, y, error, color=colour, marker=marked, markersize=3, label=label)
 
 
-def plot_loss(solution: Solution, scale: str = "linear", ax: Axes | None = None) -> list[Artist]:
+@styled
+def plot_loss(solution: Solution | LimitEstimate, scale: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw training loss, test loss, and the loss of every batch against the step.
 
-    `scale` is that of the loss, "linear" or "log". Raises AttributeError if the solution has no loss.
+    Parameters
+    ----------
+    solution : Solution or LimitEstimate
+        Of a training problem or of the Mean ODE.
+    scale : str, optional
+        That of the loss, "linear" or "log"; by default logarithmic where it changes by more than a factor 100, as where
+        training diverges, whose last step is marked.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    AttributeError
+        If the solution has no loss.
+    ValueError
+        If there is no such scale, or the solution ended before its first record.
     """
     solution.loss  # noqa: B018  names the variables there are
     ax = over_steps(solution, ax)
-    artists: list[Artist] = []
+    shown = [solution.variables[name].values for name in ("loss", "test_loss") if name in solution.variables]
     if "batch_loss" in solution.variables and len(solution.batch_loss) > len(solution.steps):
         steps = np.arange(len(solution.batch_loss))
-        artists += ax.plot(steps, solution.batch_loss, color="0.7", linewidth=1, label="batch")
-    artists += _training_and_test(ax, solution, "loss")
-    ax.set(ylabel="loss", title="Loss", yscale=scale)
-    if scale == "linear":
+        ax.plot(steps, _finite(solution.batch_loss), color="0.7", linewidth=1, label="batch")
+        shown.append(solution.batch_loss)
+    _training_and_test(ax, solution, "loss")
+    if solution.status == "diverged":
+        last = len(solution.batch_loss) - 1 if "batch_loss" in solution.variables else solution.steps[-1]
+        ax.axvline(last, color=BACKWARD, linestyle=":", label=f"diverged after step {last}")
+    ax.set(ylabel="loss", title="Loss")
+    values = np.concatenate([_finite(part) for part in shown])
+    positive = values[np.isfinite(values) & (values > 0)]
+    wide = positive.size and positive.max() > _DECADES * positive.min()
+    chosen = ("log" if wide else "linear") if scale is None else checks.choice("scale", scale, ("linear", "log"))
+    if chosen == "log":
+        logarithmic(ax, "y")
+    else:
         ax.set_ylim(bottom=0)
-    ax.legend(frameon=False)
-    return artists
+    legend(ax)
+    return ax
+
+
+def _finite(values: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers with NaN where they are too large for an axis."""
+    return np.where(np.abs(values) < 1e300, values, np.nan)
 
 
 def chance(solution: Solution) -> float:
@@ -110,92 +133,115 @@ def chance(solution: Solution) -> float:
     return 1 / solution.outputs.shape[-1] if solution.outputs.ndim >= 3 else 0.5
 
 
-def plot_accuracy(solution: Solution, ax: Axes | None = None) -> list[Artist]:
-    """Draw training and test accuracy against the step, with chance for comparison.
+@styled
+def plot_accuracy(solution: Solution, ax: Axes | None = None) -> Axes:
+    """Draw training and test accuracy against the step, with chance for comparison; return the axes.
 
     Raises AttributeError if the problem has no classes.
     """
     accuracy = solution.accuracy
     ax = over_steps(solution, ax)
-    artists = _training_and_test(ax, solution, "accuracy")
+    _training_and_test(ax, solution, "accuracy")
     guess = chance(solution)
-    artists.append(ax.axhline(guess, color="0.5", linestyle=":", label=f"chance (1/{1 / guess:.0f})"))
+    ax.axhline(guess, color="0.5", linestyle=":", label=f"chance (1/{1 / guess:.0f})")
     ax.set(ylabel="accuracy", title="Accuracy", ylim=(0, max(1.02, accuracy.max(initial=0))))
-    ax.legend(frameon=False)
-    return artists
+    legend(ax)
+    return ax
 
 
-def plot_variance(solution: Solution, name: str = "feature_variance", ax: Axes | None = None) -> list[Artist]:
-    """Draw `feature_variance` or `gradient_variance` over depth at up to five steps.
+@styled
+def plot_variance(solution: Solution, name: str = "feature_variance", ax: Axes | None = None) -> Axes:
+    """Draw `feature_variance` or `gradient_variance` over depth at up to four steps; return the axes.
 
-    Raises ValueError for another name.
+    Raises ValueError for another name, or if the solution ended before its first record.
     """
     symbols = {"feature_variance": ("h", "Features"), "gradient_variance": ("g", "Gradients")}
     symbol, title = symbols[checks.choice("name", name, tuple(symbols))]
     values, error = getattr(solution, name), _error(solution, name)
     require_records(solution)
     ax = new_axes(ax)
-    artists: list[Artist] = []
     for record, colour in few(len(solution.steps)):
         one = None if error is None else error[record]
         label = f"step {solution.steps[record]}"
-        artists += _curve(ax, solution.depth_grid, values[record], one, color=colour, label=label)
+        curve(ax, solution.depth_grid, values[record], one, color=colour, label=label)
     ax.set(xlabel="depth t", ylabel=f"mean square  E ${symbol}_t^2$", title=f"{title} over depth")
-    ax.legend(frameon=False, fontsize="small")
-    return artists
+    legend(ax)
+    return ax
 
 
-def plot_rank(solution: Solution, ax: Axes | None = None) -> list[Artist]:
-    """Draw the mean rank of the forward and backward bases against the step."""
+@styled
+def plot_rank(solution: Solution, ax: Axes | None = None) -> Axes:
+    """Draw the mean rank of the forward and backward bases against the step; return the axes."""
     rank, error = solution.rank_by_step, _error(solution, "rank_by_step")
     ax = over_steps(solution, ax)
-    artists: list[Artist] = []
     for side, (label, colour, line) in enumerate((("forward", FORWARD, "-"), ("backward", BACKWARD, "--"))):
         one = None if error is None else error[:, side]
-        style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "label": label}
-        artists += _curve(ax, solution.steps, rank[:, side], one, **style)
+        curve(
+            ax, solution.steps, rank[:, side], one, color=colour, linestyle=line, marker="o", markersize=3, label=label
+        )
     ax.set(ylabel="rank, mean over depth", title="Rank of the bases")
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False)
-    return artists
+    legend(ax)
+    return ax
 
 
-def plot_outputs(solution: Solution, ax: Axes | None = None) -> list[Artist]:
-    """Draw the first output of up to seven recorded samples against the step."""
+@styled
+def plot_outputs(solution: Solution | LimitEstimate, ax: Axes | None = None) -> Axes:
+    """Draw the first output of up to six recorded samples against the step; return the axes.
+
+    Where the loss is a square, dotted lines are the targets.
+    """
     ax = over_steps(solution, ax)
-    artists: list[Artist] = []
-    for sample, colour in zip(range(solution.outputs.shape[1]), PALETTE, strict=False):
-        y, error = _trajectory(solution, sample, 0)
-        label = f"sample {_name(solution, sample)}"
-        artists += _curve(ax, solution.steps, y, error, color=colour, marker="o", markersize=3, label=label)
+    targets = _targets(solution)
+    for place, colour in zip(range(min(solution.outputs.shape[1], _SAMPLES)), PALETTE, strict=False):
+        y, error = _trajectory(solution, place, 0)
+        label = f"sample {_name(solution, place)}"
+        curve(ax, solution.steps, y, error, _band(solution), color=colour, marker="o", markersize=3, label=label)
+        if targets is not None:
+            ax.axhline(targets[place], color=colour, linestyle=":", linewidth=1)
+    if targets is not None:
+        ax.plot([], [], color="0.3", linestyle=":", linewidth=1, label="target")
     ax.set(ylabel="output f" if solution.outputs.ndim == 2 else "first output", title="Outputs")
-    ax.legend(frameon=False, fontsize="small")
-    return artists
+    legend(ax)
+    return ax
 
 
-def plot_replicates(solution: Solution, sample: int = 0, output: int = 0, ax: Axes | None = None) -> list[Artist]:
-    """Draw one output of every replicate against the step, and their mean ± 2 standard errors.
+def _targets(solution: Solution | LimitEstimate) -> NDArray[Any] | None:
+    """Return the first target of each recorded sample, where outputs are to come near it and it was kept."""
+    problem = solution.extra.get("problem", {})
+    name = next((name for name in ("problem_targets", "targets") if name in solution.variables), None)
+    if name is None or problem.get("loss") not in ("squared", "mean_squared"):
+        return None
+    rows = getattr(solution, name)
+    recorded = [_name(solution, place) for place in range(solution.outputs.shape[1])]
+    return np.asarray(rows[recorded].reshape(len(recorded), -1)[:, 0])
+
+
+@styled
+def plot_replicates(solution: Solution, sample: int = 0, output: int = 0, ax: Axes | None = None) -> Axes:
+    """Draw one output of every replicate against the step, and their mean ± 2 standard errors; return the axes.
 
     Raises AttributeError if the solution has one replicate only, IndexError if there is no such sample or output.
     """
     every = np.array([_pick(one, sample, output) for one in solution.replicate_outputs])
     ax = over_steps(solution, ax)
-    artists: list[Artist] = list(ax.plot(solution.steps, every.T, color="0.65", linewidth=0.8))
-    artists[0].set_label(f"{len(every)} replicates")
+    lines = ax.plot(solution.steps, every.T, color="0.65", linewidth=0.8)
+    lines[0].set_label(f"{len(every)} replicates")
     y, error = _trajectory(solution, sample, output)
-    artists += _curve(ax, solution.steps, y, error, color=TRAINING, linewidth=2, label="mean")
+    curve(ax, solution.steps, y, error, color=TRAINING, linewidth=2, label="mean")
     ax.set(ylabel="output f", title=f"Replicates, sample {_name(solution, sample)}")
-    ax.legend(frameon=False)
-    return artists
+    legend(ax)
+    return ax
 
 
+@styled
 def plot_against_limit(
     limit: Solution | LimitEstimate,
     networks: Sequence[Solution],
     sample: int = 0,
     output: int = 0,
     ax: Axes | None = None,
-) -> list[Artist]:
+) -> Axes:
     """Draw one output of finite networks and of the limit against the step.
 
     Parameters
@@ -211,7 +257,7 @@ def plot_against_limit(
 
     Returns
     -------
-    list of matplotlib.artist.Artist
+    matplotlib.axes.Axes
 
     Raises
     ------
@@ -220,8 +266,6 @@ def plot_against_limit(
     ValueError
         If a network is of another problem, or did not record the sample.
     """
-    import matplotlib as mpl
-
     index = _name(limit, sample)
     for network in networks:
         if network.extra.get("problem") != limit.extra.get("problem"):
@@ -231,37 +275,36 @@ def plot_against_limit(
         if index not in network.recorded_samples:
             raise ValueError(f"networks must have recorded sample {index}, got {network.recorded_samples.tolist()}")
     ax = over_steps(limit, ax)
-    artists: list[Artist] = []
-    colours = mpl.colormaps["viridis"](np.linspace(0.85, 0.15, len(networks)))
-    for network, colour in zip(networks, colours, strict=True):
+    for network, colour in zip(networks, shades(len(networks))[::-1], strict=True):
         label = f"n = {network.settings['particles']}, L = {network.settings['depth']}"
         place = int(np.flatnonzero(network.recorded_samples == index)[0])
-        artists += _curve(ax, network.steps, *_trajectory(network, place, output), color=colour, label=label)
+        y, error = _trajectory(network, place, output)
+        curve(ax, network.steps, y, error, color=colour, label=label)
     y, error = _trajectory(limit, sample, output)
-    artists += _curve(ax, limit.steps, y, error, color="black", linestyle="--", linewidth=1.5, label="limit")
+    curve(ax, limit.steps, y, error, _band(limit), color="black", linestyle="--", linewidth=1.5, label="limit")
     ax.set(ylabel="output f", title=f"Networks and limit, sample {index}")
-    ax.legend(frameon=False, fontsize="small")
-    return artists
+    legend(ax)
+    return ax
 
 
-def plot_travel(solution: MeanFieldSolution, ax: Axes | None = None) -> list[Artist]:
+@styled
+def plot_travel(solution: MeanFieldSolution, ax: Axes | None = None) -> Axes:
     """Draw how far the units of the Mean ODE have moved at the last record, over depth, for each parameter.
 
-    Raises ValueError if the solution has no travel.
+    Returns the axes; raises ValueError if the solution has no travel.
     """
     names = [name for name in solution.variables if name.startswith("travel_") and not name.endswith("_standard_error")]
     if not (names and len(solution.steps)):
         raise ValueError("the solution has no travel: it must be of the Mean ODE, with a record")
     ax = new_axes(ax)
-    artists: list[Artist] = []
     for name, colour in zip(names, PALETTE, strict=False):
         y, error = getattr(solution, name)[-1], _error(solution, name)
         last, label = None if error is None else error[-1], name.removeprefix("travel_")
-        artists += _curve(ax, solution.depth_grid, y, last, color=colour, label=label)
+        curve(ax, solution.depth_grid, y, last, color=colour, label=label)
     ax.set(xlabel="depth s", ylabel="root mean square", title=f"Travel after {solution.steps[-1]} steps")
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False)
-    return artists
+    legend(ax)
+    return ax
 
 
 def _pick(outputs: NDArray[Any], sample: int, output: int) -> NDArray[Any]:

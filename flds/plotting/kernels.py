@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 import solvers.results.solution
-from flds.plotting.curves import TRAINING, few, new_axes, over_steps
+from flds.plotting.curves import over_steps
+from flds.results.kernels import step_kernel
 from solvers import checks
+from solvers.plotting.style import density, few, legend, logarithmic, new_axes, styled
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
+    import xarray
     from matplotlib.axes import Axes
-    from matplotlib.container import BarContainer
 
     from flds.results.solution import Solution
 
 # Name, letter, and the layer whose kernel sums up the pass: Σ before the last layer, Θ after the first.
 _KERNELS = {"feature_kernel": ("Feature kernel", "Σ", -1), "gradient_kernel": ("Gradient kernel", "Θ", 0)}
-_TICKS = 8
 # Eigenvalues below this share of the largest are rounding.
 _ROUNDING = 1e-14
+# Steps that are shown side by side by default.
+_SHOWN = 4
 
 
+@styled
 def plot_kernel(
-    solution: Solution, name: str = "feature_kernel", layer: int | None = None, ax: Axes | None = None
-) -> list[Artist]:
-    """Draw Σ_t or Θ_t across recorded steps and batch samples as a heat map.
+    solution: Solution,
+    name: str = "feature_kernel",
+    *,
+    step: int | Sequence[int] | None = None,
+    layer: int | Sequence[int] | None = None,
+    order: ArrayLike | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw Σ_t or Θ_t across the batch as heat maps, steps side by side and layers below each other.
 
     Parameters
     ----------
@@ -36,46 +46,120 @@ def plot_kernel(
         With ``record_kernels=True``.
     name : str
         "feature_kernel" or "gradient_kernel".
-    layer : int, optional
-        Index in the kernel's first axis; by default the last one of Σ and the first one of Θ.
+    step : int or sequence of int, optional
+        Recorded steps; by default up to four, from the first to the last.
+    layer : int or sequence of int, optional
+        Indices in the kernel's first axis; by default the last one of Σ and the first one of Θ.
+    order : (samples,) array, optional
+        What the samples are sorted by, such as their classes: a number or name for each training sample, or for each
+        place in the batch. Lines part those that are equal.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw into.
+        Axes to draw into; all maps share them and their colours.
 
     Returns
     -------
-    list of matplotlib.artist.Artist
-        The image. Rows that are left white belong to samples whose gradient was not needed.
+    matplotlib.axes.Axes
+        Rows that are left white belong to samples whose gradient was not needed.
 
     Raises
     ------
     AttributeError
         If the solution has no kernels.
     ValueError, IndexError
-        If there is no such kernel or layer.
+        If there is no such kernel, step or layer, or `order` has another length.
     """
-    blocks, place = _kernel(solution, name, layer)
-    records, batch = blocks.shape[:2]
-    kernel = blocks.reshape(records * batch, -1)
-    if np.isnan(kernel).all():
+    kernels = step_kernel(solution, name)
+    title, letter, default = _KERNELS[name]
+    steps = _steps(solution, step)
+    layers = np.atleast_1d(default if layer is None else np.asarray(layer))
+    maps = np.array([[kernels.sel(step=one).values[index] for one in steps] for index in layers])
+    batch = maps.shape[-1]
+    if np.isnan(maps).all():
         raise ValueError("the kernel is empty: no gradient was needed at these steps")
-    ax = new_axes(ax)
-    low, high = np.nanmin(kernel), np.nanmax(kernel)
-    signed = low < -1e-3 * high
-    bound = max(-low, high)
-    limits = {"vmin": -bound, "vmax": bound, "cmap": "PuOr_r"} if signed else {"vmin": 0.0, "vmax": high}
-    image = ax.imshow(kernel, interpolation="nearest", **limits)
-    shown = np.arange(0, records, -(-records // _TICKS))
-    places, steps = shown * batch + (batch - 1) / 2, solution.steps[shown]
-    ax.set(xticks=places, yticks=places, xticklabels=steps, yticklabels=steps)
-    title, letter, _ = _KERNELS[name]
-    of_batch = f", {batch} samples each" if batch > 1 else ""
-    ax.set(xlabel=f"recorded step{of_batch}", ylabel="recorded step", title=f"{title} {letter}, {place}")
-    ax.figure.colorbar(image, ax=ax)
-    return [image]
+    sorting, parts = _sorting(kernels, order, batch)
+    maps = maps[..., sorting, :][..., sorting]
+    ax = new_axes(ax, 1 if len(steps) < 3 else 2)
+    gap = max(1, round(batch / 12))
+    image = ax.imshow(_mosaic(maps, gap), interpolation="nearest", **_colours(maps))
+    centres = (
+        np.arange(len(steps)) * (batch + gap) + (batch - 1) / 2,
+        np.arange(len(layers)) * (batch + gap) + (batch - 1) / 2,
+    )
+    depths = [f"t = {kernels.t.values[index]:.2g}" for index in layers]
+    ax.set_xticks(centres[0], [str(one) for one in steps])
+    ax.set_yticks(centres[1], depths if len(layers) > 1 else [""])
+    ax.tick_params(length=0)
+    for row in range(len(layers)):
+        for column in range(len(steps)):
+            for part in parts:
+                ax.plot(*_cross(column * (batch + gap), row * (batch + gap), part, batch), color="0.2", linewidth=0.6)
+    place = "" if len(layers) > 1 else f", {depths[0]}"
+    ax.set(xlabel=f"training step, {batch} samples each", ylabel="depth t" if len(layers) > 1 else "sample")
+    ax.set(title=f"{title} {letter}{place}")
+    ax.spines[:].set_visible(False)
+    ax.figure.colorbar(image, cax=ax.inset_axes((1.02, 0.0, 0.035, 1.0)))
+    return ax
 
 
-def plot_kernel_movement(solution: Solution, name: str = "feature_kernel", ax: Axes | None = None) -> list[Artist]:
-    """Draw the relative movement ‖K^(k) − K^(0)‖/‖K^(0)‖ of Σ_t or Θ_t across the samples, at up to five depths.
+def _steps(solution: Solution, step: int | Sequence[int] | None) -> list[int]:
+    """Return the steps to be shown, all of them recorded."""
+    recorded = solution.steps.tolist()
+    if step is None:
+        chosen = np.unique(np.linspace(0, len(recorded) - 1, _SHOWN).round().astype(int))
+        return [recorded[index] for index in chosen]
+    steps = [int(one) for one in np.atleast_1d(checks.numeric("step", step))]
+    for one in steps:
+        if one not in recorded:
+            raise ValueError(f"step must be recorded, one of {', '.join(map(str, recorded))}, got {one}")
+    return steps
+
+
+def _sorting(kernels: xarray.DataArray, order: ArrayLike | None, batch: int) -> tuple[NDArray[Any], list[int]]:
+    """Return the places of the batch in their order, and where one part ends and another begins."""
+    if order is None:
+        return np.arange(batch), []
+    labels = np.asarray(order)
+    samples = kernels.coords.get("sample")
+    same = samples is not None and samples.ndim == 1
+    if labels.shape != (batch,):
+        if labels.ndim != 1 or not same or len(labels) <= int(samples.max()):  # type: ignore[union-attr]
+            raise ValueError(
+                f"order must have a value for each of the {batch} samples of a batch, got shape {labels.shape}"
+            )
+        labels = labels[samples.values]  # type: ignore[union-attr]
+    sorting = np.argsort(labels, kind="stable")
+    return sorting, (np.flatnonzero(labels[sorting][1:] != labels[sorting][:-1]) + 1).tolist()
+
+
+def _mosaic(maps: NDArray[Any], gap: int) -> NDArray[Any]:
+    """Return (rows, columns, batch, batch) maps as one picture, parted by NaN."""
+    rows, columns, batch, _ = maps.shape
+    size = batch + gap
+    whole = np.full((rows * size - gap, columns * size - gap), np.nan)
+    for row in range(rows):
+        for column in range(columns):
+            whole[row * size : row * size + batch, column * size : column * size + batch] = maps[row, column]
+    return whole
+
+
+def _colours(maps: NDArray[Any]) -> dict[str, Any]:
+    """Return limits and colours: from 0 up, or around 0 where there are negative numbers."""
+    low, high = np.nanmin(maps), np.nanmax(maps)
+    if low < -1e-3 * high:
+        bound = max(-low, high)
+        return {"vmin": -bound, "vmax": bound, "cmap": "PuOr_r"}
+    return {"vmin": 0.0, "vmax": high, "cmap": "viridis"}
+
+
+def _cross(left: float, top: float, part: int, batch: int) -> tuple[list[float], list[float]]:
+    """Return a line across and a line down one map, before the place `part`."""
+    x, y, end = left + part - 0.5, top + part - 0.5, batch - 0.5
+    return [left - 0.5, left + end, np.nan, x, x], [y, y, np.nan, top - 0.5, top + end]
+
+
+@styled
+def plot_kernel_movement(solution: Solution, name: str = "feature_kernel", ax: Axes | None = None) -> Axes:
+    """Draw the relative movement ‖K^(k) − K^(0)‖/‖K^(0)‖ of Σ_t or Θ_t across the samples, at up to four depths.
 
     A frozen kernel stays at 0. Norms are Frobenius norms over pairs of samples at one step.
 
@@ -90,7 +174,7 @@ def plot_kernel_movement(solution: Solution, name: str = "feature_kernel", ax: A
 
     Returns
     -------
-    list of matplotlib.artist.Artist
+    matplotlib.axes.Axes
 
     Raises
     ------
@@ -99,87 +183,87 @@ def plot_kernel_movement(solution: Solution, name: str = "feature_kernel", ax: A
     ValueError
         If batches differ from step to step, or there is no such kernel.
     """
-    layers = len(getattr(solution, checks.choice("name", name, tuple(_KERNELS))))
+    kernels = step_kernel(solution, name)
     problem = solution.extra["problem"]
     samples = problem["inputs"]["shape"][0]
     if not (isinstance(problem["batch_order"], str) and problem["batch_size"] in (None, samples)):
         raise ValueError("the movement of a kernel needs the same batch at every step: leave out batch_size")
     title, letter, _ = _KERNELS[name]
     ax = over_steps(solution, ax)
-    artists: list[Artist] = []
-    for layer, colour in few(layers):
-        blocks, place = _kernel(solution, name, layer)
-        diagonal = _at_one_step(blocks)
-        moved = np.sqrt(np.nansum((diagonal - diagonal[0]) ** 2, axis=(1, 2)) / np.nansum(diagonal[0] ** 2))
-        artists += ax.plot(solution.steps, moved, color=colour, label=place)
+    for layer, colour in few(kernels.sizes["t"]):
+        one = kernels.values[:, layer]
+        moved = np.sqrt(np.nansum((one - one[0]) ** 2, axis=(1, 2)) / np.nansum(one[0] ** 2))
+        ax.plot(solution.steps, moved, color=colour, label=f"t = {kernels.t.values[layer]:.2g}")
     ax.set(ylabel=f"relative change of {letter}", title=f"{title} against initialisation")
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, fontsize="small")
-    return artists
+    legend(ax)
+    return ax
 
 
+@styled
 def plot_spectrum(
     solution: Solution, name: str = "feature_kernel", layer: int | None = None, ax: Axes | None = None
-) -> list[Artist]:
-    """Draw the eigenvalues of Σ_t or Θ_t across the batch of one step, at up to five steps, in descending order.
+) -> Axes:
+    """Draw the eigenvalues of Σ_t or Θ_t across the batch of one step, at up to four steps, in descending order.
 
-    Parameters and errors are those of `plot_kernel`. Eigenvalues that are rounding are left out.
+    Parameters and errors are those of `plot_kernel`, with one layer. Eigenvalues that are rounding are left out.
 
     Returns
     -------
-    list of matplotlib.artist.Artist
+    matplotlib.axes.Axes
     """
     from matplotlib.ticker import MaxNLocator
 
-    blocks, place = _kernel(solution, name, layer)
+    kernels = step_kernel(solution, name)
+    layer = _KERNELS[name][2] if layer is None else layer
     ax = new_axes(ax)
-    artists: list[Artist] = []
-    at_one_step = _at_one_step(blocks)
     for record, colour in few(len(solution.steps)):
-        block = at_one_step[record]
+        block = kernels.values[record, layer]
         known = ~np.isnan(np.diagonal(block))
         values = np.linalg.eigvalsh(block[np.ix_(known, known)])[::-1]
         values = values[values > _ROUNDING * values.max(initial=0.0)]
         index = np.arange(1, len(values) + 1)
-        artists += ax.plot(
-            index, values, color=colour, marker="o", markersize=3, label=f"step {solution.steps[record]}"
-        )
+        ax.plot(index, values, color=colour, marker="o", markersize=3, label=f"step {solution.steps[record]}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="index", ylabel="eigenvalue", yscale="log", title=f"Spectrum of {_KERNELS[name][1]}, {place}")
-    ax.legend(frameon=False, fontsize="small")
-    return artists
+    place = f"t = {kernels.t.values[layer]:.2g}"
+    ax.set(xlabel="index", ylabel="eigenvalue", title=f"Spectrum of {_KERNELS[name][1]}, {place}")
+    logarithmic(ax, "y")
+    legend(ax)
+    return ax
 
 
+@styled
 def plot_particles(
-    solution: solvers.results.solution.Solution, sample: int = 0, bins: int = 80, ax: Axes | None = None
-) -> list[Artist]:
-    """Draw a histogram of the particles next to the Gaussian of the same mean and variance.
+    solution: solvers.results.solution.Solution, sample: int = 0, component: int = 0, ax: Axes | None = None
+) -> Axes:
+    """Draw the density of the particles next to the Gaussian of the same mean and variance.
 
     Parameters
     ----------
     solution : Solution
-        Of `solve_forward` (h_T) or `solve_backward` (g_0), or of a training solver with ``keep_state=True``, whose
-        features h_T after training are shown, those of the first replicate.
+        Of `solve_forward` (h_T) or `solve_backward` (g_0), of `solvers.solve`, or of a training solver with
+        ``keep_state=True``, whose features h_T after training are shown, those of the first replicate.
     sample : int
         Place in the last batch, after training.
-    bins : int
-        Number of bars.
+    component : int
+        Of particles in several dimensions.
     ax : matplotlib.axes.Axes, optional
         Axes to draw into.
 
     Returns
     -------
-    list of matplotlib.artist.Artist
+    matplotlib.axes.Axes
 
     Raises
     ------
     ValueError
-        If the solution has no particles.
+        If the solution has no particles, or none that is finite.
     IndexError
-        If there is no such sample.
+        If there is no such sample or component.
     """
     if "final_particles" in solution.variables:
         values, quantity = solution.final_particles, solution.variables["final_particles"].long_name
+        values = values[:, component] if values.ndim == 2 else values
     elif solution.groups and "last_states" in solution.groups["state_0"]:
         values = solution.groups["state_0"]["last_states"].values[sample]
         quantity = f"features $h_T$ after {solution.steps[-1]} steps"
@@ -189,30 +273,7 @@ def plot_particles(
             "simulate_resnet with keep_state=True"
         )
     ax = new_axes(ax)
-    mean, deviation = float(np.mean(values, dtype=float)), float(np.std(values, dtype=float))
-    _, edges, bars = ax.hist(
-        values, bins=bins, density=True, color=TRAINING, alpha=0.5, label=f"{values.size} particles"
-    )
-    x = np.linspace(edges[0], edges[-1], 400)
-    deviation = max(deviation, np.finfo(float).tiny)  # of particles that are all the same
-    density = np.exp(-((x - mean) ** 2) / (2 * deviation**2)) / (deviation * np.sqrt(2 * np.pi))
-    line = ax.plot(x, density, color="black", linewidth=1.2, label="Gaussian")
-    ax.set(xlabel=quantity, ylabel="density", title="Law of the particles")
-    ax.legend(frameon=False, fontsize="small")
-    return [*cast("BarContainer", bars), *line]
-
-
-def _kernel(solution: Solution, name: str, layer: int | None) -> tuple[NDArray[Any], str]:
-    """Return the kernel of a layer as (records, batch, records, batch), and its depth in words."""
-    default = _KERNELS[checks.choice("name", name, tuple(_KERNELS))][2]
-    layer = default if layer is None else layer
-    kernel, records = getattr(solution, name)[layer], len(solution.steps)
-    batch = len(kernel) // records
-    # Σ_t is that before the layer, Θ_t that after it
-    grid = solution.depth_grid[:-1] if name == "feature_kernel" else solution.depth_grid[1:]
-    return kernel.reshape(records, batch, records, batch), f"t = {grid[layer]:.2g}"
-
-
-def _at_one_step(blocks: NDArray[Any]) -> NDArray[Any]:
-    """Return the kernel across samples at each recorded step, (records, batch, batch)."""
-    return np.array([blocks[record, :, record] for record in range(len(blocks))])
+    density(ax, values, quantity, f"{len(values)} particles")
+    ax.set(title="Law of the particles")
+    legend(ax)
+    return ax

@@ -3,82 +3,85 @@
 from __future__ import annotations
 
 import os
-import textwrap
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import solvers.plotting.equations
 from flds.plotting.curves import plot_accuracy, plot_loss, plot_outputs, plot_rank, plot_travel, plot_variance
 from flds.plotting.kernels import plot_kernel, plot_spectrum
+from flds.plotting.transfer import sweep_overview
+from flds.results.limit import LimitEstimate
 from flds.results.mean_ode import MeanFieldSolution
+from flds.results.solution import Solution
+from flds.results.sweep import Sweep
+from solvers.plotting.style import new_figure, save, styled, text
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from flds.results.solution import Solution
+_COLUMNS = 3
 
 
 def overview(solution: Solution) -> Figure:
-    """Return a figure with loss, accuracy or outputs, feature and gradient norms over depth, and rank.
+    """Return a figure with loss, accuracy or outputs, feature and gradient norms over depth, and rank if it is lazy.
 
     With ``record_kernels=True`` there are also heat maps of Σ and Θ, and the spectrum of Σ.
     """
-    from matplotlib.figure import Figure
-
     recorded = len(solution.steps) > 0  # otherwise it ended before the first record
-    rows = 3 if recorded and "feature_kernel" in solution.variables else 2
-    figure = Figure(figsize=(11, 3.2 * rows), layout="constrained")
-    axes = figure.subplots(rows, 3).ravel()
-    _text(axes[5], solution.summary().splitlines(), 44 if rows == 2 else 38)
-    if not recorded:
-        for ax in axes[:5]:
-            ax.axis("off")
-        return figure
-    plot_loss(solution, ax=axes[0])
-    if "accuracy" in solution.variables:
-        plot_accuracy(solution, axes[1])
-    else:
-        plot_outputs(solution, axes[1])
-    plot_rank(solution, axes[2])
-    plot_variance(solution, "feature_variance", axes[3])
-    plot_variance(solution, "gradient_variance", axes[4])
-    if rows == 3:
-        plot_kernel(solution, "feature_kernel", ax=axes[6])
-        plot_kernel(solution, "gradient_kernel", ax=axes[7])
-        plot_spectrum(solution, "feature_kernel", ax=axes[8])
-    return figure
+    panels: list[Callable[..., Any]] = []
+    if recorded:
+        second = plot_accuracy if "accuracy" in solution.variables else plot_outputs
+        panels = [partial(plot_loss, solution), partial(second, solution)]
+        if solution.settings.get("operator", "lazy") == "lazy" and "rank_by_step" in solution.variables:
+            panels.append(partial(plot_rank, solution))
+        panels += [partial(plot_variance, solution, name) for name in ("feature_variance", "gradient_variance")]
+        if "feature_kernel" in solution.variables:
+            ends = [int(solution.steps[0]), int(solution.steps[-1])]
+            panels += [
+                partial(plot_kernel, solution, name, step=ends) for name in ("feature_kernel", "gradient_kernel")
+            ]
+            panels.append(partial(plot_spectrum, solution, "feature_kernel"))
+    return _figure(panels, solution)
 
 
 def mean_field_overview(solution: MeanFieldSolution) -> Figure:
     """Return a figure with the loss against the step and the travel of the units over depth."""
-    from matplotlib.figure import Figure
+    panels: list[Callable[..., Any]] = []
+    if len(solution.steps):
+        panels = [partial(plot_loss, solution), partial(plot_travel, solution)]
+    return _figure(panels, solution)
 
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
-    _text(axes[2], solution.summary().splitlines(), 44)
-    if not len(solution.steps):
-        for ax in axes[:2]:
-            ax.axis("off")
-        return figure
-    plot_loss(solution, "log", axes[0])
-    plot_travel(solution, axes[1])
+
+def limit_overview(solution: LimitEstimate) -> Figure:
+    """Return a figure with the outputs of the limit and their intervals, the loss, and what the intervals allow for."""
+    panels: list[Callable[..., Any]] = []
+    if len(solution.steps):
+        panels = [partial(plot_outputs, solution), partial(plot_loss, solution)]
+    return _figure(panels, solution)
+
+
+@styled
+def _figure(panels: list[Callable[..., Any]], solution: Any) -> Figure:
+    """Draw panels in the order of reading, and the summary in the last one."""
+    count = len(panels) + 1
+    columns = _COLUMNS if count > 1 else 1
+    figure, axes = new_figure(columns, -(-count // columns))
+    for draw, ax in zip(panels, axes, strict=False):
+        draw(ax=ax)
+    text(axes[count - 1], solution.summary().splitlines(), 54)
+    for ax in axes[count:]:
+        ax.axis("off")
     return figure
-
-
-def _text(ax: Axes, lines: list[str], width: int) -> None:
-    wrapped = [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent=" " * 11) or [""]]
-    ax.axis("off")
-    ax.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=7.5)
 
 
 def picture(solution: Any, path: str | os.PathLike[str] | None = None) -> Figure:
-    """Return the overview of a solution of either kind; save it if there is a path."""
-    figure = mean_field_overview(solution) if isinstance(solution, MeanFieldSolution) else overview(solution)
+    """Return the overview of a solution of any kind; save it if there is a path."""
+    kinds: tuple[tuple[type, Callable[[Any], Figure]], ...] = (
+        (MeanFieldSolution, mean_field_overview), (Solution, overview), (LimitEstimate, limit_overview),
+        (Sweep, sweep_overview), (object, solvers.plotting.equations.overview),
+    )  # fmt: skip
+    figure = next(draw for kind, draw in kinds if isinstance(solution, kind))(solution)
     if path is not None:
-        save_picture(figure, path)
+        save(figure, path)
     return figure
-
-
-def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure; a PNG is marked as ours, which lets a later run replace it."""
-    png = str(path).lower().endswith(".png")
-    figure.savefig(path, dpi=150, metadata={"Software": "flds"} if png else None)

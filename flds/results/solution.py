@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +16,6 @@ from solvers.results.solution import Variable
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.figure import Figure
 
 
 @dataclass(repr=False, eq=False)
@@ -52,10 +50,6 @@ class Solution(solvers.results.solution.Solution):
     schema: ClassVar[str] = "flds.Solution/1"
     places: ClassVar[dict[str, str]] = {"step": "steps", "sample": "recorded_samples", "t": "depth_grid"}
     former_axes: ClassVar[dict[str, str]] = {"record": "step", "step": "every_step", "depth_point": "t"}
-
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw loss, accuracy, feature and gradient norms over depth, and rank; save to `path` if given."""
-        return upstairs.plot(self, path)
 
     @property
     def states(self) -> list[dict[str, Variable]]:

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import solvers.results.solution
-from flds.results.upstairs import upstairs
 from solvers import checks
 from solvers.results.tables import long_rows, write_table
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.figure import Figure
 
 # What a point is judged by, the first that there is.
 _MEASURES = ("test_loss", "loss", "batch_loss")
@@ -122,10 +120,6 @@ class Sweep(solvers.results.solution.Solution):
         if len(failed) > _SHOWN:
             lines.append(f"           … and {len(failed) - _SHOWN} more")
         return "\n".join([*lines, f"status     {self.status}"])
-
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the final loss against the learning rate, or what else varies first; save to `path` if given."""
-        return upstairs.plot(self, path)
 
     def to_csv(self, path: str | os.PathLike[str], *, long: bool = False) -> Path:
         """Write a table and return the path: a row for each run, with its point, status and all that `final` has.

@@ -1,7 +1,7 @@
-"""What solutions can do with rooms above them: be drawn, and be evaluated at new inputs.
+"""What solutions can do with rooms above them: be evaluated at new inputs.
 
-Solutions lie below the solvers and the pictures, so they know neither. The package attaches both when it is imported,
-which is why nothing that takes time is imported here.
+Solutions lie below the solvers and do not know them. The package attaches them when it is imported, which is why
+nothing that takes time is imported here.
 """
 
 from __future__ import annotations
@@ -18,13 +18,10 @@ class Upstairs:
 
     Attributes
     ----------
-    plot : callable
-        (solution, path or None) → figure, which is also saved if there is a path.
     predict : callable
         (solution, inputs, problem or None) → outputs of each replicate, (replicates, samples, …).
     """
 
-    plot: Callable[..., Any]
     predict: Callable[..., Any]
 
 

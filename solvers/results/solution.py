@@ -26,9 +26,11 @@ from solvers.results.files import (
     write_with_arrays,
 )
 from solvers.results.tables import long_rows, wide_rows, write_table
+from solvers.results.upstairs import upstairs
 
 if TYPE_CHECKING:
     import xarray
+    from matplotlib.figure import Figure
 
 # Attributes of a file that are JSON, and what they hold.
 _RECORDS = {"settings": dict, "timings": dict, "notes": list, "versions": dict, "extra": dict}
@@ -194,6 +196,16 @@ class Solution:
         checks.flag("long", long)
         over = {name: item for name, item in self.variables.items() if item.dims[:1] == (first,)}
         return write_table(path, long_rows(over, self.data) if long else wide_rows(over))
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw what there is to see in one figure; save it to `path` if given.
+
+        Raises
+        ------
+        ValueError
+            If matplotlib knows no format of that name.
+        """
+        return upstairs.plot(self, path)
 
     def summary(self) -> str:
         """Return settings and status as lines of plain text."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from flds.cli.pictures import attempt, picture_of
 from flds.cli.places import check_folder, check_out, clean_parts
-from flds.plotting.overview import save_picture
 from solvers import checks
+from solvers.plotting.style import save
 from solvers.results.solution import Solution, library_versions
 from validation.figures.drawing import Drawing, Request
 
@@ -87,7 +87,7 @@ def reproduce(
     )
     clean_parts(out, path.name)
     result.save(path)
-    drawn = attempt(save_picture, drawing.figure, picture_of(path))
+    drawn = attempt(save, drawing.figure, picture_of(path))
     return [picture_of(path), path] if drawn else [path]
 
 

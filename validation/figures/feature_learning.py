@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import flds
-from flds.plotting.curves import BACKWARD, FORWARD, TEST, TRAINING
 from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
 from solvers.ensemble.random import replicate_seed
+from solvers.plotting.style import BACKWARD, FORWARD, TEST, TRAINING
 from solvers.results.solution import Variable
 from validation import closed_forms, networks
 from validation.claims import mean_and_error

@@ -13,8 +13,8 @@ from scipy.optimize import lsq_linear
 
 import flds
 from flds.mean_ode.regimes import FLUCTUATION, TRAVEL
-from flds.plotting.curves import PALETTE
 from solvers.ensemble.random import replicate_seed
+from solvers.plotting.style import PALETTE
 from solvers.results.solution import Variable
 from validation.figures.drawing import Drawing, Request
 from validation.problems import random_pairs

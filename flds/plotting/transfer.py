@@ -1,0 +1,210 @@
+"""Results of sweeps: the final loss against the learning rate, of networks and of the limit, and where it is least."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flds.results.sweep import Sweep
+from solvers.plotting.style import OPTIMUM, PALETTE, legend, logarithmic, new_axes, new_figure, shades, styled, text
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+RATE, SEED = "learning_rate", "seed"
+_DRAWS = 2_000
+_LINES = ("-", "--", "-.", ":")
+
+
+class Optimum(NamedTuple):
+    """The rate at which a loss is least, and its 95 % interval."""
+
+    rate: float
+    low: float
+    high: float
+
+
+@styled
+def plot_transfer(networks: Sweep, limit: Sweep | None = None, name: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the final loss against the learning rate for every width and depth, and the limit's with its optimum.
+
+    Parameters
+    ----------
+    networks : Sweep
+        Over ``learning_rate`` and others, such as ``width`` and ``depth``; ``seed`` is averaged over.
+    limit : Sweep, optional
+        Of the limit, over ``learning_rate`` and perhaps ``depth`` and ``seed``.
+    name : str, optional
+        What is drawn, a variable over training such as "accuracy"; by default the test loss, or without one the loss.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Errors are ± 2 standard errors over seeds or replicates. The optimum of each curve is that of the parabola
+        through its lowest point and those beside it, and the shaded interval of the limit's holds 95 % of those of
+        curves that are redrawn from these errors.
+
+    Raises
+    ------
+    ValueError
+        If a sweep has no learning rates or no such variable, or no run has completed.
+    """
+    ax = new_axes(ax, columns=2)
+    drawn = _curves(networks, name)
+    for place, (label, (rates, losses, errors)) in enumerate(drawn.items()):
+        colour, line = shades(len(drawn))[place], _LINES[place % len(_LINES)]
+        _errorbar(ax, rates, losses, errors, color=colour, linestyle=line, marker="o", label=label or "networks")
+        _mark(ax, rates, losses, errors, largest=_is_accuracy(networks, name), color=colour)
+    if limit is not None:
+        for label, (rates, losses, errors) in _curves(limit, name).items():
+            _errorbar(ax, rates, losses, errors, color="black", linewidth=1.8, label=f"limit {label}".strip())
+            _mark(ax, rates, losses, errors, largest=_is_accuracy(limit, name), color="black", interval=True)
+    quantity = str(networks.final(name).name).replace("_", " ")
+    ax.set(xlabel="learning rate $\\eta_c$", ylabel=f"final {quantity}", title="Transfer of learning rates")
+    logarithmic(ax, "x")
+    low, high = ax.get_ylim()
+    if not _is_accuracy(networks, name) and low > 0 and high > 20 * max(low, 1e-12):
+        logarithmic(ax, "y")
+    legend(ax)
+    return ax
+
+
+def optimum(rates: NDArray[Any], losses: NDArray[Any], errors: NDArray[Any] | None, largest: bool = False) -> Optimum:
+    """Return where a curve is least, or largest, between its points, and the 95 % interval.
+
+    Parameters
+    ----------
+    rates, losses : (points,) float64
+        The curve; NaN where a run did not complete.
+    errors : (points,) float64 or None
+        Standard errors of the losses; without them, or where the lowest point is the first or the last of the runs that
+        completed, the interval is that between the points beside it.
+    largest : bool
+        Whether the largest value is looked for.
+
+    Returns
+    -------
+    Optimum
+
+    Raises
+    ------
+    ValueError
+        If no loss is finite.
+    """
+    known = np.isfinite(losses)
+    if not known.any():
+        raise ValueError("there is no optimum: no run has completed")
+    x, y = np.log(rates[known]), losses[known] * (-1.0 if largest else 1.0)
+    best, lowest = _vertex(x, y), int(np.flatnonzero(known)[np.argmin(y)])
+    beside = np.log(rates[[max(lowest - 1, 0), min(lowest + 1, len(rates) - 1)]])
+    inside = 0 < np.argmin(y) < len(y) - 1
+    if not inside or errors is None or not np.isfinite(errors[known]).all() or not np.any(errors[known] > 0):
+        return Optimum(*(float(np.exp(one)) for one in (best, *beside)))
+    draws = np.random.default_rng(0).standard_normal((_DRAWS, len(y))) * errors[known]
+    found = np.array([_vertex(x, y + one) for one in draws])
+    return Optimum(*(float(np.exp(one)) for one in (best, *np.quantile(found, [0.025, 0.975]))))
+
+
+def _vertex(x: NDArray[Any], y: NDArray[Any]) -> float:
+    """Return the vertex of the parabola through the lowest of some points and its neighbours, at an end that point."""
+    place = int(np.argmin(y))
+    if not 0 < place < len(x) - 1:
+        return float(x[place])
+    (a, b, c), (p, q, r) = x[place - 1 : place + 2], y[place - 1 : place + 2]
+    top = (b - a) ** 2 * (q - r) - (b - c) ** 2 * (q - p)
+    bottom = (b - a) * (q - r) - (b - c) * (q - p)
+    vertex = b - 0.5 * top / bottom if bottom else b
+    return float(np.clip(vertex, a, c))
+
+
+def _curves(sweep: Sweep, name: str | None) -> dict[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]]:
+    """Return rates, final losses and their standard errors, for each point of the other names of the grid."""
+    if not isinstance(sweep, Sweep):
+        raise TypeError(f"networks and limit must be results of flds.sweep, got {type(sweep).__name__}")
+    if RATE not in sweep.grid:
+        raise ValueError(f"the sweep must vary learning_rate, but varies {', '.join(sweep.grid)}")
+    return _over(sweep, RATE, name)
+
+
+def _over(sweep: Sweep, x: str, name: str | None) -> dict[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]]:
+    final = sweep.final(name)
+    error: xarray.DataArray | None = None
+    if SEED in final.dims and x != SEED:
+        count = final.count(SEED)
+        error = final.std(SEED, ddof=1) / np.sqrt(count) if final.sizes[SEED] > 1 else None
+        final = final.mean(SEED)
+    elif f"{final.name}_standard_error" in sweep.variables:
+        error = sweep.final(f"{final.name}_standard_error")
+    others = [dim for dim in final.dims if dim != x]
+    found = {}
+    values = sweep.variables[x].values
+    order = np.argsort(values, kind="stable") if values.dtype.kind in "iuf" else np.arange(len(values))
+    for point in np.ndindex(*(final.sizes[dim] for dim in others)):
+        at = dict(zip(others, point, strict=True))
+        label = ", ".join(f"{dim} {final[dim].values[place]}" for dim, place in at.items())
+        y = final.isel(at).values[order]
+        e = None if error is None else error.isel(at).values[order]
+        found[label] = (values[order], y, e)
+    return found
+
+
+def _is_accuracy(sweep: Sweep, name: str | None) -> bool:
+    return "accuracy" in str(sweep.final(name).name)
+
+
+def _errorbar(ax: Axes, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | None, **style: Any) -> None:
+    ax.errorbar(x, y, None if error is None else 2 * error, capsize=2, markersize=3, **style)
+
+
+def _mark(
+    ax: Axes, rates: NDArray[Any], losses: NDArray[Any], errors: NDArray[Any] | None, *, largest: bool, color: Any,
+    interval: bool = False,
+) -> None:  # fmt: skip
+    """Mark the optimum of a curve on it, and for the limit its interval."""
+    if not np.isfinite(losses).any():
+        return
+    best = optimum(rates, losses, errors, largest)
+    known = np.isfinite(losses)
+    height = np.interp(np.log(best.rate), np.log(rates[known]), losses[known])
+    ax.plot(best.rate, height, marker="*", markersize=9, color=color, markeredgecolor="white", zorder=5)
+    if interval:
+        ax.axvspan(best.low, best.high, color="0.85", linewidth=0, zorder=0, label=OPTIMUM)
+
+
+@styled
+def sweep_overview(sweep: Sweep) -> Figure:
+    """Return a figure with the final loss against the learning rate, or what else varies first, and the summary."""
+    figure, axes = new_figure(2, 1, width_ratios=(1.3, 1))
+    text(axes[1], sweep.summary().splitlines(), 66)
+    try:
+        sweep.final()
+    except ValueError:  # no run has a record
+        axes[0].axis("off")
+        return figure
+    if RATE in sweep.grid and np.isfinite(sweep.final().values).any():
+        plot_transfer(sweep, ax=axes[0])
+        axes[0].set_title("")
+    else:
+        _plain(axes[0], sweep)
+    return figure
+
+
+def _plain(ax: Axes, sweep: Sweep) -> None:
+    """Draw the final loss against the first name that has numbers, or the places of the first."""
+    grid = sweep.grid
+    x = next((name for name in grid if name != SEED and sweep.variables[name].values.dtype.kind in "iuf"), None)
+    x = x or next((name for name in grid if name != SEED), SEED)
+    for place, (label, (values, losses, errors)) in enumerate(_over(sweep, x, None).items()):
+        numbers = values.dtype.kind in "iuf"
+        at = values if numbers else np.arange(len(values))
+        _errorbar(ax, at, losses, errors, color=PALETTE[place % len(PALETTE)], marker="o", label=label or None)
+        if not numbers:
+            ax.set_xticks(at, [str(value) for value in values])
+    ax.set(xlabel=x.replace("_", " "), ylabel=f"final {str(sweep.final().name).replace('_', ' ')}")
+    legend(ax)

@@ -1,0 +1,101 @@
+"""A solution of `solvers` in one figure: what was saved over time, and the law of the particles at the end."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.plotting.style import PALETTE, curve, density, legend, new_figure, save, styled, text
+from solvers.results.solution import Solution, Variable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Panels over time, curves in each, and components whose laws are drawn.
+_PANELS, _CURVES, _LAWS = 4, 5, 3
+_NOT_DRAWN = ("times", "depth_grid", "external_field_times", "moments")
+
+
+@styled
+def overview(solution: Solution) -> Figure:
+    """Return a figure of what changes with time, or with depth, the density of the particles, and the settings."""
+    axis, label = ("t", "depth t") if "depth_grid" in solution.variables else ("time", "time t")
+    drawn = _drawn(solution, axis)
+    particles = solution.variables.get("final_particles")
+    laws = particles is not None and np.isfinite(particles.values).any()
+    columns = 3
+    count = len(drawn) + bool(laws) + 1
+    figure, axes = new_figure(columns, -(-count // columns))
+    for ax, name in zip(axes, drawn, strict=False):
+        _over_time(ax, solution, name, axis, label)
+    if laws:
+        end = f"at t = {solution.final_time:g}" if "final_time" in solution.variables else "at the end"
+        _laws(axes[len(drawn)], particles, end)  # type: ignore[arg-type]
+    text(axes[count - 1], solution.summary().splitlines(), 54)
+    for ax in axes[count:]:
+        ax.axis("off")
+    return figure
+
+
+def picture(solution: Solution, path: str | os.PathLike[str] | None = None) -> Figure:
+    """Return the overview of a solution; save it if there is a path."""
+    figure = overview(solution)
+    if path is not None:
+        save(figure, path)
+    return figure
+
+
+def _drawn(solution: Solution, axis: str) -> list[str]:
+    """Return the names of what is drawn over time: numbers, or few of them."""
+    found = []
+    for name, item in solution.variables.items():
+        if item.dims[:1] == (axis,) and item.values.dtype.kind in "iuf" and name not in _NOT_DRAWN and item.values.size:
+            found.append(name)
+    if "mean" in found and "variance" in found and len(found) > _PANELS:
+        found.remove("variance")  # it is the band of the mean
+    return found[:_PANELS]
+
+
+def _over_time(ax: Axes, solution: Solution, name: str, axis: str, label: str) -> None:
+    item, times = solution.variables[name], solution.depth_grid if axis == "t" else solution.times
+    values = item.values.reshape(len(times), -1)
+    spread = _deviation(solution, name, values)
+    marker = "o" if len(times) == 1 else None
+    for column in range(min(values.shape[1], _CURVES)):
+        error = None if spread is None else spread[:, column] / 2
+        tag = _tag(solution, item, column) if values.shape[1] > 1 else None
+        curve(
+            ax, times, values[:, column], error, "± standard deviation", color=PALETTE[column], label=tag, marker=marker
+        )
+    ax.set(xlabel=label, title=item.long_name[:1].upper() + item.long_name[1:])
+    legend(ax)
+
+
+def _deviation(solution: Solution, name: str, values: NDArray[Any]) -> NDArray[Any] | None:
+    """Return the standard deviations of the particles, for their mean."""
+    if name != "mean" or "variance" not in solution.variables:
+        return None
+    return np.sqrt(np.maximum(solution.variance.reshape(values.shape), 0.0))
+
+
+def _tag(solution: Solution, item: Variable, column: int) -> str:
+    """Return what a column stands for: the value of its axis, or its place."""
+    last = item.dims[-1]
+    if len(item.dims) == 2 and last in solution.variables:
+        return f"{solution.variables[last].values[column]:g}"
+    return f"{last.replace('_', ' ')} {column}"
+
+
+def _laws(ax: Axes, particles: Variable, end: str) -> None:
+    values = particles.values if particles.values.ndim == 2 else particles.values[:, None]
+    for column in range(min(values.shape[1], _LAWS)):
+        label = f"{len(values)} particles" if values.shape[1] == 1 else f"component {column}"
+        density(ax, values[:, column], "position", label, PALETTE[column])
+    handles, labels = ax.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    ax.legend(unique.values(), unique.keys())
+    ax.set(title=f"Law of the particles {end}")

@@ -1,0 +1,199 @@
+"""The look of all pictures: sizes, colours, legends and logarithmic axes, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Widths in inches of one column of a paper, of two, and of an overview, which is for a screen.
+ONE_COLUMN, TWO_COLUMNS, SCREEN = 3.4, 7.0, 10.5
+# Height over width of a single picture.
+_SHAPE = 0.74
+# For `matplotlib.rcParams.update`: what every picture of this library is drawn with.
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 200,
+}
+# Okabe and Ito's palette, told apart with any colour vision.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+TRAINING, TEST, FORWARD, BACKWARD = PALETTE[:4]
+# Labels of bands.
+ERRORS, INTERVALS, OPTIMUM = "± 2 standard errors", "95 % intervals", "95 % interval of its optimum"
+_LAST = (ERRORS, INTERVALS, OPTIMUM)
+_FEW = 4
+# A legend of more entries stands beside the axes.
+_INSIDE = 5
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Let a function draw with `STYLE`."""
+
+    @wraps(draw)
+    def drawn(*arguments: P.args, **options: P.kwargs) -> R:
+        import matplotlib as mpl
+
+        with mpl.rc_context(STYLE):
+            return draw(*arguments, **options)
+
+    return drawn
+
+
+def new_axes(ax: Axes | None, columns: int = 1) -> Axes:
+    """Return the axes given, or those of a new figure of one or two columns."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    width = ONE_COLUMN if columns == 1 else TWO_COLUMNS
+    return plt.subplots(figsize=(width, ONE_COLUMN * _SHAPE))[1]
+
+
+def new_figure(columns: int, rows: int, width: float = SCREEN, **gridspec: Any) -> tuple[Figure, NDArray[Any]]:
+    """Return a figure with so many panels, and these in the order of reading.
+
+    It belongs to no window, so that many of them can be made.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, width / columns * _SHAPE * rows), layout="constrained")
+    return figure, np.atleast_1d(figure.subplots(rows, columns, **gridspec)).ravel()
+
+
+def few(count: int) -> list[tuple[int, Any]]:
+    """Return index and colour of up to four of so many, from the first to the last."""
+    chosen = np.unique(np.linspace(0, count - 1, _FEW).round().astype(int))
+    return list(zip(chosen.tolist(), shades(len(chosen)), strict=True))
+
+
+def shades(count: int) -> NDArray[Any]:
+    """Return so many colours in an order that is seen."""
+    import matplotlib as mpl
+
+    return np.asarray(mpl.colormaps["viridis"](np.linspace(0, 0.85, count)))
+
+
+def curve(
+    ax: Axes, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | None = None, band: str = ERRORS, **style: Any
+) -> None:
+    """Draw y against x, with a band of ± 2 errors where they are known; the first band has a name in the legend."""
+    ax.plot(x, y, **style)
+    if error is not None and np.isfinite(error).any():
+        known = band in ax.get_legend_handles_labels()[1]
+        ax.fill_between(
+            x, y - 2 * error, y + 2 * error, color=style.get("color"), alpha=0.25, linewidth=0,
+            label=None if known else band,
+        )  # fmt: skip
+
+
+def legend(ax: Axes, **options: Any) -> None:
+    """Draw the legend, names of bands last, beside the axes where it is long; nothing where nothing has a name."""
+    handles, labels = ax.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda place: labels[place] in _LAST)
+    if labels:
+        if len(labels) > _INSIDE:
+            options = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.02), "borderaxespad": 0.3} | options
+        ax.legend([handles[place] for place in order], [labels[place] for place in order], **options)
+
+
+def logarithmic(ax: Axes, *axes: str) -> None:
+    """Make axes logarithmic whose labels do not crowd: powers of ten, or 1, 2, 5 over less than two decades."""
+    from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, LogLocator, NullFormatter
+
+    for name in axes:
+        ax.set(**{f"{name}scale": "log"})
+        axis, (low, high) = getattr(ax, f"{name}axis"), getattr(ax, f"get_{name}lim")()
+        narrow = high / low < 100 if low > 0 else False
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=6))
+        plain = narrow and low >= 1e-3 and high <= 1e4
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}") if plain else LogFormatterSciNotation())
+        axis.set_minor_formatter(NullFormatter())
+
+
+def sizes_axis(ax: Axes, name: str, values: Any) -> None:
+    """Make an axis logarithmic with ticks at these values alone, sizes such as widths and depths."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    ax.set(**{f"{name}scale": "log"})
+    axis = getattr(ax, f"{name}axis")
+    axis.set_major_locator(FixedLocator(sorted({float(value) for value in values})))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def density(ax: Axes, values: NDArray[Any], quantity: str, label: str, colour: str = TRAINING) -> None:
+    """Draw the density of numbers, smoothed, and the Gaussian of the same mean and variance.
+
+    Where all numbers are the same there is no density, and a line stands where they are.
+    """
+    values = np.asarray(values, np.float64).ravel()
+    values = values[np.isfinite(values)]
+    if not values.size:
+        raise ValueError("there is no density to draw: no particle is finite")
+    mean, deviation = float(values.mean()), float(values.std())
+    if deviation <= 1e-12 * max(1.0, abs(mean)):
+        ax.axvline(mean, color=colour, label=f"{label}, all the same")
+        ax.set(xlabel=quantity, ylabel="density")
+        return
+    x, smooth = _smoothed(values, deviation)
+    ax.fill_between(x, smooth, color=colour, alpha=0.35, linewidth=0)
+    ax.plot(x, smooth, color=colour, label=label)
+    gaussian = np.exp(-((x - mean) ** 2) / (2 * deviation**2)) / (deviation * np.sqrt(2 * np.pi))
+    ax.plot(x, gaussian, color="black", linestyle=":", label="Gaussian")
+    ax.set(xlabel=quantity, ylabel="density")
+    ax.set_ylim(bottom=0)
+
+
+def _smoothed(values: NDArray[Any], deviation: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return a Gaussian kernel estimate on a grid, by Silverman's rule; tails beyond 1 in 1,000 are cut off."""
+    low, high = np.quantile(values, [5e-4, 1 - 5e-4])
+    spread = min(deviation, float(np.subtract(*np.quantile(values, [0.75, 0.25]))) / 1.34) or deviation
+    width = 0.9 * spread * values.size**-0.2
+    edges = np.linspace(low - 3 * width, high + 3 * width, 1025)
+    x, step = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    counts = np.histogram(values, edges)[0] / (values.size * step)
+    reach = np.arange(-int(4 * width / step) - 1, int(4 * width / step) + 2) * step
+    kernel = np.exp(-(reach**2) / (2 * width**2))
+    return x, np.convolve(counts, kernel / kernel.sum(), mode="same")
+
+
+def text(ax: Axes, lines: list[str], width: int) -> None:
+    """Write lines into axes, wrapped."""
+    import textwrap
+
+    wrapped = [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent=" " * 11) or [""]]
+    ax.axis("off")
+    ax.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=6.5)
+
+
+def save(figure: Figure, path: Any) -> None:
+    """Write a figure; a PNG is marked as ours, which lets a later run replace it.
+
+    Raises
+    ------
+    ValueError
+        If matplotlib knows no format of that name.
+    """
+    png = str(path).lower().endswith(".png")
+    figure.savefig(path, dpi=STYLE["savefig.dpi"], metadata={"Software": "flds"} if png else None)
