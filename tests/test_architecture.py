@@ -169,7 +169,8 @@ def test_public_names_exist_and_are_documented():
     assert importlib.import_module("flds").__all__ == [
         "Activation", "Attention", "Block", "CostEstimate", "Dataset", "GatedLinearUnit", "LimitEstimate",
         "MatrixAfterActivation", "MatrixBeforeActivation", "MeanFieldProblem", "MeanFieldSolution", "MeanOptions",
-        "Options", "Regime", "Solution", "TrainingProblem", "TwoLayerPerceptron", "draw_units", "estimate_cost",
+        "Options", "Regime", "Solution", "Sweep", "TrainingProblem", "TwoLayerPerceptron", "draw_units",
+        "estimate_cost",
         "estimate_limit", "follow_units", "load", "load_cifar10", "load_digits", "load_npz", "rerun", "residual_regime",
         "resume", "simulate_resnet", "solve_backward", "solve_flds", "solve_forward", "solve_mean_ode",
         "solve_tangent_ode", "sweep",
@@ -180,7 +181,7 @@ def test_public_names_of_the_general_solver():
     assert importlib.import_module("solvers").__all__ == [
         "Address", "Blocks", "BrownianMotion", "ConvergenceStudy", "DenseOperator", "ExternalField",
         "IncrementalCholesky", "LazyOperator", "McKeanVlasov", "Noise", "Solution", "Statistic", "Stream", "equations",
-        "load", "particle_order", "particles", "quantiles", "rank_revealing_cholesky", "resume", "schemes",
+        "load", "particle_order", "particles", "plotting", "quantiles", "rank_revealing_cholesky", "resume", "schemes",
         "solve", "strong_order", "tanh", "weak_order",
     ]  # fmt: skip
 

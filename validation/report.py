@@ -25,7 +25,7 @@ from solvers import checks
 from solvers.plotting.style import save
 from solvers.results.files import write_text
 from solvers.results.solution import library_versions
-from validation import convergence, engine, exact, general_solver, law, limits, mean_ode
+from validation import convergence, engine, exact, general_solver, intervals, law, limits, mean_ode
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
 
 SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
@@ -38,7 +38,7 @@ SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "rates_at_initialisation": convergence.rates_at_initialisation,
     "rates_in_training": convergence.rates_in_training,
     "recursions": engine.recursions,
-    "intervals": limits.intervals,
+    "intervals": intervals.intervals,
     "initialisation": engine.initialisation,
     "several_inputs": engine.several_inputs,
     "tangent_kernel": engine.tangent_kernel,
@@ -94,8 +94,9 @@ def validate(
             f"the report in {str(out)!r} has {kept[0]} at full size, which a quick run would replace; "
             "choose another folder"
         )
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+    if out is not None and not out.exists():  # what cannot be made should come out before the work
+        out.mkdir(parents=True)
+        out.rmdir()
     found: list[Claim] = []
     for name in chosen:
         start = time.perf_counter()
@@ -108,6 +109,8 @@ def validate(
             elif isinstance(line, Table):
                 tables.append(line.lines)
             else:
+                if out is not None:
+                    out.mkdir(exist_ok=True)
                 if out is None or attempt(save, line.figure, out / f"{line.name}.png"):
                     pictures.append({"file": f"{line.name}.png", "caption": line.caption})
         found += claims

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from flds.cli.console import BAD_USAGE, ending, fail, interrupts, note
-from flds.cli.pictures import attempt, picture_of, quieten
+from flds.cli.pictures import attempt, draw_regime, picture_of, quieten
 from flds.cli.places import check_folder, check_out, check_plot, check_table, clean_parts, keep
 from flds.cli.training import (
     DEFAULT_DEPTH,
@@ -353,17 +353,8 @@ def phase_diagram(
         dimension, depth, hidden_width, sigma_u=sigma_u, sigma_v=sigma_v, learning_rates=rates
     )  # fmt: skip
     print("\n".join(regime.lines()))
-    if plot is not None and attempt(_draw_regime, regime, plot):
+    if plot is not None and attempt(draw_regime, regime, plot):
         print(f"picture         {plot}")
-
-
-def _draw_regime(regime: Any, path: Path) -> None:
-    from flds.plotting import plot_phase_diagram
-    from solvers.plotting.style import new_figure, save
-
-    figure, (ax,) = new_figure(1, 1, 4.5)
-    plot_phase_diagram(regime, ax)
-    save(figure, path)
 
 
 @contextmanager

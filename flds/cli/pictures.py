@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flds.cli.console import note
 
@@ -35,6 +36,16 @@ def attempt(draw: Callable[..., object], *arguments: object) -> bool:
         note(f"warning: no picture: {' '.join(str(error).split()) or type(error).__name__}")
         return False
     return True
+
+
+def draw_regime(regime: Any, path: Path) -> None:
+    """Write the phase diagram with a configuration in it."""
+    from flds.plotting import plot_phase_diagram
+    from solvers.plotting.style import new_figure, save
+
+    figure, (ax,) = new_figure(1, 1, 4.5)
+    plot_phase_diagram(regime, ax)
+    save(figure, path)
 
 
 def quieten() -> None:

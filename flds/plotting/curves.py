@@ -113,7 +113,7 @@ def plot_loss(solution: Solution | LimitEstimate, scale: str | None = None, ax: 
     ax.set(ylabel="loss", title="Loss")
     values = np.concatenate([_finite(part) for part in shown])
     positive = values[np.isfinite(values) & (values > 0)]
-    wide = positive.size and positive.max() > _DECADES * positive.min()
+    wide = positive.size and (solution.status == "diverged" or positive.max() > _DECADES * positive.min())
     chosen = ("log" if wide else "linear") if scale is None else checks.choice("scale", scale, ("linear", "log"))
     if chosen == "log":
         logarithmic(ax, "y")

@@ -179,7 +179,7 @@ def _mark(
 
 @styled
 def sweep_overview(sweep: Sweep) -> Figure:
-    """Return a figure with the final loss against the learning rate, or what else varies first, and the summary."""
+    """Return a figure of a `sweep`: the final loss against the rate, or what else varies first, and the summary."""
     figure, axes = new_figure(2, 1, width_ratios=(1.3, 1))
     text(axes[1], sweep.summary().splitlines(), 66)
     try:

@@ -72,7 +72,7 @@ class Sweep(solvers.results.solution.Solution):
         Returns
         -------
         xarray.DataArray
-            With the dimensions of the grid.
+            (values of the first name, values of the second, …) float64.
 
         Raises
         ------

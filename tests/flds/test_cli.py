@@ -91,7 +91,7 @@ def test_own_data(tmp_path):
         (["solve", "--loss", "logistic"], 2, 'flds: targets must be -1 or 1 for the loss "logistic"'),
         (["info", "none.nc"], 2, "flds: there is no file 'none.nc'"),
         (["validate", "everything"], 2, "flds: section must be one of exact_training, "),
-        (["reproduce"], 2, "flds: figure must be one of feature-learning/fig1"),
+        (["reproduce"], 2, "flds: name a figure, such as feature-learning/fig1"),
         (["reproduce", "fig1"], 2, "flds: figure must be one of feature-learning/fig1"),
         (["reproduce", "feature-learning/fig1", "--data", "mnist"], 2, "flds: --data must be digits, cifar10:FOLDER"),
         (["reproduce", "feature-learning/fig1", "--seed", "-1"], 2, "flds: seed must be"),

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 import flds
 from flds.cli.pictures import is_ours, picture_of
 from flds.cli.places import check_folder, check_out, check_table, clean_parts, fallback_folders, keep, written
-from flds.plotting.overview import save_picture
+from solvers.plotting.style import save
 from tests.conftest import one_sample
 from tests.flds.forks import FORKED_WORKERS, MAIN, run
 
@@ -213,15 +213,15 @@ def test_pictures_of_others_are_kept(here):
         check_out(Path("mine.nc"))
     results("mine.nc")
     check_out(Path("mine.nc"))  # as older versions left it beside their results
-    save_picture(Figure(), "ours.png")
+    save(Figure(), "ours.png")
     assert is_ours(Path("ours.png"))
     check_out(Path("ours.nc"))
-    save_picture(Figure(), Path("drawing.svg"))  # which knows no such mark
+    save(Figure(), Path("drawing.svg"))  # which knows no such mark
 
 
 def test_pictures_of_other_results_are_kept(here):
     results("run.nc")
-    save_picture(Figure(), "run.png")
+    save(Figure(), "run.png")
     for name in ("run", "run.h5"):
         with pytest.raises(ValueError, match=r"--out: 'run.png' is the picture of 'run.nc'; choose another name"):
             check_out(Path(name))
@@ -246,7 +246,7 @@ def test_files_in_the_way_of_a_sweep(here):
 
 BROKEN = """
 import flds
-from flds.results.upstairs import upstairs
+from solvers.results.upstairs import upstairs
 def plot(solution, path):
     raise {error}
 upstairs.plot = plot

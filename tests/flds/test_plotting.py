@@ -16,6 +16,7 @@ from matplotlib.testing.compare import compare_images
 
 import flds
 from flds import plotting
+from flds.plotting import transfer
 from solvers.results.solution import Variable
 from tests.conftest import three_samples
 
@@ -45,7 +46,7 @@ def made_up() -> flds.Solution:
         "loss": Variable(record, np.exp(-k / 2.0), "loss"),
         "loss_standard_error": Variable(record, 0.05 * np.exp(-k / 2.0), "error"),
         "test_loss": Variable(record, 0.3 + np.exp(-k / 2.0), "loss"),
-        "batch_loss": Variable(("step",), 1.1 * np.exp(-np.arange(16) / 10), "loss"),
+        "batch_loss": Variable(("every_step",), 1.1 * np.exp(-np.arange(16) / 10), "loss"),
         "accuracy": Variable(record, 1 - 0.5 * np.exp(-k / 1.0), "accuracy"),
         "depth_grid": Variable(("t",), t, "depth"),
         "feature_variance_standard_error": Variable(depth, 0.1 + np.outer(0.0 * k, t), "error"),
@@ -71,6 +72,16 @@ def made_up() -> flds.Solution:
     )  # fmt: skip
 
 
+def depths() -> flds.Sweep:
+    found = grid("limit")
+    found.settings["grid"] = ["depth"]
+    found.variables["depth"] = found.variables.pop("learning_rate")._replace(dims=("depth",))
+    for name in ("status", "loss", "loss_standard_error"):
+        item = found.variables[name]
+        found.variables[name] = item._replace(dims=("depth", *item.dims[1:]))
+    return found
+
+
 def wider(solution: flds.Solution) -> flds.Solution:
     solution.variables["outputs"] = solution.variables["outputs"]._replace(values=1.2 * solution.outputs)
     return solution
@@ -86,27 +97,53 @@ DRAWINGS = {
     "replicates": lambda s, ax: plotting.plot_replicates(s, 1, ax=ax),
     "limit": lambda s, ax: plotting.plot_against_limit(s, [wider(made_up())], 2, ax=ax),
     "feature_kernel": lambda s, ax: plotting.plot_kernel(s, ax=ax),
-    "gradient_kernel": lambda s, ax: plotting.plot_kernel(s, "gradient_kernel", 2, ax),
+    "gradient_kernel": lambda s, ax: plotting.plot_kernel(
+        s, "gradient_kernel", step=[0, 15], layer=[2, 4], order=[1, 0, 1], ax=ax
+    ),
     "movement": lambda s, ax: plotting.plot_kernel_movement(s, ax=ax),
     "spectrum": lambda s, ax: plotting.plot_spectrum(s, ax=ax),
-    "particles": lambda s, ax: plotting.plot_particles(s, bins=20, ax=ax),
+    "particles": lambda s, ax: plotting.plot_particles(s, ax=ax),
     "travel": lambda s, ax: plotting.plot_travel(s, ax),
+    "transfer": lambda s, ax: plotting.plot_transfer(grid("width"), grid("limit"), ax=ax),
+    "phases": lambda s, ax: plotting.plot_phase_diagram(flds.residual_regime(100, 48, 40, sigma_v=3.0), ax),
 }
 
 
-def draw(name: str, solution: flds.Solution, path: Path) -> list:
+def grid(kind: str) -> flds.Sweep:
+    """A sweep of formulas: parabolas in the logarithm of the rate, with errors of the limit."""
+    rates, widths = np.array([0.1, 0.2, 0.4, 0.8, 1.6]), np.array([64, 256])
+    names = ["learning_rate", "width"] if kind == "width" else ["learning_rate"]
+    bent = 0.1 + (np.log2(rates / 0.5)[:, None] + (0.3 if kind == "width" else 0.0)) ** 2 * np.array([0.03, 0.02])
+    bent = (bent if kind == "width" else bent[:, :1].reshape(5))[..., None] * np.ones(2)
+    dims = (*names, "step")
+    fields = {
+        "learning_rate": Variable(("learning_rate",), rates, "rate"),
+        "width": Variable(("width",), widths, "width"),
+        "status": Variable(tuple(names), np.full(bent.shape[:-1], "completed"), "end"),
+        "steps": Variable(("step",), np.array([0, 9]), "step"),
+        "loss": Variable(dims, bent, "loss"),
+        "loss_standard_error": Variable(dims, 0.01 + 0 * bent, "error"),
+    }
+    if kind == "limit":
+        del fields["width"]
+    return flds.Sweep(fields, "completed", {}, 0, {"solver": "sweep", "of": "solve_flds", "grid": names, "fixed": {}})
+
+
+def draw(name: str, solution: flds.Solution, path: Path):
     """Draw without text, whose pixels depend on fonts."""
     with mpl.rc_context({"font.size": 8}):
         figure = Figure(figsize=(3, 2.2))
         ax = figure.subplots()
-        artists = DRAWINGS[name](solution, ax)
+        drawn = DRAWINGS[name](solution, ax)
         for one in figure.axes:
             one.set(xticks=[], yticks=[], xlabel="", ylabel="", title="")
             one.minorticks_off()
             if one.get_legend():
                 one.get_legend().remove()
+            for label in one.texts:
+                label.set_visible(False)
         figure.savefig(path, dpi=60)
-    return artists
+    return drawn
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
@@ -125,9 +162,7 @@ def test_another_picture_is_noticed(tmp_path):
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_axes_are_labelled(name):
     ax = Figure().subplots()
-    artists = DRAWINGS[name](made_up(), ax)
-    assert isinstance(artists, list)
-    assert all(hasattr(artist, "set_zorder") for artist in artists)
+    assert DRAWINGS[name](made_up(), ax) is ax
     assert ax.get_xlabel()
     assert ax.get_ylabel()
     assert ax.get_title()
@@ -142,9 +177,21 @@ def solution():
 
 
 def test_kernels_are_drawn_as_they_are(solution):
-    (image,) = plotting.plot_kernel(solution, ax=Figure().subplots())
-    np.testing.assert_array_equal(image.get_array(), solution.feature_kernel[-1])
-    curves = plotting.plot_kernel_movement(solution, "gradient_kernel", Figure().subplots())
+    (image,) = plotting.plot_kernel(solution, step=[3], ax=Figure().subplots()).images
+    np.testing.assert_array_equal(image.get_array(), solution.feature_kernel[-1][9:, 9:])
+    order = [2, 1, 2]
+    ax = plotting.plot_kernel(
+        solution, "gradient_kernel", step=[0, 2], layer=[1, 3], order=order, ax=Figure().subplots()
+    )
+    whole, sorting = ax.images[0].get_array(), [1, 0, 2]
+    for row, layer in enumerate((1, 3)):
+        for column, step in enumerate((0, 2)):
+            block = solution.gradient_kernel[layer][3 * step : 3 * step + 3, 3 * step : 3 * step + 3]
+            found = whole[4 * row : 4 * row + 3, 4 * column : 4 * column + 3]
+            np.testing.assert_array_equal(found, block[np.ix_(sorting, sorting)])
+    assert whole.mask[3].all()
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["t = 0.5", "t = 1"]
+    curves = plotting.plot_kernel_movement(solution, "gradient_kernel", Figure().subplots()).lines
     first = solution.gradient_kernel[0].reshape(4, 3, 4, 3)
     moved = [np.linalg.norm(first[k, :, k] - first[0, :, 0]) / np.linalg.norm(first[0, :, 0]) for k in range(4)]
     np.testing.assert_allclose(curves[0].get_ydata(), moved, rtol=1e-12)
@@ -152,26 +199,34 @@ def test_kernels_are_drawn_as_they_are(solution):
     inactive = solution.feature_kernel.copy()
     inactive[:, 9] = inactive[:, :, 9] = np.nan  # sample 0 at the last step
     fields = solution.variables | {"feature_kernel": solution.variables["feature_kernel"]._replace(values=inactive)}
-    curves = plotting.plot_spectrum(dataclasses.replace(solution, variables=fields), ax=Figure().subplots())
+    curves = plotting.plot_spectrum(dataclasses.replace(solution, variables=fields), ax=Figure().subplots()).lines
     assert [len(curve.get_ydata()) for curve in curves] == [3, 3, 3, 2]
-    curves = plotting.plot_spectrum(solution, layer=1, ax=Figure().subplots())
+    curves = plotting.plot_spectrum(solution, layer=1, ax=Figure().subplots()).lines
     expected = np.linalg.eigvalsh(solution.feature_kernel[1].reshape(4, 3, 4, 3)[3, :, 3])[::-1]
     np.testing.assert_allclose(curves[-1].get_ydata(), expected, rtol=1e-12)
 
 
 def test_particles_are_those_of_the_solution(solution):
-    *bars, line = plotting.plot_particles(solution, sample=2, bins=10, ax=Figure().subplots())
+    smooth, gaussian = plotting.plot_particles(solution, sample=2, ax=Figure().subplots()).lines
     values = solution.states[0]["last_states"].values[2]
-    np.testing.assert_allclose([bar.get_height() for bar in bars], np.histogram(values, 10, density=True)[0])
-    x, density = line.get_data()
-    # the Gaussian has the mass that lies within the histogram, all but a few hundredths
-    assert 0.97 < density.mean() * (x[-1] - x[0]) < 1.0
+    for line in (smooth, gaussian):
+        x, density = line.get_data()
+        step, mass = x[1] - x[0], density / density.sum()
+        assert 0.98 < density.sum() * step < 1.001  # 1 in 1,000 particles is cut off on either side, and smoothed
+        assert np.sum(mass * x) == pytest.approx(values.mean(), abs=0.02)
+        # of a kernel estimate by the square of its width, 0.9 n^-1/5, about 0.07 of the variance
+        assert np.sum(mass * (x - values.mean()) ** 2) == pytest.approx(values.var(), rel=0.1)
     forward = flds.solve_forward(particles=1000, depth=4)
-    assert plotting.plot_particles(forward, ax=Figure().subplots())
+    assert plotting.plot_particles(forward, ax=Figure().subplots()).lines
+    same = dataclasses.replace(forward, variables={"final_particles": Variable(("particle",), np.ones(5), "h")})
+    assert (
+        plotting.plot_particles(same, ax=Figure().subplots()).get_legend().texts[0].get_text().endswith("all the same")
+    )
 
 
 def test_an_overview_has_the_kernels_where_they_are_recorded(solution, tmp_path):
     titles = [ax.get_title() for ax in solution.plot(tmp_path / "run.png").axes]
+    assert "Rank of the bases" in titles
     assert "Feature kernel Σ, t = 0.75" in titles
     assert "Spectrum of Σ, t = 0.75" in titles
     assert (tmp_path / "run.png").stat().st_size > 10_000
@@ -181,9 +236,74 @@ def test_new_axes_are_made_where_none_are_given(solution):
     with mpl.rc_context({"backend": "agg"}):
         import matplotlib.pyplot as plt
 
-        line, *_ = plotting.plot_loss(solution)
-        assert line.axes.figure.get_size_inches().tolist() == [4.5, 3.2]
+        ax = plotting.plot_loss(solution)
+        assert ax.figure.get_size_inches()[0] == plotting.ONE_COLUMN
+        assert ax.title.get_fontsize() == plotting.STYLE["axes.titlesize"]
+        assert plotting.plot_transfer(grid("width")).figure.get_size_inches()[0] == plotting.TWO_COLUMNS
         plt.close("all")
+
+
+def test_a_dense_run_shows_no_ranks():
+    dense = flds.simulate_resnet(three_samples(), width=20, depth=2, operator="dense")
+    assert "Rank of the bases" not in [ax.get_title() for ax in dense.plot().axes]
+
+
+def test_bands_and_targets_have_names(solution):
+    labels = plotting.plot_outputs(solution, Figure().subplots()).get_legend_handles_labels()[1]
+    assert labels[-1] == "target"
+    assert labels.count("± 2 standard errors") == 1
+    ax = plotting.plot_outputs(solution, Figure().subplots())
+    dotted = sorted(line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == ":" and len(line.get_ydata()))
+    assert dotted == [-1.0, 0.5, 1.0]
+    estimate = flds.estimate_limit(three_samples(steps=1), target_error=0.5, particles=300, depth=2, replicates=2)
+    labels = plotting.plot_outputs(estimate, Figure().subplots()).get_legend_handles_labels()[1]
+    assert "95 % intervals" in labels
+
+
+def test_a_blow_up_is_seen():
+    problem = flds.TrainingProblem(np.eye(3), [1.0, -1.0, 2.0], learning_rate=30.0, steps=30)
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        wild = flds.simulate_resnet(problem, width=50, depth=2)
+    ax = plotting.plot_loss(wild, ax=Figure().subplots())
+    assert ax.get_yscale() == "log"
+    assert ax.get_ylim()[1] > np.nanmax(wild.loss)
+    assert f"diverged after step {len(wild.batch_loss) - 1}" in ax.get_legend_handles_labels()[1]
+    assert wild.plot().axes
+
+
+@pytest.mark.parametrize(("errors", "narrow"), [(None, False), (0.001, True)])
+def test_the_optimum_is_that_of_the_parabola(errors, narrow):
+    rates = np.array([0.1, 0.2, 0.4, 0.8, 1.6])
+    losses = 1 + np.log(rates / 0.5) ** 2
+    found = transfer.optimum(rates, losses, None if errors is None else np.full(5, errors))
+    assert found.rate == pytest.approx(0.5, rel=1e-12)
+    assert found.low <= 0.5 <= found.high
+    assert (found.high / found.low < 1.05) == narrow
+    assert transfer.optimum(rates, -losses, None, largest=True).rate == pytest.approx(0.5, rel=1e-12)
+    at_end = transfer.optimum(rates, np.array([3, 2, 1, np.nan, np.nan]), np.full(5, 0.01))
+    assert at_end == pytest.approx((0.4, 0.2, 0.8))
+
+
+def test_the_interval_of_an_optimum_contains_it():
+    """1,000 noisy parabolas whose errors are known; 95 % is expected and four standard errors are 2.8 %."""
+    rates, rng, inside = np.geomspace(0.1, 1.6, 5), np.random.default_rng(0), 0
+    for _ in range(1000):
+        noise = 0.05 * rng.standard_normal(5)
+        found = transfer.optimum(rates, np.log(rates / 0.45) ** 2 + noise, np.full(5, 0.05))
+        inside += found.low <= 0.45 <= found.high
+    assert 0.92 < inside / 1000 < 0.98
+
+
+def test_logarithmic_axes_have_few_labels():
+    for low, high in ((0.011, 0.09), (1e-6, 1e3), (2.0, 3e4), (5e-9, 4e-8)):
+        ax = Figure().subplots()
+        ax.plot([low, high], [low, high])
+        plotting.logarithmic(ax, "x", "y")
+        shown = [label.get_text() for label in ax.get_yticklabels() if label.get_text()]
+        inside = [tick for tick in ax.yaxis.get_majorticklocs() if ax.get_ylim()[0] <= tick <= ax.get_ylim()[1]]
+        assert 1 <= len(inside) <= 7, (low, high, inside)
+        assert not any(label.get_text() for label in ax.get_yticklabels(minor=True))
+        assert shown
 
 
 def test_what_a_solution_does_not_have_is_named(solution):
@@ -199,6 +319,17 @@ def test_what_a_solution_does_not_have_is_named(solution):
         (lambda: plotting.plot_replicates(bare, ax=ax), AttributeError, "no variable 'replicate_outputs'"),
         (lambda: plotting.plot_kernel(bare, ax=ax), AttributeError, "no variable 'feature_kernel'"),
         (lambda: plotting.plot_kernel(solution, "kernel", ax=ax), ValueError, "name must be one of feature_kernel"),
+        (
+            lambda: plotting.plot_kernel(solution, step=7, ax=ax),
+            ValueError,
+            "step must be recorded, one of 0, 1, 2, 3, got",
+        ),
+        (lambda: plotting.plot_kernel(solution, layer=9, ax=ax), IndexError, "out of bounds"),
+        (lambda: plotting.plot_kernel(solution, order=[1, 2], ax=ax), ValueError, "a value for each of the 3 samples"),
+        (lambda: plotting.plot_loss(solution, "cubic", ax), ValueError, "scale must be one of linear, log"),
+        (lambda: solution.plot("picture.xyz"), ValueError, "Format 'xyz' is not supported"),
+        (lambda: plotting.plot_transfer(solution, ax=ax), TypeError, "must be results of flds.sweep, got Solution"),
+        (lambda: plotting.plot_transfer(depths(), ax=ax), ValueError, "must vary learning_rate, but varies depth"),
         (lambda: plotting.plot_variance(solution, "variance", ax), ValueError, "name must be one of feature_variance"),
         (lambda: plotting.plot_kernel_movement(batches, ax=ax), ValueError, "leave out batch_size"),
         (

@@ -11,7 +11,8 @@ pytest.importorskip("torch")
 
 from tests.conftest import MARGIN
 from validation.coverage import Coverage, coverage, reference_limit
-from validation.limits import _covered, _not_too_wide, _plateau, _towards
+from validation.intervals import _covered, _not_too_wide
+from validation.limits import _plateau, _towards
 from validation.problems import one_sample
 from validation.rates import CoupledErrors
 
