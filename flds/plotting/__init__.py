@@ -22,10 +22,11 @@ from flds.plotting.kernels import plot_kernel, plot_kernel_movement, plot_partic
 from flds.plotting.overview import limit_overview, mean_field_overview, overview
 from flds.plotting.phases import plot_phase_diagram
 from flds.plotting.transfer import plot_transfer, sweep_overview
-from solvers.plotting.style import ONE_COLUMN, STYLE, TWO_COLUMNS, logarithmic
+from solvers.plotting.style import ONE_COLUMN, PALETTE, STYLE, TWO_COLUMNS, logarithmic
 
 __all__ = [
     "ONE_COLUMN",
+    "PALETTE",
     "STYLE",
     "TWO_COLUMNS",
     "limit_overview",

@@ -33,6 +33,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "lines.linewidth": 1.2,
     "lines.markersize": 3,
+    "figure.figsize": (ONE_COLUMN, ONE_COLUMN * _SHAPE),
     "figure.constrained_layout.use": True,
     "savefig.dpi": 200,
 }
