@@ -27,7 +27,7 @@ ROOMS = {
     "solvers.ensemble": "solvers.accelerate solvers.checks solvers.interrupts solvers.memory solvers.processors",
     "solvers.matrices": "solvers.ensemble",
     "solvers.sde": "solvers.accelerate solvers.checks solvers.ensemble solvers.matrices solvers.memory "
-    "solvers.processors solvers.progress solvers.results",
+    "solvers.plotting solvers.processors solvers.progress solvers.results",
     "solvers.plotting": "solvers.results",
     "solvers.equations": "solvers.sde",
     "solvers.schemes": "solvers.sde",

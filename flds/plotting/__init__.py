@@ -1,8 +1,8 @@
 """Pictures of a `solution`, fresh or from a file.
 
-Functions draw into the matplotlib axes `ax`, or into new ones as wide as a column of a paper, and return them. Bands
-are ± 2 standard errors, where there are replicates, or the intervals of a `LimitEstimate`. Colours are safe for any
-colour vision. `STYLE` has the settings of all pictures, for
+Functions draw into the matplotlib axes `ax`, or into new ones as wide as a column of a paper, and return them;
+overviews return figures. Bands are ± 2 standard errors, where there are replicates, or the intervals of a
+`LimitEstimate`. Colours are safe for any colour vision. `STYLE` has the settings of all pictures, for
 `matplotlib.rcParams`; `ONE_COLUMN` and `TWO_COLUMNS` are widths in inches.
 """
 

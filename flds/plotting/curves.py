@@ -198,7 +198,7 @@ def plot_outputs(solution: Solution | LimitEstimate, ax: Axes | None = None) -> 
         label = f"sample {_name(solution, place)}"
         curve(ax, solution.steps, y, error, _band(solution), color=colour, marker="o", markersize=3, label=label)
         if targets is not None:
-            ax.axhline(targets[place], color=colour, linestyle=":", linewidth=1)
+            ax.axhline(targets[place, 0], color=colour, linestyle=":", linewidth=1)
     if targets is not None:
         ax.plot([], [], color="0.3", linestyle=":", linewidth=1, label="target")
     ax.set(ylabel="output f" if solution.outputs.ndim == 2 else "first output", title="Outputs")
@@ -207,14 +207,20 @@ def plot_outputs(solution: Solution | LimitEstimate, ax: Axes | None = None) -> 
 
 
 def _targets(solution: Solution | LimitEstimate) -> NDArray[Any] | None:
-    """Return the first target of each recorded sample, where outputs are to come near it and it was kept."""
+    """Return the targets of recorded samples, (samples, outputs), where outputs are to come near and they were kept."""
     problem = solution.extra.get("problem", {})
     name = next((name for name in ("problem_targets", "targets") if name in solution.variables), None)
     if name is None or problem.get("loss") not in ("squared", "mean_squared"):
         return None
     rows = getattr(solution, name)
     recorded = [_name(solution, place) for place in range(solution.outputs.shape[1])]
-    return np.asarray(rows[recorded].reshape(len(recorded), -1)[:, 0])
+    return np.asarray(rows[recorded].reshape(len(recorded), -1))
+
+
+def _draw_target(ax: Axes, solution: Solution | LimitEstimate, sample: int, output: int) -> None:
+    targets = _targets(solution)
+    if targets is not None:
+        ax.axhline(targets[sample, output], color="0.3", linestyle=":", linewidth=1, label="target")
 
 
 @styled
@@ -229,6 +235,7 @@ def plot_replicates(solution: Solution, sample: int = 0, output: int = 0, ax: Ax
     lines[0].set_label(f"{len(every)} replicates")
     y, error = _trajectory(solution, sample, output)
     curve(ax, solution.steps, y, error, color=TRAINING, linewidth=2, label="mean")
+    _draw_target(ax, solution, sample, output)
     ax.set(ylabel="output f", title=f"Replicates, sample {_name(solution, sample)}")
     legend(ax)
     return ax
@@ -282,6 +289,7 @@ def plot_against_limit(
         curve(ax, network.steps, y, error, color=colour, label=label)
     y, error = _trajectory(limit, sample, output)
     curve(ax, limit.steps, y, error, _band(limit), color="black", linestyle="--", linewidth=1.5, label="limit")
+    _draw_target(ax, limit, sample, output)
     ax.set(ylabel="output f", title=f"Networks and limit, sample {index}")
     legend(ax)
     return ax

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
+from solvers.plotting.style import PALETTE, legend, logarithmic, new_axes, styled
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.field import as_field
 from solvers.sde.run import MeanFieldRun
@@ -25,7 +26,6 @@ from solvers.sde.start import initial_particles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.container import ErrorbarContainer
 
 Array = NDArray[np.float64]
 ExactPath = Callable[[Array, Array], Array]
@@ -72,30 +72,26 @@ class ConvergenceStudy:
         low, high = self.interval
         return f"{self.kind} order {self.order:.3f} (95 % interval {low:.3f} to {high:.3f})"
 
-    def plot(
-        self, ax: Axes | None = None, label: str = "measured", color: str = "#0072b2"
-    ) -> tuple[Axes, ErrorbarContainer]:
-        """Draw errors with 95 % bars and the fitted line on logarithmic axes; return the axes and the bars.
+    @styled
+    def plot(self, ax: Axes | None = None, label: str = "measured", color: str = PALETTE[0]) -> Axes:
+        """Draw errors with 95 % bars and the fitted line on logarithmic axes; return the axes.
 
         Without `ax` there is a new figure. `label` and `color` are those of the bars.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.subplots(figsize=(4.2, 3.2), layout="constrained")[1]
+        ax = new_axes(ax)
         if np.isfinite(self.order):
             power = -self.order if self.kind == "particles" else self.order
             label += ", order {:.2f} ({:.2f} to {:.2f})".format(self.order, *self.interval)
             ax.plot(self.levels, self.factor * self.levels**power, color=color, lw=1)
-        bars = ax.errorbar(
+        ax.errorbar(
             self.levels, self.errors, 1.96 * self.standard_errors, fmt="o", ms=4, color=color, capsize=3, label=label
         )
         across = "particles N" if self.kind == "particles" else "step length"
         up = {"strong": "root mean square error", "weak": "|error of the mean|", "particles": "mean square error"}
-        ax.set_xscale("log", base=2)
-        ax.set(yscale="log", xlabel=across, ylabel=up[self.kind])
-        ax.legend(frameon=False, loc="upper right" if self.kind == "particles" else "upper left")
-        return ax, bars
+        ax.set(xlabel=across, ylabel=up[self.kind])
+        logarithmic(ax, "x", "y")
+        legend(ax, loc="upper right" if self.kind == "particles" else "upper left")
+        return ax
 
 
 def strong_order(

@@ -147,7 +147,7 @@ def test_an_unresolved_level_leaves_the_order_open():
     assert not study.resolved.all()
     assert np.isnan(study.order)
     assert study.interval == (-np.inf, np.inf)
-    ax, _ = study.plot()
+    ax = study.plot()
     assert ax.get_legend().get_texts()[0].get_text() == "measured"
     plt.close(ax.figure)
 
@@ -178,11 +178,11 @@ def test_plot():
     levels = 2.0 ** -np.arange(3, 8)
     found = levels**2 * (1 + 0.05 * np.random.default_rng(0).standard_normal((8, 5)))
     study = _study("strong", levels, found, root=True)
-    ax, bars = study.plot()
+    ax = study.plot()
     assert ax.get_xscale() == ax.get_yscale() == "log"
     assert ax.get_xlabel() == "step length"
     assert ax.get_legend().get_texts()[0].get_text().startswith("measured, order 1.0")
-    np.testing.assert_allclose(bars[0].get_ydata(), study.errors)
+    np.testing.assert_allclose(ax.containers[0][0].get_ydata(), study.errors)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), levels, rtol=0.05)
     plt.close(ax.figure)
 
