@@ -133,8 +133,13 @@ def test_the_default_run_is_the_same_on_every_machine(monkeypatch):
         given = options | {"threads": threads}
         chosen = runs.affordable_particles(problem, 8, "matched", given)
         method = flds.training.method.plan(problem, chosen, 8, "matched", given)
-        found.add((chosen, method.settings.operator, method.settings.sampling))
+        rng = np.random.default_rng(0)
+        many = flds.TrainingProblem(rng.standard_normal((500, 4)), rng.standard_normal(500), steps=100, batch_size=10)
+        monkeypatch.setattr("flds.training.method.available_memory", lambda free=free: free / 1e6)
+        large = flds.training.method.plan(many, 600, 8, "law", given)
+        found.add((chosen, method.settings.operator, method.settings.sampling, large.settings.operator))
         monkeypatch.undo()
+    assert {one[3] for one in found} == {"dense"}
     assert len(found) == 1
 
 
