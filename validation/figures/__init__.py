@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flds.cli.pictures import attempt, picture_of
 from flds.cli.places import check_folder, check_out, clean_parts
 from solvers import checks
-from solvers.plotting.style import save
+from solvers.plotting.style import logarithmic, save, styled
 from solvers.results.solution import Solution, library_versions
 from validation.figures.drawing import Drawing, Request
 
@@ -74,7 +74,9 @@ def reproduce(
     if out.is_dir():
         check_out(path)
     start = time.perf_counter()
-    drawing = _function(name)(Request(full, dataset, seed, say))
+    drawing = styled(_function(name))(Request(full, dataset, seed, say))
+    for ax in drawing.figure.axes:
+        logarithmic(ax, *(side for side in "xy" if getattr(ax, f"get_{side}scale")() == "log"))
     out.mkdir(parents=True, exist_ok=True)
     settings = {"solver": f"figure {name}", "scale": "full" if full else "quick"} | drawing.settings
     result = Solution(
