@@ -149,11 +149,13 @@ def version_changes(solution: solvers.results.solution.Solution) -> list[str]:
 
 
 def can_rerun(solution: solvers.results.solution.Solution) -> bool:
-    """Whether a solution is of a solver that `rerun` knows."""
+    """Whether a solution is of a solver that `rerun` knows, and its problem can be read back."""
     try:
-        return bool(_family(solution))
-    except ValueError:
+        family = _family(solution)
+        family.problem(solution)
+    except (ValueError, TypeError, LookupError):
         return False
+    return True
 
 
 def _family(solution: solvers.results.solution.Solution) -> Family:

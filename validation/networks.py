@@ -228,6 +228,12 @@ def train(
     description, arrays = describe(problem)
     settings = sizes | {
         "solver": "dense network",
+        "particles": width,
+        "operator": "dense",
+        "sampling": "law",
+        "tolerance": 0.0,
+        "replicates": 1,
+        "replicates_completed": int(status == "completed"),
         "backward_weights": backward_weights,
         "residual": residual,
         "dtype": dtype,

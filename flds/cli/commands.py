@@ -214,9 +214,10 @@ def info(
     with understood():
         print(solution.summary())
         name = shlex.quote(str(file))
-        if can_rerun(solution):
+        again = can_rerun(solution)
+        if again:
             print(f"rerun      flds solve --from {name} --out again.nc")
-        if has_groups(solution, file):
+        if again and has_groups(solution, file):
             steps = " --steps K" if solution.status == "completed" else ""
             print(f"train on   flds resume {name}{steps} --out longer.nc")
         print("variables")

@@ -49,7 +49,9 @@ def over_steps(solution: Solution | LimitEstimate, ax: Axes | None) -> Axes:
 
 
 def require_records(solution: Solution | LimitEstimate) -> None:
-    """Refuse a solution that ended before its first record."""
+    """Refuse a solution that ended before its first record, or that is a sweep."""
+    if "grid" in solution.settings:
+        raise TypeError("a sweep has many runs: draw it by its plot(), or by plot_transfer")
     if not len(solution.steps):
         raise ValueError("the solution has no records: it ended before the first one")
 

@@ -51,10 +51,10 @@ def plot_kernel(
     layer : int or sequence of int, optional
         Indices in the kernel's first axis; by default the last one of Σ and the first one of Θ.
     order : (samples,) array, optional
-        What the samples are sorted by, such as their classes: a number or name for each training sample, or for each
-        place in the batch. Lines part those that are equal.
+        What the samples are sorted by, such as their classes: a number or name for each training sample. Lines part
+        those that are equal. The batch of every step is sorted by itself.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw into; all maps share them and their colours.
+        Axes to draw into, else new ones, of two columns for more than two steps; all maps share them and their colours.
 
     Returns
     -------
@@ -71,13 +71,15 @@ def plot_kernel(
     kernels = step_kernel(solution, name)
     title, letter, default = _KERNELS[name]
     steps = _steps(solution, step)
-    layers = np.atleast_1d(default if layer is None else np.asarray(layer))
+    layers = np.atleast_1d(default if layer is None else checks.numeric("layer", layer, "an index or several"))
+    if layers.dtype.kind not in "iu":
+        raise ValueError(f"layer must be an index or several, got {layer}")
     maps = np.array([[kernels.sel(step=one).values[index] for one in steps] for index in layers])
     batch = maps.shape[-1]
     if np.isnan(maps).all():
         raise ValueError("the kernel is empty: no gradient was needed at these steps")
-    sorting, parts = _sorting(kernels, order, batch)
-    maps = maps[..., sorting, :][..., sorting]
+    sortings = [_sorting(solution, kernels, one, order, batch) for one in steps]
+    maps = np.stack([maps[:, column][:, rows][:, :, rows] for column, (rows, _) in enumerate(sortings)], axis=1)
     ax = new_axes(ax, 1 if len(steps) < 3 else 2)
     gap = max(1, round(batch / 12))
     image = ax.imshow(_mosaic(maps, gap), interpolation="nearest", **_colours(maps))
@@ -85,12 +87,12 @@ def plot_kernel(
         np.arange(len(steps)) * (batch + gap) + (batch - 1) / 2,
         np.arange(len(layers)) * (batch + gap) + (batch - 1) / 2,
     )
-    depths = [f"t = {kernels.t.values[index]:.2g}" for index in layers]
+    depths = [f"t = {kernels.t.values[index]:.4g}" for index in layers]
     ax.set_xticks(centres[0], [str(one) for one in steps])
     ax.set_yticks(centres[1], depths if len(layers) > 1 else [""])
     ax.tick_params(length=0)
     for row in range(len(layers)):
-        for column in range(len(steps)):
+        for column, (_, parts) in enumerate(sortings):
             for part in parts:
                 ax.plot(*_cross(column * (batch + gap), row * (batch + gap), part, batch), color="0.2", linewidth=0.6)
     place = "" if len(layers) > 1 else f", {depths[0]}"
@@ -114,21 +116,24 @@ def _steps(solution: Solution, step: int | Sequence[int] | None) -> list[int]:
     return steps
 
 
-def _sorting(kernels: xarray.DataArray, order: ArrayLike | None, batch: int) -> tuple[NDArray[Any], list[int]]:
-    """Return the places of the batch in their order, and where one part ends and another begins."""
+def _sorting(
+    solution: Solution, kernels: xarray.DataArray, step: int, order: ArrayLike | None, batch: int
+) -> tuple[NDArray[Any], list[int]]:
+    """Return the places of the batch of a step in their order, and where one part ends and another begins."""
     if order is None:
         return np.arange(batch), []
-    labels = np.asarray(order)
-    samples = kernels.coords.get("sample")
-    same = samples is not None and samples.ndim == 1
-    if labels.shape != (batch,):
-        if labels.ndim != 1 or not same or len(labels) <= int(samples.max()):  # type: ignore[union-attr]
-            raise ValueError(
-                f"order must have a value for each of the {batch} samples of a batch, got shape {labels.shape}"
-            )
-        labels = labels[samples.values]  # type: ignore[union-attr]
-    sorting = np.argsort(labels, kind="stable")
-    return sorting, (np.flatnonzero(labels[sorting][1:] != labels[sorting][:-1]) + 1).tolist()
+    problem = solution.extra["problem"]
+    labels, count = np.asarray(order), problem["inputs"]["shape"][0]
+    if labels.shape != (count,):
+        raise ValueError(f"order must have a value for each of the {count} training samples, got shape {labels.shape}")
+    here = labels
+    if "sample" in kernels.coords:
+        samples = kernels.coords["sample"]
+        here = labels[(samples.sel(step=step) if "step" in samples.dims else samples).values]
+    elif batch != count or not isinstance(problem["batch_order"], str):
+        raise ValueError("order needs to know which samples are in the batches, which files of version 0.1 do not say")
+    sorting = np.argsort(here, kind="stable")
+    return sorting, (np.flatnonzero(here[sorting][1:] != here[sorting][:-1]) + 1).tolist()
 
 
 def _mosaic(maps: NDArray[Any], gap: int) -> NDArray[Any]:
@@ -193,7 +198,7 @@ def plot_kernel_movement(solution: Solution, name: str = "feature_kernel", ax: A
     for layer, colour in few(kernels.sizes["t"]):
         one = kernels.values[:, layer]
         moved = np.sqrt(np.nansum((one - one[0]) ** 2, axis=(1, 2)) / np.nansum(one[0] ** 2))
-        ax.plot(solution.steps, moved, color=colour, label=f"t = {kernels.t.values[layer]:.2g}")
+        ax.plot(solution.steps, moved, color=colour, label=f"t = {kernels.t.values[layer]:.4g}")
     ax.set(ylabel=f"relative change of {letter}", title=f"{title} against initialisation")
     ax.set_ylim(bottom=0)
     legend(ax)
@@ -225,7 +230,7 @@ def plot_spectrum(
         index = np.arange(1, len(values) + 1)
         ax.plot(index, values, color=colour, marker="o", markersize=3, label=f"step {solution.steps[record]}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    place = f"t = {kernels.t.values[layer]:.2g}"
+    place = f"t = {kernels.t.values[layer]:.4g}"
     ax.set(xlabel="index", ylabel="eigenvalue", title=f"Spectrum of {_KERNELS[name][1]}, {place}")
     logarithmic(ax, "y")
     legend(ax)

@@ -37,7 +37,7 @@ def overview(solution: Solution) -> Figure:
             panels.append(partial(plot_rank, solution))
         panels += [partial(plot_variance, solution, name) for name in ("feature_variance", "gradient_variance")]
         if "feature_kernel" in solution.variables:
-            ends = [int(solution.steps[0]), int(solution.steps[-1])]
+            ends = sorted({int(solution.steps[0]), int(solution.steps[-1])})
             panels += [
                 partial(plot_kernel, solution, name, step=ends) for name in ("feature_kernel", "gradient_kernel")
             ]

@@ -8,7 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flds.results.sweep import Sweep
-from solvers.plotting.style import OPTIMUM, PALETTE, legend, logarithmic, new_axes, new_figure, shades, styled, text
+from solvers.plotting.style import (
+    BESIDE,
+    OPTIMUM,
+    PALETTE,
+    legend,
+    logarithmic,
+    new_axes,
+    new_figure,
+    shades,
+    styled,
+    text,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -17,15 +28,22 @@ if TYPE_CHECKING:
 
 RATE, SEED = "learning_rate", "seed"
 _DRAWS = 2_000
+# Losses that change by more are drawn on a logarithmic axis.
+_WIDE = 20.0
 _LINES = ("-", "--", "-.", ":")
 
 
 class Optimum(NamedTuple):
-    """The rate at which a loss is least, and its 95 % interval."""
+    """The rate at which a loss is least, the loss there, and an interval.
+
+    It is the 95 % interval if `sampled`, else reaches to the rates beside the lowest point.
+    """
 
     rate: float
+    loss: float
     low: float
     high: float
+    sampled: bool
 
 
 @styled
@@ -35,7 +53,8 @@ def plot_transfer(networks: Sweep, limit: Sweep | None = None, name: str | None 
     Parameters
     ----------
     networks : Sweep
-        Over ``learning_rate`` and others, such as ``width`` and ``depth``; ``seed`` is averaged over.
+        Of a `TrainingProblem`, over ``learning_rate`` and others, such as ``width`` and ``depth``; ``seed`` is averaged
+        over.
     limit : Sweep, optional
         Of the limit, over ``learning_rate`` and perhaps ``depth`` and ``seed``.
     name : str, optional
@@ -46,33 +65,60 @@ def plot_transfer(networks: Sweep, limit: Sweep | None = None, name: str | None 
     Returns
     -------
     matplotlib.axes.Axes
-        Errors are ± 2 standard errors over seeds or replicates. The optimum of each curve is that of the parabola
-        through its lowest point and those beside it, and the shaded interval of the limit's holds 95 % of those of
-        curves that are redrawn from these errors.
+        Those given, or new ones of two columns. Errors are ± 2 standard errors over seeds or replicates; points where
+        a seed did not complete are left out. The star on each curve is the vertex of the parabola through its lowest
+        point and those beside it. The shaded interval of the limit's holds 95 % of those of curves that are redrawn
+        from these errors; without errors, or with the lowest point at an end, it reaches to the rates beside that
+        point, which the legend says.
 
     Raises
     ------
-    ValueError
-        If a sweep has no learning rates or no such variable, or no run has completed.
+    TypeError, ValueError
+        If one is not a sweep, has no learning rates or no such variable, they are of different problems, or no run has
+        completed.
     """
+    _same_problem(networks, limit)
     ax = new_axes(ax, columns=2)
-    drawn = _curves(networks, name)
-    for place, (label, (rates, losses, errors)) in enumerate(drawn.items()):
-        colour, line = shades(len(drawn))[place], _LINES[place % len(_LINES)]
-        _errorbar(ax, rates, losses, errors, color=colour, linestyle=line, marker="o", label=label or "networks")
-        _mark(ax, rates, losses, errors, largest=_is_accuracy(networks, name), color=colour)
-    if limit is not None:
-        for label, (rates, losses, errors) in _curves(limit, name).items():
-            _errorbar(ax, rates, losses, errors, color="black", linewidth=1.8, label=f"limit {label}".strip())
-            _mark(ax, rates, losses, errors, largest=_is_accuracy(limit, name), color="black", interval=True)
+    every = [(networks, one) for one in _curves(networks, name).items()]
+    every += [(limit, one) for one in _curves(limit, name).items()] if limit is not None else []
+    if not any(np.isfinite(losses).any() for _, (_, (_, losses, _)) in every):
+        raise ValueError("there is nothing to draw: no run has completed")
+    count = sum(sweep is not limit for sweep, _ in every)
+    for place, (sweep, (label, (rates, losses, errors))) in enumerate(every):
+        if not np.isfinite(losses).any():
+            continue
+        line, largest = _LINES[place % len(_LINES)], _is_accuracy(sweep, name)
+        if sweep is limit:
+            style = {"color": str(0.35 * (place - count) % 1.0), "linewidth": 1.8, "label": f"limit {label}".strip()}
+        else:
+            style = {"color": shades(count)[place], "linestyle": line, "marker": "o", "label": label or _kind(networks)}
+        _errorbar(ax, rates, losses, errors, **style)
+        _mark(ax, optimum(rates, losses, errors, largest), style["color"], sweep is limit and place == count)
     quantity = str(networks.final(name).name).replace("_", " ")
     ax.set(xlabel="learning rate $\\eta_c$", ylabel=f"final {quantity}", title="Transfer of learning rates")
     logarithmic(ax, "x")
-    low, high = ax.get_ylim()
-    if not _is_accuracy(networks, name) and low > 0 and high > 20 * max(low, 1e-12):
+    heights = np.concatenate([losses for _, (_, (_, losses, _)) in every])
+    heights = heights[np.isfinite(heights)]
+    if not _is_accuracy(networks, name) and heights.min() > 0 and heights.max() > _WIDE * heights.min():
         logarithmic(ax, "y")
     legend(ax)
     return ax
+
+
+def _kind(sweep: Sweep) -> str:
+    return "limit" if sweep.settings["of"] == "solve_flds" else "networks"
+
+
+def _same_problem(networks: Sweep, limit: Sweep | None) -> None:
+    """Refuse sweeps of other data or another loss, as far as they say."""
+    if limit is None:
+        return
+    for sweep in (networks, limit):
+        _curves(sweep, None)
+    one, other = networks.settings["fixed"], limit.settings["fixed"]
+    for name in ("inputs", "targets", "loss", "test_inputs", "test_targets", "steps"):
+        if name in one and name in other and one[name] != other[name]:
+            raise ValueError(f"networks and limit must be of the same problem, but differ in {name}")
 
 
 def optimum(rates: NDArray[Any], losses: NDArray[Any], errors: NDArray[Any] | None, largest: bool = False) -> Optimum:
@@ -101,26 +147,31 @@ def optimum(rates: NDArray[Any], losses: NDArray[Any], errors: NDArray[Any] | No
     if not known.any():
         raise ValueError("there is no optimum: no run has completed")
     x, y = np.log(rates[known]), losses[known] * (-1.0 if largest else 1.0)
-    best, lowest = _vertex(x, y), int(np.flatnonzero(known)[np.argmin(y)])
-    beside = np.log(rates[[max(lowest - 1, 0), min(lowest + 1, len(rates) - 1)]])
+    (best, least), lowest = _vertex(x, y), int(np.flatnonzero(known)[np.argmin(y)])
     inside = 0 < np.argmin(y) < len(y) - 1
-    if not inside or errors is None or not np.isfinite(errors[known]).all() or not np.any(errors[known] > 0):
-        return Optimum(*(float(np.exp(one)) for one in (best, *beside)))
-    draws = np.random.default_rng(0).standard_normal((_DRAWS, len(y))) * errors[known]
-    found = np.array([_vertex(x, y + one) for one in draws])
-    return Optimum(*(float(np.exp(one)) for one in (best, *np.quantile(found, [0.025, 0.975]))))
+    sampled = bool(inside and errors is not None and np.isfinite(errors[known]).all() and np.any(errors[known] > 0))
+    if sampled:
+        draws = np.random.default_rng(0).standard_normal((_DRAWS, len(y))) * errors[known]  # type: ignore[index]
+        ends = np.quantile([_vertex(x, y + one)[0] for one in draws], [0.025, 0.975])
+    else:
+        ends = np.log(rates[[max(lowest - 1, 0), min(lowest + 1, len(rates) - 1)]])
+    low, high = np.exp(ends)
+    return Optimum(float(np.exp(best)), least * (-1.0 if largest else 1.0), float(low), float(high), sampled)
 
 
-def _vertex(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """Return the vertex of the parabola through the lowest of some points and its neighbours, at an end that point."""
+def _vertex(x: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:
+    """Return where the parabola through the lowest of some points and its neighbours is least; at an end that point."""
     place = int(np.argmin(y))
     if not 0 < place < len(x) - 1:
-        return float(x[place])
+        return float(x[place]), float(y[place])
     (a, b, c), (p, q, r) = x[place - 1 : place + 2], y[place - 1 : place + 2]
     top = (b - a) ** 2 * (q - r) - (b - c) ** 2 * (q - p)
     bottom = (b - a) * (q - r) - (b - c) * (q - p)
     vertex = b - 0.5 * top / bottom if bottom else b
-    return float(np.clip(vertex, a, c))
+    vertex = float(np.clip(vertex, a, c))
+    parts = ((a, p, b, c), (b, q, a, c), (c, r, a, b))
+    value = sum(height * (vertex - u) * (vertex - v) / ((at - u) * (at - v)) for at, height, u, v in parts)
+    return vertex, float(value)
 
 
 def _curves(sweep: Sweep, name: str | None) -> dict[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]]:
@@ -136,9 +187,9 @@ def _over(sweep: Sweep, x: str, name: str | None) -> dict[str, tuple[NDArray[Any
     final = sweep.final(name)
     error: xarray.DataArray | None = None
     if SEED in final.dims and x != SEED:
-        count = final.count(SEED)
-        error = final.std(SEED, ddof=1) / np.sqrt(count) if final.sizes[SEED] > 1 else None
-        final = final.mean(SEED)
+        count = final.sizes[SEED]
+        error = final.std(SEED, ddof=1) / np.sqrt(count) if count > 1 else None
+        final = final.mean(SEED, skipna=False)  # those that are left where some diverged are no sample
     elif f"{final.name}_standard_error" in sweep.variables:
         error = sweep.final(f"{final.name}_standard_error")
     others = [dim for dim in final.dims if dim != x]
@@ -162,19 +213,12 @@ def _errorbar(ax: Axes, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | 
     ax.errorbar(x, y, None if error is None else 2 * error, capsize=2, markersize=3, **style)
 
 
-def _mark(
-    ax: Axes, rates: NDArray[Any], losses: NDArray[Any], errors: NDArray[Any] | None, *, largest: bool, color: Any,
-    interval: bool = False,
-) -> None:  # fmt: skip
-    """Mark the optimum of a curve on it, and for the limit its interval."""
-    if not np.isfinite(losses).any():
-        return
-    best = optimum(rates, losses, errors, largest)
-    known = np.isfinite(losses)
-    height = np.interp(np.log(best.rate), np.log(rates[known]), losses[known])
-    ax.plot(best.rate, height, marker="*", markersize=9, color=color, markeredgecolor="white", zorder=5)
+def _mark(ax: Axes, best: Optimum, colour: Any, interval: bool) -> None:
+    """Mark the optimum of a curve, and for the limit its interval."""
+    ax.plot(best.rate, best.loss, marker="*", markersize=9, color=colour, markeredgecolor="white", zorder=5)
     if interval:
-        ax.axvspan(best.low, best.high, color="0.85", linewidth=0, zorder=0, label=OPTIMUM)
+        label = OPTIMUM if best.sampled else BESIDE
+        ax.axvspan(best.low, best.high, color="0.85", linewidth=0, zorder=0, label=label)
 
 
 @styled
@@ -187,7 +231,9 @@ def sweep_overview(sweep: Sweep) -> Figure:
     except ValueError:  # no run has a record
         axes[0].axis("off")
         return figure
-    if RATE in sweep.grid and np.isfinite(sweep.final().values).any():
+    if not np.isfinite(sweep.final().values).any():
+        axes[0].axis("off")
+    elif RATE in sweep.grid and any(np.isfinite(losses).any() for _, losses, _ in _curves(sweep, None).values()):
         plot_transfer(sweep, ax=axes[0])
         axes[0].set_title("")
     else:

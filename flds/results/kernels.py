@@ -25,7 +25,7 @@ def step_kernel(solution: solvers.results.solution.Solution, name: str) -> xarra
     own = np.stack([blocks[:, record, :, record] for record in range(len(steps))])
     # Σ_t is that before the layer, Θ_t that after it
     grid = solution.depth_grid[:-1] if name == "feature_kernel" else solution.depth_grid[1:]
-    coordinates: dict[str, Any] = {"step": steps, "t": grid}
+    coordinates: dict[str, Any] = {"step": steps, "t": solvers.results.solution.readable(grid)}
     attributes = {"long_name": solution.variables[name].long_name, "units": "1"}
     if "pass_sample" in solution.variables:
         samples = solution.pass_sample.reshape(len(steps), batch)

@@ -89,8 +89,11 @@ class Sweep(solvers.results.solution.Solution):
         found = item.isel({item.dims[-1]: 0}, drop=True).copy(data=np.take_along_axis(item.values, last, -1)[..., 0])
         return found.where(data["status"] == "completed")
 
-    def best(self, count: int = _SHOWN, name: str | None = None) -> list[tuple[dict[str, Any], float]]:
-        """Return up to `count` points with the smallest values of `final`, the largest for an accuracy."""
+    def best(self, count: int = 5, name: str | None = None) -> list[tuple[dict[str, Any], float]]:
+        """Return up to `count` points with the smallest values of `final`, the largest for an accuracy.
+
+        Errors are those of `final`. Points whose runs did not complete are left out.
+        """
         found = self.final(name)
         values = found.values.ravel()
         order = np.argsort(-values if "accuracy" in str(found.name) else values, kind="stable")
@@ -135,7 +138,7 @@ class Sweep(solvers.results.solution.Solution):
         over = {name: item for name, item in self.variables.items() if item.dims[: len(dims)] == dims}
         if checks.flag("long", long):
             return write_table(path, long_rows(over, self.data))
-        columns = {name: item.values.ravel() for name, item in over.items() if item.dims == dims}
+        columns = {name: item.values.ravel() for name, item in over.items() if item.dims == dims and name not in dims}
         for name, item in over.items():
             if len(item.dims) == len(dims) + 1 and item.dims[-1] in _OVER_TRAINING:
                 columns[name] = self.final(name).values.ravel()

@@ -23,8 +23,7 @@ def on_method(asked: Settings, settings: Settings, directions: int, room: int) -
         return [
             f"this is a dense network of width {settings.particles} in law, with the fluctuations of one, and not yet "
             f"the limit: training meets about {directions} directions, too many to match noise among its particles. To "
-            f'keep the limit take some {room} particles, fewer samples or steps, or operator="lazy" with a larger '
-            "tolerance"
+            f"keep the limit take some {room} particles, or fewer samples or steps"
         ]
     return [f"matched noise needs at least {room} particles here; this run is sampled by law, as a network would be"]
 

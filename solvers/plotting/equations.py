@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.plotting.style import PALETTE, curve, density, legend, new_figure, save, styled, text
+from solvers.plotting.style import FAR, PALETTE, curve, density, legend, new_figure, save, styled, text
 from solvers.results.solution import Solution, Variable
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def overview(solution: Solution) -> Figure:
     axis, label = ("t", "depth t") if "depth_grid" in solution.variables else ("time", "time t")
     drawn = _drawn(solution, axis)
     particles = solution.variables.get("final_particles")
-    laws = particles is not None and np.isfinite(particles.values).any()
+    laws = particles is not None and bool(np.all(np.any(np.abs(particles.values) < FAR, axis=0)))
     columns = 3
     count = len(drawn) + bool(laws) + 1
     figure, axes = new_figure(columns, -(-count // columns))
@@ -71,7 +71,8 @@ def _over_time(ax: Axes, solution: Solution, name: str, axis: str, label: str) -
         curve(
             ax, times, values[:, column], error, "± standard deviation", color=PALETTE[column], label=tag, marker=marker
         )
-    ax.set(xlabel=label, title=item.long_name[:1].upper() + item.long_name[1:])
+    part = f", {_CURVES} of {values.shape[1]}" if values.shape[1] > _CURVES else ""
+    ax.set(xlabel=label, title=item.long_name[:1].upper() + item.long_name[1:] + part)
     legend(ax)
 
 
@@ -87,6 +88,8 @@ def _tag(solution: Solution, item: Variable, column: int) -> str:
     last = item.dims[-1]
     if len(item.dims) == 2 and last in solution.variables:
         return f"{solution.variables[last].values[column]:g}"
+    if len(item.dims) > 2:
+        return str(tuple(map(int, np.unravel_index(column, item.values.shape[1:]))))
     return f"{last.replace('_', ' ')} {column}"
 
 

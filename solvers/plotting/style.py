@@ -35,6 +35,7 @@ STYLE: dict[Any, Any] = {
     "lines.markersize": 3,
     "figure.figsize": (ONE_COLUMN, ONE_COLUMN * _SHAPE),
     "figure.constrained_layout.use": True,
+    "figure.dpi": 150,
     "savefig.dpi": 200,
 }
 # Okabe and Ito's palette, told apart with any colour vision.
@@ -42,10 +43,13 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 TRAINING, TEST, FORWARD, BACKWARD = PALETTE[:4]
 # Labels of bands.
 ERRORS, INTERVALS, OPTIMUM = "± 2 standard errors", "95 % intervals", "95 % interval of its optimum"
-_LAST = (ERRORS, INTERVALS, OPTIMUM)
+BESIDE = "rates beside its optimum"
+_LAST = (ERRORS, INTERVALS, OPTIMUM, BESIDE)
 _FEW = 4
 # A legend of more entries stands beside the axes.
 _INSIDE = 5
+# Lines of a summary that a panel holds, and the largest position that has a density worth drawing.
+_LINES, FAR = 24, 1e50
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
@@ -76,10 +80,12 @@ def new_figure(columns: int, rows: int, width: float = SCREEN, **gridspec: Any) 
 
     It belongs to no window, so that many of them can be made.
     """
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, width / columns * _SHAPE * rows), layout="constrained")
-    return figure, np.atleast_1d(figure.subplots(rows, columns, **gridspec)).ravel()
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, width / columns * _SHAPE * rows), layout="constrained")
+        return figure, np.atleast_1d(figure.subplots(rows, columns, **gridspec)).ravel()
 
 
 def few(count: int) -> list[tuple[int, Any]]:
@@ -149,9 +155,9 @@ def density(ax: Axes, values: NDArray[Any], quantity: str, label: str, colour: s
     Where all numbers are the same there is no density, and a line stands where they are.
     """
     values = np.asarray(values, np.float64).ravel()
-    values = values[np.isfinite(values)]
+    values = values[np.abs(values) < FAR]
     if not values.size:
-        raise ValueError("there is no density to draw: no particle is finite")
+        raise ValueError("there is no density to draw: no particle is where an axis reaches")
     mean, deviation = float(values.mean()), float(values.std())
     if deviation <= 1e-12 * max(1.0, abs(mean)):
         ax.axvline(mean, color=colour, label=f"{label}, all the same")
@@ -184,8 +190,11 @@ def text(ax: Axes, lines: list[str], width: int) -> None:
     import textwrap
 
     wrapped = [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent=" " * 11) or [""]]
+    if len(wrapped) > _LINES:
+        wrapped = [*wrapped[: _LINES - 1], "…"]
     ax.axis("off")
-    ax.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=6.5)
+    # the layout of the other axes does not depend on it
+    ax.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=6.5).set_in_layout(False)
 
 
 def save(figure: Figure, path: Any) -> None:

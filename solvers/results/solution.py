@@ -122,8 +122,8 @@ class Solution:
         """All variables with named dimensions, coordinates, long names and units, and the rest as attributes.
 
         Times, depths t or s, recorded steps and indices of recorded samples are the coordinates of their dimensions,
-        so that ``data.mean.sel(time=1.0)`` and ``data.outputs.sel(step=10)`` find what is meant; others are counted
-        from 0.
+        so that ``data["mean"].sel(time=0.3)`` and ``data.outputs.sel(step=10)`` find what is meant; times and depths
+        are rounded to twelve digits for it. Others are counted from 0.
         """
         stored = self._stored()
         counted = {
@@ -320,8 +320,13 @@ def _dataset(variables: dict[str, Variable], places: dict[str, str]) -> xarray.D
     import xarray
 
     named = {name: (f.dims, f.values, {"long_name": f.long_name, "units": f.units}) for name, f in variables.items()}
-    coordinates = {dim: named[name] for dim, name in places.items() if name in named and named[name][0] == (dim,)}
-    return xarray.Dataset(named, coordinates)
+    there = {dim: named[name] for dim, name in places.items() if name in named and named[name][0] == (dim,)}
+    return xarray.Dataset(named, {dim: (dim, readable(values), said) for dim, (_, values, said) in there.items()})
+
+
+def readable(values: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers to twelve digits, for coordinates: 0.3 and not 0.30000000000000004."""
+    return np.array([float(f"{value:.12g}") for value in values]) if values.dtype.kind == "f" else values
 
 
 def _variables(dataset: xarray.Dataset, axes: dict[str, str] | None = None) -> dict[str, Variable]:

@@ -82,6 +82,19 @@ def depths() -> flds.Sweep:
     return found
 
 
+def others_data() -> flds.Sweep:
+    found = grid("limit")
+    found.settings["fixed"] = {"inputs": "sha256 other"}
+    return found
+
+
+def diverged(kind: str = "limit", rates: int = 5) -> flds.Sweep:
+    """A sweep in which the runs of the first so many rates diverged."""
+    found = grid(kind)
+    found.variables["status"].values[:rates] = "diverged"
+    return found
+
+
 def wider(solution: flds.Solution) -> flds.Solution:
     solution.variables["outputs"] = solution.variables["outputs"]._replace(values=1.2 * solution.outputs)
     return solution
@@ -126,7 +139,8 @@ def grid(kind: str) -> flds.Sweep:
     }
     if kind == "limit":
         del fields["width"]
-    return flds.Sweep(fields, "completed", {}, 0, {"solver": "sweep", "of": "solve_flds", "grid": names, "fixed": {}})
+    settings = {"solver": "sweep", "of": "solve_flds", "grid": names, "fixed": {"inputs": "sha256 mine"}}
+    return flds.Sweep(fields, "completed", {}, 0, settings)
 
 
 def draw(name: str, solution: flds.Solution, path: Path):
@@ -179,7 +193,7 @@ def solution():
 def test_kernels_are_drawn_as_they_are(solution):
     (image,) = plotting.plot_kernel(solution, step=[3], ax=Figure().subplots()).images
     np.testing.assert_array_equal(image.get_array(), solution.feature_kernel[-1][9:, 9:])
-    order = [2, 1, 2]
+    order = ["b", "a", "b"]
     ax = plotting.plot_kernel(
         solution, "gradient_kernel", step=[0, 2], layer=[1, 3], order=order, ax=Figure().subplots()
     )
@@ -276,12 +290,14 @@ def test_the_optimum_is_that_of_the_parabola(errors, narrow):
     rates = np.array([0.1, 0.2, 0.4, 0.8, 1.6])
     losses = 1 + np.log(rates / 0.5) ** 2
     found = transfer.optimum(rates, losses, None if errors is None else np.full(5, errors))
-    assert found.rate == pytest.approx(0.5, rel=1e-12)
+    assert (found.rate, found.loss) == pytest.approx((0.5, 1.0), rel=1e-12)
+    assert found.sampled == narrow
     assert found.low <= 0.5 <= found.high
     assert (found.high / found.low < 1.05) == narrow
     assert transfer.optimum(rates, -losses, None, largest=True).rate == pytest.approx(0.5, rel=1e-12)
     at_end = transfer.optimum(rates, np.array([3, 2, 1, np.nan, np.nan]), np.full(5, 0.01))
-    assert at_end == pytest.approx((0.4, 0.2, 0.8))
+    assert at_end[:4] == pytest.approx((0.4, 1.0, 0.2, 0.8))
+    assert not at_end.sampled
 
 
 def test_the_interval_of_an_optimum_contains_it():
@@ -292,6 +308,47 @@ def test_the_interval_of_an_optimum_contains_it():
         found = transfer.optimum(rates, np.log(rates / 0.45) ** 2 + noise, np.full(5, 0.05))
         inside += found.low <= 0.45 <= found.high
     assert 0.92 < inside / 1000 < 0.98
+
+
+def test_batches_in_another_order_are_sorted_by_the_samples_in_them():
+    problem = flds.TrainingProblem(np.eye(4), [1.0, -1.0, 2.0, 0.5], steps=2, batch_order=[[2, 0, 1, 3], [3, 1, 0, 2]])
+    run = flds.simulate_resnet(problem, width=30, depth=2, record_kernels=True)
+    labels = np.array([0, 0, 1, 1])
+    ax = plotting.plot_kernel(run, step=[0, 1], order=labels, ax=Figure().subplots())
+    whole = ax.images[0].get_array()
+    for column, batch in enumerate(([2, 0, 1, 3], [3, 1, 0, 2])):
+        places = np.argsort(labels[batch], kind="stable")
+        block = run.feature_kernel[-1][4 * column : 4 * column + 4, 4 * column : 4 * column + 4]
+        np.testing.assert_array_equal(whole[:, 5 * column : 5 * column + 4], block[np.ix_(places, places)])
+
+
+def test_wide_losses_are_logarithmic_and_seeds_that_did_not_complete_leave_no_mean():
+    wide = grid("width")
+    wide.variables["loss"].values[-1] = 1e3
+    assert plotting.plot_transfer(wide, ax=Figure().subplots()).get_yscale() == "log"
+    assert plotting.plot_transfer(grid("width"), ax=Figure().subplots()).get_yscale() == "linear"
+    seeds = grid("width")
+    for name in ("loss", "status", "loss_standard_error"):
+        item = seeds.variables[name]
+        dims = tuple("seed" if dim == "width" else dim for dim in item.dims)
+        seeds.variables[name] = item._replace(dims=dims)
+    seeds.variables["seed"] = seeds.variables.pop("width")._replace(dims=("seed",))
+    seeds.settings["grid"] = ["learning_rate", "seed"]
+    seeds.variables["status"].values[4, 0] = "diverged"
+    ((_, (_rates, losses, errors)),) = transfer._curves(seeds, None).items()
+    assert np.isnan(losses).tolist() == [False] * 4 + [True]
+    expected = seeds.loss[:4, :, -1]
+    np.testing.assert_allclose(losses[:4], expected.mean(1))
+    np.testing.assert_allclose(errors[:4], expected.std(1, ddof=1) / np.sqrt(2))
+
+
+def test_an_interval_says_what_it_is():
+    labels = plotting.plot_transfer(grid("width"), grid("limit"), ax=Figure().subplots()).get_legend_handles_labels()[1]
+    assert labels.count("95 % interval of its optimum") == 1
+    bare = grid("limit")
+    del bare.variables["loss_standard_error"]
+    labels = plotting.plot_transfer(grid("width"), bare, ax=Figure().subplots()).get_legend_handles_labels()[1]
+    assert "rates beside its optimum" in labels
 
 
 def test_logarithmic_axes_have_few_labels():
@@ -325,7 +382,11 @@ def test_what_a_solution_does_not_have_is_named(solution):
             "step must be recorded, one of 0, 1, 2, 3, got",
         ),
         (lambda: plotting.plot_kernel(solution, layer=9, ax=ax), IndexError, "out of bounds"),
-        (lambda: plotting.plot_kernel(solution, order=[1, 2], ax=ax), ValueError, "a value for each of the 3 samples"),
+        (lambda: plotting.plot_kernel(solution, order=[1, 2], ax=ax), ValueError, "each of the 3 training samples"),
+        (lambda: plotting.plot_kernel(solution, layer=0.5, ax=ax), ValueError, "layer must be an index or several"),
+        (lambda: plotting.plot_loss(grid("limit"), ax=ax), TypeError, "draw it by its plot"),
+        (lambda: plotting.plot_transfer(grid("limit"), others_data(), ax=ax), ValueError, "but differ in inputs"),
+        (lambda: plotting.plot_transfer(diverged(), ax=ax), ValueError, "no run has completed"),
         (lambda: plotting.plot_loss(solution, "cubic", ax), ValueError, "scale must be one of linear, log"),
         (lambda: solution.plot("picture.xyz"), ValueError, "Format 'xyz' is not supported"),
         (lambda: plotting.plot_transfer(solution, ax=ax), TypeError, "must be results of flds.sweep, got Solution"),
