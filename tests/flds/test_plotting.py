@@ -301,13 +301,13 @@ def test_the_optimum_is_that_of_the_parabola(errors, narrow):
 
 
 def test_the_interval_of_an_optimum_contains_it():
-    """1,000 noisy parabolas whose errors are known; 95 % is expected and four standard errors are 2.8 %."""
+    """200 noisy parabolas whose errors are known; 95 % is expected and four standard errors are 6.2 %."""
     rates, rng, inside = np.geomspace(0.1, 1.6, 5), np.random.default_rng(0), 0
-    for _ in range(1000):
+    for _ in range(200):
         noise = 0.05 * rng.standard_normal(5)
         found = transfer.optimum(rates, np.log(rates / 0.45) ** 2 + noise, np.full(5, 0.05))
         inside += found.low <= 0.45 <= found.high
-    assert 0.92 < inside / 1000 < 0.98
+    assert 0.888 < inside / 200 < 1.0
 
 
 def test_batches_in_another_order_are_sorted_by_the_samples_in_them():

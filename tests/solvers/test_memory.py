@@ -151,7 +151,12 @@ def test_limits_of_the_process(machine):
     assert machine({"proc/self/limits": LIMITS.format(data="unlimited", space=5 * 10**9)}) == max(0.0, left)
 
 
-DEFAULT = "import sys; from flds.__main__ import main; sys.argv[1:] = ['solve', '--out', {out!r}]; sys.exit(main())"
+FITTED = """
+import sys
+from flds.__main__ import main
+sys.argv[1:] = ['solve', '--fit', '--out', {out!r}]
+sys.exit(main())
+"""
 
 
 def within(code, prepare):
@@ -202,8 +207,8 @@ def group(request):
 @pytest.mark.parametrize(
     ("group", "most"), [(300, 700), pytest.param(700, 2000, marks=pytest.mark.slow)], indirect=["group"]
 )
-def test_the_default_run_keeps_within_a_control_group(group, most, tmp_path):
+def test_a_run_that_is_to_fit_keeps_within_a_control_group(group, most, tmp_path):
     out = str(tmp_path / "run.nc")
-    done = within(DEFAULT.format(out=out), lambda: (group / "cgroup.procs").write_text(str(os.getpid())))
+    done = within(FITTED.format(out=out), lambda: (group / "cgroup.procs").write_text(str(os.getpid())))
     assert done.returncode == 0, done.stderr
     assert int(done.stderr.split()[0]) <= most
