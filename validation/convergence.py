@@ -47,7 +47,7 @@ def rates_at_initialisation(scale: Scale) -> Section:
         yield from _known_errors(activation, problem, deep)
     for activation in scale.pick(("tanh",), ("tanh", "relu")):
         problem = large_steps(activation, steps=0, horizon=1.0)
-        grid = coupled_errors(problem, (4,), (64, 128, 256, 512), (4096, 16), replicates=scale.pick(32, 300))
+        grid = coupled_errors(problem, (4,), (64, 128, 256, 512), (4096, 16), replicates=scale.pick(24, 300))
         for quantity in "hgf":
             for depth in (4, 16):
                 law = grid.width_law(quantity, 0, depth)
@@ -134,7 +134,7 @@ def _training_errors(
         (4096, 8),
         steps=stages,
         backward_weights=weights,
-        replicates=scale.pick(12, 40),
+        replicates=scale.pick(8, 40),
     )
     return deep, wide
 

@@ -40,7 +40,7 @@ def mean_field_equations(scale: Scale) -> Section:
     yield from _common_noise(scale.pick(800, 4000))
     yield from _mean_field_covariance(scale.pick(24, 64))
     yield from _general_noise(scale.pick(24, 64))
-    yield from _pairs(scale.pick(96, 256))
+    yield from _pairs(scale.pick(64, 256))
     yield from _kuramoto(particles // 2, replicates)
     yield from _torchsde()
 

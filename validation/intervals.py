@@ -23,7 +23,7 @@ def intervals(scale: Scale) -> Section:
     activations it is an estimate with many more particles and other seeds, and each run is one round. Half widths are
     held against those that the spread of the estimates over runs would give.
     """
-    runs = scale.pick(8, 100)
+    runs = scale.pick(5, 100)
     one_round = {"budget_seconds": 1e-3} | scale.pick(
         {"particles": 500, "depth": 4, "replicates": 8}, {"particles": 1000, "depth": 8, "replicates": 16}
     )
@@ -78,7 +78,7 @@ def _nonlinear_intervals(scale: Scale) -> Section:
         if id(problem) not in references:
             references[id(problem)] = reference_limit(problem, **larger)
         reference = references[id(problem)]
-        runs = scale.pick(4, 200 if label in _ONE_EACH else 100)
+        runs = scale.pick(3, 200 if label in _ONE_EACH else 100)
         found = coverage(runs, problem, reference=reference, budget_seconds=1e-3, **sizes)
         size = "N = {particles}, L = {depth}, {replicates} replicates".format(**sizes)
         yield _covered(f"{label}, {size}: intervals that contain the limit, k ≥ 1", found, nominal=True)

@@ -133,15 +133,21 @@ def dense_networks(scale: Scale) -> Section:
     that of the mean over seeds, less the variance of this mean.
     """
     stages = scale.pick((1, 5), (1, 5, 20))
-    depths, widths, seeds = scale.pick(((8, 16, 32), (64, 128, 256), 16), ((16, 32, 64), (128, 256, 512), 200))
+    depths, widths, seeds = scale.pick(((8, 16, 32), (64, 128, 256), 6), ((16, 32, 64), (128, 256, 512), 200))
     problem = large_steps("tanh", steps=stages[-1])
-    depth = scale.pick(8, 16)
+    depth, replicates = scale.pick((4, 4), (16, 8))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # one round of given size; its half widths are counted below
         limits = {
             w: flds.estimate_limit(
-                problem, backward_weights=w, particles=1000, depth=depth, replicates=8, budget_seconds=1e-3, seed=1
-            )
+                problem,
+                backward_weights=w,
+                particles=1000,
+                depth=depth,
+                replicates=replicates,
+                budget_seconds=1e-3,
+                seed=1,
+            )  # fmt: skip
             for w in WEIGHTS
         }
     f = {w: np.concatenate([limits[w].outputs, limits[w].test_outputs], axis=1)[list(stages)] for w in WEIGHTS}
