@@ -147,7 +147,7 @@ def dense_networks(scale: Scale) -> Section:
                 replicates=replicates,
                 budget_seconds=1e-3,
                 seed=1,
-            )  # fmt: skip
+            )
             for w in WEIGHTS
         }
     f = {w: np.concatenate([limits[w].outputs, limits[w].test_outputs], axis=1)[list(stages)] for w in WEIGHTS}
