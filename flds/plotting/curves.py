@@ -114,7 +114,7 @@ def plot_loss(solution: Solution | LimitEstimate, scale: str | None = None, ax: 
         ax.axvline(last, color=BACKWARD, linestyle=":", label=f"diverged after step {last}")
     ax.set(ylabel="loss", title="Loss")
     values = np.concatenate([_finite(part) for part in shown])
-    positive = values[np.isfinite(values) & (values > 0)]
+    positive = values[values > 0]
     wide = positive.size and (solution.status == "diverged" or positive.max() > _DECADES * positive.min())
     chosen = ("log" if wide else "linear") if scale is None else checks.choice("scale", scale, ("linear", "log"))
     if chosen == "log":

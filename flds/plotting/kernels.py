@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _KERNELS = {"feature_kernel": ("Feature kernel", "Σ", -1), "gradient_kernel": ("Gradient kernel", "Θ", 0)}
 # Eigenvalues below this share of the largest are rounding.
 _ROUNDING = 1e-14
-# Steps that are shown side by side by default.
-_SHOWN = 4
 
 
 @styled
@@ -107,8 +105,7 @@ def _steps(solution: Solution, step: int | Sequence[int] | None) -> list[int]:
     """Return the steps to be shown, all of them recorded."""
     recorded = solution.steps.tolist()
     if step is None:
-        chosen = np.unique(np.linspace(0, len(recorded) - 1, _SHOWN).round().astype(int))
-        return [recorded[index] for index in chosen]
+        return [recorded[index] for index, _ in few(len(recorded))]
     steps = [int(one) for one in np.atleast_1d(checks.numeric("step", step))]
     for one in steps:
         if one not in recorded:

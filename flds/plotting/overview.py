@@ -15,12 +15,10 @@ from flds.results.limit import LimitEstimate
 from flds.results.mean_ode import MeanFieldSolution
 from flds.results.solution import Solution
 from flds.results.sweep import Sweep
-from solvers.plotting.style import new_figure, save, styled, text
+from solvers.plotting.style import panels, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_COLUMNS = 3
 
 
 def overview(solution: Solution) -> Figure:
@@ -29,50 +27,34 @@ def overview(solution: Solution) -> Figure:
     With ``record_kernels=True`` there are also heat maps of Σ and Θ, and the spectrum of Σ.
     """
     recorded = len(solution.steps) > 0  # otherwise it ended before the first record
-    panels: list[Callable[..., Any]] = []
+    draws: list[Callable[..., Any]] = []
     if recorded:
         second = plot_accuracy if "accuracy" in solution.variables else plot_outputs
-        panels = [partial(plot_loss, solution), partial(second, solution)]
+        draws = [partial(plot_loss, solution), partial(second, solution)]
         if solution.settings.get("operator", "lazy") == "lazy" and "rank_by_step" in solution.variables:
-            panels.append(partial(plot_rank, solution))
-        panels += [partial(plot_variance, solution, name) for name in ("feature_variance", "gradient_variance")]
+            draws.append(partial(plot_rank, solution))
+        draws += [partial(plot_variance, solution, name) for name in ("feature_variance", "gradient_variance")]
         if "feature_kernel" in solution.variables:
             ends = sorted({int(solution.steps[0]), int(solution.steps[-1])})
-            panels += [
-                partial(plot_kernel, solution, name, step=ends) for name in ("feature_kernel", "gradient_kernel")
-            ]
-            panels.append(partial(plot_spectrum, solution, "feature_kernel"))
-    return _figure(panels, solution)
+            draws += [partial(plot_kernel, solution, name, step=ends) for name in ("feature_kernel", "gradient_kernel")]
+            draws.append(partial(plot_spectrum, solution, "feature_kernel"))
+    return panels(draws, solution.summary())
 
 
 def mean_field_overview(solution: MeanFieldSolution) -> Figure:
     """Return a figure with the loss against the step and the travel of the units over depth."""
-    panels: list[Callable[..., Any]] = []
+    draws: list[Callable[..., Any]] = []
     if len(solution.steps):
-        panels = [partial(plot_loss, solution), partial(plot_travel, solution)]
-    return _figure(panels, solution)
+        draws = [partial(plot_loss, solution), partial(plot_travel, solution)]
+    return panels(draws, solution.summary())
 
 
 def limit_overview(solution: LimitEstimate) -> Figure:
     """Return a figure with the outputs of the limit and their intervals, the loss, and what the intervals allow for."""
-    panels: list[Callable[..., Any]] = []
+    draws: list[Callable[..., Any]] = []
     if len(solution.steps):
-        panels = [partial(plot_outputs, solution), partial(plot_loss, solution)]
-    return _figure(panels, solution)
-
-
-@styled
-def _figure(panels: list[Callable[..., Any]], solution: Any) -> Figure:
-    """Draw panels in the order of reading, and the summary in the last one."""
-    count = len(panels) + 1
-    columns = _COLUMNS if count > 1 else 1
-    figure, axes = new_figure(columns, -(-count // columns))
-    for draw, ax in zip(panels, axes, strict=False):
-        draw(ax=ax)
-    text(axes[count - 1], solution.summary().splitlines(), 54)
-    for ax in axes[count:]:
-        ax.axis("off")
-    return figure
+        draws = [partial(plot_outputs, solution), partial(plot_loss, solution)]
+    return panels(draws, solution.summary())
 
 
 def picture(solution: Any, path: str | os.PathLike[str] | None = None) -> Figure:

@@ -77,29 +77,31 @@ def plot_transfer(networks: Sweep, limit: Sweep | None = None, name: str | None 
         If one is not a sweep, has no learning rates or no such variable, they are of different problems, or no run has
         completed.
     """
-    _same_problem(networks, limit)
-    ax = new_axes(ax, columns=2)
     every = [(networks, one) for one in _curves(networks, name).items()]
     every += [(limit, one) for one in _curves(limit, name).items()] if limit is not None else []
+    if limit is not None:
+        _require_same_problem(networks, limit)
     if not any(np.isfinite(losses).any() for _, (_, (_, losses, _)) in every):
         raise ValueError("there is nothing to draw: no run has completed")
-    count = sum(sweep is not limit for sweep, _ in every)
+    ax, count = new_axes(ax, columns=2), sum(sweep is not limit for sweep, _ in every)
+    quantity = str(networks.final(name).name)
+    largest = "accuracy" in quantity
     for place, (sweep, (label, (rates, losses, errors))) in enumerate(every):
         if not np.isfinite(losses).any():
             continue
-        line, largest = _LINES[place % len(_LINES)], _is_accuracy(sweep, name)
+        line = _LINES[place % len(_LINES)]
         if sweep is limit:
             style = {"color": str(0.35 * (place - count) % 1.0), "linewidth": 1.8, "label": f"limit {label}".strip()}
         else:
             style = {"color": shades(count)[place], "linestyle": line, "marker": "o", "label": label or _kind(networks)}
         _errorbar(ax, rates, losses, errors, **style)
         _mark(ax, optimum(rates, losses, errors, largest), style["color"], sweep is limit and place == count)
-    quantity = str(networks.final(name).name).replace("_", " ")
-    ax.set(xlabel="learning rate $\\eta_c$", ylabel=f"final {quantity}", title="Transfer of learning rates")
+    label = f"final {quantity.replace('_', ' ')}"
+    ax.set(xlabel="learning rate $\\eta_c$", ylabel=label, title="Transfer of learning rates")
     logarithmic(ax, "x")
     heights = np.concatenate([losses for _, (_, (_, losses, _)) in every])
     heights = heights[np.isfinite(heights)]
-    if not _is_accuracy(networks, name) and heights.min() > 0 and heights.max() > _WIDE * heights.min():
+    if not largest and heights.min() > 0 and heights.max() > _WIDE * heights.min():
         logarithmic(ax, "y")
     legend(ax)
     return ax
@@ -109,12 +111,8 @@ def _kind(sweep: Sweep) -> str:
     return "limit" if sweep.settings["of"] == "solve_flds" else "networks"
 
 
-def _same_problem(networks: Sweep, limit: Sweep | None) -> None:
+def _require_same_problem(networks: Sweep, limit: Sweep) -> None:
     """Refuse sweeps of other data or another loss, as far as they say."""
-    if limit is None:
-        return
-    for sweep in (networks, limit):
-        _curves(sweep, None)
     one, other = networks.settings["fixed"], limit.settings["fixed"]
     for name in ("inputs", "targets", "loss", "test_inputs", "test_targets", "steps"):
         if name in one and name in other and one[name] != other[name]:
@@ -205,10 +203,6 @@ def _over(sweep: Sweep, x: str, name: str | None) -> dict[str, tuple[NDArray[Any
     return found
 
 
-def _is_accuracy(sweep: Sweep, name: str | None) -> bool:
-    return "accuracy" in str(sweep.final(name).name)
-
-
 def _errorbar(ax: Axes, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | None, **style: Any) -> None:
     ax.errorbar(x, y, None if error is None else 2 * error, capsize=2, markersize=3, **style)
 
@@ -227,21 +221,20 @@ def sweep_overview(sweep: Sweep) -> Figure:
     figure, axes = new_figure(2, 1, width_ratios=(1.3, 1))
     text(axes[1], sweep.summary().splitlines(), 66)
     try:
-        sweep.final()
+        final = sweep.final()
     except ValueError:  # no run has a record
-        axes[0].axis("off")
-        return figure
-    if not np.isfinite(sweep.final().values).any():
+        final = None
+    if final is None or not np.isfinite(final.values).any():
         axes[0].axis("off")
     elif RATE in sweep.grid and any(np.isfinite(losses).any() for _, losses, _ in _curves(sweep, None).values()):
         plot_transfer(sweep, ax=axes[0])
         axes[0].set_title("")
     else:
-        _plain(axes[0], sweep)
+        _plain(axes[0], sweep, str(final.name))
     return figure
 
 
-def _plain(ax: Axes, sweep: Sweep) -> None:
+def _plain(ax: Axes, sweep: Sweep, quantity: str) -> None:
     """Draw the final loss against the first name that has numbers, or the places of the first."""
     grid = sweep.grid
     x = next((name for name in grid if name != SEED and sweep.variables[name].values.dtype.kind in "iuf"), None)
@@ -252,5 +245,5 @@ def _plain(ax: Axes, sweep: Sweep) -> None:
         _errorbar(ax, at, losses, errors, color=PALETTE[place % len(PALETTE)], marker="o", label=label or None)
         if not numbers:
             ax.set_xticks(at, [str(value) for value in values])
-    ax.set(xlabel=x.replace("_", " "), ylabel=f"final {str(sweep.final().name).replace('_', ' ')}")
+    ax.set(xlabel=x.replace("_", " "), ylabel=f"final {quantity.replace('_', ' ')}")
     legend(ax)

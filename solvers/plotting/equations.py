@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.plotting.style import FAR, PALETTE, curve, density, legend, new_figure, save, styled, text
+from solvers.plotting.style import FAR, PALETTE, curve, density, legend, panels, save
 from solvers.results.solution import Solution, Variable
 
 if TYPE_CHECKING:
@@ -20,25 +21,15 @@ _PANELS, _CURVES, _LAWS = 4, 5, 3
 _NOT_DRAWN = ("times", "depth_grid", "external_field_times", "moments")
 
 
-@styled
 def overview(solution: Solution) -> Figure:
     """Return a figure of what changes with time, or with depth, the density of the particles, and the settings."""
     axis, label = ("t", "depth t") if "depth_grid" in solution.variables else ("time", "time t")
-    drawn = _drawn(solution, axis)
+    draws = [partial(_over_time, solution, name, axis, label) for name in _drawn(solution, axis)]
     particles = solution.variables.get("final_particles")
-    laws = particles is not None and bool(np.all(np.any(np.abs(particles.values) < FAR, axis=0)))
-    columns = 3
-    count = len(drawn) + bool(laws) + 1
-    figure, axes = new_figure(columns, -(-count // columns))
-    for ax, name in zip(axes, drawn, strict=False):
-        _over_time(ax, solution, name, axis, label)
-    if laws:
+    if particles is not None and np.all(np.any(np.abs(particles.values) < FAR, axis=0)):
         end = f"at t = {solution.final_time:g}" if "final_time" in solution.variables else "at the end"
-        _laws(axes[len(drawn)], particles, end)  # type: ignore[arg-type]
-    text(axes[count - 1], solution.summary().splitlines(), 54)
-    for ax in axes[count:]:
-        ax.axis("off")
-    return figure
+        draws.append(partial(_laws, particles, end))
+    return panels(draws, solution.summary())
 
 
 def picture(solution: Solution, path: str | os.PathLike[str] | None = None) -> Figure:
@@ -60,7 +51,7 @@ def _drawn(solution: Solution, axis: str) -> list[str]:
     return found[:_PANELS]
 
 
-def _over_time(ax: Axes, solution: Solution, name: str, axis: str, label: str) -> None:
+def _over_time(solution: Solution, name: str, axis: str, label: str, ax: Axes) -> None:
     item, times = solution.variables[name], solution.depth_grid if axis == "t" else solution.times
     values = item.values.reshape(len(times), -1)
     spread = _deviation(solution, name, values)
@@ -93,12 +84,10 @@ def _tag(solution: Solution, item: Variable, column: int) -> str:
     return f"{last.replace('_', ' ')} {column}"
 
 
-def _laws(ax: Axes, particles: Variable, end: str) -> None:
+def _laws(particles: Variable, end: str, ax: Axes) -> None:
     values = particles.values if particles.values.ndim == 2 else particles.values[:, None]
     for column in range(min(values.shape[1], _LAWS)):
         label = f"{len(values)} particles" if values.shape[1] == 1 else f"component {column}"
         density(ax, values[:, column], "position", label, PALETTE[column])
-    handles, labels = ax.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    ax.legend(unique.values(), unique.keys())
+    legend(ax)
     ax.set(title=f"Law of the particles {end}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -43,13 +44,15 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 TRAINING, TEST, FORWARD, BACKWARD = PALETTE[:4]
 # Labels of bands.
 ERRORS, INTERVALS, OPTIMUM = "± 2 standard errors", "95 % intervals", "95 % interval of its optimum"
-BESIDE = "rates beside its optimum"
+BESIDE, _GAUSSIAN = "rates beside its optimum", "Gaussian"
 _LAST = (ERRORS, INTERVALS, OPTIMUM, BESIDE)
 _FEW = 4
 # A legend of more entries stands beside the axes.
 _INSIDE = 5
-# Lines of a summary that a panel holds, and the largest position that has a density worth drawing.
-_LINES, FAR = 24, 1e50
+# Panels side by side in an overview; lines of a summary that one holds, and signs in a line.
+_COLUMNS, _LINES, _WIDTH = 3, 24, 54
+# The largest position that has a density worth drawing.
+FAR = 1e50
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
@@ -167,7 +170,8 @@ def density(ax: Axes, values: NDArray[Any], quantity: str, label: str, colour: s
     ax.fill_between(x, smooth, color=colour, alpha=0.35, linewidth=0)
     ax.plot(x, smooth, color=colour, label=label)
     gaussian = np.exp(-((x - mean) ** 2) / (2 * deviation**2)) / (deviation * np.sqrt(2 * np.pi))
-    ax.plot(x, gaussian, color="black", linestyle=":", label="Gaussian")
+    known = _GAUSSIAN in ax.get_legend_handles_labels()[1]
+    ax.plot(x, gaussian, color="black", linestyle=":", label=None if known else _GAUSSIAN)
     ax.set(xlabel=quantity, ylabel="density")
     ax.set_ylim(bottom=0)
 
@@ -187,14 +191,26 @@ def _smoothed(values: NDArray[Any], deviation: float) -> tuple[NDArray[Any], NDA
 
 def text(ax: Axes, lines: list[str], width: int) -> None:
     """Write lines into axes, wrapped."""
-    import textwrap
-
     wrapped = [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent=" " * 11) or [""]]
     if len(wrapped) > _LINES:
         wrapped = [*wrapped[: _LINES - 1], "…"]
     ax.axis("off")
     # the layout of the other axes does not depend on it
     ax.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=6.5).set_in_layout(False)
+
+
+@styled
+def panels(draws: Sequence[Callable[..., Any]], summary: str) -> Figure:
+    """Return a figure of what these draw into `ax`, in the order of reading, and a summary in the last panel."""
+    count = len(draws) + 1
+    columns = _COLUMNS if count > 1 else 1
+    figure, axes = new_figure(columns, -(-count // columns))
+    for draw, ax in zip(draws, axes, strict=False):
+        draw(ax=ax)
+    text(axes[count - 1], summary.splitlines(), _WIDTH)
+    for ax in axes[count:]:
+        ax.axis("off")
+    return figure
 
 
 def save(figure: Figure, path: Any) -> None:
