@@ -131,6 +131,15 @@ def _geometric(particles: int, replicates: int) -> Section:
     yield against("geometric Brownian motion: E X²", np.array([run.squares[0] for run in runs]), second)
 
 
+def _moments(rate: float, steps: int) -> tuple[float, float]:
+    """Of dX = −rate X dt + dW after equal steps to t = 1: the share of Var X_0 that is left, and what noise has added.
+
+    These are the moments of the scheme itself.
+    """
+    shrink = (1 - rate / steps) ** 2
+    return shrink**steps, (1 - shrink**steps) / (1 - shrink) / steps
+
+
 def _common_noise(realisations: int) -> Section:
     steps, particles, rate, common = 64, 1000, A * (1 - THETA), 0.6
     equation = McKeanVlasov(
@@ -145,8 +154,7 @@ def _common_noise(realisations: int) -> Section:
         solvers.solve(equation, np.zeros(particles), 0, 1, steps, seed=seed, save_at=[1.0], threads=1).mean[0]
         for seed in range(realisations)
     ]
-    shrink = (1 - rate / steps) ** 2  # the moments of the scheme itself
-    exact = (common**2 + S**2 / particles) / steps * (1 - shrink**steps) / (1 - shrink)
+    exact = (common**2 + S**2 / particles) * _moments(rate, steps)[1]
     yield against(
         "common noise: variance of the mean over realisations", np.square(means), exact, resolution=0.4 * exact
     )  # a variance has a relative error of (2 / realisations)^½
@@ -187,8 +195,7 @@ def _general_noise(replicates: int) -> Section:
         ).second[0]
         for seed in range(replicates)
     ]  # fmt: skip
-    shrink = (1 - 1 / steps) ** 2
-    exact = matrix @ matrix.T / steps * (1 - shrink**steps) / (1 - shrink)
+    exact = matrix @ matrix.T * _moments(1.0, steps)[1]
     for i, j in ((0, 0), (0, 1), (1, 1)):
         name = f"general noise, a full matrix: E X_{i + 1} X_{j + 1}"
         yield against(name, np.array(second)[:, i, j], exact[i, j], resolution=0.05 * exact[0, 0])
@@ -202,9 +209,8 @@ def _pairs(replicates: int) -> Section:
         solvers.solve(equation, around_one, 0, 1, steps, particles=particles, seed=seed, save_at=[1.0])
         for seed in range(replicates)
     ]
-    shrink = (1 - 1 / steps) ** 2
-    added = S**2 / steps * (1 - shrink**steps) / (1 - shrink)
-    exact = (1 - 1 / particles) * (0.25 * shrink**steps + added)
+    left, added = _moments(1.0, steps)
+    exact = (1 - 1 / particles) * (0.25 * left + S**2 * added)
     yield against("pairwise interaction: E X", np.array([run.mean[0] for run in found]), 1.0)
     yield against(
         "pairwise interaction: variance of the particles", np.array([run.variance[0] for run in found]), exact

@@ -40,8 +40,8 @@ def decide(problem: TrainingProblem, particles: int, depth: int, sampling: str, 
     MemoryError
         If the run would not fit in memory.
     """
-    method = plan(problem, particles, depth, sampling, options)
-    load, operator = Workload.of(problem, method.settings), method.settings.operator
+    method, load = _planned(problem, particles, depth, sampling, options)
+    operator = method.settings.operator
     require_drawable(load.draws(operator), load.particles, load.refinement, load.threads, "noise_depth")
     require_memory(method.cost.memory, _REMEDIES[operator])
     return method
@@ -55,6 +55,12 @@ def plan(problem: TrainingProblem, particles: int, depth: int, sampling: str, op
     ValueError, TypeError
         If an option is not valid.
     """
+    return _planned(problem, particles, depth, sampling, options)[0]
+
+
+def _planned(
+    problem: TrainingProblem, particles: int, depth: int, sampling: str, options: Options
+) -> tuple[Method, Workload]:
     asked = checked(problem, particles, depth, sampling, options)
     load = Workload.of(problem, asked)
     operator, reason = _operator(asked.operator, load)
@@ -64,7 +70,7 @@ def plan(problem: TrainingProblem, particles: int, depth: int, sampling: str, op
     settings = replace(settings, rank_budget=_ranks(asked.rank_budget, operator, load))
     needed = load.room if operator == "dense" else 2 * load.constants
     noted = notes.on_method(asked, settings, load.directions, needed)
-    return Method(settings, CostEstimate.of(load, settings, reason), noted)
+    return Method(settings, CostEstimate.of(load, settings, reason), noted), load
 
 
 def _sampling(sampling: str, operator: str, load: Workload) -> str:
