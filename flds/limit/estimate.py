@@ -310,8 +310,8 @@ class _Search:
         """Note where the error of finitely many particles was not taken off, or makes most of the half width."""
         if not reported.coupled:
             self.notes.append(
-                f"half as many particles do not follow {reported.particles} here, so the difference of their outputs "
-                "is allowed for as particle_error, and not taken off"
+                f"what {reported.particles} particles are off by could not be told from chance here, so it is not "
+                "taken off: the intervals are wider by particle_error instead"
             )
         off = float(reported.particle_error.max(initial=0.0))
         if off > float(reported.statistical.max(initial=0.0)):

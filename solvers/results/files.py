@@ -28,6 +28,8 @@ from solvers.memory import available_memory
 if TYPE_CHECKING:
     import xarray
 
+# What the name of a file of arrays ends with, beside its results file.
+STATE = ".state"
 # The end of a sealed file: this, 64 digits and a line feed. HDF5 does not read beyond its own data.
 _SEAL = b"\nflds sha256 "
 _SEAL_BYTES = len(_SEAL) + 64 + 1
@@ -101,7 +103,7 @@ def write_with_arrays(target: Path, groups: Groups, dataset: Callable[[dict[str,
     found under their temporary name until they have their own.
     """
     target = target.resolve()
-    beside = target.with_name(f"{target.name}.state")
+    beside = target.with_name(f"{target.name}{STATE}")
     with replacing(beside) as arrays:
         checksum = _write(arrays, lambda put: _put_arrays(put, groups))
         with replacing(target) as temporary:
@@ -145,9 +147,9 @@ def names_schema(path: Path) -> bool:
 def find_arrays(result: Path, reference: Mapping[str, str]) -> Path | None:
     """Return the file of arrays that a result refers to by name and checksum, or None."""
     result = result.resolve()
-    names = dict.fromkeys([f"{result.name}.state", reference["file"]])
+    names = dict.fromkeys([f"{result.name}{STATE}", reference["file"]])
     places = [result.with_name(name) for name in names]
-    places += sorted(result.parent.glob(f".{_escaped(result.name)}.state.*.part"))
+    places += sorted(result.parent.glob(f".{_escaped(result.name)}{STATE}.*.part"))
     return next((place for place in places if place.is_file() and _seal_of(place) == reference["sha256"]), None)
 
 
@@ -182,7 +184,7 @@ def reference_in(result: Path) -> dict[str, str]:
     import xarray
 
     try:
-        if not Path(f"{result.resolve()}.state").is_file() or _seal_of(result) is None:
+        if not Path(f"{result.resolve()}{STATE}").is_file() or _seal_of(result) is None:
             return {}
         _check_seal(result)
         with xarray.open_dataset(result, engine="h5netcdf", phony_dims="sort") as stored:
@@ -193,7 +195,7 @@ def reference_in(result: Path) -> dict[str, str]:
 
 def remove_arrays(result: Path, reference: Mapping[str, str]) -> None:
     """Remove the arrays beside a result if they are those that an earlier one of this name referred to."""
-    beside = Path(f"{result.resolve()}.state")
+    beside = Path(f"{result.resolve()}{STATE}")
     if beside.is_file() and _seal_of(beside) == reference.get("sha256", ""):
         beside.unlink()
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from solvers import checks
 from solvers.results.files import Variable as Variable
 from solvers.results.files import (
+    STATE,
     find_arrays,
     holds_inner_groups,
     read_arrays,
@@ -38,6 +39,8 @@ _RECORDS = {"settings": dict, "timings": dict, "notes": list, "versions": dict, 
 _INNER = "state_"
 # Marks coordinates that are counted, which are made anew for every dataset.
 _COUNTED = "counted"
+# Results in a folder that an error names.
+_NAMED = 5
 STATUSES = ("completed", "diverged", "rank_budget", "interrupted", "failed")
 
 
@@ -256,7 +259,7 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
         If the file is not a saved solution, or is damaged.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}")
+        raise FileNotFoundError(_why_no_file(Path(path)))
     try:
         dataset = read_dataset(Path(path))
         classes = {schema: kind for kind in _kinds() for schema in (kind.schema, *kind.former_schemas)}
@@ -269,12 +272,23 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
             return solution
     except (OSError, ValueError, LookupError, AttributeError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if Path(path).suffix == STATE:
+            reason = f"it looks like the state of {Path(path).stem}, which is the file to load"
         raise ValueError(f"{str(path)!r} is not a readable results file: {reason}") from None
     named = dataset.attrs.get("schema")
     reason = "it names no schema" if named is None else f"this version reads no schema {named!r}"
     if str(named).startswith("flds."):
         reason += " here; use flds.load"
     raise ValueError(f"{str(path)!r} is not a results file of flds: {reason}")
+
+
+def _why_no_file(path: Path) -> str:
+    """Say that there is no such file, and which results a folder has instead."""
+    if not path.is_dir():
+        return f"there is no file {str(path)!r}"
+    found = sorted(path.glob("*.nc"))
+    names = ", ".join(str(path / one.name) for one in found[:_NAMED]) + (", …" if len(found) > _NAMED else "")
+    return f"{str(path)!r} is a folder" + (f"; results in it are {names}" if found else " without results")
 
 
 def has_groups(solution: Solution, path: str | os.PathLike[str]) -> bool:

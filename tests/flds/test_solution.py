@@ -298,10 +298,17 @@ def test_bad_files(solution, tmp_path):
         solution.save(tmp_path / "missing" / "run.nc")
     with pytest.raises(FileNotFoundError, match="there is no file"):
         flds.load(tmp_path / "none.nc")
+    with pytest.raises(FileNotFoundError, match="is a folder without results"):
+        flds.load(tmp_path)
     (tmp_path / "text.nc").write_text("not a results file")
     with pytest.raises(ValueError, match="is not a readable results file"):
         flds.load(tmp_path / "text.nc")
     whole = solution.save(tmp_path / "run.nc").read_bytes()
+    with pytest.raises(FileNotFoundError, match=r"is a folder; results in it are .*run\.nc"):
+        flds.load(tmp_path)
+    (tmp_path / "run.nc.state").write_bytes(b"flds arrays 1\n")
+    with pytest.raises(ValueError, match=r"looks like the state of run\.nc, which is the file to load"):
+        flds.load(tmp_path / "run.nc.state")
     (tmp_path / "cut.nc").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="is not a readable results file"):
         flds.load(tmp_path / "cut.nc")
