@@ -168,7 +168,7 @@ def test_the_bias_that_halves_show_is_taken_off_or_allowed_for(particles, monkey
     bias = plain.outputs - found.outputs
     for estimate in (found, plain):
         np.testing.assert_allclose(np.abs(bias), estimate.particle_error, rtol=1e-9, atol=1e-15)
-    assert any("is allowed for as particle_error, and not taken off" in note for note in plain.notes)
+    assert any("the intervals are wider by particle_error instead" in note for note in plain.notes)
     assert not any("particle_error" in note for note in found.notes)
 
 
