@@ -50,7 +50,7 @@ _FEW = 4
 # A legend of more entries stands beside the axes.
 _INSIDE = 5
 # Panels side by side in an overview; lines of a summary that one holds, and signs in a line.
-_COLUMNS, _LINES, _WIDTH = 3, 24, 54
+_COLUMNS, _LINES, _WIDTH = 3, 23, 54
 # The largest position that has a density worth drawing.
 FAR = 1e50
 
@@ -196,7 +196,7 @@ def text(ax: Axes, lines: list[str], width: int) -> None:
         wrapped = [*wrapped[: _LINES - 1], "…"]
     ax.axis("off")
     # the layout of the other axes does not depend on it
-    ax.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=6.5).set_in_layout(False)
+    ax.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=6).set_in_layout(False)
 
 
 @styled
