@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
-from solvers.results.files import Variable as Variable
 from solvers.results.files import (
     STATE,
     find_arrays,
@@ -26,6 +25,7 @@ from solvers.results.files import (
     write_dataset,
     write_with_arrays,
 )
+from solvers.results.files import Variable as Variable
 from solvers.results.tables import long_rows, wide_rows, write_table
 from solvers.results.upstairs import upstairs
 
