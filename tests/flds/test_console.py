@@ -91,7 +91,8 @@ def loading(arguments, folder):
 
 def interrupted_often(process, delay=0.0):
     """Send Ctrl-C every 10 ms to a command that is ready, and return what is wrong with its end, or nothing."""
-    assert any(line == "ready\n" for line in process.stderr)
+    said = []
+    assert any(said.append(line) or line == "ready\n" for line in process.stderr), said
     time.sleep(delay)
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
