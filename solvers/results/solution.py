@@ -287,7 +287,7 @@ def _why_no_file(path: Path) -> str:
     if not path.is_dir():
         return f"there is no file {str(path)!r}"
     found = sorted(path.glob("*.nc"))
-    names = ", ".join(str(path / one.name) for one in found[:_NAMED]) + (", …" if len(found) > _NAMED else "")
+    names = ", ".join(str(one) for one in found[:_NAMED]) + (", …" if len(found) > _NAMED else "")
     return f"{str(path)!r} is a folder" + (f"; results in it are {names}" if found else " without results")
 
 
@@ -316,7 +316,7 @@ def _read_groups(solution: Solution, path: Path) -> None:
     if not solution.beside:
         solution.groups = {name: _variables(group) for name, group in read_inner_groups(path, _INNER).items()}
         return
-    name, where = f"{path.name}.state", f"which belongs beside {str(path)!r}"
+    name, where = f"{path.name}{STATE}", f"which belongs beside {str(path)!r}"
     try:
         place = find_arrays(path, solution.beside)
         if place is None:
