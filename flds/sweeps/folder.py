@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flds.sweeps.grid import ITEM, Grid, Task, plain
-from solvers.results.files import write_text
+from solvers.results.files import STATE, write_text
 from solvers.results.solution import Solution, load
 
 _DESCRIPTION, _LOCK = "sweep.json", ".sweep.lock"
@@ -127,7 +127,7 @@ def sweep_out(folder: Path, tasks: list[Task]) -> None:
     missing = [task for task in tasks if not task.path.exists()]  # of others it may be the only copy of their arrays
     names = {_DESCRIPTION} | {task.path.name for task in missing} | {task.failure.name for task in missing}
     for part in folder.glob(".*.part"):  # .NAME.PROCESS.RANDOM.part
-        if part.name[1:].rsplit(".", 3)[0].removesuffix(".state") in names:
+        if part.name[1:].rsplit(".", 3)[0].removesuffix(STATE) in names:
             part.unlink(missing_ok=True)
 
 
