@@ -219,7 +219,6 @@ def _mark(ax: Axes, best: Optimum, colour: Any, interval: bool) -> None:
 def sweep_overview(sweep: Sweep) -> Figure:
     """Return a figure of a `sweep`: the final loss against the rate, or what else varies first, and the summary."""
     figure, axes = new_figure(2, 1, width_ratios=(1.3, 1))
-    text(axes[1], sweep.summary().splitlines(), 66)
     try:
         final = sweep.final()
     except ValueError:  # no run has a record
@@ -231,6 +230,7 @@ def sweep_overview(sweep: Sweep) -> Figure:
         axes[0].set_title("")
     else:
         _plain(axes[0], sweep, str(final.name))
+    text(figure, axes[1], sweep.summary().splitlines())
     return figure
 
 

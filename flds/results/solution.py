@@ -144,7 +144,7 @@ class Solution(solvers.results.solution.Solution):
         ]
         if settings["operator"] == "lazy" and len(self.rank):
             rank, dropped = self.rank.max(axis=0), self.truncation.max(axis=0)
-            lines.append(f"rank       {rank[0]:g} forward, {rank[1]:g} backward (largest over depth)")
+            lines.append(f"rank       {rank[0]:.4g} forward, {rank[1]:.4g} backward (largest over depth)")
             lines.append(f"dropped    {dropped[0]:.1e} forward, {dropped[1]:.1e} backward (share of squares)")
         if len(self.steps):
             lines.append(f"step       {self.steps[-1]} of {problem['steps']}")

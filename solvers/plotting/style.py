@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -49,8 +50,10 @@ _LAST = (ERRORS, INTERVALS, OPTIMUM, BESIDE)
 _FEW = 4
 # A legend of more entries stands beside the axes.
 _INSIDE = 5
-# Panels side by side in an overview; lines of a summary that one holds, and signs in a line.
-_COLUMNS, _LINES, _WIDTH = 3, 23, 54
+# Panels side by side in an overview; lines of a summary that one holds.
+_COLUMNS, _LINES = 3, 23
+# Size of its letters in points, and what each takes of a line, as a share of that.
+_SMALL, _ADVANCE = 6, 0.602
 # The largest position that has a density worth drawing.
 FAR = 1e50
 
@@ -189,14 +192,20 @@ def _smoothed(values: NDArray[Any], deviation: float) -> tuple[NDArray[Any], NDA
     return x, np.convolve(counts, kernel / kernel.sum(), mode="same")
 
 
-def text(ax: Axes, lines: list[str], width: int) -> None:
-    """Write lines into axes, wrapped."""
+def text(figure: Figure, ax: Axes, lines: list[str]) -> None:
+    """Write lines into the last axes to be drawn into, wrapped where the figure ends."""
+    ax.axis("off")
+    figure.draw_without_rendering()  # the layout, which the widths of labels decide
+    inches = figure.get_figwidth() * (1 - ax.get_position().x0)
+    # letters are drawn whole pixels apart, on the screen and in files
+    width = min(
+        int(inches * dpi) // math.ceil(_ADVANCE * _SMALL * dpi / 72) for dpi in (figure.dpi, STYLE["savefig.dpi"])
+    )
     wrapped = [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent=" " * 11) or [""]]
     if len(wrapped) > _LINES:
         wrapped = [*wrapped[: _LINES - 1], "…"]
-    ax.axis("off")
     # the layout of the other axes does not depend on it
-    ax.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=6).set_in_layout(False)
+    ax.text(0, 1, "\n".join(wrapped), va="top", family="monospace", fontsize=_SMALL).set_in_layout(False)
 
 
 @styled
@@ -207,9 +216,9 @@ def panels(draws: Sequence[Callable[..., Any]], summary: str) -> Figure:
     figure, axes = new_figure(columns, -(-count // columns))
     for draw, ax in zip(draws, axes, strict=False):
         draw(ax=ax)
-    text(axes[count - 1], summary.splitlines(), _WIDTH)
     for ax in axes[count:]:
         ax.axis("off")
+    text(figure, axes[count - 1], summary.splitlines())
     return figure
 
 

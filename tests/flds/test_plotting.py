@@ -421,3 +421,16 @@ if __name__ == "__main__":
     KEPT.mkdir(exist_ok=True)
     for drawing in DRAWINGS:
         draw(drawing, made_up(), KEPT / f"{drawing}.png")
+
+
+def test_a_summary_ends_with_its_figure():
+    """In the narrowest place there is: the last column, which legends and bars of colours push to the right."""
+    problem = flds.TrainingProblem(np.eye(6), np.ones(6), steps=2)
+    run = flds.solve_flds(problem, particles=300, depth=2, record_kernels=True, replicates=2)
+    figure = run.plot()
+    figure.draw_without_rendering()
+    (summary,) = (text for ax in figure.axes for text in ax.texts if "status" in text.get_text())
+    width = figure.get_figwidth() * figure.dpi
+    assert summary.get_window_extent().x1 <= width
+    summary.set_text("sampling by matched, float64" + 40 * " and")
+    assert summary.get_window_extent().x1 > width  # which this would notice
