@@ -174,7 +174,7 @@ def test_nothing_comes_between_the_halves_of_an_update():
 
 # Says when the training was ended, and goes on once another signal has come.
 ENDING = """
-import time
+import sys, time
 from flds.cli.console import Interrupts
 interrupt, finish, calls = Interrupts.interrupt, Recorder.finish, []
 def counted(*rest):
