@@ -37,6 +37,11 @@ class PlainParticles(Particles):
     def gram(self, vectors):
         return self.inner(vectors, vectors)
 
+    def project(self, vectors, coordinates, directions):
+        rest = self.stack([vectors])
+        self.combine(rest, [(-coordinates, directions)], add=True)
+        return rest, self.inner(rest, directions), self.gram(rest)
+
     def combine(self, out, terms, add=False):
         out[...] = sum((c @ v for c, v in terms), start=out.copy() if add else np.zeros_like(out))
 
@@ -101,6 +106,6 @@ class GuardedParticles(PlainParticles):
     """The plain home, whose arrays fail where anything else looks into them."""
 
 
-for _name in ("allocate", "stack", "fill", "inner", "mean_squares", "gram", "combine", "apply", "multiply",
+for _name in ("allocate", "stack", "fill", "inner", "mean_squares", "gram", "project", "combine", "apply", "multiply",
               "add_product"):  # fmt: skip
     setattr(GuardedParticles, _name, _guarded(getattr(PlainParticles, _name)))

@@ -6,16 +6,41 @@ products with them are BLAS's, to which C-ordered arrays are transposed. States 
 
 from __future__ import annotations
 
+import numba
 import numpy as np
+from numba import types
+from numba.extending import overload
+from numba.np.linalg import ensure_blas
 
 from solvers.accelerate import kernel
-from solvers.ensemble.products import NO, YES, gemm, letter
 from solvers.sde.functions import tanh
+
+ensure_blas()
+# The matrix product behind numpy.dot inside compiled code; called directly, because numpy.dot there would
+# copy chunks, which are strided. Arguments: kind, transposes, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc.
+gemm = types.ExternalFunction(
+    "numba_xxgemm",
+    types.intc(
+        types.char, types.char, types.char, types.intp, types.intp, types.intp, types.voidptr, types.voidptr,
+        types.intp, types.voidptr, types.intp, types.voidptr, types.voidptr, types.intp,
+    ),
+)  # fmt: skip
+NO, YES = np.int8(ord("n")), np.int8(ord("t"))
 
 # Numbers of a chunk, so that its parameters and temporaries stay in cache.
 _CACHED = 32_768
 # Units in a chunk, at least and at most: short products waste BLAS's packing.
 _SHORTEST, _LONGEST = 16, 1024
+
+
+def letter(array):
+    """BLAS's letter for the precision of an array; a compile-time constant."""
+
+
+@overload(letter)
+def _letter_of(array):
+    code = np.int8(ord("d" if array.dtype == numba.float64 else "s"))
+    return lambda array: code
 
 
 @kernel

@@ -6,6 +6,7 @@ follow the passes of `solvers.matrices.lazy`; the speed of this machine is measu
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -27,8 +28,8 @@ ELEMENTWISE_SECONDS = 20e-9
 # Bytes besides numbers: Python's objects of a layer and of a record, and the loss of a step with its place in the table
 # of batches for each sample.
 _LAYER, _RECORD, _STEP = 10_000, 1_600, 48
-# Bytes that matching holds in a layer: for each pair of constraints, and for each constraint.
-_FACTOR, _MEMBER = 6, 100
+# Particles for each direction that leave matched noise worth the work of bases, and for each vector it is matched to.
+_ROOM, _MATCHED_ROOM = 1.5, 2
 # Vectors that a sample has in one pass through one layer.
 _PASS = 8
 # Larger training sets are not searched for repeated rows.
@@ -187,18 +188,18 @@ class Workload:
         each = 13 if self.sampling == "law" else 10
         return int(min((self.steps + 1) * self.batch, round(each * self.distinct**1.5)))
 
-    def matching_room(self) -> bool:
-        """Whether the constraints of matched noise stay below half of the space, as it requires."""
-        return self._room(self.expected_rank) <= self.particles
-
     @property
     def room(self) -> int:
-        """The number of particles that leaves matched noise room enough."""
-        return self._room(self.directions)
+        """The number of particles from which bases with matched noise are worth their work.
 
-    def _room(self, rank: int) -> int:
-        constraints = 4 * rank + self.inputs + self.outputs
-        return 2 * (constraints + 3 * max(self.batch, min(PROBE_CHUNK, self.probes)))
+        Where the rank is near N, a dense network of so many more particles that it costs as much has smaller errors.
+        """
+        return max(self.matched_room, math.ceil(_ROOM * self.directions))
+
+    @property
+    def matched_room(self) -> int:
+        """The number of particles that matched noise needs: what it is matched to takes at most half of the space."""
+        return _MATCHED_ROOM * (self.constants + max(2 * self.batch, 0 if self.tied else PROBE_CHUNK))
 
     def lazy_work(self) -> float:
         """Multiply–adds with bases that grow to the expected rank."""
@@ -206,13 +207,14 @@ class Workload:
         grown = min(1.0, rank / max(self.visits, 1))  # share of the steps that add directions
         mean = rank * (1 - grown / 2)
         trained = (self.steps + 1) * self.batch
-        training = trained * (5 + 6 * grown) * 2 * mean
-        probing = self.probes * (3 * 2 * mean + 4 * min(PROBE_CHUNK, self.probes))
+        training = trained * (5 + 4 * grown) * 2 * mean
+        chunk = min(PROBE_CHUNK, self.probes)
+        probing = self.probes * ((5 if self.tied else 3) * mean + 2 * chunk)
         # matching multiplies the constraints with what is new and subtracts them from the fresh noise
-        constraints = 4 * mean + self.inputs + self.outputs
         matching = 0.0
         if self.sampling == "matched":
-            matching = constraints * (10 * trained * grown + 4 * self.probes)
+            matching = trained * grown * 6 * (self.constants + 2 * self.batch)
+            matching += 0 if self.tied else self.probes * 2 * (self.constants + chunk)
         elif self.sampling == "matched_all":  # every draw meets all earlier ones, in all layers, four times
             matching = 4 * rank * (2 * rank * self.depth)
         return (training + probing + matching) * size
@@ -227,10 +229,7 @@ class Workload:
         total = sum(rank)
         drawn = 2 * total * self.depth if self.sampling == "matched_all" else 0  # all draws, and as they grow
         numbers = (2 * total * self.depth + self._constants() + drawn) * self.particles * self.itemsize
-        numbers += 8 * self.depth * rank[0] * rank[1]
-        if self.sampling == "matched":
-            members = 2 * total + self.inputs + self.outputs
-            numbers += self.depth * (_FACTOR * members**2 + _MEMBER * members)
+        numbers += 8 * self.depth * rank[0] * rank[1] * (2 if self.tied else 1)
         grown = [side * (1 - min(1.0, side / max(self.visits, 1)) / 2) for side in rank]  # mean over the steps
         return self._peak(numbers, 8 * total, 8 * sum(grown), 8 * max(rank))
 
@@ -316,13 +315,13 @@ def _distinct(problem: TrainingProblem) -> int:
 def multiply_adds_per_second(batch: int, itemsize: int) -> float:
     """Measure one thread on products of the shape the bases need, (batch, n) times (n, 64)."""
     dtype = np.dtype(f"f{itemsize}")
-    bases = np.ones((64, 1 << 16), dtype)
-    vectors = np.ones((min(batch, PROBE_CHUNK), 1 << 16), dtype)
+    ensemble = ThreadParticles(1 << 16)
+    bases = np.ones((64, ensemble.particles), dtype)
+    vectors = np.ones((min(batch, PROBE_CHUNK), ensemble.particles), dtype)
     best = np.inf
-    with ThreadParticles(1).running():
+    with ensemble.running():
         for _ in range(5):
             start = time.perf_counter()
-            for first in range(0, bases.shape[1], 4096):
-                vectors[:, first : first + 4096] @ bases[:, first : first + 4096].T
+            ensemble.inner(bases, vectors)
             best = min(best, time.perf_counter() - start)
     return float(len(vectors) * bases.size / best)

@@ -68,14 +68,14 @@ def _planned(
     if settings.keep_state and settings.sampling == "matched_all":
         raise ValueError('keep_state needs sampling "matched" or "law", got "matched_all"')
     settings = replace(settings, rank_budget=_ranks(asked.rank_budget, operator, load))
-    needed = load.room if operator == "dense" else 2 * load.constants
+    needed = load.room if operator == "dense" else load.matched_room
     noted = notes.on_method(asked, settings, load.directions, needed)
     return Method(settings, CostEstimate.of(load, settings, reason), noted), load
 
 
 def _sampling(sampling: str, operator: str, load: Workload) -> str:
     """Return how noise can be drawn: matched noise needs bases, and room for its first constraints."""
-    room = operator == "lazy" and 2 * load.constants <= load.particles
+    room = operator == "lazy" and load.matched_room <= load.particles
     return sampling if room else "law"
 
 
@@ -84,7 +84,7 @@ def _operator(operator: str, load: Workload) -> tuple[str, str]:
     rank = load.expected_rank
     if operator != "auto":
         return operator, "as asked"
-    if load.sampling != "law" and load.matching_room():
+    if load.sampling != "law" and load.room <= load.particles:
         return "lazy", f"expected rank {rank} leaves room to match noise among {load.particles} particles"
     if load.dense_work() < load.lazy_work():
         return "dense", f"expected rank {rank} is not small against {load.particles} particles"

@@ -38,5 +38,5 @@ def on_end(status: str, where: str, settings: Settings, unmatched: Iterable[bool
         explained = _EXPLANATIONS[status].format(step=where, budget=settings.rank_budget)
         notes.append("; ".join(filter(None, [explained, remark])))
     if any(unmatched):
-        notes.append("the bases left too little room to match noise: part of the run was sampled by law")
+        notes.append("there was too little room to match noise: part of the run was sampled by law")
     return notes

@@ -20,7 +20,7 @@ class _SingleThreadedBlas:
     def __enter__(self) -> None:
         with self.lock:
             if self.running == 0:
-                self.controller = self.controller or ThreadpoolController()  # finding the libraries takes a while
+                self.controller = self.controller or _found()
                 _release_blas()
                 self.restore = self.controller.limit(limits=1, user_api="blas").restore_original_limits
             self.running += 1
@@ -31,6 +31,13 @@ class _SingleThreadedBlas:
             if self.running == 0:
                 _release_blas()
                 self.restore()
+
+
+def _found() -> ThreadpoolController:
+    """Find NumPy's BLAS and SciPy's, which has to be loaded by then; it takes a while."""
+    import scipy.linalg.blas  # noqa: F401
+
+    return ThreadpoolController()
 
 
 def _release_blas() -> None:

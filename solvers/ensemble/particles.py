@@ -73,6 +73,24 @@ class Particles(ABC):
         """
 
     @abstractmethod
+    def project(self, vectors: Array, coordinates: Matrix, directions: Array) -> tuple[Array, Matrix, Matrix]:
+        """Return what is left of `vectors`, (b, N), without coordinates @ directions, and what it meets.
+
+        Parameters
+        ----------
+        vectors : (b, N) array
+        coordinates : (b, r) float64
+            On `directions`, (r, N).
+
+        Returns
+        -------
+        rest : (b, N) array
+            In new memory.
+        overlap, gram : (b, r) and (b, b) float64
+            Inner products of the rest with the directions and with itself; the latter all in float64.
+        """
+
+    @abstractmethod
     def combine(self, out: Array, terms: Sequence[tuple[NDArray[Any], Array]], add: bool = False) -> None:
         """Set `out`, (rows, N), to Σ coefficients @ vectors over the terms, or add it to `out` with `add=True`.
 

@@ -27,20 +27,25 @@ T = TypeVar("T")
 
 # Groups to share among threads, or among the ranks of a cluster; also the number of partial sums held at once.
 _MOST_GROUPS = 512
-# Groups of few particles have one stretch, and those of many at least so many, which functions of arrays like better.
-_FEW_GROUPS, _LONG_GROUP = 16, 4
+# Few particles are cut into so many groups, as long as these are not too short to be worth a turn; groups of many have
+# at most so many stretches where there are few groups, which functions of arrays like.
+_FEW_GROUPS, _SHORT_GROUP, _LONG_GROUP = 16, 512, 4
+# Threads share elementwise work evenly to so many particles.
+_EVEN = 256
 # Particles that elementwise work takes at a time, so that temporaries stay in cache.
 SHARE = 16 * STRETCH
 # Rows of a matrix (N, N) that one thread takes at a time.
 _ROWS = 256
 # Stretches of groups for each thread, who take turns: a thread that wakes late takes fewer.
-_STRETCHES = 2
+_STRETCHES = 4
 # Waking a thread takes about as long as this many multiply–adds.
 _SMALL_WORK = 300_000
 
 
 def group_size(particles: int) -> int:
     """Return how many particles are summed by one thread before groups are added, whatever the number of threads."""
+    if particles <= _FEW_GROUPS * STRETCH:
+        return _SHORT_GROUP * -(-particles // (_FEW_GROUPS * _SHORT_GROUP))
     stretches = -(-particles // STRETCH)
     few, many = -(-stretches // _FEW_GROUPS), -(-stretches // _MOST_GROUPS)
     return STRETCH * max(many, min(few, _LONG_GROUP))
@@ -54,6 +59,7 @@ def compile_kernels(dtype: np.dtype) -> float:
     one.gram(vectors)
     one.combine(vectors, [(one.inner(vectors, vectors), vectors.copy())])
     one.mean_squares(vectors)
+    one.project(vectors, np.ones((1, 1)), vectors.copy())
     return time.perf_counter() - start
 
 
@@ -73,7 +79,7 @@ class ThreadParticles(Particles):
         self.particles, self.threads = particles, threads
         self.group_size = group_size(particles)
         self.groups = partition(particles, self.group_size)
-        share = STRETCH * -(-particles // (STRETCH * threads))
+        share = _EVEN * -(-particles // (_EVEN * threads))
         self.shares = partition(particles, min(share, SHARE))
         self._workers: Workers | None = None
         self._interrupts = Interrupts()
@@ -119,13 +125,13 @@ class ThreadParticles(Particles):
     def inner(self, left: Array | Sequence[Array], right: Array) -> Matrix:
         parts = [left] if isinstance(left, np.ndarray) else list(left)
         rows = sum(map(len, parts))
-        sums = np.zeros((len(self.groups), rows, len(right)))
+        sums, zero = np.zeros((len(self.groups), rows, len(right))), right.dtype.type(0)
 
         def work(groups: slice) -> None:
             first = 0
             for part in parts:
                 if len(part):
-                    products.inner(part, right, groups.start, groups.stop, self.group_size, first, sums)
+                    products.inner(part, right, zero, groups.start, groups.stop, self.group_size, first, sums)
                 first += len(part)
 
         if sums.size:
@@ -133,8 +139,12 @@ class ThreadParticles(Particles):
         return self.total(sums) / self.particles
 
     def gram(self, vectors: Array) -> Matrix:
-        exact = vectors.astype(np.float64, copy=False)
-        return self.inner(exact, exact)
+        sums = np.zeros((len(self.groups), len(vectors), len(vectors)))
+        self.on_groups(
+            lambda groups: products.inner(vectors, vectors, 0.0, groups.start, groups.stop, self.group_size, 0, sums),
+            len(vectors) * vectors.size,
+        )
+        return self.total(sums) / self.particles
 
     def mean_squares(self, vectors: Array) -> Matrix:
         sums = np.zeros((len(self.groups), len(vectors), 1))
@@ -142,6 +152,19 @@ class ThreadParticles(Particles):
             lambda groups: products.squares(vectors, groups.start, groups.stop, self.group_size, sums), vectors.size
         )
         return self.total(sums)[:, 0] / self.particles
+
+    def project(self, vectors: Array, coordinates: Matrix, directions: Array) -> tuple[Array, Matrix, Matrix]:
+        rest, count, zero = np.empty_like(vectors), len(directions), vectors.dtype.type(0)
+        sums = np.zeros((len(self.groups), count + len(vectors), len(vectors)))
+        coefficients = np.ascontiguousarray(-coordinates, vectors.dtype)
+        self.on_groups(
+            lambda groups: products.project(
+                vectors, coefficients, directions, zero, groups.start, groups.stop, self.group_size, rest, sums
+            ),
+            vectors.size * (2 * count + len(vectors)),
+        )
+        met = self.total(sums) / self.particles
+        return rest, met[:count].T, met[count:]
 
     def combine(self, out: Array, terms: Sequence[tuple[NDArray[Any], Array]], add: bool = False) -> None:
         terms = [(np.ascontiguousarray(c, out.dtype), v) for c, v in terms if c.size]

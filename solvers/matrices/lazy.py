@@ -19,10 +19,14 @@ from solvers.ensemble.particles import Array, Particles
 from solvers.ensemble.random import Address, Noise
 from solvers.matrices.cholesky import rank_revealing_cholesky
 from solvers.matrices.operator import Coordinates, RankBudgetExceeded, WeightOperator
-from solvers.matrices.sampling import Context, Sampling
+from solvers.matrices.sampling import Sampling
 
 # Below these relative norms a residual is rounding: the Gram matrix holds squares, so half the digits.
 ROUNDING_FLOOR = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
+# Likewise where what is left is a difference of squares.
+_LOST = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-3}
+# Squares of what is left may differ so much before their differences lose more than a digit to rounding.
+_SPREAD = 100.0
 
 
 class Basis:
@@ -44,11 +48,8 @@ class Basis:
     def images(self) -> Array:
         return self._images[: self.rank]
 
-    def room(self, count: int, remember: bool) -> tuple[Array, Array]:
-        """Return where `count` new directions and images go: here, or in scratch memory."""
-        if not remember:
-            dtype = self._directions.dtype
-            return self.ensemble.allocate(count, dtype), self.ensemble.allocate(count, dtype)
+    def append(self, count: int) -> Array:
+        """Make room for `count` new directions and images, and return where the directions go."""
         total = self.rank + count
         if total > self.budget:
             raise RankBudgetExceeded(f"rank {total} exceeds the budget of {self.budget}")
@@ -57,7 +58,8 @@ class Basis:
             capacity = min(self.budget, max(total, 8, 2 * self.rank))
             self._directions = self._grown(self._directions, capacity)
             self._images = self._grown(self._images, capacity)
-        return self._directions[self.rank : total], self._images[self.rank : total]
+        self.rank = total
+        return self._directions[total - count : total]
 
     def restore(self, directions: Array, images: Array, mass: float, dropped: float) -> None:
         """Take over directions and images; what joins them later goes into new memory."""
@@ -80,13 +82,11 @@ class Basis:
 
 @dataclass
 class Expansion:
-    """Vectors written as known @ directions + fresh @ new_directions + what was dropped."""
+    """Vectors written as known @ directions + fresh @ new directions + what was dropped."""
 
     known: Coordinates
     fresh: Coordinates
     kept: NDArray[np.intp]
-    new_directions: Array
-    new_images: Array
     mass: float
     dropped: float
 
@@ -145,23 +145,30 @@ class LazyOperator(WeightOperator):
         self.sampling = sampling
         self.features = Basis(ensemble, budget[0], dtype)
         self.gradients = Basis(ensemble, budget[1], dtype)
-        self.learned = np.zeros((0, 0))  # A: the learned part of 𝒲 is P A Qᵀ/N
+        self._pairs = np.zeros((2, 0, 0))  # A and R, with room to grow
 
     def forward(
         self, features: Array, address: Address, states: Array, remember: bool = True
     ) -> tuple[Array, Coordinates]:
-        return self._multiply(self.features, self.gradients, self.learned, features, address, states, remember)
+        return self._multiply(self.features, self.gradients, features, address, states if remember else None)
 
     def backward(
         self, gradients: Array, address: Address, states: Array, remember: bool = True
     ) -> tuple[Array, Coordinates]:
-        return self._multiply(self.gradients, self.features, self.learned.T, gradients, address, states, remember)
+        return self._multiply(self.gradients, self.features, gradients, address, states if remember else None)
 
     def update(self, gradients: Coordinates, features: Coordinates) -> None:
-        grown = np.zeros(self.rank[::-1])
-        grown[: self.learned.shape[0], : self.learned.shape[1]] = self.learned
-        grown[: gradients.shape[1], : features.shape[1]] += gradients.T @ features
-        self.learned = grown
+        self.learned[: gradients.shape[1], : features.shape[1]] += gradients.T @ features
+
+    @property
+    def learned(self) -> Coordinates:
+        """A, (backward rank, forward rank): the learned part of 𝒲 is P A Qᵀ/N."""
+        return self._pairs[0, : self.gradients.rank, : self.features.rank]
+
+    @property
+    def response(self) -> Coordinates:
+        """R = ⟨p_i, y_j⟩ = ⟨x_i, q_j⟩ of a tied matrix, (backward rank, forward rank)."""
+        return self._pairs[1, : self.gradients.rank, : self.features.rank]
 
     def state(self) -> dict[str, NDArray[Any]]:
         sides = (self.features, self.gradients)
@@ -172,22 +179,26 @@ class LazyOperator(WeightOperator):
             "gradient_images": self.gradients.images,
             "learned": self.learned,
             "mass": np.array([[side.mass, side.dropped] for side in sides]),
-        } | self.sampling.state()
+        } | ({"response": self.response} if self.tied else {})
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         for side, name, mass in ((self.features, "feature", 0), (self.gradients, "gradient", 1)):
             side.restore(state[f"{name}_directions"], state[f"{name}_images"], *state["mass"][mass])
-        self.learned = state["learned"]
-        self.sampling.restore(state)
+        self._make_room()
+        learned = state["learned"]
+        self.learned[: len(learned), : learned.shape[1]] = learned
+        if self.tied:
+            met = state.get("response")  # which older states leave out
+            measured = self.ensemble.inner(self.gradients.directions, self.features.images) if met is None else met
+            self.response[...] = measured
 
     def mark(self) -> Any:
-        return self.features.mark(), self.gradients.mark(), self.sampling.mark()
+        return self.features.mark(), self.gradients.mark()
 
     def forget(self, mark: Any) -> None:
-        features, gradients, sampling = mark
+        features, gradients = mark
         self.features.forget(features)
         self.gradients.forget(gradients)
-        self.sampling.forget(sampling)
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -200,85 +211,101 @@ class LazyOperator(WeightOperator):
         return forward, backward
 
     def _multiply(
-        self,
-        domain: Basis,
-        codomain: Basis,
-        learned: Coordinates,
-        vectors: Array,
-        address: Address,
-        states: Array,
-        remember: bool,
+        self, domain: Basis, codomain: Basis, vectors: Array, address: Address, states: Array | None
     ) -> tuple[Array, Coordinates]:
-        """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned)."""
-        part = self._expand(domain, vectors, remember)
-        shift = self._draw_images(domain, codomain, part, address.rows(part.kept), states, remember)
-        self.ensemble.combine(part.new_images, [(shift, codomain.directions[: shift.shape[1]])], add=True)
-        pull = part.known[:, : learned.shape[1]] @ learned.T  # coordinates on the codomain's older directions
-        image = self.ensemble.allocate(len(vectors), vectors.dtype)
-        self.ensemble.combine(
-            image,
-            [
-                (part.known, domain.images),
-                (part.fresh, part.new_images),
-                (pull, codomain.directions[: pull.shape[1]]),
-            ],
-        )
-        if remember:
-            domain.rank += len(part.kept)
-            domain.mass += part.mass
-            domain.dropped += part.dropped
-        return image, np.hstack([part.known, part.fresh])
+        if states is None:
+            return self._probe(domain, codomain, vectors, address)
+        return self._reveal(domain, codomain, vectors, address, states)
 
-    def _expand(self, basis: Basis, vectors: Array, remember: bool) -> Expansion:
-        """Project the vectors on the basis twice and factor what is left, in sample order."""
+    def _reveal(
+        self, domain: Basis, codomain: Basis, vectors: Array, address: Address, states: Array
+    ) -> tuple[Array, Coordinates]:
+        """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned), and remember what is fresh."""
+        ensemble, old = self.ensemble, domain.rank
+        part = self._expand(domain, vectors)
+        self._make_room()
+        known, new = np.hstack([part.known, part.fresh]), slice(old, domain.rank)
+        if part.kept.size:
+            fresh = domain.images[new]
+            ensemble.fill(fresh, self.noise, address.rows(part.kept), self.layer)
+            self.sampling.condition(fresh, states)
+            if self.tied:
+                response = ensemble.inner(domain.directions[new], codomain.images)
+                shift = self._shift(response, fresh, codomain)
+                ensemble.combine(fresh, [(shift, codomain.directions)], add=True)
+                self._facing(domain, self.response)[new] = response
+        image = ensemble.allocate(len(vectors), vectors.dtype)
+        pull = known @ self._facing(domain, self.learned)
+        ensemble.combine(image, [(known, domain.images), (pull, codomain.directions)])
+        domain.mass += part.mass
+        domain.dropped += part.dropped
+        return image, known
+
+    def _expand(self, basis: Basis, vectors: Array) -> Expansion:
+        """Project the vectors on the basis, and append what is left to it, orthonormal and in sample order."""
         ensemble, directions = self.ensemble, basis.directions
-        squares = ensemble.mean_squares(vectors)
-        known = ensemble.inner(vectors, directions)
-        residual = ensemble.copy(vectors)
-        ensemble.combine(residual, [(-known, directions)], add=True)
-        again = ensemble.inner(residual, directions)
-        known += again
-        left = ensemble.mean_squares(residual)
-        if not np.any(left > self.tolerance**2 * squares):
-            none = ensemble.allocate(0, vectors.dtype)
-            nothing = np.empty((len(vectors), 0))
-            return Expansion(known, nothing, np.empty(0, np.intp), none, none, float(squares.sum()), float(left.sum()))
-
-        ensemble.combine(residual, [(-again, directions)], add=True)
-        gram = ensemble.gram(residual)
-        room = ensemble.particles - basis.rank
+        products = ensemble.inner([directions, vectors], vectors)
+        known, squares = products[: basis.rank].T, np.diagonal(products[basis.rank :])
+        rest, overlap, gram = ensemble.project(vectors, known, directions)
+        known = known + overlap  # projected twice: what is left has lost digits to the vectors' own size
+        left, room = np.diagonal(gram), ensemble.particles - basis.rank
         factor, kept = rank_revealing_cholesky(gram, self.tolerance**2 * squares, most=room)
-        new_directions, new_images = basis.room(len(kept), remember)
-        started = residual[kept]
-        ensemble.combine(new_directions, [(_inverse(factor[kept]), started)])
+        dropped = float(np.clip(left - (factor**2).sum(axis=1), 0.0, None).sum())
+        if not kept.size:
+            return Expansion(known, factor, kept, float(squares.sum()), dropped)
 
-        # One pass leaves an orthonormality error of eps/tolerance^2, so the factorisation is repeated.
-        overlap = ensemble.inner(new_directions, directions)
-        repeat = np.linalg.cholesky(ensemble.gram(new_directions) - overlap @ overlap.T)
-        ensemble.combine(new_directions, [(-overlap, directions)], add=True)
-        ensemble.combine(new_directions, [(_inverse(repeat), ensemble.copy(new_directions))])
-        dropped = float(np.clip(np.diagonal(gram) - (factor**2).sum(axis=1), 0.0, None).sum())
-        mass = float(squares.sum())
-        return Expansion(known + factor @ overlap, factor @ repeat, kept, new_directions, new_images, mass, dropped)
+        new = basis.append(len(kept))
+        inverse = _inverse(factor[kept])
+        ensemble.combine(new, [(inverse, rest[kept]), (-inverse @ overlap[kept], directions)])
+        if left.max() > _SPREAD * np.diagonal(factor[kept]).min() ** 2:  # differences of what is left lost more
+            overlap = ensemble.inner(new, directions)
+            ensemble.combine(new, [(-overlap, directions)], add=True)
+            known = known + factor @ overlap
+        # orthonormal up to the rounding of the Gram matrix over its smallest pivot, so the factorisation is repeated
+        repeat = np.linalg.cholesky(ensemble.gram(new))
+        ensemble.combine(new, [(_inverse(repeat), ensemble.copy(new))])
+        return Expansion(known, factor @ repeat, kept, float(squares.sum()), dropped)
 
-    def _draw_images(
-        self, domain: Basis, codomain: Basis, part: Expansion, address: Address, states: Array, remember: bool
-    ) -> Coordinates:
-        """Fill the new images with fresh noise z and return, when tied, the response's coordinates.
+    def _probe(self, domain: Basis, codomain: Basis, vectors: Array, address: Address) -> tuple[Array, Coordinates]:
+        """Multiply by 𝒲 and forget.
 
-        The image of a new direction q is y = z − Σ_i p_i ⟨p_i,z⟩ + Σ_i p_i ⟨x_i,q⟩, so what is added to
-        z has coordinates ⟨x_i,q⟩ − ⟨p_i,z⟩ on the codomain's directions p_i.
+        What is left of the vectors is known by its Gram matrix, which their noise takes as covariance, and by its
+        response, ⟨φ,x_i⟩ less that of the known part; so no product beyond those of the vectors is needed.
         """
-        z, q = part.new_images, part.new_directions
-        if not len(z):
-            return np.empty((0, 0))
-        self.ensemble.fill(z, self.noise, address, self.layer)
-        families = (self.features.directions, self.features.images, self.gradients.directions, self.gradients.images)
-        grows = 0 if domain is self.features else 2
-        self.sampling.condition(z, Context(families, grows, q, remember, states))
-        if not self.tied:
-            return np.empty((len(z), 0))
-        return self.ensemble.inner(q, codomain.images) - self.ensemble.inner(z, codomain.directions)
+        ensemble, rank, count = self.ensemble, domain.rank, len(vectors)
+        fresh = ensemble.allocate(count, vectors.dtype)
+        ensemble.fill(fresh, self.noise, address, self.layer)
+        if not self.tied:  # the response to what was trained on has what conditions would bring
+            self.sampling.condition(fresh, None)
+        families = [domain.directions, vectors, *([codomain.images] if self.tied else [])]
+        products = ensemble.inner(families, vectors)
+        known, gram = products[:rank].T, products[rank : rank + count]
+        smallest = max(self.tolerance, _LOST[vectors.dtype]) ** 2 * np.diagonal(gram)
+        factor, kept = rank_revealing_cholesky(gram - known @ known.T, smallest, most=ensemble.particles - rank)
+        drawn = fresh if len(kept) == count else fresh[kept]
+        if self.tied:
+            pull = known @ self._facing(domain, self.learned - self.response)
+            pull += products[rank + count :].T - factor @ ensemble.inner(drawn, codomain.directions)
+        else:
+            pull = known @ self._facing(domain, self.learned)
+        image = ensemble.allocate(count, vectors.dtype)
+        ensemble.combine(image, [(known, domain.images), (factor, drawn), (pull, codomain.directions)])
+        return image, np.hstack([known, factor])
+
+    def _shift(self, response: Coordinates, fresh: Array, codomain: Basis) -> Coordinates:
+        """Return what makes images of fresh noise, y = z − Σ_i p_i ⟨p_i,z⟩ + Σ_i p_i ⟨x_i,q⟩, on the directions p_i."""
+        return response - self.ensemble.inner(fresh, codomain.directions)
+
+    def _facing(self, domain: Basis, pairs: Coordinates) -> Coordinates:
+        """Return a matrix of both sides with the domain's directions as rows."""
+        return pairs.T if domain is self.features else pairs
+
+    def _make_room(self) -> None:
+        """Let A and R grow with the bases; they are zero where nothing was learned or met."""
+        sides, old = (self.gradients, self.features), self._pairs
+        if any(side.rank > room for side, room in zip(sides, old.shape[1:], strict=True)):
+            self._pairs = np.zeros((2, *(max(side.rank, min(side.budget, 2 * side.rank)) for side in sides)))
+            self._pairs[:, : old.shape[1], : old.shape[2]] = old
 
 
 def _inverse(lower: Array) -> Coordinates:

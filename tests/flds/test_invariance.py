@@ -52,13 +52,13 @@ def test_recording_changes_nothing(classes, sampling):
     np.testing.assert_array_equal(rarely.steps, [0, 5])
 
 
-def test_probes_without_room_do_not_end_the_matching():
-    # 40 probes a chunk leave no room among 150 particles, single training samples do
+def test_many_probes_do_not_change_the_training_of_few_particles():
+    # 40 probes a chunk are many among 150 particles
     rng = np.random.default_rng(0)
     problem = flds.TrainingProblem(rng.standard_normal((40, 2)), np.ones(40), steps=4, batch_size=1)
     settings = {"particles": 150, "depth": 2, "operator": "lazy"}
-    with pytest.warns(RuntimeWarning, match="too little room"):
-        probed = flds.solve_flds(problem, recorded_samples=range(40), **settings)
+    probed = flds.solve_flds(problem, recorded_samples=range(40), **settings)
+    assert probed.settings["sampling"] == "matched"
     alone = flds.solve_flds(problem, recorded_samples=[0], **settings)
     np.testing.assert_array_equal(probed.batch_loss, alone.batch_loss)
 

@@ -29,12 +29,15 @@ def test_groups_cover_every_particle_once(particles):
     blocks = ThreadParticles(particles, 2)
     for slices in (blocks.groups, blocks.shares):
         assert np.array_equal(np.concatenate([np.arange(s.start, s.stop) for s in slices]), np.arange(particles))
-        assert all(s.start % STRETCH == 0 for s in slices)
+        assert all(s.start % 256 == 0 for s in slices)  # whole rows of pairs of normals, and whole vectors
 
 
 def test_groups_suit_hundreds_of_ranks():
-    groups = {particles: -(-particles // group_size(particles)) for particles in (10**3, 10**5, 10**6, 10**7, 10**9)}
-    assert groups[10**3] == 1
+    groups = {
+        particles: -(-particles // group_size(particles)) for particles in (10**3, 5000, 10**5, 10**6, 10**7, 10**9)
+    }
+    assert groups[10**3] == 2
+    assert groups[5000] == 10
     assert 10 <= groups[10**5] <= 16
     assert 100 <= groups[10**6] <= 512
     assert min(groups[10**7], groups[10**9]) >= 300
@@ -114,6 +117,23 @@ def test_stacked_products_equal_products_of_the_stack(home):
     np.testing.assert_allclose(blocks.inner(parts, right), np.concatenate(parts) @ right.T / 5000, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("rows", "count"), [(1, 1), (3, 0), (2, 9), (5, 6), (16, 70)])
+@pytest.mark.parametrize("particles", [5, STRETCH + 1, 8192])
+@pytest.mark.parametrize("home", HOMES)
+def test_what_is_left_of_vectors_and_what_it_meets(home, particles, rows, count, dtype):
+    a, directions = vectors(rows, particles, dtype), vectors(count, particles, dtype, seed=1)
+    coordinates = np.random.default_rng(2).standard_normal((rows, count))
+    rest, overlap, gram = home(particles).project(a, coordinates, directions)
+    exact = a.astype(float) - coordinates @ directions.astype(float)
+    scale = np.finfo(dtype).eps * (1 + count)  # of sums of `count` products
+    np.testing.assert_allclose(rest, exact, rtol=0, atol=30 * scale)
+    assert rest.dtype == dtype
+    held = rest.astype(float)
+    np.testing.assert_allclose(overlap, held @ directions.astype(float).T / particles, rtol=0, atol=30 * scale)
+    np.testing.assert_allclose(gram, held @ held.T / particles, rtol=1e-12, atol=1e-12)  # float64 for both
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(1, 4), st.sampled_from([STRETCH * 3, STRETCH * 33 + 5]))
 def test_bits_do_not_depend_on_the_number_of_threads(threads, particles):
@@ -173,8 +193,8 @@ def test_threads_beyond_the_pieces_of_work_are_not_started():
     a = vectors(200, 3 * STRETCH)
     with blocks.running():
         before = threading.active_count()
-        blocks.fill(a, Noise(1), Address(Stream.FORWARD, 0, tuple(range(200))))
-        assert threading.active_count() == before + 2
         blocks.inner(a, a)
         assert threading.active_count() == before + len(blocks.groups) - 1
+        blocks.fill(a, Noise(1), Address(Stream.FORWARD, 0, tuple(range(200))))
+        assert threading.active_count() == before + len(blocks.shares) - 1
     assert threading.active_count() == before

@@ -9,7 +9,7 @@ from solvers.ensemble.random import Address, Noise, Stream
 from solvers.ensemble.threads import ThreadParticles
 from solvers.matrices.dense import DenseOperator
 from solvers.matrices.lazy import LazyOperator
-from solvers.matrices.matched import MatchedSampling
+from solvers.matrices.matched import MatchedSampling, orthonormalise
 from solvers.matrices.operator import RankBudgetExceeded
 from solvers.matrices.sampling import Sampling
 from tests.plain_particles import PlainParticles
@@ -188,34 +188,69 @@ def test_products_are_those_of_another_home(tied, monkeypatch):
     np.testing.assert_allclose(here, [products(seed, tied) for seed in range(20)], rtol=0, atol=1e-12)
 
 
-def test_matched_noise_is_orthonormal_to_what_it_must_be():
+@pytest.mark.parametrize(("dtype", "rounding"), [(np.float64, 1e-12), (np.float32, 1e-5)])
+def test_matched_noise_is_orthonormal_to_what_it_must_be(dtype, rounding):
     particles = 3000
-    constants = np.random.default_rng(0).standard_normal((3, particles))
-    sampling = MatchedSampling(Home(particles), constants)
+    ensemble = Home(particles)
+    constants = np.random.default_rng(0).standard_normal((3, particles)).astype(dtype)
+    orthonormalise(ensemble, constants)
     # independent images are the fresh vectors themselves
-    operator = lazy(particles, tied=False, sampling=sampling)
+    operator = lazy(particles, tied=False, sampling=MatchedSampling(ensemble, constants), dtype=dtype)
     rng = np.random.default_rng(1)
-
-    def check(fresh, states, older):
-        for family in [constants, states, *older]:
-            assert np.abs(fresh @ family.T).max(initial=0.0) / particles < 1e-10
-        np.testing.assert_allclose(fresh @ fresh.T / particles, np.eye(4), atol=1e-10)
-
     for step in range(3):
-        a, h, b, g = rng.standard_normal((4, 4, particles))
+        a, h, b, g = rng.standard_normal((4, 4, particles)).astype(dtype)
+        h[3] = h[0] + 0.5 * constants[1]  # which is no constraint of its own
         for side, vectors, states, address, multiply in (
             (operator.features, a, h, forward(step, 4), operator.forward),
             (operator.gradients, b, g, backward(step, 4), operator.backward),
         ):
-            older = [family.copy() for other in (operator.features, operator.gradients)
-                     for family in (other.directions, other.images)]  # fmt: skip
-            probe = rng.standard_normal((5, particles))
-            multiply(probe, Address(Stream.PROBE, 0, tuple(range(5))), probe, remember=False)
             multiply(vectors, address, states)
-            check(side.images[-4:], states, [*older, side.directions])
-        assert len(sampling.members) == len(set(sampling.members)) == sampling.factor.rank
-    # three constants, and every direction and image offered once; the last images await the next call
-    assert sampling.factor.rank == 3 + 4 * 12 - 4
+            fresh = side.images[-4:].astype(float)
+            for family in (constants, states):
+                assert np.abs(fresh @ family.T).max() / particles < rounding
+            np.testing.assert_allclose(fresh @ fresh.T / particles, np.eye(4), atol=rounding)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_matched_noise_needs_twice_the_room(tied):
+    ensemble, rng = Home(27), np.random.default_rng(0)
+    constants = rng.standard_normal((5, 27))
+    orthonormalise(ensemble, constants)
+    sampling = MatchedSampling(ensemble, constants)
+    operator = lazy(27, tied=tied, sampling=sampling)
+    batch = rng.standard_normal((4, 27))
+    operator.forward(batch, forward(0, 4), batch)
+    assert not sampling.unmatched  # 5 constants, 4 states and 4 vectors
+    operator.forward(rng.standard_normal((5, 27)), forward(1, 5), batch)
+    assert sampling.unmatched
+
+
+def test_probes_have_the_covariance_of_what_is_left():
+    """Over many seeds of their noise: what is known of them, and noise with the Gram matrix of the rest."""
+    particles, count = 40, 4000
+    operator = lazy(particles)
+    history(operator, particles, steps=2, batch=3)
+    probes = np.random.default_rng(9).standard_normal((2, particles))
+    images = np.empty((count, 2, particles))
+    for seed in range(count):
+        operator.noise = Noise(100 + seed)
+        images[seed] = operator.forward(probes, Address(Stream.PROBE, 0, (0, 1)), probes, remember=False)[0]
+    q, p = operator.features.directions, operator.gradients.directions
+    rest = probes - probes @ q.T / particles @ q
+    # 𝒲(rest) has the mean P⟨X, rest⟩, and outside P the covariance ⟨rest, rest⟩
+    known = probes @ q.T / particles
+    mean = known @ operator.features.images + known @ operator.learned.T @ p
+    mean += rest @ operator.gradients.images.T / particles @ p
+    outside = np.eye(particles) - p.T @ p / particles
+    fresh = images - mean
+    error = np.sqrt(np.diagonal(outside) * np.diagonal(rest @ rest.T / particles)[:, None] / count)
+    assert np.abs(fresh.mean(0)).max() < 4.5 * error.max()
+    covariance = np.einsum("sai,sbj->aibj", fresh, fresh) / count
+    exact = np.einsum("ab,ij->aibj", rest @ rest.T / particles, outside)
+    # variance of a product of two normals of these covariances; 6,400 comparisons
+    spread = np.sqrt((np.einsum("aiai,bjbj->aibj", exact, exact) + exact**2) / count)
+    assert np.abs((covariance - exact) / spread).max() < 5.5
+    assert np.sqrt(np.mean(((covariance - exact) / spread) ** 2)) < 1.1
 
 
 @pytest.mark.parametrize("remember", [True, False])

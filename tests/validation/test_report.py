@@ -135,27 +135,15 @@ def test_nothing_is_refuted_without_a_fault(small):
     assert found.count("confirmed") > 15
 
 
-def flipped_response(self, domain, codomain, part, address, states, remember):
-    return conditioned(self, domain, part, address, states, remember, codomain, response=-1.0, projection=1.0)
+def flipped_response(self, response, fresh, codomain):
+    return ORIGINAL_SHIFT(self, -response, fresh, codomain)
 
 
-def no_projection(self, domain, codomain, part, address, states, remember):
-    return conditioned(self, domain, part, address, states, remember, codomain, response=1.0, projection=0.0)
+def no_projection(self, response, fresh, codomain):
+    return response
 
 
-def conditioned(self, domain, part, address, states, remember, codomain, response, projection):
-    """The engine's own draw, with its two terms taken apart."""
-    z, q = part.new_images, part.new_directions
-    if not len(z):
-        return np.empty((0, 0))
-    shift = ORIGINAL_DRAW(self, domain, codomain, part, address, states, remember)
-    if not self.tied:
-        return shift
-    inner = self.ensemble.inner(q, codomain.images)
-    return response * inner + projection * (shift - inner)
-
-
-ORIGINAL_DRAW = LazyOperator._draw_images
+ORIGINAL_SHIFT = LazyOperator._shift
 
 
 def mean_gradient_squared(phi):
@@ -181,9 +169,9 @@ ORIGINAL_UPDATE = Network.update
 @pytest.mark.parametrize(
     ("target", "name", "fault", "section"),
     [
-        (LazyOperator, "_draw_images", flipped_response, "one_matrix"),
-        (LazyOperator, "_draw_images", flipped_response, "identity_outputs"),
-        (LazyOperator, "_draw_images", no_projection, "one_matrix"),
+        (LazyOperator, "_shift", flipped_response, "one_matrix"),
+        (LazyOperator, "_shift", flipped_response, "identity_outputs"),
+        (LazyOperator, "_shift", no_projection, "one_matrix"),
         (flds.training.untrained, "backward_equation", mean_gradient_squared, "initialisation"),
         (Network, "update", shifted_features, "identity_outputs"),
     ],
