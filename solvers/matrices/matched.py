@@ -7,7 +7,6 @@ Making the relations exact for the N particles at hand removes most of the Monte
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from solvers.ensemble.particles import Array, Particles
