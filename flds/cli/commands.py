@@ -85,7 +85,7 @@ def solve(
     batch_seed: Annotated[int, typer.Option(help="Seed of the random order.")] = DEFAULTS["batch_seed"],
     train_samples: Annotated[int | None, typer.Option(help="Use only the first so many training samples.")] = None,
     test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
-    particles: Annotated[int | None, typer.Option(help="Number of particles N; by default as many as take about a minute on two cores and 3.5 GB, the same on every machine.")] = None,
+    particles: Annotated[int | None, typer.Option(help="Number of particles N; by default as many as take about a quarter of a minute on two cores and 3.5 GB, the same on every machine.")] = None,
     fit: Annotated[bool, typer.Option("--fit", help="Choose the number of particles by the speed and the free memory of this machine.")] = False,
     width: Annotated[int | None, typer.Option(help="Train a finite network of this width, in law, instead of the limit.")] = None,
     depth: Annotated[int, typer.Option(help="Number of layers L, or of depth steps of the limit.")] = DEFAULT_DEPTH,
