@@ -220,8 +220,12 @@ class ThreadParticles(Particles):
 
         Where `size`, the number of multiply–adds, is small, this thread does it all.
         """
-        stretches = 1 if self._workers is None or size < _SMALL_WORK else _STRETCHES * self.threads
-        self._run(work, partition(len(self.groups), -(-len(self.groups) // stretches)), size)
+        count = len(self.groups)
+        if self._workers is None or count == 1 or size < _SMALL_WORK:
+            work(slice(0, count))
+            self._interrupts.check()
+            return
+        self._run(work, partition(count, -(-count // (_STRETCHES * self.threads))), size)
 
     def _run(self, work: Callable[[T], None], items: Sequence[T], size: float = np.inf) -> None:
         """Call work(item) for every item: here if there is little to do, else on all threads, who take turns."""

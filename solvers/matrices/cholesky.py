@@ -7,16 +7,21 @@ that runs of different particle number and depth choose the same directions.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from solvers.accelerate import reduction_kernel
 from solvers.ensemble.particles import Particles, partition
 
 Matrix = NDArray[np.float64]
 
 # Pivots this small against the diagonal have lost twelve of sixteen digits.
 _ROUNDING = 1e-12
+# LAPACK is faster on larger matrices than this, and slower to call on smaller ones.
+_LARGE = 128
 # Rows of a triangular factor that one thread takes at a time.
 _ROWS = 128
 
@@ -51,21 +56,57 @@ def rank_revealing_cholesky(
     Oxford 1990.
     """
     size = len(gram)
-    factor = np.zeros((size, size))
-    kept: list[int] = []
-    residual = np.diagonal(gram).copy()
-    smallest = np.maximum(smallest_pivot, _ROUNDING * residual)
+    factor, kept = np.zeros((size, size)), np.empty(size, np.intp)
+    smallest = np.maximum(smallest_pivot, _ROUNDING * np.diagonal(gram))
+    count = _factor(np.ascontiguousarray(gram), smallest, size if most is None else most, factor, kept)
+    return factor[:, :count], kept[:count]
+
+
+@reduction_kernel
+def _factor(gram: Matrix, smallest: Matrix, most: int, factor: Matrix, kept: NDArray[np.intp]) -> int:
+    """Set columns of `factor`, which are zero, and the rows that started them; return how many there are."""
+    size, count = len(gram), 0
+    residual = np.empty(size)
     for row in range(size):
-        if not residual[row] > smallest[row] or len(kept) == most:
+        residual[row] = gram[row, row]
+    for row in range(size):
+        if not residual[row] > smallest[row] or count == most:
             continue
-        column = len(kept)
-        pivot = np.sqrt(residual[row])
-        rest = slice(row + 1, size)
-        factor[row, column] = pivot
-        factor[rest, column] = (gram[rest, row] - factor[rest, :column] @ factor[row, :column]) / pivot
-        residual[rest] -= factor[rest, column] ** 2
-        kept.append(row)
-    return factor[:, : len(kept)], np.array(kept, dtype=np.intp)
+        pivot = math.sqrt(residual[row])
+        factor[row, count] = pivot
+        here = factor[row]
+        for below in range(row + 1, size):
+            there, product = factor[below], 0.0
+            for k in range(count):
+                product += there[k] * here[k]
+            there[count] = (gram[below, row] - product) / pivot
+            residual[below] -= there[count] * there[count]
+        kept[count] = row
+        count += 1
+    return count
+
+
+def triangular_inverse(lower: NDArray[np.floating]) -> Matrix:
+    """Return the inverse of a lower triangular matrix, (n, n) float64; what stands above its diagonal is not read."""
+    if len(lower) > _LARGE:
+        return np.asarray(solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False))
+    out = np.zeros((len(lower), len(lower)))
+    _invert(np.ascontiguousarray(lower), out)
+    return out
+
+
+@reduction_kernel
+def _invert(lower: Matrix, out: Matrix) -> None:
+    """Set `out`, which is zero, to the inverse of a lower triangular matrix."""
+    for row in range(len(lower)):
+        there, pivot = out[row], lower[row, row]
+        for k in range(row):
+            factor, other = lower[row, k], out[k]
+            for column in range(k + 1):
+                there[column] -= factor * other[column]
+        for column in range(row):
+            there[column] /= pivot
+        there[row] = 1.0 / pivot
 
 
 class IncrementalCholesky:
@@ -119,7 +160,7 @@ class IncrementalCholesky:
             grown = np.zeros((max(total, 2 * len(self._inverse)),) * 2)
             grown[: self.rank, : self.rank] = self._inverse[: self.rank, : self.rank]
             self._inverse = grown
-        corner = solve_triangular(new[kept], np.eye(len(kept)), lower=True, check_finite=False)
+        corner = triangular_inverse(new[kept])
         self._inverse[self.rank : total, : self.rank] = -corner @ self._upper(rows[kept].T).T
         self._inverse[self.rank : total, self.rank : total] = corner
         self.rank = total

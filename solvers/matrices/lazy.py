@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from solvers.ensemble.particles import Array, Particles
 from solvers.ensemble.random import Address, Noise
-from solvers.matrices.cholesky import rank_revealing_cholesky
+from solvers.matrices.cholesky import rank_revealing_cholesky, triangular_inverse
 from solvers.matrices.operator import Coordinates, RankBudgetExceeded, WeightOperator
 from solvers.matrices.sampling import Sampling
 
@@ -255,7 +254,7 @@ class LazyOperator(WeightOperator):
             return Expansion(known, factor, kept, float(squares.sum()), dropped)
 
         new = basis.append(len(kept))
-        inverse = _inverse(factor[kept])
+        inverse = triangular_inverse(factor[kept])
         ensemble.combine(new, [(inverse, rest[kept]), (-inverse @ overlap[kept], directions)])
         if left.max() > _SPREAD * np.diagonal(factor[kept]).min() ** 2:  # differences of what is left lost more
             overlap = ensemble.inner(new, directions)
@@ -263,7 +262,7 @@ class LazyOperator(WeightOperator):
             known = known + factor @ overlap
         # orthonormal up to the rounding of the Gram matrix over its smallest pivot, so the factorisation is repeated
         repeat = np.linalg.cholesky(ensemble.gram(new))
-        ensemble.combine(new, [(_inverse(repeat), ensemble.copy(new))])
+        ensemble.combine(new, [(triangular_inverse(repeat), ensemble.copy(new))])
         return Expansion(known, factor @ repeat, kept, float(squares.sum()), dropped)
 
     def _probe(self, domain: Basis, codomain: Basis, vectors: Array, address: Address) -> tuple[Array, Coordinates]:
@@ -306,7 +305,3 @@ class LazyOperator(WeightOperator):
         if any(side.rank > room for side, room in zip(sides, old.shape[1:], strict=True)):
             self._pairs = np.zeros((2, *(max(side.rank, min(side.budget, 2 * side.rank)) for side in sides)))
             self._pairs[:, : old.shape[1], : old.shape[2]] = old
-
-
-def _inverse(lower: Array) -> Coordinates:
-    return np.asarray(solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False))

@@ -7,10 +7,9 @@ Making the relations exact for the N particles at hand removes most of the Monte
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from solvers.ensemble.particles import Array, Particles
-from solvers.matrices.cholesky import rank_revealing_cholesky
+from solvers.matrices.cholesky import rank_revealing_cholesky, triangular_inverse
 from solvers.matrices.sampling import Sampling
 
 # Vectors closer than this to the span of the others, relative to their norm, add no constraint.
@@ -20,9 +19,7 @@ _DEPENDENT = {np.dtype(np.float64): 1e-4, np.dtype(np.float32): 1e-2}
 def orthonormalise(ensemble: Particles, vectors: Array) -> None:
     """Make the rows of `vectors`, (m, N), orthonormal in ⟨,⟩ in place, in row order."""
     for _ in range(2):  # the second pass removes the rounding of the first
-        inverse = solve_triangular(
-            np.linalg.cholesky(ensemble.gram(vectors)), np.eye(len(vectors)), lower=True, check_finite=False
-        )
+        inverse = triangular_inverse(np.linalg.cholesky(ensemble.gram(vectors)))
         ensemble.combine(vectors, [(inverse, ensemble.copy(vectors))])
 
 
@@ -56,10 +53,11 @@ class MatchedSampling(Sampling):
         gram = gram - on_constants.T @ on_constants  # of what lies outside the constants, which are orthonormal
         squares = np.diagonal(products[count:])
         factor, kept = rank_revealing_cholesky(gram[old, old], _DEPENDENT[z.dtype] ** 2 * squares[old])
-        rows = _solve(factor[kept], gram[old, new][kept])
+        solve = triangular_inverse(factor[kept])
+        rows = solve @ gram[old, new][kept]
         amounts = np.zeros((old.stop, len(z)))
-        amounts[kept] = _solve(factor[kept], rows, transposed=True)
-        inverse = _solve(np.linalg.cholesky(gram[new, new] - rows.T @ rows), np.eye(len(z)))
+        amounts[kept] = solve.T @ rows
+        inverse = triangular_inverse(np.linalg.cholesky(gram[new, new] - rows.T @ rows))
         share = np.hstack([-inverse @ amounts.T, inverse])  # of states and fresh vectors in the conditioned ones
         ensemble.combine(z, [(share, met), (-share @ on_constants.T, self.constants)])
 
@@ -84,10 +82,3 @@ class MatchedAllSampling(Sampling):
         orthonormalise(self.ensemble, z)
         if states is not None:
             self.drawn = self.ensemble.stack([self.drawn, z])
-
-
-def _solve(lower: Array, right: Array, transposed: bool = False) -> Array:
-    """Return lower⁻¹ right, or with the transpose of `lower`; SciPy takes no empty matrices."""
-    if not len(lower):
-        return np.zeros((0, right.shape[1]))
-    return np.asarray(solve_triangular(lower, right, trans=int(transposed), lower=True, check_finite=False))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers.ensemble.threads import ThreadParticles
-from solvers.matrices.cholesky import IncrementalCholesky, rank_revealing_cholesky
+from solvers.matrices.cholesky import IncrementalCholesky, rank_revealing_cholesky, triangular_inverse
 
 
 def gram(rows, columns, seed=0):
@@ -41,6 +41,18 @@ def test_rows_below_their_own_tolerance_are_skipped_in_order():
     factor, kept = rank_revealing_cholesky(matrix, np.full(4, 1e-4))
     np.testing.assert_array_equal(kept, [0, 2])
     np.testing.assert_array_equal(factor, [[1, 0], [0, 0], [0, 2], [0, 0]])
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 128, 129])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_inverses_of_triangular_matrices(size, dtype):
+    lower = np.linalg.cholesky(gram(size, 4 * size + 1) + np.eye(size)).astype(dtype)
+    lower += np.triu(np.ones((size, size), dtype), 1)  # which is not to be read
+    inverse = triangular_inverse(lower)
+    assert inverse.dtype == np.float64
+    # rounding of sums of so many, over a condition number of some tens
+    np.testing.assert_allclose(inverse @ np.tril(lower), np.eye(size), atol=2e-14 * max(1, size))
+    assert not np.triu(inverse, 1).any()
 
 
 def test_nan_rows_start_no_direction():
