@@ -46,7 +46,7 @@ _DEPTH_SHARE = 0.25
 # A depth error above this share of the outputs was not extrapolated from an expansion that holds there.
 _TRUSTED = 0.05
 # Nothing is left to narrow.
-_ROUNDING = 1e-12
+_ROUNDING = {"float64": 1e-12, "float32": 1e-6}
 
 
 def estimate_limit(
@@ -211,7 +211,7 @@ class _Search:
             return None
         if self.target is not None and last.widest <= self.target:
             return None
-        if last.widest <= _ROUNDING * max(1.0, float(np.abs(last.estimate).max())):
+        if last.widest <= _ROUNDING[last.settings.dtype] * max(1.0, float(np.abs(last.estimate).max())):
             return None
         # over all outputs, noise taken off: the largest of many would be noise
         squares = np.mean(last.depth_differences**2 - last.depth_noise**2, axis=(1, 2, 3))

@@ -44,7 +44,7 @@ def test_depth_grows_where_its_error_matters(monkeypatch):
 def test_nothing_is_left_to_narrow_without_training():
     found = flds.estimate_limit(one_sample(steps=0), budget_seconds=60.0, **SMALL)
     assert len(found.settings["rounds"]) == 1
-    np.testing.assert_allclose(found.outputs, 0.0, atol=1e-12)
+    np.testing.assert_allclose(found.outputs, 0.0, atol=1e-7)  # in float32
 
 
 @pytest.fixture

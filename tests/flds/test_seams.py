@@ -25,7 +25,7 @@ def settings_of(problem, sampling="law", **options):
 @pytest.mark.parametrize(("operator", "sampling"), [("lazy", "law"), ("lazy", "matched"), ("dense", "law")])
 def test_a_plain_home_of_particles_trains_the_same_network(operator, sampling, weights):
     problem = three_samples(steps=4, batch_size=2, test_inputs=np.eye(5)[:2], test_targets=[0.0, 1.0])
-    settings = settings_of(problem, sampling, operator=operator, backward_weights=weights)
+    settings = settings_of(problem, sampling, operator=operator, backward_weights=weights, dtype="float64")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         threaded, plain = (

@@ -324,4 +324,4 @@ def test_states_count_in_the_memory_that_is_asked_for():
     kept = flds.estimate_cost(three_samples(), keep_state=True, **options)
     # bases and images, at the expected rank, of the 19 replicates before the last
     rank = plain.rank[0] + plain.rank[1]
-    assert kept.memory - plain.memory > 19 * 2 * rank * 8 * 100_000 * 8
+    assert kept.memory - plain.memory > 19 * 2 * rank * 8 * 100_000 * 4

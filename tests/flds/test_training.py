@@ -85,7 +85,7 @@ def test_matched_noise_is_unbiased_and_reduces_the_spread():
         ).replicate_outputs for sampling in ("law", "matched")
     }  # fmt: skip
     law, matched = runs["law"], runs["matched"]
-    np.testing.assert_allclose(matched[:, 0], 0.0, atol=1e-12)
+    np.testing.assert_allclose(matched[:, 0], 0.0, atol=1e-7)  # in float32
     error = np.sqrt((law.var(0) + matched.var(0)) / 200)[1:]
     assert np.all(np.abs(law.mean(0) - matched.mean(0))[1:] < MARGIN * error)
     spread = np.sqrt(law.var(0).mean(1) / matched.var(0).mean(1))
