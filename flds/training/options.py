@@ -26,6 +26,9 @@ DTYPES = ("float64", "float32")
 # fluctuations of a network's outputs are some thousandths of those of one output, and its law holds for them too.
 _DROPPED = {"matched": 0.1, "matched_all": 0.1, "law": 1e-3}
 
+# Where less is dropped, float32 would drop more: it keeps nothing below 1e-5, and rounds at 1e-7.
+_COARSE = 1e-4
+
 # A training set up to this size, or one trained on as a whole, is recorded at every step.
 FEW_SAMPLES = 32
 MOST_RECORDED = 256
@@ -145,9 +148,9 @@ class Options(TypedDict, total=False):
         Keep the trained network, for `Solution.predict` and `resume`. A saved solution then takes about the memory of
         the run. Not with ``sampling="matched_all"``.
     dtype : str
-        Storage, "float32" or "float64"; by default float32 for matched noise, whose outputs it changes by a fiftieth of
-        their spread over seeds at most, and float64 by law. With float32, inner products are summed in float32 within
-        512 particles and in float64 across them; norms and pivots are float64 throughout.
+        Storage, "float32" or "float64"; by default float32 for matched noise where the tolerance is 1e-4 or more, which
+        changes outputs by a fiftieth of their spread over seeds at most, else float64. With float32, inner products are
+        summed in float32 within 512 particles and in float64 across them; norms and pivots are float64 throughout.
     threads : int
         Number of threads, up to 4,096; by default all available CPUs. Results do not depend on it.
     replicates : int
@@ -190,9 +193,11 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
     every, samples = records_of(problem, options.get("record_every"), options.get("recorded_samples"))
     operator = checks.choice("operator", options.get("operator", "auto"), OPERATORS)
     sampling = checks.choice("sampling", sampling, SAMPLINGS)
+    tolerance = _tolerance(problem, particles, sampling, options.get("tolerance"))
     dtype = options.get("dtype")
-    if dtype is None:  # outputs of the limit scatter much more than float32 rounds; joint laws of networks do not
-        dtype = "float32" if sampling == "matched" else "float64"
+    if dtype is None:
+        # outputs of the limit scatter much more than this rounds; joint laws of networks, and what moves little, do not
+        dtype = "float32" if sampling == "matched" and tolerance >= _COARSE else "float64"
     budget = options.get("rank_budget")
     if operator == "auto" and budget is not None:
         operator = "lazy"  # only the lazy operator has ranks
@@ -203,7 +208,7 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
         seed=checks.seed_number("seed", options.get("seed", 0)),
         operator=operator,
         sampling=sampling,
-        tolerance=_tolerance(problem, particles, sampling, options.get("tolerance")),
+        tolerance=tolerance,
         rank_budget=_budget(budget, min((problem.steps + 1) * problem.batch, particles)),
         noise_depth=checks.noise_grid(options.get("noise_depth"), depth),
         record_every=every,

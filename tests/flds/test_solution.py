@@ -405,13 +405,26 @@ def test_files_with_the_axes_of_older_versions_open(solution, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "dtype"), [({}, "float32"), ({"sampling": "law"}, "float64"), ({"dtype": "float64"}, "float64")]
+    ("options", "dtype"),
+    [
+        ({}, "float32"),
+        ({"sampling": "law"}, "float64"),
+        ({"dtype": "float64"}, "float64"),
+        ({"tolerance": 0.0}, "float64"),
+    ],
 )
 def test_the_limit_is_stored_in_float32_unless_asked_otherwise(options, dtype):
     found = flds.solve_flds(three_samples(steps=1), particles=100, depth=1, keep_state=True, **options)
     assert found.settings["dtype"] == dtype
     assert found.states[0]["readout"].values.dtype == dtype
     assert flds.simulate_resnet(three_samples(steps=1), width=100, depth=1).settings["dtype"] == "float64"
+
+
+def test_what_moves_little_is_stored_in_float64():
+    """At a rate of 1e-4 outputs move by 1e-4, of which float32 would lose some hundredths without a sign."""
+    base = three_samples(steps=1)
+    little = flds.TrainingProblem(base.inputs, base.targets, learning_rate=1e-4, steps=1)
+    assert flds.solve_flds(little, particles=100, depth=1).settings["dtype"] == "float64"
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
