@@ -25,7 +25,7 @@ ROOMS = {
     "solvers.accelerate": "solvers.kernel_cache",
     "solvers.results": "solvers.checks solvers.memory",
     "solvers.ensemble": "solvers.accelerate solvers.checks solvers.interrupts solvers.memory solvers.processors",
-    "solvers.matrices": "solvers.ensemble",
+    "solvers.matrices": "solvers.accelerate solvers.ensemble",
     "solvers.sde": "solvers.accelerate solvers.checks solvers.ensemble solvers.matrices solvers.memory "
     "solvers.plotting solvers.processors solvers.progress solvers.results",
     "solvers.plotting": "solvers.results",
