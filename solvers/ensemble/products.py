@@ -29,13 +29,13 @@ def _as_type(number, zero):
 
 
 @reduction_kernel
-def _dots_4_4(a, i, x, b, j, y, size, zero, sums, row):
-    """Add the inner products of rows i … i + 3 of `a` and j … j + 3 of `b` to sums[row:, j:], in the type of `zero`.
+def _dots_4_4(a, i, x, b, j, size, zero, out):
+    """Add the inner products of rows i … i + 3 of `a` and j … j + 3 of `b` to out[i:, j:], in the type of `zero`.
 
-    Here and below these are of `size` particles, from x on in `a` and from y on in `b`.
+    Here and below these are of `size` particles, from x on in `a` and from 0 on in `b`.
     """
     a0, a1, a2, a3 = a[i, x : x + size], a[i + 1, x : x + size], a[i + 2, x : x + size], a[i + 3, x : x + size]
-    b0, b1, b2, b3 = b[j, y : y + size], b[j + 1, y : y + size], b[j + 2, y : y + size], b[j + 3, y : y + size]
+    b0, b1, b2, b3 = b[j], b[j + 1], b[j + 2], b[j + 3]
     s00, s01, s02, s03, s10, s11, s12, s13 = zero, zero, zero, zero, zero, zero, zero, zero
     s20, s21, s22, s23, s30, s31, s32, s33 = zero, zero, zero, zero, zero, zero, zero, zero
     for p in range(size):
@@ -45,15 +45,23 @@ def _dots_4_4(a, i, x, b, j, y, size, zero, sums, row):
         s10, s11, s12, s13 = s10 + x1 * y0, s11 + x1 * y1, s12 + x1 * y2, s13 + x1 * y3
         s20, s21, s22, s23 = s20 + x2 * y0, s21 + x2 * y1, s22 + x2 * y2, s23 + x2 * y3
         s30, s31, s32, s33 = s30 + x3 * y0, s31 + x3 * y1, s32 + x3 * y2, s33 + x3 * y3
-    found = ((s00, s01, s02, s03), (s10, s11, s12, s13), (s20, s21, s22, s23), (s30, s31, s32, s33))
-    for k in range(4):
-        for m in range(4):
-            sums[row + k, j + m] += found[k][m]
+    _put_four(s00, s01, s02, s03, out, i, j)
+    _put_four(s10, s11, s12, s13, out, i + 1, j)
+    _put_four(s20, s21, s22, s23, out, i + 2, j)
+    _put_four(s30, s31, s32, s33, out, i + 3, j)
+
+
+@reduction_kernel
+def _put_four(s0, s1, s2, s3, out, i, j):
+    out[i, j] += s0
+    out[i, j + 1] += s1
+    out[i, j + 2] += s2
+    out[i, j + 3] += s3
 
 
 @reduction_kernel
 def _dots_4_1(a, i, x, b, j, y, size, zero):
-    """Return the inner products of rows i … i + 3 of `a` with row j of `b`."""
+    """Return the inner products of rows i … i + 3 of `a` with row j of `b`, from y on there."""
     a0, a1, a2, a3 = a[i, x : x + size], a[i + 1, x : x + size], a[i + 2, x : x + size], a[i + 3, x : x + size]
     other = b[j, y : y + size]
     s0, s1, s2, s3 = zero, zero, zero, zero
@@ -73,38 +81,30 @@ def _dot(x, y, zero):
 
 
 @reduction_kernel
-def _tile(a, i, x, b, j, y, size, zero, sums, row):
-    """Add the inner products of up to four rows of each from i and j on to sums[row:, j:]."""
+def _tile(a, i, x, b, j, size, zero, out):
+    """Add the inner products of up to four rows of each from i and j on to out[i:, j:]."""
     rows, columns = min(4, a.shape[0] - i), min(4, b.shape[0] - j)
     if rows == 4 and columns == 4:
-        _dots_4_4(a, i, x, b, j, y, size, zero, sums, row)
+        _dots_4_4(a, i, x, b, j, size, zero, out)
     elif rows == 4:
         for m in range(j, j + columns):
-            found = _dots_4_1(a, i, x, b, m, y, size, zero)
-            for k in range(4):
-                sums[row + k, m] += found[k]
-    elif columns == 4:
-        for k in range(rows):
-            found = _dots_4_1(b, j, y, a, i + k, x, size, zero)
-            for m in range(4):
-                sums[row + k, j + m] += found[m]
+            s0, s1, s2, s3 = _dots_4_1(a, i, x, b, m, 0, size, zero)
+            out[i, m] += s0
+            out[i + 1, m] += s1
+            out[i + 2, m] += s2
+            out[i + 3, m] += s3
     else:
         for k in range(rows):
             for m in range(j, j + columns):
-                sums[row + k, m] += _dot(a[i + k, x : x + size], b[m, y : y + size], zero)
+                out[i + k, m] += _dot(a[i + k, x : x + size], b[m], zero)
 
 
 @reduction_kernel
-def _add_inner(a, x, b, y, size, zero, sums, row):
-    """Add Σ_p a[i, x + p] b[j, y + p] to sums[row + i, j]; the larger of the two is read once."""
-    if a.shape[0] >= b.shape[0]:
-        for i in range(0, a.shape[0], 4):
-            for j in range(0, b.shape[0], 4):
-                _tile(a, i, x, b, j, y, size, zero, sums, row + i)
-    else:
+def _add_inner(a, x, b, size, zero, out):
+    """Add Σ_p a[i, x + p] b[j, p] to out[i, j], (rows, rows); `a` is read once."""
+    for i in range(0, a.shape[0], 4):
         for j in range(0, b.shape[0], 4):
-            for i in range(0, a.shape[0], 4):
-                _tile(a, i, x, b, j, y, size, zero, sums, row + i)
+            _tile(a, i, x, b, j, size, zero, out)
 
 
 @reduction_kernel
@@ -182,16 +182,19 @@ def _put(part, out, x):
 @reduction_kernel
 def inner(a, b, zero, first_group, last_group, group_size, row, sums):
     """Add Σ_p a[i,p] b[j,p] over the particles p of group g to sums[g, row + i, j], in parts of the type of `zero`."""
-    smaller = min(a.shape[0], b.shape[0])
-    memory = np.empty(smaller * PART, a.dtype)
+    more, fewer = a, b
+    if a.shape[0] < b.shape[0]:
+        more, fewer = b, a
+    memory, found = np.empty(fewer.shape[0] * PART, a.dtype), np.empty((more.shape[0], fewer.shape[0]))
     for group in range(first_group, last_group):
         stop = min((group + 1) * group_size, a.shape[1])
+        found[:] = 0.0
         for first in range(group * group_size, stop, PART):
             size = min(PART, stop - first)
-            if b.shape[0] == smaller:
-                _add_inner(a, first, _held(memory, b, first, size), 0, size, zero, sums[group], row)
-            else:
-                _add_inner(_held(memory, a, first, size), 0, b, first, size, zero, sums[group], row)
+            _add_inner(more, first, _held(memory, fewer, first, size), size, zero, found)
+        for i in range(a.shape[0]):
+            for j in range(b.shape[0]):
+                sums[group, row + i, j] += found[j, i] if a.shape[0] < b.shape[0] else found[i, j]
 
 
 @reduction_kernel
@@ -234,6 +237,6 @@ def project(vectors, coefficients, directions, zero, first_group, last_group, gr
             size = min(PART, stop - first)
             part = _held(memory, vectors, first, size)
             _add_combination(coefficients, directions, first, part)
-            _add_inner(directions, first, part, 0, size, zero, sums[group], 0)
-            _add_inner(part, 0, part, 0, size, 0.0, sums[group], count)
+            _add_inner(directions, first, part, size, zero, sums[group, :count])
+            _add_inner(part, 0, part, size, 0.0, sums[group, count:])
             _put(part, rest, first)
