@@ -19,6 +19,7 @@ from flds.training.options import RecordSteps, Settings
 from flds.training.problem import TABLED, TrainingProblem
 from solvers.ensemble.random import NORMAL_SECONDS
 from solvers.ensemble.threads import ThreadParticles, group_size
+from solvers.matrices.matched import ROOM
 from solvers.memory import INTERPRETER_BYTES, available_memory
 
 # Python's share of one pass through one layer, and of conditioning its noise.
@@ -28,8 +29,8 @@ ELEMENTWISE_SECONDS = 20e-9
 # Bytes besides numbers: Python's objects of a layer and of a record, and the loss of a step with its place in the table
 # of batches for each sample.
 _LAYER, _RECORD, _STEP = 10_000, 1_600, 48
-# Particles for each direction that leave matched noise worth the work of bases, and for each vector it is matched to.
-_ROOM, _MATCHED_ROOM = 1.5, 2
+# Particles for each direction that leave matched noise worth the work of bases.
+_WORTH = 1.5
 # Vectors that a sample has in one pass through one layer.
 _PASS = 8
 # Larger training sets are not searched for repeated rows.
@@ -194,12 +195,12 @@ class Workload:
 
         Where the rank is near N, a dense network of so many more particles that it costs as much has smaller errors.
         """
-        return max(self.matched_room, math.ceil(_ROOM * self.directions))
+        return max(self.matched_room, math.ceil(_WORTH * self.directions))
 
     @property
     def matched_room(self) -> int:
         """The number of particles that matched noise needs: what it is matched to takes at most half of the space."""
-        return _MATCHED_ROOM * (self.constants + max(2 * self.batch, 0 if self.tied else PROBE_CHUNK))
+        return ROOM * (self.constants + max(2 * self.batch, 0 if self.tied else PROBE_CHUNK))
 
     def lazy_work(self) -> float:
         """Multiply–adds with bases that grow to the expected rank."""

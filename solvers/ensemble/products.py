@@ -60,10 +60,10 @@ def _put_four(s0, s1, s2, s3, out, i, j):
 
 
 @reduction_kernel
-def _dots_4_1(a, i, x, b, j, y, size, zero):
-    """Return the inner products of rows i … i + 3 of `a` with row j of `b`, from y on there."""
+def _dots_4_1(a, i, x, b, j, size, zero):
+    """Return the inner products of rows i … i + 3 of `a` with row j of `b`."""
     a0, a1, a2, a3 = a[i, x : x + size], a[i + 1, x : x + size], a[i + 2, x : x + size], a[i + 3, x : x + size]
-    other = b[j, y : y + size]
+    other = b[j]
     s0, s1, s2, s3 = zero, zero, zero, zero
     for p in range(size):
         factor = _as(other[p], zero)
@@ -88,7 +88,7 @@ def _tile(a, i, x, b, j, size, zero, out):
         _dots_4_4(a, i, x, b, j, size, zero, out)
     elif rows == 4:
         for m in range(j, j + columns):
-            s0, s1, s2, s3 = _dots_4_1(a, i, x, b, m, 0, size, zero)
+            s0, s1, s2, s3 = _dots_4_1(a, i, x, b, m, size, zero)
             out[i, m] += s0
             out[i + 1, m] += s1
             out[i + 2, m] += s2

@@ -123,9 +123,15 @@ class ThreadParticles(Particles):
         self._run(work, list(product(partition(len(out), _ROWS), self.shares)), 8 * out.size)
 
     def inner(self, left: Array | Sequence[Array], right: Array) -> Matrix:
-        parts = [left] if isinstance(left, np.ndarray) else list(left)
+        return self._products([left] if isinstance(left, np.ndarray) else left, right, right.dtype.type(0))
+
+    def gram(self, vectors: Array) -> Matrix:
+        return self._products([vectors], vectors, 0.0)
+
+    def _products(self, parts: Sequence[Array], right: Array, zero: Any) -> Matrix:
+        """Return the inner products of the rows of all parts with `right`, computed in the type of `zero`."""
         rows = sum(map(len, parts))
-        sums, zero = np.zeros((len(self.groups), rows, len(right))), right.dtype.type(0)
+        sums = np.zeros((len(self.groups), rows, len(right)))
 
         def work(groups: slice) -> None:
             first = 0
@@ -136,14 +142,6 @@ class ThreadParticles(Particles):
 
         if sums.size:
             self.on_groups(work, rows * right.size)
-        return self.total(sums) / self.particles
-
-    def gram(self, vectors: Array) -> Matrix:
-        sums = np.zeros((len(self.groups), len(vectors), len(vectors)))
-        self.on_groups(
-            lambda groups: products.inner(vectors, vectors, 0.0, groups.start, groups.stop, self.group_size, 0, sums),
-            len(vectors) * vectors.size,
-        )
         return self.total(sums) / self.particles
 
     def mean_squares(self, vectors: Array) -> Matrix:
@@ -221,11 +219,8 @@ class ThreadParticles(Particles):
         Where `size`, the number of multiply–adds, is small, this thread does it all.
         """
         count = len(self.groups)
-        if self._workers is None or count == 1 or size < _SMALL_WORK:
-            work(slice(0, count))
-            self._interrupts.check()
-            return
-        self._run(work, partition(count, -(-count // (_STRETCHES * self.threads))), size)
+        alone = self._workers is None or size < _SMALL_WORK
+        self._run(work, partition(count, count if alone else -(-count // (_STRETCHES * self.threads))), size)
 
     def _run(self, work: Callable[[T], None], items: Sequence[T], size: float = np.inf) -> None:
         """Call work(item) for every item: here if there is little to do, else on all threads, who take turns."""

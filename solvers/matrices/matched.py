@@ -12,6 +12,9 @@ from solvers.ensemble.particles import Array, Particles
 from solvers.matrices.cholesky import rank_revealing_cholesky, triangular_inverse
 from solvers.matrices.sampling import Sampling
 
+# Particles for each vector that noise is matched to or made of: constraints that take more than half of the space would
+# dominate the noise they are to correct.
+ROOM = 2
 # Vectors closer than this to the span of the others, relative to their norm, add no constraint.
 _DEPENDENT = {np.dtype(np.float64): 1e-4, np.dtype(np.float32): 1e-2}
 
@@ -43,8 +46,7 @@ class MatchedSampling(Sampling):
     def condition(self, z: Array, states: Array | None) -> None:
         ensemble, count = self.ensemble, len(self.constants)
         met = ensemble.stack([z] if states is None else [states, z])
-        # Beyond half of the space the constraints would dominate the noise they are to correct.
-        if 2 * (count + len(met)) > ensemble.particles:
+        if ROOM * (count + len(met)) > ensemble.particles:
             self.unmatched = True
             return
         old, new = slice(0, len(met) - len(z)), slice(len(met) - len(z), len(met))

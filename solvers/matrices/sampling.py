@@ -6,9 +6,6 @@ makes second moments exact instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,10 +22,3 @@ class Sampling:
 
         `states`, (b, N), are vectors of the same depth, or None for vectors that will not be remembered.
         """
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return what later draws depend on, as arrays by name."""
-        return {}
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `state` returned."""
