@@ -7,9 +7,14 @@ from typing import Any, TypeVar, cast
 
 import numba
 
+from solvers.identity import identity
 from solvers.kernel_cache import keep_on_disk
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+_EXACT = frozenset({"contract"})
+_REORDERED = frozenset({"nsz", "arcp", "contract", "reassoc"})
 
 
 def kernel(function: F) -> F:
@@ -18,7 +23,7 @@ def kernel(function: F) -> F:
     Kernels are cached on disk under the time stamp of their own file, so a kernel calls only kernels
     defined in the same file.
     """
-    return _compiled(function, {"contract"})
+    return _kept(function, _EXACT)
 
 
 def reduction_kernel(function: F) -> F:
@@ -26,10 +31,25 @@ def reduction_kernel(function: F) -> F:
 
     The flags that assume finite numbers stay out: they would turn tests for NaN into constants.
     """
-    return _compiled(function, {"nsz", "arcp", "contract", "reassoc"})
+    return _kept(function, _REORDERED)
 
 
-def _compiled(function: F, fastmath: set[str]) -> F:
-    compiled = numba.njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
-    keep_on_disk(compiled, function)
-    return cast(F, compiled)
+def composed_kernel(function: F, fastmath: frozenset[str] = _EXACT) -> F:
+    """Like `kernel`, for a function made of others, whose code stays on disk if all that it depends on can be told."""
+    key = identity(function)
+    return _compiled(function, fastmath) if key is None else _kept(function, fastmath, key)
+
+
+def inlined_kernel(function: F) -> F:
+    """Like `kernel`, for a function that others are made of, which is compiled with each of them."""
+    return _compiled(function, _EXACT, forceinline=True)
+
+
+def _kept(function: F, fastmath: frozenset[str], key: str | None = None) -> F:
+    compiled = _compiled(function, fastmath)
+    keep_on_disk(compiled, function, key)
+    return compiled
+
+
+def _compiled(function: F, fastmath: frozenset[str], **options: Any) -> F:
+    return cast(F, numba.njit(nogil=True, fastmath=set(fastmath), error_model="numpy", **options)(function))

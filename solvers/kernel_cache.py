@@ -25,12 +25,17 @@ from numba.core import caching, serialize
 _FunctionCache: Any = caching.FunctionCache
 _dumps: Any = serialize.dumps
 _SEAL = hashlib.sha256().digest_size
+# Files of code that one function made of others may have, of which the latest stay.
+_MOST_FILES = 64
 
 
-def keep_on_disk(compiled: Any, function: Callable[..., Any]) -> None:
-    """Let a compiled function load its code from disk and keep it there, if there is a place."""
+def keep_on_disk(compiled: Any, function: Callable[..., Any], identity: str | None = None) -> None:
+    """Let a compiled function load its code from disk and keep it there, if there is a place.
+
+    The code belongs to the source of the function's file or, where that is not all, to what `identity` says.
+    """
     with suppress(RuntimeError, OSError):  # as Numba raises where there is none
-        compiled._cache = _KernelCache(function)
+        compiled._cache = _KernelCache(function, identity)
 
 
 class _Homes(_FunctionCache._impl_class):  # type: ignore[misc]
@@ -48,10 +53,17 @@ class _KernelCache(_FunctionCache):  # type: ignore[misc]
 
     _impl_class = _Homes
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], identity: str | None) -> None:
         super().__init__(function)
+        self._identity = identity
         base = Path(self.cache_path, self._impl.filename_base)
-        self._cache_file = _SealedFiles(base, self._impl.locator.get_source_stamp())
+        self._cache_file = _SealedFiles(base, self._impl.locator.get_source_stamp(), _MOST_FILES if identity else None)
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        if self._identity is None:
+            return super()._index_key(sig, codegen)
+        # the processor first, then what stands for the code
+        return sig, (codegen.magic_tuple(), self._identity), numba.config.BOUNDSCHECK  # type: ignore[attr-defined]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -67,8 +79,8 @@ class _KernelCache(_FunctionCache):  # type: ignore[misc]
 class _SealedFiles:
     """A file for each signature and kind of processor, which is rewritten when the source changes."""
 
-    def __init__(self, base: Path, stamp: object) -> None:
-        self._base, self._stamp = base, stamp
+    def __init__(self, base: Path, stamp: object, most: int | None = None) -> None:
+        self._base, self._stamp, self._most = base, stamp, most
 
     def load(self, key: tuple[Any, ...]) -> Any:
         path = self._path(key)
@@ -83,14 +95,26 @@ class _SealedFiles:
         try:
             part.write_bytes(self._seal(key, code) + code)
             part.replace(path)
+            self._thin_out()
         except BaseException:
             with suppress(OSError):
                 part.unlink()
             raise
 
     def flush(self) -> None:
-        for path in self._base.parent.glob(f"{self._base.name}.*.nbk"):
+        for path in self._files():
             path.unlink(missing_ok=True)
+
+    def _thin_out(self) -> None:
+        """Remove the oldest files beyond the largest number of them."""
+        files = [] if self._most is None else self._files()
+        if self._most is not None and len(files) > self._most:
+            with suppress(OSError):  # another process may do the same
+                for path in sorted(files, key=lambda path: path.stat().st_mtime)[: -self._most]:
+                    path.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return list(self._base.parent.glob(f"{self._base.name}.*.nbk"))
 
     def _path(self, key: tuple[Any, ...]) -> Path:
         signature, processor = key[:2]

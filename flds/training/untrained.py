@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from flds.training.activations import Activation, get_activation
 from flds.training.options import DTYPES
+from flds.training.untrained_equations import backward_equation, forward_equation
 from solvers import checks
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.random import Address, Noise, Stream, require_drawable
@@ -19,38 +22,23 @@ from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.processors import thread_count
 from solvers.progress import step_bar
 from solvers.results.solution import Solution, Variable, library_versions
-from solvers.sde.equation import McKeanVlasov
+from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.integrate import Ensemble, compile_kernels, integrate
 from solvers.sde.schemes.euler_maruyama import EulerMaruyama
-from solvers.sde.trial import Trial
 
 Array = NDArray[np.floating]
+Matrix = NDArray[np.float64]
 
 # Bytes for each depth: the grid, the variance there, and what making the grid takes.
 _GRID = 32
-
-
-def forward_equation(phi: Activation) -> McKeanVlasov:
-    """dh = σ_t dw with σ_t² = E φ(h)² (Prop. 2); the moments are E φ(h)² and E h²."""
-    return McKeanVlasov(
-        diffusion=lambda t, h, m: np.sqrt(m[0]),
-        moments=lambda t, h: np.stack([phi.value(h) ** 2, h * h]),
-        noise="additive",
-        vectorized=True,
-    )
-
-
-def backward_equation(phi: Activation) -> McKeanVlasov:
-    """dg = φ'(h_t) √(E g²) dw̃ from t = T down to 0 (Prop. 3, erratum: E g², not (E g)²); h is the field."""
-    return McKeanVlasov(
-        diffusion=lambda t, g, m, h: phi.derivative(h) * np.sqrt(m), moments=lambda t, g: g * g, vectorized=True
-    )
+_EULER_MARUYAMA = EulerMaruyama()
 
 
 def solve_forward(
     activation: str | Activation = "tanh",
     *,
-    initial_variance: float = 1.0,
+    inputs: ArrayLike | None = None,
+    initial_variance: float | None = None,
     horizon: float = 1.0,
     particles: int = 100_000,
     depth: int = 256,
@@ -60,14 +48,19 @@ def solve_forward(
     threads: int | None = None,
     progress: bool = False,
 ) -> Solution:
-    """Solve dh_t = (E φ(h_t)²)^½ dw_t, h_0 ~ N(0, initial_variance), by Euler–Maruyama.
+    """Solve dh_t = (E φ(h_t)²)^½ dw_t, h_0 ~ N(0, initial_variance), by Euler–Maruyama; or for several inputs jointly.
+
+    Several inputs share one network: h_t has a component for each, h_0 ~ N(0, x xᵀ/d), dh_t = C_t dw_t, and
+    C_t C_tᵀ = E φ(h_t) φ(h_t)ᵀ, of which C_t is the Cholesky factor.
 
     Parameters
     ----------
     activation : str or Activation
         φ.
-    initial_variance : float
-        |x|²/d.
+    inputs : (samples, d) array, optional
+        The inputs x of a joint solve. Equal rows, or more rows than columns, are no obstacle.
+    initial_variance : float, optional
+        |x|²/d of one input; 1 by default.
     horizon : float
         T.
     particles, depth : int
@@ -86,32 +79,41 @@ def solve_forward(
     Returns
     -------
     Solution
-        `variance` (depth + 1,) E h_t², `depth_grid` (depth + 1,) t, `final_particles` (particles,) h_T.
+        `variance` (depth + 1,) E h_t², `depth_grid` (depth + 1,) t, `final_particles` (particles,) h_T. With `inputs`
+        `variance` is (depth + 1, samples), `final_particles` (particles, samples), and `covariance`
+        (depth + 1, samples, samples) is E h_t h_tᵀ. `status` is "diverged" where a particle or a mean was not finite.
 
     Raises
     ------
     ValueError, TypeError, MemoryError
         If an argument is not valid, its noise would take more than a day, or the particles do not fit in memory.
 
+    Warns
+    -----
+    RuntimeWarning
+        If the solve diverged; the warning, which is also a note of the solution, says at which layer.
+
     References
     ----------
-    Paper F, Proposition 2.
+    Paper F, Proposition 2; for several inputs F-(7).
     """
     shown = checks.flag("progress", progress)
-    run = _Untrained(activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
-    variance = np.full(depth + 1, np.nan)
+    run = _Untrained(
+        activation, inputs, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads
+    )
     with run.ensemble.running(), step_bar(depth, shown) as count:
-        for step, now in enumerate(run.forward()):
-            variance[step] = now.m[1]
-            if step:
+        for now in run.forward():
+            run.record(now.step, now)
+            if now.step:
                 count()
-    return run.solution(variance, now.x[0], "h", seed)
+    return run.solution(now, "h")
 
 
 def solve_backward(
     activation: str | Activation = "tanh",
     *,
-    initial_variance: float = 1.0,
+    inputs: ArrayLike | None = None,
+    initial_variance: float | None = None,
     horizon: float = 1.0,
     particles: int = 100_000,
     depth: int = 256,
@@ -123,47 +125,57 @@ def solve_backward(
 ) -> Solution:
     """Solve dg_t = φ'(h_t) (E g_t²)^½ dw̃_t from g_T ~ N(0, 1) down to t = 0, h being the forward path.
 
-    Parameters are those of `solve_forward`. The forward path is solved first and held in memory.
+    For several inputs dg_t = φ'(h_t) C_t dw̃_t, component by component, with C_t C_tᵀ = E g_t g_tᵀ; at T all components
+    are the same, the readout. Parameters are those of `solve_forward`. The forward path is solved first and held in
+    memory.
 
     Returns
     -------
     Solution
-        `variance` (depth + 1,) E g_t² in the order of increasing t, `depth_grid`, and `final_particles` g_0.
+        `variance` (depth + 1,) E g_t² in the order of increasing t, `depth_grid`, and `final_particles` g_0. With
+        `inputs` they have an axis more, and there is `covariance` E g_t g_tᵀ, as for `solve_forward`.
 
     Raises
     ------
     ValueError, TypeError, MemoryError
         If an argument is not valid or the path does not fit in memory.
 
+    Warns
+    -----
+    RuntimeWarning
+        As for `solve_forward`.
+
     References
     ----------
-    Paper F, Proposition 3; the diffusion is |φ'(h)|² E[g²].
+    Paper F, Proposition 3; the diffusion is |φ'(h)|² E[g²]. For several inputs F-(8).
     """
     shown = checks.flag("progress", progress)
-    run = _Untrained(
-        activation, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads, stored=depth + 2
-    )
-    path, variance = run.ensemble.allocate(depth + 1, run.dtype), np.full(depth + 1, np.nan)
+    arguments = (activation, inputs, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
+    run = _Untrained(*arguments, held=depth + 3)
+    path = [run.ensemble.allocate(run.samples, run.dtype) for _ in range(depth + 1)]
     with run.ensemble.running(), step_bar(2 * depth, shown) as count:
-        for step, now in enumerate(run.forward()):
-            path[step] = now.x[0]
-            if step:
+        for now in run.forward():
+            run.ensemble.apply(np.copyto, path[now.step], now.x)
+            if now.step:
                 count()
+        if not now.finite:
+            return run.solution(now, "h", recorded=False)
         # the step from depth ℓ to ℓ - 1 multiplies by φ'(h_{ℓ-1}), the field where it arrives
-        for step, now in enumerate(run.backward(lambda step: path[max(depth - 1 - step, 0), :, None])):
-            variance[depth - step] = now.m[0]
-            if step:
+        for now in run.backward(lambda step: path[max(depth - 1 - step, 0)].T):
+            run.record(depth - now.step, now)
+            if now.step:
                 count()
-    return run.solution(variance, now.x[0], "g", seed)
+    return run.solution(now, "g")
 
 
 class _Untrained:
-    """Checked arguments of the two solvers, and what they share."""
+    """Checked arguments of the two solvers, and what they share; `held` is how many states are in memory at once."""
 
     def __init__(
         self,
         activation: str | Activation,
-        initial_variance: float,
+        inputs: ArrayLike | None,
+        initial_variance: float | None,
         horizon: float,
         particles: int,
         depth: int,
@@ -171,68 +183,109 @@ class _Untrained:
         noise_depth: int | None,
         dtype: str,
         threads: int | None,
-        stored: int = 0,
+        held: int = 2,
     ) -> None:
         self.phi = get_activation(activation)
-        initial_variance = checks.positive_number("initial_variance", initial_variance, zero=True)
-        horizon = checks.positive_number("horizon", horizon)
+        self.joint = inputs is not None
+        self.inputs = _inputs(inputs, initial_variance)
+        self.horizon = checks.positive_number("horizon", horizon)
         particles = checks.positive_integer("particles", particles)
-        depth = checks.positive_integer("depth", depth)
-        fine = checks.noise_grid(noise_depth, depth)
+        self.depth = checks.positive_integer("depth", depth)
+        self.fine = checks.noise_grid(noise_depth, depth)
         self.dtype = np.dtype(checks.choice("dtype", dtype, DTYPES))
-        needed = INTERPRETER_BYTES + (stored + 2) * particles * self.dtype.itemsize + _GRID * (depth + 1)
-        require_memory(needed, 'lower particles or depth, or use dtype="float32"')
+        self.samples, d = self.inputs.shape
+        rows = max(held * self.samples, self.samples + d)
+        kept = (_GRID + 8 * self.samples * (1 + self.joint * self.samples)) * (depth + 1)
+        remedy = 'lower particles or depth, or use dtype="float32"'
+        require_memory(INTERPRETER_BYTES + rows * particles * self.dtype.itemsize + kept, remedy)
         threads = thread_count(threads)
-        require_drawable(depth, particles, fine // depth, threads, "noise_depth")
+        require_drawable(depth * self.samples, particles, self.fine // depth, threads, "noise_depth")
         self.ensemble = ThreadParticles(particles, threads)
-        self.seed, self.depth, self.fine = checks.seed_number("seed", seed), depth, fine
-        self.initial_variance, self.horizon = initial_variance, horizon
+        self.seed = checks.seed_number("seed", seed)
+        shape = (self.samples, self.samples) if self.joint else ()
+        self.second_moments = np.full((depth + 1, *shape), np.nan)
         self.settings: dict[str, Any] = {
             "activation": self.phi.name,
-            "initial_variance": initial_variance,
-            "horizon": horizon,
+            **({} if self.joint else {"initial_variance": float(self.inputs[0, 0] ** 2)}),
+            "horizon": self.horizon,
             "particles": particles,
             "depth": depth,
-            "noise_depth": fine,
+            "noise_depth": self.fine,
             "dtype": dtype,
         }
         self.timings = {"compile": 0.0, "solve": 0.0}
 
     def forward(self) -> Iterator[Ensemble]:
-        """Yield h at every depth from 0 to L."""
-        path = BrownianMotion(0.0, self.horizon, self.depth, 1, self.seed, self.fine, Stream.FORWARD)
-        return self._solve(forward_equation(self.phi), Stream.INPUT, self.initial_variance, path)
+        """Yield h at every depth from 0 to L; h_0 = U x/√d as in a network."""
+        path = BrownianMotion(0.0, self.horizon, self.depth, self.samples, self.seed, self.fine, Stream.FORWARD)
+        start = self._combination(self.inputs / math.sqrt(self.inputs.shape[1]), Stream.INPUT)
+        moments = 0 if self.joint else 2
+        yield from self._solve(forward_equation(self.phi, self.joint), moments, start, path)
 
     def backward(self, h: Callable[[int], Array]) -> Iterator[Ensemble]:
-        """Yield g at every depth from L to 0."""
-        path = BrownianMotion(self.horizon, 0.0, self.depth, 1, self.seed, self.fine, Stream.BACKWARD)
-        return self._solve(backward_equation(self.phi), Stream.READOUT, 1.0, path, h)
+        """Yield g at every depth from L to 0; g_L is the readout."""
+        path = BrownianMotion(self.horizon, 0.0, self.depth, self.samples, self.seed, self.fine, Stream.BACKWARD)
+        start = self._combination(np.ones((self.samples, 1)), Stream.READOUT)
+        moments = 0 if self.joint else 1
+        yield from self._solve(backward_equation(self.phi, self.joint), moments, start, path, h)
+
+    def record(self, layer: int, now: Ensemble) -> None:
+        """Keep the second moments at a layer: for one input they are the last of the means."""
+        self.second_moments[layer] = self.ensemble.gram(now.x) if self.joint else now.m[-1]
+
+    def _combination(self, coefficients: Matrix, stream: Stream) -> Array:
+        weights = self.ensemble.allocate(coefficients.shape[1], self.dtype)
+        # without depth there is no refinement
+        self.ensemble.fill(weights, Noise(self.seed), Address(stream, positions=tuple(range(len(weights)))))
+        out = self.ensemble.allocate(self.samples, self.dtype)
+        self.ensemble.combine(out, [(coefficients, weights)])
+        return out
 
     def _solve(
         self,
         equation: McKeanVlasov,
-        stream: Stream,
-        variance: float,
+        moments: int,
+        x: Array,
         path: BrownianMotion,
         field: Callable[[int], Array] | None = None,
     ) -> Iterator[Ensemble]:
-        x, deviation = self.ensemble.allocate(1, self.dtype), np.sqrt(variance)
-        self.ensemble.fill(x, Noise(self.seed), Address(stream))  # without depth there is no refinement
-        self.ensemble.apply(lambda x: np.multiply(x, deviation, out=x), x)
-        kind = "none" if field is None else "number"
+        kind = "none" if field is None else "vector" if self.joint else "number"
+        form = Form(not self.joint, self.samples, moments, moments < 2, self.samples, (), kind, field is not None)
         outside = np.zeros((1, 0)) if field is None else field(0)
-        form = Trial(equation, path.t0, x, True, outside, kind, field is not None).form()
-        scheme = EulerMaruyama()
-        self.timings["compile"] += compile_kernels(equation, form, x, outside, path, scheme)
+        self.timings["compile"] += compile_kernels(equation, form, x, outside, path, _EULER_MARUYAMA)
         start = time.perf_counter()
-        yield from integrate(equation, form, x, path, scheme, ensemble=self.ensemble, field=field)
+        yield from integrate(equation, form, x, path, _EULER_MARUYAMA, ensemble=self.ensemble, field=field)
         self.timings["solve"] += time.perf_counter() - start
 
-    def solution(self, variance: NDArray[np.float64], particles: Array, symbol: str, seed: int) -> Solution:
+    def solution(self, now: Ensemble, symbol: str, recorded: bool = True) -> Solution:
+        """Return what was recorded, and how the solve of h or g ended; warn if it diverged."""
+        moments = self.second_moments if recorded else self.second_moments * np.nan
+        over, end = ("t", "sample") if self.joint else ("t",), ("particle", "sample") if self.joint else ("particle",)
+        variance = np.einsum("taa->ta", moments) if self.joint else moments
         variables = {
             "depth_grid": Variable(("t",), np.linspace(0.0, self.horizon, self.depth + 1), "depth t", "horizon units"),
-            "variance": Variable(("t",), variance, f"mean square E {symbol}²"),
-            "final_particles": Variable(("particle",), particles, f"{symbol} where the solve ended"),
+            "variance": Variable(over, variance.copy(), f"mean square E {symbol}²"),
+            "final_particles": Variable(
+                end, now.x.T if self.joint else now.x[0], f"{symbol} where the solve ended"
+            ),
         }
-        status = "completed" if np.all(np.isfinite(variance)) else "diverged"
-        return Solution(variables, status, self.timings, seed, self.settings, versions=library_versions())
+        if self.joint:
+            dims = ("t", "sample", "other_sample")
+            variables["covariance"] = Variable(dims, moments, f"covariance E {symbol} {symbol}ᵀ over inputs")
+            variables["inputs"] = Variable(("sample", "feature"), self.inputs, "inputs x")
+        layer = now.step if symbol == "h" else self.depth - now.step
+        notes = [] if now.finite else [f"diverged: {symbol}, or its activation, was not finite at layer {layer}"]
+        for note in notes:
+            warnings.warn(note, RuntimeWarning, stacklevel=3)
+        status = "completed" if now.finite else "diverged"
+        return Solution(variables, status, self.timings, self.seed, self.settings, notes, library_versions())
+
+
+def _inputs(inputs: ArrayLike | None, initial_variance: float | None) -> Matrix:
+    """Return the inputs, (samples, d), one of length 1 whose square is the initial variance where none are given."""
+    if inputs is not None:
+        if initial_variance is not None:
+            raise ValueError("give inputs or initial_variance, not both")
+        return checks.matrix("inputs", inputs)
+    variance = 1.0 if initial_variance is None else initial_variance
+    return np.array([[math.sqrt(checks.positive_number("initial_variance", variance, zero=True))]])

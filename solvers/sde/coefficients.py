@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from solvers.accelerate import composed_kernel
 from solvers.sde.equation import Form, McKeanVlasov
 
 Array = NDArray[np.floating]
@@ -25,7 +26,8 @@ _PARTNERS = 1024
 _PAIRS = 2**18
 
 
-_inner = njit(nogil=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
+_FASTMATH = frozenset({"contract", "reassoc", "nsz"})
+_inner = njit(nogil=True, fastmath=set(_FASTMATH), error_model="numpy")
 
 
 class Coefficients(NamedTuple):
@@ -84,14 +86,13 @@ def law_function(
         return lambda t, x: _rows(function(t, _position(x, scalar)), shape, x.shape[1])
     point, store = _point(scalar), _store(shape, number)
 
-    @_inner
     def of_law(t, x):  # type: ignore[no-untyped-def]
         out, here = np.empty(shape + (x.shape[1],)), np.empty(dimension)
         for p in range(x.shape[1]):
             store(out, p, function(t, point(x, p, here)))
         return out
 
-    return of_law
+    return composed_kernel(of_law, _FASTMATH)
 
 
 def _position(x: Array, scalar: bool) -> Array:
@@ -205,8 +206,8 @@ def _mean(form: Form) -> Function:
 
 def _outside(form: Form) -> Function:
     if form.field == "number":
-        return _inner(lambda field, p: field[p % len(field), 0])
-    return _inner(lambda field, p: field[p % len(field)])
+        return _inner(lambda field, p: field[p, 0]) if form.per_particle else _inner(lambda field, p: field[0, 0])
+    return _inner(lambda field, p: field[p]) if form.per_particle else _inner(lambda field, p: field[0])
 
 
 def _store(shape: tuple[int, ...], number: bool) -> Function:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from solvers import checks
@@ -127,7 +128,11 @@ class McKeanVlasov:
 
     def takes_field(self, name: str) -> bool:
         """Whether the coefficient called `name` has the external field among its arguments."""
-        return _arity(getattr(self, name)) > len(ARGUMENTS[name])
+        return name in self._takers
+
+    @cached_property
+    def _takers(self) -> list[str]:
+        return [name for name in self.given if _arity(getattr(self, name)) > len(ARGUMENTS[name])]
 
     def _check_function(self, name: str) -> None:
         function = getattr(self, name)

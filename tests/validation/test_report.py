@@ -146,7 +146,7 @@ def no_projection(self, response, fresh, codomain):
 ORIGINAL_SHIFT = LazyOperator._shift
 
 
-def mean_gradient_squared(phi):
+def mean_gradient_squared(phi, joint):
     """E[g]² for E[g²], as Proposition 3 of paper F is printed."""
     return McKeanVlasov(
         diffusion=lambda t, g, m, h: phi.derivative(h) * np.abs(m), moments=lambda t, g: g, vectorized=True

@@ -56,6 +56,16 @@ def add_scaled(out: Matrix, values: Array, factor: float) -> None:
 
 
 @kernel
+def add_multiples(out: Matrix, factors: Array, dw: Matrix) -> None:
+    """Add factors[i, 0] · dw[i] to every row i of `out`, (D, n)."""
+    if out.shape[1] > 0:
+        for i in range(out.shape[0]):
+            factor = factors[i, 0]
+            for p in range(out.shape[1]):
+                out[i, p] += factor * dw[i, p]
+
+
+@kernel
 def add_product(out: Matrix, values: Array, dw: Matrix) -> None:
     """Add values · dw to `out`, entry by entry; `dw` may have a single column for all particles."""
     for i in range(out.shape[0]):

@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from solvers.accelerate import composed_kernel, inlined_kernel
 from solvers.ensemble.random import fill_normals
 from solvers.sde.coefficients import Coefficients, coefficient_functions
 from solvers.sde.equation import Form, McKeanVlasov
@@ -20,9 +20,6 @@ from solvers.sde.schemes.scheme import Stage, Step, Term
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 Function = Callable[..., Any]
-
-_compiled = njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-
 
 class Draw(NamedTuple):
     """Where the normals of a step are found."""
@@ -49,7 +46,7 @@ def stage_pass(equation: McKeanVlasov, form: Form, stage: Stage) -> Pass:
 
 @lru_cache(maxsize=32)
 def _pass(equation: McKeanVlasov, form: Form, terms: Function, settings: tuple[Any, ...]) -> Pass:
-    compiled = (lambda function: function) if equation.vectorized else _compiled
+    compiled, entry = (_as_it_is, _as_it_is) if equation.vectorized else (inlined_kernel, composed_kernel)
     coefficients = coefficient_functions(equation, form)
     parts = [compiled(term) for term in terms(equation, coefficients, form, *settings)]
     if not parts:
@@ -57,9 +54,13 @@ def _pass(equation: McKeanVlasov, form: Form, terms: Function, settings: tuple[A
     change, *others = parts
     for term in others:
         change = compiled(_both(change, term))
-    measure = compiled(_measure(coefficients, form, compiled))
+    measure = entry(_measure(coefficients, form, compiled))
     noisy = equation.diffusion is not None or equation.noise == "mean_field"
-    return Pass(compiled(_advance(change, measure, form.motions if noisy else 0)), _measure_all(measure))
+    return Pass(entry(_advance(change, measure, form.motions if noisy else 0)), _measure_all(measure))
+
+
+def _as_it_is(function: Function) -> Function:
+    return function
 
 
 def _both(first: Term, second: Term) -> Term:
