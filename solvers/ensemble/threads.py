@@ -36,8 +36,8 @@ _EVEN = 256
 SHARE = 16 * STRETCH
 # Rows of a matrix (N, N) that one thread takes at a time.
 _ROWS = 256
-# Stretches of groups for each thread, who take turns: a thread that wakes late takes fewer.
-_STRETCHES = 4
+# A thread takes this part of its share of the groups that are left, so that threads end together.
+_TURN = 2
 # Waking a thread takes about as long as this many multiply–adds.
 _SMALL_WORK = 300_000
 
@@ -220,7 +220,7 @@ class ThreadParticles(Particles):
         """
         count = len(self.groups)
         alone = self._workers is None or size < _SMALL_WORK
-        self._run(work, partition(count, count if alone else -(-count // (_STRETCHES * self.threads))), size)
+        self._run(work, [slice(0, count)] if alone else _turns(count, self.threads), size)
 
     def _run(self, work: Callable[[T], None], items: Sequence[T], size: float = np.inf) -> None:
         """Call work(item) for every item: here if there is little to do, else on all threads, who take turns."""
@@ -237,6 +237,17 @@ class ThreadParticles(Particles):
 
         self._workers.share(take_turns, len(items) - 1)
         self._interrupts.check()
+
+
+def _turns(groups: int, threads: int) -> list[slice]:
+    """Cut groups into runs of consecutive ones, shorter and shorter, for threads that take turns."""
+    turns: list[slice] = []
+    first = 0
+    while first < groups:
+        last = first + -(-(groups - first) // (_TURN * threads))
+        turns.append(slice(first, last))
+        first = last
+    return turns
 
 
 Blocks = ThreadParticles
