@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from solvers.ensemble.random import Noise as Noise
     from solvers.ensemble.random import Stream as Stream
     from solvers.ensemble.threads import Blocks as Blocks
-    from solvers.matrices.cholesky import IncrementalCholesky as IncrementalCholesky
     from solvers.matrices.cholesky import rank_revealing_cholesky as rank_revealing_cholesky
     from solvers.matrices.dense import DenseOperator as DenseOperator
     from solvers.matrices.lazy import LazyOperator as LazyOperator
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from solvers.sde.convergence import weak_order as weak_order
     from solvers.sde.equation import McKeanVlasov as McKeanVlasov
     from solvers.sde.field import ExternalField as ExternalField
+    from solvers.sde.functions import erf as erf
+    from solvers.sde.functions import exp as exp
     from solvers.sde.functions import tanh as tanh
     from solvers.sde.solve import solve as solve
     from solvers.sde.statistics import Statistic as Statistic
@@ -42,13 +43,14 @@ _HOMES = {
     "ConvergenceStudy": "solvers.sde.convergence",
     "DenseOperator": "solvers.matrices.dense",
     "ExternalField": "solvers.sde.field",
-    "IncrementalCholesky": "solvers.matrices.cholesky",
     "LazyOperator": "solvers.matrices.lazy",
     "McKeanVlasov": "solvers.sde.equation",
     "Noise": "solvers.ensemble.random",
     "Solution": "solvers.results.solution",
     "Statistic": "solvers.sde.statistics",
     "Stream": "solvers.ensemble.random",
+    "erf": "solvers.sde.functions",
+    "exp": "solvers.sde.functions",
     "load": "solvers.results.solution",
     "particle_order": "solvers.sde.convergence",
     "particles": "solvers.sde.statistics",

@@ -1,8 +1,8 @@
 """What the machine code of a compiled function depends on, as a key under which it can be kept on disk.
 
-A function is known by its bytecode, its constants and defaults, and by whatever it refers to: variables of the functions
-around it, names of its module, and functions in these, which are followed in turn. What belongs to Python, NumPy or
-Numba is known by its name, since their versions belong to the key of every kernel.
+A function is known by its bytecode, its constants and defaults, and by whatever it refers to: variables of the
+functions around it, names of its module, and functions in these, which are followed in turn. What belongs to Python,
+NumPy or Numba is known by its name, since their versions belong to the key of every kernel.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def _options(dispatcher: Dispatcher) -> Iterator[str]:
     for name, option in sorted(dispatcher.targetoptions.items()):
         flags = getattr(option, "flags", option)
         yield f"{name}={sorted(flags) if isinstance(flags, (set, frozenset)) else flags!r}"
-    yield f"{sorted(dispatcher.locals.items())} {dispatcher._can_compile or dispatcher.nopython_signatures}"
+    explicit = getattr(dispatcher, "_can_compile", True) or dispatcher.nopython_signatures
+    yield f"{sorted(dispatcher.locals.items())} {explicit}"
 
 
 def _function(function: Any, seen: dict[int, int]) -> Iterator[str]:

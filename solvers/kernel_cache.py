@@ -5,13 +5,19 @@ files of code in an index that it writes first: two processes at once, or a writ
 another signature or of an older source, which is then run without a word. So each signature has a file of its own here,
 which replaces the old one once it is whole and is sealed with all that its code belongs to. Nothing is shared, so
 processes need not wait for each other.
+
+Numba tells functions of one name, such as those that a function makes, apart by a number in the names of their code,
+and counts from 1 in every process. Code of two processes under one name would be taken for the same in a third, so
+counting starts at random here.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import pickle
+import secrets
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import caching, serialize
+from numba.core import bytecode, caching, serialize
 
 # Without the types that some versions of Numba declare, and others do not.
 _FunctionCache: Any = caching.FunctionCache
@@ -29,11 +35,28 @@ _SEAL = hashlib.sha256().digest_size
 _MOST_FILES = 64
 
 
+_Identity: Any = bytecode.FunctionIdentity
+# Where another version of Numba counts otherwise, functions that are made of others stay in memory.
+_COUNTED = hasattr(_Identity, "_unique_ids")
+
+
+def _count_apart() -> None:
+    _Identity._unique_ids = itertools.count(secrets.randbits(62))
+
+
+if _COUNTED:
+    _count_apart()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_count_apart)
+
+
 def keep_on_disk(compiled: Any, function: Callable[..., Any], identity: str | None = None) -> None:
     """Let a compiled function load its code from disk and keep it there, if there is a place.
 
     The code belongs to the source of the function's file or, where that is not all, to what `identity` says.
     """
+    if identity is not None and not _COUNTED:
+        return
     with suppress(RuntimeError, OSError):  # as Numba raises where there is none
         compiled._cache = _KernelCache(function, identity)
 

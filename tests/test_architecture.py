@@ -19,10 +19,11 @@ ROOMS = {
     "solvers.checks": "",
     "solvers.interrupts": "",
     "solvers.processors": "solvers.checks",
+    "solvers.identity": "",
     "solvers.kernel_cache": "",
     "solvers.progress": "",
     "solvers.memory": "solvers.processors",
-    "solvers.accelerate": "solvers.kernel_cache",
+    "solvers.accelerate": "solvers.identity solvers.kernel_cache",
     "solvers.results": "solvers.checks solvers.memory",
     "solvers.ensemble": "solvers.accelerate solvers.checks solvers.interrupts solvers.memory solvers.processors",
     "solvers.matrices": "solvers.accelerate solvers.ensemble",
@@ -180,9 +181,9 @@ def test_public_names_exist_and_are_documented():
 def test_public_names_of_the_general_solver():
     assert importlib.import_module("solvers").__all__ == [
         "Address", "Blocks", "BrownianMotion", "ConvergenceStudy", "DenseOperator", "ExternalField",
-        "IncrementalCholesky", "LazyOperator", "McKeanVlasov", "Noise", "Solution", "Statistic", "Stream", "equations",
-        "load", "particle_order", "particles", "plotting", "quantiles", "rank_revealing_cholesky", "resume", "schemes",
-        "solve", "strong_order", "tanh", "weak_order",
+        "LazyOperator", "McKeanVlasov", "Noise", "Solution", "Statistic", "Stream", "equations",
+        "erf", "exp", "load", "particle_order", "particles", "plotting", "quantiles", "rank_revealing_cholesky",
+        "resume", "schemes", "solve", "strong_order", "tanh", "weak_order",
     ]  # fmt: skip
 
 

@@ -35,7 +35,7 @@ UNSOURCED = {
     "flds.Activation", "solvers.ExternalField",
     # parts of something that names the source: `Noise`, `strong_order`, `LazyOperator`, `rank_revealing_cholesky`
     "solvers.Address", "solvers.BrownianMotion", "solvers.Stream", "solvers.ConvergenceStudy",
-    "solvers.DenseOperator", "solvers.IncrementalCholesky",
+    "solvers.DenseOperator",
     # this library's own
     "solvers.Blocks", "solvers.tanh",
 }  # fmt: skip

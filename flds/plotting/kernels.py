@@ -248,7 +248,7 @@ def plot_particles(
     sample : int
         Place in the last batch, after training.
     component : int
-        Of particles in several dimensions.
+        Of particles in several dimensions, or the input of several that were solved jointly.
     ax : matplotlib.axes.Axes, optional
         Axes to draw into.
 

@@ -27,58 +27,58 @@ class CompiledActivation(NamedTuple):
 
 
 @inlined_kernel
-def _identity(x):
+def _identity(x: float) -> float:
     return x
 
 
 @inlined_kernel
-def _one(x):
+def _one(x: float) -> float:
     return 1.0
 
 
 @inlined_kernel
-def _tanh_derivative(x):
+def _tanh_derivative(x: float) -> float:
     value = tanh(x)
     return 1.0 - value * value
 
 
 @inlined_kernel
-def _relu(x):
+def _relu(x: float) -> float:
     return 0.0 if x < 0.0 else x
 
 
 @inlined_kernel
-def _step(x):
+def _step(x: float) -> float:
     return 1.0 if x > 0.0 else 0.0
 
 
 @inlined_kernel
-def _normal_distribution(x):
+def _normal_distribution(x: float) -> float:
     return 0.5 * (1.0 + erf(_ROOT_HALF * x))
 
 
 @inlined_kernel
-def _gelu(x):
+def _gelu(x: float) -> float:
     return x * _normal_distribution(x)
 
 
 @inlined_kernel
-def _gelu_derivative(x):
+def _gelu_derivative(x: float) -> float:
     return _normal_distribution(x) + x * (_GAUSS * exp(-0.5 * x * x))
 
 
 @inlined_kernel
-def _erf_derivative(x):
+def _erf_derivative(x: float) -> float:
     return _ERF * exp(-x * x)
 
 
 @inlined_kernel
-def _sigmoid(x):
+def _sigmoid(x: float) -> float:
     return 0.5 * (1.0 + tanh(0.5 * x))
 
 
 @inlined_kernel
-def _softplus(x):
+def _softplus(x: float) -> float:
     """log(1 + e^x) = max(x, 0) + log(1 + z) with z = e^−|x|, and log(1 + z) = 2 artanh(z / (2 + z)) as a series."""
     z = exp(-abs(x))
     s = z / (2.0 + z)
@@ -92,23 +92,23 @@ def _softplus(x):
 
 
 @inlined_kernel
-def _silu(x):
+def _silu(x: float) -> float:
     return x * _sigmoid(x)
 
 
 @inlined_kernel
-def _silu_derivative(x):
+def _silu_derivative(x: float) -> float:
     s = _sigmoid(x)
     return s * (1.0 + x * (1.0 - s))
 
 
 @inlined_kernel
-def _sin(x):
+def _sin(x: float) -> float:
     return math.sin(x)
 
 
 @inlined_kernel
-def _cos(x):
+def _cos(x: float) -> float:
     return math.cos(x)
 
 

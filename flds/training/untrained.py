@@ -98,9 +98,7 @@ def solve_forward(
     Paper F, Proposition 2; for several inputs F-(7).
     """
     shown = checks.flag("progress", progress)
-    run = _Untrained(
-        activation, inputs, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads
-    )
+    run = _Untrained(activation, inputs, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
     with run.ensemble.running(), step_bar(depth, shown) as count:
         for now in run.forward():
             run.record(now.step, now)
@@ -265,9 +263,7 @@ class _Untrained:
         variables = {
             "depth_grid": Variable(("t",), np.linspace(0.0, self.horizon, self.depth + 1), "depth t", "horizon units"),
             "variance": Variable(over, variance.copy(), f"mean square E {symbol}²"),
-            "final_particles": Variable(
-                end, now.x.T if self.joint else now.x[0], f"{symbol} where the solve ended"
-            ),
+            "final_particles": Variable(end, now.x.T if self.joint else now.x[0], f"{symbol} where the solve ended"),
         }
         if self.joint:
             dims = ("t", "sample", "other_sample")

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from solvers.accelerate import reduction_kernel
-from solvers.ensemble.particles import Particles, partition
 
 Matrix = NDArray[np.float64]
 
@@ -22,8 +21,6 @@ Matrix = NDArray[np.float64]
 _ROUNDING = 1e-12
 # LAPACK is faster on larger matrices than this, and slower to call on smaller ones.
 _LARGE = 128
-# Rows of a triangular factor that one thread takes at a time.
-_ROWS = 128
 
 
 def rank_revealing_cholesky(
@@ -107,89 +104,3 @@ def _invert(lower: Matrix, out: Matrix) -> None:
         for column in range(row):
             there[column] /= pivot
         there[row] = 1.0 / pivot
-
-
-class IncrementalCholesky:
-    """The Cholesky factor of a growing Gram matrix of linearly independent vectors.
-
-    Vectors that depend on the earlier ones, up to `tolerance` relative to their norm, are refused. The
-    inverse of the factor is held, which makes solving a product; the tolerance bounds its condition.
-
-    Parameters
-    ----------
-    tolerance : float
-        Smallest residual of a vector that is kept, relative to its norm.
-    ensemble : Particles
-        Whose threads share the products.
-    """
-
-    def __init__(self, tolerance: float, ensemble: Particles) -> None:
-        self.tolerance, self.ensemble = tolerance, ensemble
-        self.rank = 0
-        self._inverse = np.zeros((16, 16))
-
-    @property
-    def inverse(self) -> Matrix:
-        """The inverse of the factor, (rank, rank)."""
-        return self._inverse[: self.rank, : self.rank]
-
-    def restore(self, inverse: Matrix) -> None:
-        """Take over the inverse of another factor, which is left as it is."""
-        self.rank, self._inverse = len(inverse), inverse
-
-    def append(self, cross: Matrix, gram: Matrix) -> NDArray[np.intp]:
-        """Take in m new vectors.
-
-        Parameters
-        ----------
-        cross : (rank, m) float64
-            Inner products of the members with the new vectors.
-        gram : (m, m) float64
-            Inner products of the new vectors.
-
-        Returns
-        -------
-        kept : (k,) int
-            Indices of those that were kept, in ascending order.
-        """
-        rows = self._lower(cross).T
-        smallest = self.tolerance**2 * np.diagonal(gram)
-        new, kept = rank_revealing_cholesky(gram - rows @ rows.T, smallest)
-        total = self.rank + len(kept)
-        if total > len(self._inverse):
-            grown = np.zeros((max(total, 2 * len(self._inverse)),) * 2)
-            grown[: self.rank, : self.rank] = self._inverse[: self.rank, : self.rank]
-            self._inverse = grown
-        corner = triangular_inverse(new[kept])
-        self._inverse[self.rank : total, : self.rank] = -corner @ self._upper(rows[kept].T).T
-        self._inverse[self.rank : total, self.rank : total] = corner
-        self.rank = total
-        return kept
-
-    def truncate(self, rank: int) -> None:
-        """Forget every member after the first `rank`."""
-        self.rank = rank
-
-    def solve(self, right: Matrix) -> Matrix:
-        """Return a of (F Fᵀ) a = right; both are (rank, m) float64."""
-        return self._upper(self._lower(right))
-
-    def _lower(self, right: Matrix) -> Matrix:
-        """F⁻¹ right, on all threads, leaving out the zeros above the diagonal."""
-        out = np.empty_like(right)
-
-        def work(rows: slice) -> None:
-            out[rows] = self._inverse[rows, : rows.stop] @ right[: rows.stop]
-
-        self.ensemble.each(work, partition(self.rank, _ROWS))
-        return out
-
-    def _upper(self, right: Matrix) -> Matrix:
-        """F⁻ᵀ right, likewise."""
-        out = np.empty_like(right)
-
-        def work(rows: slice) -> None:
-            out[rows] = self._inverse[rows.start : self.rank, rows].T @ right[rows.start :]
-
-        self.ensemble.each(work, partition(self.rank, _ROWS))
-        return out

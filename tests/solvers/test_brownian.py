@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba import njit
 from scipy import stats
 
-from solvers import BrownianMotion, Stream, tanh
+from solvers import BrownianMotion, Stream
 
 ALL = BrownianMotion(0.0, 2.0, 12, motions=3, seed=5).increments(slice(0, 5000))
 
@@ -71,23 +70,3 @@ def test_bad_particles(particles, message):
 def test_bad_grids(arguments, message):
     with pytest.raises(ValueError, match=message):
         BrownianMotion(*arguments)
-
-
-def test_tanh_to_rounding():
-    @njit
-    def block(x, out):
-        for i in range(len(x)):
-            out[i] = tanh(x[i])
-
-    rng = np.random.default_rng(0)
-    small = np.exp(rng.uniform(-700, 5, 200_000))
-    x = np.concatenate([3 * rng.standard_normal(200_000), small, np.linspace(-21, 21, 99_998)])
-    out = np.empty_like(x)
-    block(x, out)
-    exact = np.tanh(x.astype(np.longdouble))
-    assert np.max(np.abs((out - exact) / exact)) < 4e-16
-    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324])
-    out = np.empty_like(special)
-    block(special, out)
-    np.testing.assert_array_equal(out, np.tanh(special))
-    np.testing.assert_array_equal(np.signbit(out[1:]), np.signbit(special[1:]))

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers.ensemble.threads import ThreadParticles
-from solvers.matrices.cholesky import IncrementalCholesky, rank_revealing_cholesky, triangular_inverse
+from solvers.matrices.cholesky import rank_revealing_cholesky, triangular_inverse
 
 
 def gram(rows, columns, seed=0):
@@ -59,26 +58,3 @@ def test_nan_rows_start_no_direction():
     matrix = np.eye(3)
     matrix[1] = matrix[:, 1] = np.nan
     assert 1 not in rank_revealing_cholesky(matrix, np.zeros(3))[1]
-
-
-@pytest.mark.parametrize("chunks", [[40], [7, 20, 13], [1] * 40])
-def test_incremental_solve_equals_a_solve_from_scratch(chunks):
-    matrix = gram(40, 60)
-    cholesky = IncrementalCholesky(1e-6, ThreadParticles(1))
-    start = 0
-    for size in chunks:
-        new = slice(start, start + size)
-        assert len(cholesky.append(matrix[:start, new], matrix[new, new])) == size
-        start += size
-    right = np.random.default_rng(1).standard_normal((40, 3))
-    np.testing.assert_allclose(cholesky.solve(right), np.linalg.solve(matrix, right), rtol=1e-8)
-
-
-def test_dependent_vectors_are_refused_and_truncation_forgets():
-    matrix = gram(4, 10)
-    cholesky = IncrementalCholesky(1e-4, ThreadParticles(1))
-    cholesky.append(np.empty((0, 4)), matrix)
-    assert len(cholesky.append(matrix[:, :2], matrix[:2, :2])) == 0
-    cholesky.truncate(2)
-    right = np.ones((2, 1))
-    np.testing.assert_allclose(cholesky.solve(right), np.linalg.solve(matrix[:2, :2], right), rtol=1e-10)

@@ -32,6 +32,18 @@ def load(source: Array, start: int, x: Matrix, moved: Matrix) -> None:
 
 
 @kernel
+def load_finite(source: Array, start: int, x: Matrix) -> int:
+    """Copy source[:, start : start + n] into `x`, (D, n); return how many of its numbers are not finite."""
+    bad = 0
+    for row in range(x.shape[0]):
+        here = source[row, start : start + x.shape[1]]
+        for p in range(x.shape[1]):
+            x[row, p] = here[p]
+            bad += not abs(x[row, p]) < np.inf
+    return bad
+
+
+@kernel
 def put(x: Matrix, target: Array, weight: float, base: Array, start: int, limit: float) -> int:
     """Set target[:, start : start + n] and `x` to (1 − weight) base + weight x; count what is NaN or beyond limit."""
     bad = 0

@@ -14,12 +14,13 @@ from solvers.accelerate import composed_kernel, inlined_kernel
 from solvers.ensemble.random import fill_normals
 from solvers.sde.coefficients import Coefficients, coefficient_functions
 from solvers.sde.equation import Form, McKeanVlasov
-from solvers.sde.schemes.kernels import add_entries, add_row_sums, load, put
+from solvers.sde.schemes.kernels import add_entries, add_row_sums, load, load_finite, put
 from solvers.sde.schemes.scheme import Stage, Step, Term
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 Function = Callable[..., Any]
+
 
 class Draw(NamedTuple):
     """Where the normals of a step are found."""
@@ -54,9 +55,9 @@ def _pass(equation: McKeanVlasov, form: Form, terms: Function, settings: tuple[A
     change, *others = parts
     for term in others:
         change = compiled(_both(change, term))
-    measure = entry(_measure(coefficients, form, compiled))
+    measure = compiled(_measure(coefficients, form, compiled))
     noisy = equation.diffusion is not None or equation.noise == "mean_field"
-    return Pass(entry(_advance(change, measure, form.motions if noisy else 0)), _measure_all(measure))
+    return Pass(entry(_advance(change, measure, form.motions if noisy else 0)), entry(_measure_all(measure)))
 
 
 def _as_it_is(function: Function) -> Function:
@@ -143,11 +144,15 @@ def _measure_all(measure: Function) -> Function:
         source: Array, t: float, sums: Matrix, first: int, last: int, group_size: int, part_size: int
     ) -> None:
         """Add up what the first step needs."""
+        dimension, particles = source.shape
+        x = np.empty((dimension, 0))
         for group in range(first, last):
-            end = min((group + 1) * group_size, source.shape[1])
+            end = min((group + 1) * group_size, particles)
             for start in range(group * group_size, end, part_size):
-                x = source[:, start : min(start + part_size, end)].astype(np.float64)
-                sums[group, -1] += np.sum(~np.isfinite(x))
+                stop = min(start + part_size, end)
+                if stop - start != x.shape[1]:
+                    x = np.empty((dimension, stop - start))
+                sums[group, -1] += load_finite(source, start, x)
                 measure(t, x, sums[group])
 
     return measure_all
