@@ -91,7 +91,7 @@ class Activation:
             raise ValueError(f"{label} must return a float array in the shape of its argument, {x.shape}")
         part = np.asarray(function(x[:7].copy()))
         if part.shape != (7,) or not np.allclose(part, result[:7], rtol=1e-6, equal_nan=True):
-            raise ValueError(f"{label} must act on each number alone, but its values depend on what else is in the array")
+            raise ValueError(f"{label} must act on each number alone, but other numbers in the array change its values")
         if not np.all(np.isfinite(result)):
             raise ValueError(f"{label} must return finite numbers on [-3, 3], got {result[~np.isfinite(result)][0]}")
         return result
