@@ -45,6 +45,10 @@ def inlined_kernel(function: F) -> F:
     return _compiled(function, _EXACT, forceinline=True)
 
 
+def merged_kernel(function: F) -> F:
+    return _compiled(function, _EXACT, inline="always")
+
+
 def _kept(function: F, fastmath: frozenset[str], key: str | None = None) -> F:
     compiled = _compiled(function, fastmath)
     keep_on_disk(compiled, function, key)

@@ -57,6 +57,8 @@ def _value(value: Any, seen: dict[int, int]) -> Iterator[str]:
         yield f"module {value.__name__}"
     elif isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
         yield f"{value.__module__}.{value.__qualname__} {value._fields}"
+    elif hasattr(value, "compiled_by"):  # a Python function of ours that an overload stands for
+        yield from _function(value.compiled_by, seen)
     elif _library(value):
         yield f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', '')} {value!r}".split(" at 0x")[0]
     else:  # among them Python functions, whose compiled form may be declared anywhere

@@ -206,7 +206,7 @@ class Network:
 
     def unmatched(self) -> bool:
         """Whether some noise that was to be matched was drawn by law, for lack of room."""
-        return any(isinstance(one, LazyOperator) and one.sampling.unmatched for one in self.operators)
+        return any(isinstance(one, LazyOperator) and one.unmatched for one in self.operators)
 
     def _prepare(self, draw: bool) -> None:
         problem, settings = self.problem, self.settings

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,14 @@ def partition(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
+class Cut(NamedTuple):
+    """So many particles, in groups of `group_size` that are summed one after another."""
+
+    particles: int
+    group_size: int
+    groups: int
+
+
 class Particles(ABC):
     """N particles in one home, and inner products ⟨a,b⟩ = (1/N) Σ a b.
 
@@ -37,9 +45,12 @@ class Particles(ABC):
     ----------
     particles : int
         Number of particles N.
+    cut : Cut or None
+        How to sum over them where they are so few that a kernel should do many operations in one call, else None.
     """
 
     particles: int
+    cut: Cut | None = None
 
     @abstractmethod
     def allocate(self, rows: int, dtype: Any = np.float64) -> Array:

@@ -28,6 +28,9 @@ def _as_type(number, zero):
     return lambda number, zero: np.float64(number)
 
 
+_as.compiled_by = _as_type  # for keys of kernels that call it
+
+
 @reduction_kernel
 def _dots_4_4(a, i, x, b, j, size, zero, out):
     """Add the inner products of rows i … i + 3 of `a` and j … j + 3 of `b` to out[i:, j:], in the type of `zero`.

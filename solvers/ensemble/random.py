@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,6 +192,18 @@ class Address:
         return Address(self.stream, self.step, picked)
 
 
+class Draw(NamedTuple):
+    """Where the normals of several vectors are found, as kernels take it: what `fill_normals` takes, and `first`."""
+
+    seed: int
+    stream: int
+    step: int
+    positions: NDArray[np.int64]
+    finest: int
+    refinement: int
+    first: int
+
+
 @dataclass(frozen=True)
 class Noise:
     """A field of standard normals addressed by (stream, step, position, layer, particle).
@@ -221,26 +234,20 @@ class Noise:
         """Return the step of the finest grid where a layer begins."""
         return self.start + layer * self.refinement
 
+    def draw(self, address: Address, layer: int = 0) -> Draw:
+        """Return where kernels find the noise of an `address` at a `layer`."""
+        positions = np.array(address.positions, np.int64)
+        here = self.finest(layer), self.refinement, self.first
+        return Draw(self.seed, int(address.stream), address.step, positions, *here)
+
     def fill(self, out: NDArray[np.floating], share: slice, address: Address, layer: int = 0, offset: int = 0) -> None:
         """Fill out[i, share] with the noise of position i of an `address`, at a `layer`.
 
         `out` is (positions, N), C-contiguous, or holds only the particles from `offset` on. A `share` that starts at a
         multiple of 2,048 is fastest.
         """
-        first = self.first
-        fill_normals(
-            out,
-            first + share.start,
-            first + share.stop,
-            first + offset,
-            self.seed,
-            int(address.stream),
-            address.step,
-            np.array(address.positions, np.int64),
-            self.finest(layer),
-            self.refinement,
-            1.0,
-        )
+        *here, first = self.draw(address, layer)
+        fill_normals(out, first + share.start, first + share.stop, first + offset, *here, 1.0)
 
 
 def require_drawable(vectors: float, particles: int, refinement: int, threads: int, grid: str) -> None:

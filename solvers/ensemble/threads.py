@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from solvers.ensemble import products
 from solvers.ensemble.blas import single_threaded_blas
-from solvers.ensemble.particles import Array, Matrix, Particles, partition
+from solvers.ensemble.particles import Array, Cut, Matrix, Particles, partition
 from solvers.ensemble.random import STRETCH, Address, Noise, Stream
 from solvers.ensemble.workers import Workers
 from solvers.interrupts import Interrupts
@@ -34,6 +34,8 @@ _FEW_GROUPS, _SHORT_GROUP, _LONG_GROUP = 16, 512, 4
 _EVEN = 256
 # Particles that elementwise work takes at a time, so that temporaries stay in cache.
 SHARE = 16 * STRETCH
+# So few particles that operations take longer to call than to do.
+_FEW = 2048
 # Rows of a matrix (N, N) that one thread takes at a time.
 _ROWS = 256
 # A thread takes this part of its share of the groups that are left, so that threads end together.
@@ -79,6 +81,8 @@ class ThreadParticles(Particles):
         self.particles, self.threads = particles, threads
         self.group_size = group_size(particles)
         self.groups = partition(particles, self.group_size)
+        if particles <= _FEW:
+            self.cut = Cut(particles, self.group_size, len(self.groups))
         share = _EVEN * -(-particles // (_EVEN * threads))
         self.shares = partition(particles, min(share, SHARE))
         self._workers: Workers | None = None
@@ -179,6 +183,11 @@ class ThreadParticles(Particles):
         self.on_groups(work, self.particles * sum(c.size for c, _ in terms))
 
     def apply(self, work: Callable[..., object], out: Array, *arrays: Array) -> None:
+        if self.cut is not None:
+            work(out, *arrays)
+            self._interrupts.check()
+            return
+
         def on(share: slice) -> None:
             work(*(array[:, share] for array in (out, *arrays)))
 
@@ -219,7 +228,7 @@ class ThreadParticles(Particles):
         Where `size`, the number of multiply–adds, is small, this thread does it all.
         """
         count = len(self.groups)
-        alone = self._workers is None or size < _SMALL_WORK
+        alone = self._workers is None or size < _SMALL_WORK or self.cut is not None
         self._run(work, [slice(0, count)] if alone else _turns(count, self.threads), size)
 
     def _run(self, work: Callable[[T], None], items: Sequence[T], size: float = np.inf) -> None:

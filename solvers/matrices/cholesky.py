@@ -52,11 +52,7 @@ def rank_revealing_cholesky(
     N. J. Higham, "Analysis of the Cholesky decomposition of a semi-definite matrix", in Reliable Numerical Computation,
     Oxford 1990.
     """
-    size = len(gram)
-    factor, kept = np.zeros((size, size)), np.empty(size, np.intp)
-    smallest = np.maximum(smallest_pivot, _ROUNDING * np.diagonal(gram))
-    count = _factor(np.ascontiguousarray(gram), smallest, size if most is None else most, factor, kept)
-    return factor[:, :count], kept[:count]
+    return revealing_factor(np.ascontiguousarray(gram), smallest_pivot, len(gram) if most is None else most)
 
 
 @reduction_kernel
@@ -83,18 +79,29 @@ def _factor(gram: Matrix, smallest: Matrix, most: int, factor: Matrix, kept: NDA
     return count
 
 
+@reduction_kernel
+def revealing_factor(gram: Matrix, smallest_pivot: Matrix, most: int) -> tuple[Matrix, NDArray[np.intp]]:
+    """The same, for kernels; `gram` is C-contiguous."""
+    size = len(gram)
+    factor, kept = np.zeros((size, size)), np.empty(size, np.intp)
+    smallest = np.empty(size)
+    for row in range(size):
+        smallest[row] = np.maximum(smallest_pivot[row], _ROUNDING * gram[row, row])
+    count = _factor(gram, smallest, most, factor, kept)
+    return factor[:, :count].copy(), kept[:count]
+
+
 def triangular_inverse(lower: NDArray[np.floating]) -> Matrix:
     """Return the inverse of a lower triangular matrix, (n, n) float64; what stands above its diagonal is not read."""
     if len(lower) > _LARGE:
         return np.asarray(solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False))
-    out = np.zeros((len(lower), len(lower)))
-    _invert(np.ascontiguousarray(lower), out)
-    return out
+    return inverse_of_triangle(np.ascontiguousarray(lower))
 
 
 @reduction_kernel
-def _invert(lower: Matrix, out: Matrix) -> None:
-    """Set `out`, which is zero, to the inverse of a lower triangular matrix."""
+def inverse_of_triangle(lower: Matrix) -> Matrix:
+    """The same, for kernels."""
+    out = np.zeros((len(lower), len(lower)))
     for row in range(len(lower)):
         there, pivot = out[row], lower[row, row]
         for k in range(row):
@@ -104,3 +111,4 @@ def _invert(lower: Matrix, out: Matrix) -> None:
         for column in range(row):
             there[column] /= pivot
         there[row] = 1.0 / pivot
+    return out

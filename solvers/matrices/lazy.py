@@ -8,7 +8,6 @@ sampled conditionally on what has been revealed. Coordinates on the basis are ro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,20 @@ from numpy.typing import NDArray
 
 from solvers.ensemble.particles import Array, Particles
 from solvers.ensemble.random import Address, Noise
+from solvers.matrices import reveal
 from solvers.matrices.cholesky import rank_revealing_cholesky, triangular_inverse
+from solvers.matrices.few import compiled_passes
 from solvers.matrices.operator import Coordinates, RankBudgetExceeded, WeightOperator
+from solvers.matrices.reveal import Basis, Passes
 from solvers.matrices.sampling import Sampling
 
 # Below these relative norms a residual is rounding: the Gram matrix holds squares, so half the digits.
 ROUNDING_FLOOR = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
 # Likewise where what is left is a difference of squares.
 _LOST = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-3}
-# Squares of what is left may differ so much before their differences lose more than a digit to rounding.
-_SPREAD = 100.0
 
 
-class Basis:
+class Side:
     """Orthonormal directions on one side of 𝒲, their images, and the sums of squares seen and dropped."""
 
     def __init__(self, ensemble: Particles, budget: int, dtype: np.dtype) -> None:
@@ -47,18 +47,25 @@ class Basis:
     def images(self) -> Array:
         return self._images[: self.rank]
 
-    def append(self, count: int) -> Array:
-        """Make room for `count` new directions and images, and return where the directions go."""
-        total = self.rank + count
-        if total > self.budget:
-            raise RankBudgetExceeded(f"rank {total} exceeds the budget of {self.budget}")
+    @property
+    def basis(self) -> Basis:
+        return Basis(self.directions, self.images)
+
+    def room(self, count: int) -> Basis:
+        """Return where up to `count` new directions and images go, as far as the budget allows."""
+        total = min(self.rank + count, self.budget)
         if total > len(self._directions):
             # Pages that are never touched cost nothing, so spare capacity is free.
             capacity = min(self.budget, max(total, 8, 2 * self.rank))
             self._directions = self._grown(self._directions, capacity)
             self._images = self._grown(self._images, capacity)
-        self.rank = total
-        return self._directions[total - count : total]
+        return Basis(self._directions[self.rank : total], self._images[self.rank : total])
+
+    def append(self, count: int) -> None:
+        """Take in the first `count` rows of the room."""
+        if self.rank + count > self.budget:
+            raise RankBudgetExceeded(f"rank {self.rank + count} exceeds the budget of {self.budget}")
+        self.rank += count
 
     def restore(self, directions: Array, images: Array, mass: float, dropped: float) -> None:
         """Take over directions and images; what joins them later goes into new memory."""
@@ -77,17 +84,6 @@ class Basis:
         new = self.ensemble.allocate(capacity, old.dtype)
         new[: self.rank] = old[: self.rank]
         return new
-
-
-@dataclass
-class Expansion:
-    """Vectors written as known @ directions + fresh @ new directions + what was dropped."""
-
-    known: Coordinates
-    fresh: Coordinates
-    kept: NDArray[np.intp]
-    mass: float
-    dropped: float
 
 
 class LazyOperator(WeightOperator):
@@ -114,6 +110,11 @@ class LazyOperator(WeightOperator):
         How fresh vectors are conditioned: by law, or with exact second moments.
     dtype : numpy dtype
         Storage of directions and images; sums over particles, norms and pivots are float64 always.
+
+    Attributes
+    ----------
+    unmatched : bool
+        Whether the sampling left some vectors as they were, for lack of room.
 
     Raises
     ------
@@ -142,8 +143,9 @@ class LazyOperator(WeightOperator):
         self.ensemble, self.noise, self.layer, self.tied = ensemble, noise, layer, tied
         self.tolerance = max(tolerance, ROUNDING_FLOOR[dtype])
         self.sampling = sampling
-        self.features = Basis(ensemble, budget[0], dtype)
-        self.gradients = Basis(ensemble, budget[1], dtype)
+        self.features = Side(ensemble, budget[0], dtype)
+        self.gradients = Side(ensemble, budget[1], dtype)
+        self.unmatched = False
         self._pairs = np.zeros((2, 0, 0))  # A and R, with room to grow
 
     def forward(
@@ -210,92 +212,51 @@ class LazyOperator(WeightOperator):
         return forward, backward
 
     def _multiply(
-        self, domain: Basis, codomain: Basis, vectors: Array, address: Address, states: Array | None
-    ) -> tuple[Array, Coordinates]:
-        if states is None:
-            return self._probe(domain, codomain, vectors, address)
-        return self._reveal(domain, codomain, vectors, address, states)
-
-    def _reveal(
-        self, domain: Basis, codomain: Basis, vectors: Array, address: Address, states: Array
+        self, domain: Side, codomain: Side, vectors: Array, address: Address, states: Array | None
     ) -> tuple[Array, Coordinates]:
         """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned), and remember what is fresh."""
-        ensemble, old = self.ensemble, domain.rank
-        part = self._expand(domain, vectors)
+        passes, e, draw = self._passes(address, vectors.dtype)
+        constants = vectors[:0] if self.sampling.constants is None else self.sampling.constants
+        learned, response = (
+            np.ascontiguousarray(self._facing(domain, pairs)) for pairs in (self.learned, self.response)
+        )
+        sides, numbers = (domain.basis, codomain.basis, learned), (self.tied, self.tolerance, draw)
+        if states is None:
+            probed = passes.probe(e, vectors, constants, *sides, response, *numbers)
+            self.unmatched |= not probed.matched
+            return probed.image, probed.coordinates
+        revealed = passes.reveal(e, vectors, states, constants, domain.room(len(vectors)), *sides, *numbers)
+        self.unmatched |= not revealed.matched
+        domain.append(revealed.added)
         self._make_room()
-        known, new = np.hstack([part.known, part.fresh]), slice(old, domain.rank)
-        if part.kept.size:
-            fresh = domain.images[new]
-            ensemble.fill(fresh, self.noise, address.rows(part.kept), self.layer)
-            self.sampling.condition(fresh, states)
-            if self.tied:
-                response = ensemble.inner(domain.directions[new], codomain.images)
-                shift = self._shift(response, fresh, codomain)
-                ensemble.combine(fresh, [(shift, codomain.directions)], add=True)
-                self._facing(domain, self.response)[new] = response
-        image = ensemble.allocate(len(vectors), vectors.dtype)
-        pull = known @ self._facing(domain, self.learned)
-        ensemble.combine(image, [(known, domain.images), (pull, codomain.directions)])
-        domain.mass += part.mass
-        domain.dropped += part.dropped
-        return image, known
-
-    def _expand(self, basis: Basis, vectors: Array) -> Expansion:
-        """Project the vectors on the basis, and append what is left to it, orthonormal and in sample order."""
-        ensemble, directions = self.ensemble, basis.directions
-        products = ensemble.inner([directions, vectors], vectors)
-        known, squares = products[: basis.rank].T, np.diagonal(products[basis.rank :])
-        rest, overlap, gram = ensemble.project(vectors, known, directions)
-        known = known + overlap  # projected twice: what is left has lost digits to the vectors' own size
-        left, room = np.diagonal(gram), ensemble.particles - basis.rank
-        factor, kept = rank_revealing_cholesky(gram, self.tolerance**2 * squares, most=room)
-        dropped = float(np.clip(left - (factor**2).sum(axis=1), 0.0, None).sum())
-        if not kept.size:
-            return Expansion(known, factor, kept, float(squares.sum()), dropped)
-
-        new = basis.append(len(kept))
-        inverse = triangular_inverse(factor[kept])
-        ensemble.combine(new, [(inverse, rest[kept]), (-inverse @ overlap[kept], directions)])
-        if left.max() > _SPREAD * np.diagonal(factor[kept]).min() ** 2:  # differences of what is left lost more
-            overlap = ensemble.inner(new, directions)
-            ensemble.combine(new, [(-overlap, directions)], add=True)
-            known = known + factor @ overlap
-        # orthonormal up to the rounding of the Gram matrix over its smallest pivot, so the factorisation is repeated
-        repeat = np.linalg.cholesky(ensemble.gram(new))
-        ensemble.combine(new, [(triangular_inverse(repeat), ensemble.copy(new))])
-        return Expansion(known, factor @ repeat, kept, float(squares.sum()), dropped)
-
-    def _probe(self, domain: Basis, codomain: Basis, vectors: Array, address: Address) -> tuple[Array, Coordinates]:
-        """Multiply by 𝒲 and forget.
-
-        What is left of the vectors is known by its Gram matrix, which their noise takes as covariance, and by its
-        response, ⟨φ,x_i⟩ less that of the known part; so no product beyond those of the vectors is needed.
-        """
-        ensemble, rank, count = self.ensemble, domain.rank, len(vectors)
-        fresh = ensemble.allocate(count, vectors.dtype)
-        ensemble.fill(fresh, self.noise, address, self.layer)
-        if not self.tied:  # the response to what was trained on has what conditions would bring
-            self.sampling.condition(fresh, None)
-        families = [domain.directions, vectors, *([codomain.images] if self.tied else [])]
-        products = ensemble.inner(families, vectors)
-        known, gram = products[:rank].T, products[rank : rank + count]
-        smallest = max(self.tolerance, _LOST[vectors.dtype]) ** 2 * np.diagonal(gram)
-        factor, kept = rank_revealing_cholesky(gram - known @ known.T, smallest, most=ensemble.particles - rank)
-        drawn = fresh if len(kept) == count else fresh[kept]
         if self.tied:
-            pull = known @ self._facing(domain, self.learned - self.response)
-            pull += products[rank + count :].T - factor @ ensemble.inner(drawn, codomain.directions)
-        else:
-            pull = known @ self._facing(domain, self.learned)
-        image = ensemble.allocate(count, vectors.dtype)
-        ensemble.combine(image, [(known, domain.images), (factor, drawn), (pull, codomain.directions)])
-        return image, np.hstack([known, factor])
+            self._facing(domain, self.response)[domain.rank - revealed.added :] = revealed.response
+        domain.mass += revealed.mass
+        domain.dropped += revealed.dropped
+        return revealed.image, revealed.coordinates
 
-    def _shift(self, response: Coordinates, fresh: Array, codomain: Basis) -> Coordinates:
-        """Return what makes images of fresh noise, y = z − Σ_i p_i ⟨p_i,z⟩ + Σ_i p_i ⟨x_i,q⟩, on the directions p_i."""
-        return response - self.ensemble.inner(fresh, codomain.directions)
+    def _passes(self, address: Address, dtype: np.dtype) -> tuple[Passes, Any, Any]:
+        """Return the passes, and the particles and the draw as they take them; compiled, if there are few particles."""
+        ensemble, sampling, noise, layer = self.ensemble, self.sampling, self.noise, self.layer
+        condition = None if ensemble.cut is None else sampling.compiled(dtype)
+        if condition is not None:
+            passes = compiled_passes(condition, reveal.shift, _LOST[dtype])
+            return passes, ensemble.cut, noise.draw(address, layer)
+        algebra = reveal.Algebra(
+            inner=lambda e, parts, right: e.inner(parts, right),
+            gram=lambda e, vectors: e.gram(vectors),
+            project=lambda e, *operands: e.project(*operands),
+            combine=lambda e, out, terms, add: e.combine(out, terms, add),
+            fill=lambda e, out, address, rows: e.fill(out, noise, address.rows(rows), layer),
+            empty=lambda e, like: e.allocate(len(like), like.dtype),
+            copy=lambda e, vectors: e.copy(vectors),
+            condition=lambda e, z, states, constants: sampling.condition(z, states),
+            revealing=rank_revealing_cholesky,
+            inverse=triangular_inverse,
+        )
+        return reveal.passes(algebra, reveal.shift, _LOST[dtype]), ensemble, address
 
-    def _facing(self, domain: Basis, pairs: Coordinates) -> Coordinates:
+    def _facing(self, domain: Side, pairs: Coordinates) -> Coordinates:
         """Return a matrix of both sides with the domain's directions as rows."""
         return pairs.T if domain is self.features else pairs
 

@@ -6,10 +6,21 @@ Making the relations exact for the N particles at hand removes most of the Monte
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
 import numpy as np
 
+from solvers.accelerate import merged_kernel
+from solvers.ensemble import few
 from solvers.ensemble.particles import Array, Particles
-from solvers.matrices.cholesky import rank_revealing_cholesky, triangular_inverse
+from solvers.matrices.cholesky import (
+    inverse_of_triangle,
+    rank_revealing_cholesky,
+    revealing_factor,
+    triangular_inverse,
+)
 from solvers.matrices.sampling import Sampling
 
 # Particles for each vector that noise is matched to or made of: constraints that take more than half of the space would
@@ -26,6 +37,46 @@ def orthonormalise(ensemble: Particles, vectors: Array) -> None:
         ensemble.combine(vectors, [(inverse, ensemble.copy(vectors))])
 
 
+def conditioning(algebra: Conditioning) -> Callable[..., bool]:
+    """Return a function that makes fresh vectors z orthonormal, and orthogonal to states and constants.
+
+    It returns whether there was room for it.
+    """
+    inner, combine, stack, revealing, inverse_of, dependent = algebra
+
+    def condition(e, z, states, constants):  # type: ignore[no-untyped-def]
+        count, old = len(constants), len(states)
+        if ROOM * (count + old + len(z)) > e.particles:
+            return False
+        met = stack(e, states, z)
+        products = inner(e, (constants, met), met)
+        on_constants, squares = products[:count].copy(), np.diag(products[count:])
+        # of what lies outside the constants, which are orthonormal
+        gram = products[count:] - on_constants.T.copy() @ on_constants
+        factor, kept = revealing(gram[:old, :old].copy(), dependent**2 * squares[:old], old)
+        solve = inverse_of(factor[kept])
+        rows = solve @ gram[:old, old:][kept]
+        inverse = inverse_of(np.linalg.cholesky(gram[old:, old:] - rows.T.copy() @ rows))
+        amounts = np.zeros((len(z), old))  # of states in the conditioned vectors
+        amounts[:, kept] = -inverse @ (rows.T.copy() @ solve)
+        share = np.hstack((amounts, inverse))
+        combine(e, z, ((share, met), (-share @ on_constants.T.copy(), constants)), False)
+        return True
+
+    return condition
+
+
+class Conditioning(NamedTuple):
+    """What `conditioning` is made of: operations on particles `e`, on matrices, and when vectors are dependent."""
+
+    inner: Callable[..., Any]
+    combine: Callable[..., Any]
+    stack: Callable[..., Any]
+    revealing: Callable[..., Any]
+    inverse: Callable[..., Any]
+    dependent: float
+
+
 class MatchedSampling(Sampling):
     """Fresh vectors orthogonal to u, v and the states of the batch, and orthonormal.
 
@@ -40,28 +91,32 @@ class MatchedSampling(Sampling):
         Input weights and readout at initialisation, orthonormal.
     """
 
+    constants: Array
+
     def __init__(self, ensemble: Particles, constants: Array) -> None:
         self.ensemble, self.constants = ensemble, constants
 
-    def condition(self, z: Array, states: Array | None) -> None:
-        ensemble, count = self.ensemble, len(self.constants)
-        met = ensemble.stack([z] if states is None else [states, z])
-        if ROOM * (count + len(met)) > ensemble.particles:
-            self.unmatched = True
-            return
-        old, new = slice(0, len(met) - len(z)), slice(len(met) - len(z), len(met))
-        products = ensemble.inner([self.constants, met], met)
-        on_constants, gram = products[:count], products[count:]
-        gram = gram - on_constants.T @ on_constants  # of what lies outside the constants, which are orthonormal
-        squares = np.diagonal(products[count:])
-        factor, kept = rank_revealing_cholesky(gram[old, old], _DEPENDENT[z.dtype] ** 2 * squares[old])
-        solve = triangular_inverse(factor[kept])
-        rows = solve @ gram[old, new][kept]
-        amounts = np.zeros((old.stop, len(z)))
-        amounts[kept] = solve.T @ rows
-        inverse = triangular_inverse(np.linalg.cholesky(gram[new, new] - rows.T @ rows))
-        share = np.hstack([-inverse @ amounts.T, inverse])  # of states and fresh vectors in the conditioned ones
-        ensemble.combine(z, [(share, met), (-share @ on_constants.T, self.constants)])
+    def condition(self, z: Array, states: Array) -> bool:
+        condition = conditioning(
+            Conditioning(
+                lambda e, parts, right: e.inner(parts, right),
+                lambda e, out, terms, add: e.combine(out, terms, add),
+                lambda e, *parts: e.stack(parts),
+                rank_revealing_cholesky,
+                triangular_inverse,
+                _DEPENDENT[z.dtype],
+            )
+        )
+        return condition(self.ensemble, z, states, self.constants)
+
+    def compiled(self, dtype: np.dtype) -> Callable[..., bool]:
+        return _compiled(_DEPENDENT[dtype])
+
+
+@lru_cache
+def _compiled(dependent: float) -> Callable[..., bool]:
+    parts = Conditioning(few.inner, few.combine, few.stack, revealing_factor, inverse_of_triangle, dependent)
+    return merged_kernel(conditioning(parts))
 
 
 class MatchedAllSampling(Sampling):
@@ -75,12 +130,15 @@ class MatchedAllSampling(Sampling):
         self.ensemble = ensemble
         self.drawn = constants
 
-    def condition(self, z: Array, states: Array | None) -> None:
+    def compiled(self, dtype: np.dtype) -> None:
+        return None
+
+    def condition(self, z: Array, states: Array) -> bool:
         if len(self.drawn) + len(z) >= self.ensemble.particles:
-            self.unmatched = True
-            return
+            return False
         for _ in range(2):
             self.ensemble.combine(z, [(-self.ensemble.inner(z, self.drawn), self.drawn)], add=True)
         orthonormalise(self.ensemble, z)
-        if states is not None:
+        if len(states):
             self.drawn = self.ensemble.stack([self.drawn, z])
+        return True

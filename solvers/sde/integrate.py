@@ -14,7 +14,7 @@ from solvers.ensemble.random import STRETCH
 from solvers.ensemble.threads import SHARE, ThreadParticles
 from solvers.matrices.cholesky import rank_revealing_cholesky
 from solvers.sde.equation import Form, McKeanVlasov
-from solvers.sde.schemes.passes import Draw, stage_pass
+from solvers.sde.schemes.passes import stage_pass
 from solvers.sde.schemes.scheme import Scheme
 
 Array = NDArray[np.floating]
@@ -132,7 +132,7 @@ class _Run:
         self.form, self.correlated = form, equation.noise == "mean_field"
         self.width = form.moments + self.correlated * form.dimension**2 + 1
         self.part_size = min(ensemble.group_size, SHARE) if equation.vectorized else STRETCH
-        self.positions = np.array(brownian.address.positions, np.int64)
+        self.draw = brownian.noise.draw(brownian.address)
 
     def measure(self, t: float, x: Array) -> Ensemble:
         """Return the particles at t0 with their means."""
@@ -151,9 +151,7 @@ class _Run:
         common: Matrix,
     ) -> Ensemble:
         """Do a stage of the step from `base`; it sets `target` to the particles at the time of arrival."""
-        noise, address = self.brownian.noise, self.brownian.address
-        finest = noise.finest(layer)
-        draw = Draw(noise.seed, int(address.stream), address.step, self.positions, finest, noise.refinement)
+        draw = self.draw._replace(finest=self.brownian.noise.finest(layer))
         work, weight = self.passes[stage].advance, float(self.stages[stage].weight)
         here = start.t, dt, arrival, start.m, field, common, start.factor, draw, self.limit
         return self._sum(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.accelerate import composed_kernel, inlined_kernel
-from solvers.ensemble.random import fill_normals
+from solvers.ensemble.random import Draw, fill_normals
 from solvers.sde.coefficients import Coefficients, coefficient_functions
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.schemes.kernels import add_entries, add_row_sums, load, load_finite, put
@@ -20,17 +20,6 @@ from solvers.sde.schemes.scheme import Stage, Step, Term
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 Function = Callable[..., Any]
-
-
-class Draw(NamedTuple):
-    """Where the normals of a step are found."""
-
-    seed: int
-    stream: int
-    step: int
-    positions: Any
-    finest: int
-    refinement: int
 
 
 class Pass(NamedTuple):
@@ -129,7 +118,7 @@ def _advance(change: Term, measure: Function, motions: int) -> Function:
                     dw = np.empty((motions, stop - start))
                 load(source, start, x, moved)
                 if motions > 0:
-                    seed, stream, step, positions, finest, refinement = draw
+                    seed, stream, step, positions, finest, refinement, _ = draw
                     fill_normals(dw, start, stop, start, seed, stream, step, positions, finest, refinement, scale)
                 here = field[start:stop] if len(field) == particles else field
                 change(moved, Step(t, dt, x, m, here, dw, common, factor, source))
