@@ -46,9 +46,9 @@ def available_memory(root: Path = Path("/")) -> float:
     return max(0.0, min(left, default=np.inf))
 
 
-def require_memory(needed: float, remedy: str) -> None:
+def require_memory(needed: float, remedy: str, available: float | None = None) -> None:
     """Raise MemoryError, with the numbers and what to do, if so many bytes, as a peak, are not available."""
-    available = available_memory()
+    available = available_memory() if available is None else available
     if needed > available:
         raise MemoryError(f"this run needs {needed / 1e9:.3g} GB and {available / 1e9:.3g} GB are available; {remedy}")
 

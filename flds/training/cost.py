@@ -20,7 +20,7 @@ from flds.training.problem import TABLED, TrainingProblem
 from solvers.ensemble.random import NORMAL_SECONDS
 from solvers.ensemble.threads import ThreadParticles, group_size
 from solvers.matrices.matched import ROOM
-from solvers.memory import INTERPRETER_BYTES, available_memory
+from solvers.memory import INTERPRETER_BYTES
 
 # Python's share of one pass through one layer, and of conditioning its noise.
 CALL_SECONDS = 150e-6
@@ -87,7 +87,7 @@ class CostEstimate:
         return self.memory <= self.available
 
     @staticmethod
-    def of(load: Workload, settings: Settings, reason: str) -> CostEstimate:
+    def of(load: Workload, settings: Settings, reason: str, available: float) -> CostEstimate:
         """Estimate a run of this load and with these settings, whose operator was chosen for this reason."""
         lazy, expected = settings.operator == "lazy", load.expected_rank
         rank = min(expected, settings.rank_budget[0]), min(expected, settings.rank_budget[1])
@@ -100,7 +100,7 @@ class CostEstimate:
             )
         )
         shown = rank if lazy else (load.particles, load.particles)
-        return CostEstimate(settings.operator, reason, shown, memory, here, reference, available_memory())
+        return CostEstimate(settings.operator, reason, shown, memory, here, reference, available)
 
     def __str__(self) -> str:
         rank = f", rank {self.rank[0]}/{self.rank[1]}" if self.operator == "lazy" else ""

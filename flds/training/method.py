@@ -43,7 +43,7 @@ def decide(problem: TrainingProblem, particles: int, depth: int, sampling: str, 
     method, load = _planned(problem, particles, depth, sampling, options)
     operator = method.settings.operator
     require_drawable(load.draws(operator), load.particles, load.refinement, load.threads, "noise_depth")
-    require_memory(method.cost.memory, _REMEDIES[operator])
+    require_memory(method.cost.memory, _REMEDIES[operator], method.cost.available)
     return method
 
 
@@ -67,10 +67,11 @@ def _planned(
     settings = replace(asked, operator=operator, sampling=_sampling(asked.sampling, operator, load))
     if settings.keep_state and settings.sampling == "matched_all":
         raise ValueError('keep_state needs sampling "matched" or "law", got "matched_all"')
-    settings = replace(settings, rank_budget=_ranks(asked.rank_budget, operator, load))
+    available = available_memory()
+    settings = replace(settings, rank_budget=_ranks(asked.rank_budget, operator, load, available))
     needed = load.room if operator == "dense" else load.matched_room
     noted = notes.on_method(asked, settings, load.directions, needed)
-    return Method(settings, CostEstimate.of(load, settings, reason), noted), load
+    return Method(settings, CostEstimate.of(load, settings, reason, available), noted), load
 
 
 def _sampling(sampling: str, operator: str, load: Workload) -> str:
@@ -91,17 +92,17 @@ def _operator(operator: str, load: Workload) -> tuple[str, str]:
     return "lazy", f"expected rank {rank} against {load.particles} particles"
 
 
-def _ranks(asked: tuple[int, int], operator: str, load: Workload) -> tuple[int, int]:
+def _ranks(asked: tuple[int, int], operator: str, load: Workload, available: float) -> tuple[int, int]:
     """Decide how far the ranks may grow: as asked or needed, as far as memory allows."""
     if operator == "dense":
         return load.particles, load.particles
-    most = max(load.expected_rank, _affordable_rank(load, max(asked)))
+    most = max(load.expected_rank, _affordable_rank(load, max(asked), available))
     return min(asked[0], most), min(asked[1], most)
 
 
-def _affordable_rank(load: Workload, most: int) -> int:
+def _affordable_rank(load: Workload, most: int, available: float) -> int:
     """Return the largest rank, up to `most`, for which there is memory, with some room for error."""
-    room, low = _SHARE * available_memory(), 0
+    room, low = _SHARE * available, 0
     while low < most:
         middle = (low + most + 1) // 2
         if load.lazy_memory((middle, middle)) <= room:

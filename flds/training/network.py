@@ -267,4 +267,4 @@ class Network:
         return image
 
     def _second_moment(self, x: Array) -> float:
-        return float(self.ensemble.mean_squares(x).mean()) if len(x) else math.nan
+        return float(np.add.reduce(self.ensemble.mean_squares(x))) / len(x) if len(x) else math.nan

@@ -111,11 +111,6 @@ class LazyOperator(WeightOperator):
     dtype : numpy dtype
         Storage of directions and images; sums over particles, norms and pivots are float64 always.
 
-    Attributes
-    ----------
-    unmatched : bool
-        Whether the sampling left some vectors as they were, for lack of room.
-
     Raises
     ------
     RankBudgetExceeded
@@ -145,7 +140,7 @@ class LazyOperator(WeightOperator):
         self.sampling = sampling
         self.features = Side(ensemble, budget[0], dtype)
         self.gradients = Side(ensemble, budget[1], dtype)
-        self.unmatched = False
+        self.unmatched = False  # whether the sampling left some vectors as they were, for lack of room
         self._pairs = np.zeros((2, 0, 0))  # A and R, with room to grow
 
     def forward(
@@ -217,11 +212,10 @@ class LazyOperator(WeightOperator):
         """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned), and remember what is fresh."""
         passes, e, draw = self._passes(address, vectors.dtype)
         constants = vectors[:0] if self.sampling.constants is None else self.sampling.constants
-        learned, response = (
-            np.ascontiguousarray(self._facing(domain, pairs)) for pairs in (self.learned, self.response)
-        )
+        learned = np.ascontiguousarray(self._facing(domain, self.learned))
         sides, numbers = (domain.basis, codomain.basis, learned), (self.tied, self.tolerance, draw)
         if states is None:
+            response = np.ascontiguousarray(self._facing(domain, self.response))
             probed = passes.probe(e, vectors, constants, *sides, response, *numbers)
             self.unmatched |= not probed.matched
             return probed.image, probed.coordinates
@@ -263,6 +257,7 @@ class LazyOperator(WeightOperator):
     def _make_room(self) -> None:
         """Let A and R grow with the bases; they are zero where nothing was learned or met."""
         sides, old = (self.gradients, self.features), self._pairs
-        if any(side.rank > room for side, room in zip(sides, old.shape[1:], strict=True)):
+        _, rows, columns = old.shape
+        if self.gradients.rank > rows or self.features.rank > columns:
             self._pairs = np.zeros((2, *(max(side.rank, min(side.budget, 2 * side.rank)) for side in sides)))
             self._pairs[:, : old.shape[1], : old.shape[2]] = old
