@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
+import random
 import statistics
-import time
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from numba import njit
 import flds
 import solvers
 from solvers import tanh
-from solvers.ensemble.random import fill_normals, mix64
 from solvers.processors import available_threads
+from tests.benchmarks import machine
+from tests.benchmarks.report import table
 
-PARTICLES, STEPS, ROUNDS = 100_000, 200, 5
+PARTICLES, STEPS, ROUNDS = 100_000, 200, machine.ROUNDS
 DT = 1 / STEPS
 START = np.random.default_rng(2**40).standard_normal(PARTICLES)
 
@@ -118,65 +120,23 @@ def diffrax_solve():
     return lambda seed: np.asarray(run(jax.random.key(seed)))
 
 
-def seconds(run, argument):
-    start = time.perf_counter()
-    run(argument)
-    return time.perf_counter() - start
+def bound():
+    """Nanoseconds that one normal and one tanh take, of which a step has one each."""
+    return machine.normal_nanoseconds() + machine.tanh_nanoseconds()
 
 
-def per_item(run, items, threads):
-    """Nanoseconds for each item when `threads` threads each run `run` on data of their own."""
-    from concurrent.futures import ThreadPoolExecutor
+def rows_beside(times, ours, items):
+    """Rows of a table of run times: nanoseconds an item, times ours, share of the bound."""
+    rows = []
+    for name, measured in times.items():
+        ratios = [other / mine for other, mine in zip(measured, times[ours], strict=False)]
+        each = 1e9 * statistics.median(measured) / items
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        rows.append([f"`{name}`", f"{each:.2f}", spread, f"{100 * bound() / each:.0f} %"])
+    return rows
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(run, range(threads)))
-        times = [seconds(lambda _: list(pool.map(run, range(threads))), None) for _ in range(ROUNDS)]
-    return min(times) / (threads * items) * 1e9
 
-
-def machine_limits(threads):
-    """What one normal, one tanh and their lower bounds cost here, with as many threads as the solve uses."""
-    size, repeats = 16 * 2048, 200
-    out = np.empty((threads, 1, size))
-    position = np.zeros(1, np.int64)
-
-    @njit(nogil=True, error_model="numpy")
-    def words(out):
-        for _ in range(repeats):
-            for i in range(out.size):
-                out[i] = np.float64(mix64(np.uint64(i)) >> np.uint64(11))
-
-    @njit(nogil=True, error_model="numpy")
-    def tanhs(x):
-        for _ in range(repeats * 16):
-            for i in range(2048):
-                x[i] = tanh(x[i] + 1.0)
-
-    @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-    def multiply_adds(x):
-        """As many dependent multiply–adds and divisions as the tanh has, and nothing else."""
-        for _ in range(repeats * 16):
-            for i in range(2048):
-                y = x[i]
-                p = y
-                for _ in range(21):
-                    p = p * y + 0.25
-                x[i] = p / (p + 2.0)
-
-    def normals(k):
-        for layer in range(repeats):
-            fill_normals(out[k], 0, size, 0, 1, 3, 0, position, layer, 1, 1.0)
-
-    big = np.ones((threads, 2**23))
-    return {
-        "one normal": per_item(normals, size * repeats, threads),
-        "  its random word alone": per_item(lambda k: words(out[k, 0]), size * repeats, threads),
-        "one tanh": per_item(lambda k: tanhs(out[k, 0]), size * repeats, threads),
-        "  its multiply–adds and division alone": per_item(lambda k: multiply_adds(out[k, 0]), size * repeats, threads),
-        "one read and one write of memory": per_item(
-            lambda k: [np.copyto(big[k][: 2**22], big[k][2**22 :]) for _ in range(5)], 5 * 2**22, threads
-        ),
-    }
+COLUMNS = ["", "ns a particle and step", "times `solve_forward`", "share"]
 
 
 def test_forward_equation(benchmark):
@@ -189,48 +149,70 @@ def test_forward_equation(benchmark):
     threads = available_threads()
     torch.set_num_threads(threads)
     runs = {
-        "solvers.solve": ours, "flds.solve_forward": ours_as_solve_forward, "jitted jax.lax.scan": jax_scan(),
+        "solve_forward": ours_as_solve_forward, "solvers.solve": ours, "jitted jax.lax.scan": jax_scan(),
         "diffrax": diffrax_solve(), "NumPy loop": numpy_loop, "torch loop": torch_loop(), "torchsde": torchsde_solve(),
     }  # fmt: skip
     variances = [run(0).var() for run in runs.values()]  # compiled, and all solving the same equation
     # E h² of one run has a standard error of √(2/N) times it, 0.6 %
     np.testing.assert_allclose(variances, np.mean(variances), rtol=0.03)
-    times = {name: [] for name in runs}
-    for seed in range(1, ROUNDS + 1):
-        for name, run in runs.items():
-            if name != "torchsde" or seed <= 2:
-                times[name].append(seconds(run, seed))
-    unit = 1e9 / PARTICLES / STEPS
-    print(f"\n{PARTICLES} particles, {STEPS} steps, float64, {threads} threads of {os.cpu_count()}; median of {ROUNDS}")
-    for name in runs:
-        ratios = [other / mine for other, mine in zip(times[name], times["solvers.solve"], strict=False)]
-        print(
-            f"  {name:22} {unit * statistics.median(times[name]):7.2f} ns per particle and step, "
-            f"{statistics.median(ratios):6.1f} times ours (from {min(ratios):.1f} to {max(ratios):.1f})"
-        )
-    print("limits of this machine, ns each with all threads busy")
-    for name, cost in machine_limits(threads).items():
-        print(f"  {name:40} {cost:6.2f}")
-    ratios = [b / a for a, b in zip(times["solvers.solve"], times["jitted jax.lax.scan"], strict=True)]
-    benchmark.extra_info["ratio to jax"] = statistics.median(ratios)
+    times = machine.in_turn(runs)
+    text = f"""
+    dh = (E tanh² h)^½ dw, {PARTICLES:,} particles, {STEPS} steps, float64. The bound is one normal and one tanh:
+    {machine.normal_nanoseconds():.2f} and {machine.tanh_nanoseconds():.2f} ns with all threads busy."""
+    table(benchmark, "Forward equation", text, COLUMNS, rows_beside(times, "solve_forward", PARTICLES * STEPS))
     benchmark.pedantic(ours, (0,), rounds=ROUNDS)
 
 
+def test_forward_and_backward_equation_of_a_million_particles(benchmark):
+    """Memory holds the particles, not the caches; the backward solve also stores and reads the path."""
+    count, steps = 1_000_000, 50
+
+    def backward(particles, depth, seed):
+        return flds.solve_backward("tanh", particles=particles, depth=depth, seed=seed)
+
+    start = np.random.default_rng(2**40).standard_normal(count)
+    runs = {
+        "solve_forward": lambda seed: flds.solve_forward("tanh", particles=count, depth=steps, seed=seed),
+        "solvers.solve": lambda seed: solvers.solve(EQUATION, start, 0, 1, steps, seed=seed, save=[], save_at=[1.0]),
+        "solve_backward": lambda seed: backward(count, steps, seed),
+    }
+    for run in runs.values():
+        run(0)
+    rows = rows_beside(machine.in_turn(runs), "solve_forward", count * steps)
+    few = {"solve_backward": lambda seed: backward(PARTICLES, STEPS, seed)}
+    few["solve_backward"](0)
+    (row,) = rows_beside(machine.in_turn(few), "solve_backward", PARTICLES * STEPS)
+    rows.append(["`solve_backward`, 100,000 particles, 200 steps", *row[1:]])
+    for row in rows:
+        if "backward" in row[0]:  # which solves forward first, so it has two steps for each of the others
+            each = float(row[1]) / 2
+            row[1], row[3] = f"{each:.2f}", f"{100 * bound() / each:.0f} %"
+    text = f"""
+    The same with {count:,} particles and {steps} steps, and from T back to 0. `solve_backward` counts both directions:
+    {2 * steps} steps, and the path of all depths is written and read again."""
+    table(benchmark, "A million particles, and backward", text, COLUMNS, rows)
+    benchmark.pedantic(runs["solve_forward"], (0,), rounds=1)
+
+
 def test_first_call(benchmark):
-    """A user's own equation from definition to result, and a ready one, each new to the process."""
+    """A user's own equation from definition to result: new to the machine, and new to the process."""
 
-    def own(value):
-        equation = solvers.McKeanVlasov(
-            njit(lambda t, x, m: value * (m - x)), njit(lambda t, x, m: 0.1 * x), njit(lambda t, x: x)
-        )
-        solvers.solve(equation, START, 0.0, 1.0, 10)
+    program = """
+import time, numpy as np, solvers
+from numba import njit
+begin = time.perf_counter()
+functions = [njit(lambda t, x, m: {value} * (m - x)), njit(lambda t, x, m: 0.1 * x), njit(lambda t, x: x)]
+solvers.solve(solvers.McKeanVlasov(*functions), np.ones(100), 0.0, 1.0, 10)
+print(time.perf_counter() - begin)
+"""
 
-    def ready(_):
-        solvers.solve(solvers.equations.ornstein_uhlenbeck(), START, 0.0, 1.0, 10)
+    def first(value):
+        code = [sys.executable, "-c", program.format(value=value)]
+        return float(subprocess.run(code, capture_output=True, text=True, check=True).stdout)
 
-    first = [seconds(own, float(k)) for k in range(3)]
-    loaded = [seconds(ready, None) for _ in range(3)]
-    print(
-        f"\nfirst solve of a user's own equation {statistics.median(first):.2f} s, of a ready one {max(loaded):.3f} s"
-    )
-    benchmark.pedantic(ready, (0,), rounds=3)
+    values = [1.0 + random.random() for _ in range(3)]
+    new, known = (statistics.median(first(value) for value in values) for _ in range(2))
+    rows = [["new to the machine", f"{new:.2f}"], ["known to the machine, in a new process", f"{known:.2f}"]]
+    text = "Ten steps of 100 particles, compilation or loading included."
+    table(benchmark, "First solve of an equation of one's own", text, ["equation", "seconds"], rows)
+    benchmark.pedantic(first, (values[0],), rounds=1)
