@@ -5,7 +5,7 @@
 # make evidence  the long comparisons with exact answers and dense networks, which rewrite validation/reports, the tests
 #                of many seeds, kills, damaged files and full disks, and all notebooks (four hours)
 # make planted-faults   faults planted in the source one at a time, which the tests have to catch
-# make benchmark speed against what one would use otherwise
+# make benchmark speed beside what one would use otherwise and the bounds of the machine, into docs/performance.md
 
 PYTHON ?= python3
 VENV := .venv
@@ -42,7 +42,10 @@ planted-faults: $(VENV)/.installed-dev
 
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/benchmarks/requirements.txt
-	$(BIN)/python -m pytest tests/benchmarks/bench_*.py --benchmark-only -n 0 -s
+	@mkdir -p $(RESULTS)
+	$(BIN)/python -m pytest tests/benchmarks/bench_*.py --benchmark-only -n 0 -s \
+		--benchmark-json=$(RESULTS)/benchmarks.json
+	$(BIN)/python -m tests.benchmarks.report $(RESULTS)/benchmarks.json docs/performance.md
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

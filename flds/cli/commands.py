@@ -99,7 +99,7 @@ def solve(
     recorded_samples: Annotated[str | None, typer.Option(help="How many training samples are recorded, spread evenly; or their indices, as 0,3,5; default 64.")] = None,
     record_kernels: Annotated[bool, typer.Option("--record-kernels", help="Record the kernels Σ and Θ.")] = False,
     keep_state: Annotated[bool, typer.Option("--keep-state", help="Keep the trained network in the file, for resume and predictions.")] = False,
-    dtype: Annotated[str | None, typer.Option(help="Storage precision, float32 or float64; by default float32 for the limit, float64 for a network.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Storage precision, float32 or float64; by default float32 for the limit unless rates are small, float64 for a network.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
     replicates: Annotated[int, typer.Option(help="Independent repetitions, for standard errors.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
