@@ -15,6 +15,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _EXACT = frozenset({"contract"})
 _REORDERED = frozenset({"nsz", "arcp", "contract", "reassoc"})
+# Without what Python and C would call them by, which takes time to compile.
+_CALLED_FROM_KERNELS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def kernel(function: F) -> F:
@@ -40,13 +42,27 @@ def composed_kernel(function: F, fastmath: frozenset[str] = _EXACT) -> F:
     return _compiled(function, fastmath) if key is None else _kept(function, fastmath, key)
 
 
+def part_kernel(function: F) -> F:
+    """Like `kernel`, for a part of kernels in the same file, which only they can call.
+
+    It must not raise, nor allocate memory, which may fail: only kernels can say so to Python.
+    """
+    return _compiled(function, _EXACT, **_CALLED_FROM_KERNELS)
+
+
+def reduction_part(function: F) -> F:
+    """Like `part_kernel`, with sums that may be reordered."""
+    return _compiled(function, _REORDERED, **_CALLED_FROM_KERNELS)
+
+
 def inlined_kernel(function: F) -> F:
     """Like `kernel`, for a function that others are made of, which is compiled with each of them."""
     return _compiled(function, _EXACT, forceinline=True)
 
 
 def merged_kernel(function: F) -> F:
-    return _compiled(function, _EXACT, inline="always")
+    """Like `inlined_kernel`, before types are inferred, so that tuples of any length and flags may be arguments."""
+    return _compiled(function, _EXACT, inline="always", **_CALLED_FROM_KERNELS)
 
 
 def _kept(function: F, fastmath: frozenset[str], key: str | None = None) -> F:

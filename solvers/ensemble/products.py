@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import overload
 
-from solvers.accelerate import reduction_kernel
+from solvers.accelerate import reduction_kernel, reduction_part
 
 # Particles that are multiplied at a time; sums of so many are in the precision of the vectors, further ones in float64.
 PART = 512
@@ -31,7 +31,7 @@ def _as_type(number, zero):
 _as.compiled_by = _as_type  # for keys of kernels that call it
 
 
-@reduction_kernel
+@reduction_part
 def _dots_4_4(a, i, x, b, j, size, zero, out):
     """Add the inner products of rows i … i + 3 of `a` and j … j + 3 of `b` to out[i:, j:], in the type of `zero`.
 
@@ -54,7 +54,7 @@ def _dots_4_4(a, i, x, b, j, size, zero, out):
     _put_four(s30, s31, s32, s33, out, i + 3, j)
 
 
-@reduction_kernel
+@reduction_part
 def _put_four(s0, s1, s2, s3, out, i, j):
     out[i, j] += s0
     out[i, j + 1] += s1
@@ -62,7 +62,7 @@ def _put_four(s0, s1, s2, s3, out, i, j):
     out[i, j + 3] += s3
 
 
-@reduction_kernel
+@reduction_part
 def _dots_4_1(a, i, x, b, j, size, zero):
     """Return the inner products of rows i … i + 3 of `a` with row j of `b`."""
     a0, a1, a2, a3 = a[i, x : x + size], a[i + 1, x : x + size], a[i + 2, x : x + size], a[i + 3, x : x + size]
@@ -75,7 +75,7 @@ def _dots_4_1(a, i, x, b, j, size, zero):
     return s0, s1, s2, s3
 
 
-@reduction_kernel
+@reduction_part
 def _dot(x, y, zero):
     s = zero
     for p in range(len(x)):
@@ -83,7 +83,7 @@ def _dot(x, y, zero):
     return s
 
 
-@reduction_kernel
+@reduction_part
 def _tile(a, i, x, b, j, size, zero, out):
     """Add the inner products of up to four rows of each from i and j on to out[i:, j:]."""
     rows, columns = min(4, a.shape[0] - i), min(4, b.shape[0] - j)
@@ -102,7 +102,7 @@ def _tile(a, i, x, b, j, size, zero, out):
                 out[i + k, m] += _dot(a[i + k, x : x + size], b[m], zero)
 
 
-@reduction_kernel
+@reduction_part
 def _add_inner(a, x, b, size, zero, out):
     """Add Σ_p a[i, x + p] b[j, p] to out[i, j], (rows, rows); `a` is read once."""
     for i in range(0, a.shape[0], 4):
@@ -110,7 +110,7 @@ def _add_inner(a, x, b, size, zero, out):
             _tile(a, i, x, b, j, size, zero, out)
 
 
-@reduction_kernel
+@reduction_part
 def _add_four(c, i, k, vectors, x, out):
     """Add Σ_m c[i + n, k + m] vectors[k + m, x + p] over four m to out[i + n, p] for four n."""
     size = out.shape[1]
@@ -129,7 +129,7 @@ def _add_four(c, i, k, vectors, x, out):
         o3[p] += c30 * x0 + c31 * x1 + c32 * x2 + c33 * x3
 
 
-@reduction_kernel
+@reduction_part
 def _add_one(c, i, k, vectors, x, out):
     """The same for one row of `out` and four vectors."""
     size, there = out.shape[1], out[i]
@@ -140,7 +140,7 @@ def _add_one(c, i, k, vectors, x, out):
         there[p] += c0 * v0[p] + c1 * v1[p] + c2 * v2[p] + c3 * v3[p]
 
 
-@reduction_kernel
+@reduction_part
 def _add_combination(c, vectors, x, out):
     """Add Σ_k c[i,k] vectors[k, x + p] to out[i,p]; `vectors` are read once."""
     rows, count = c.shape
@@ -158,7 +158,7 @@ def _add_combination(c, vectors, x, out):
                 there[p] += factor * here[p]
 
 
-@reduction_kernel
+@reduction_part
 def _held(memory, source, x, size):
     """Copy source[:, x : x + size] side by side into `memory`, and return it there, (rows, size).
 
@@ -173,7 +173,7 @@ def _held(memory, source, x, size):
     return part
 
 
-@reduction_kernel
+@reduction_part
 def _put(part, out, x):
     """Copy a part to out[:, x:]."""
     for i in range(part.shape[0]):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.accelerate import kernel
+from solvers.accelerate import kernel, part_kernel
 
 STRETCH = 2048
 # What one normal takes on one thread.
@@ -65,7 +65,7 @@ class Stream(IntEnum):
     COMMON = 8
 
 
-@kernel
+@part_kernel
 def mix64(z):
     """The output function of SplitMix64."""
     z = (z ^ (z >> np.uint64(30))) * _MIX1
@@ -73,7 +73,7 @@ def mix64(z):
     return z ^ (z >> np.uint64(31))
 
 
-@kernel
+@part_kernel
 def address_key(seed, stream, step, position, layer, stretch):
     """Hash an address to 64 bits: one SplitMix64 round per coordinate."""
     key = mix64(np.uint64(seed) + _GOLDEN)
@@ -84,7 +84,7 @@ def address_key(seed, stream, step, position, layer, stretch):
     return mix64((key + _GOLDEN) ^ mix64(np.uint64(stretch) + _GOLDEN))
 
 
-@kernel
+@part_kernel
 def increment_of(key):
     """An odd number with enough changes between neighbouring bits, as SplitMix64 makes its increments."""
     increment = mix64(key + _GOLDEN) | np.uint64(1)
@@ -95,7 +95,7 @@ def increment_of(key):
     return increment ^ np.uint64(0xAAAAAAAAAAAAAAAA) if count < 24 else increment
 
 
-@kernel
+@part_kernel
 def _radius(word):
     """sqrt(−2 ln u) for u = (the upper 52 bits + ½) / 2^52, by ln u = k ln 2 + 2 artanh((m − 1) / (m + 1))."""
     bits = np.float64((np.float64(word >> np.uint64(12)) + 0.5) * 2.0**-52).view(np.int64)
@@ -110,7 +110,7 @@ def _radius(word):
     return math.sqrt(-2.0 * (np.float64(k) * _LN2 + 2.0 * p))
 
 
-@kernel
+@part_kernel
 def _direction(word):
     """Cosine and sine of an angle that is uniform on the circle.
 
@@ -131,7 +131,7 @@ def _direction(word):
     return sine if exchange else cosine, cosine if exchange else sine
 
 
-@kernel
+@part_kernel
 def add_normals(out, scale, key, increment, first):
     """Add `scale` times normals to `out`, (2, PAIRS), from the words first, first + 1, … of a sequence."""
     for pair in range(PAIRS):

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 from scipy import stats
 
 from solvers.ensemble import random
 from solvers.ensemble.random import STRETCH, Address, Noise, Stream
 from tests import naive
+
+
+def from_python(part):
+    """A part of kernels, which only kernels can call, as a function for Python."""
+    return njit(lambda *arguments: part(*arguments))
 
 
 def normals(count=STRETCH, seed=0, stream=Stream.FORWARD, step=0, position=0, layer=0, refinement=1):
@@ -23,13 +29,15 @@ def test_splitmix64_known_answers():
     # the first outputs of SplitMix64 from the state 1234567, as published with the algorithm
     states = [(1234567 + k * 0x9E3779B97F4A7C15) % 2**64 for k in (1, 2, 3)]
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
-    assert [int(random.mix64(np.uint64(s))) % 2**64 for s in states] == expected
+    mix64 = from_python(random.mix64)
+    assert [int(mix64(np.uint64(s))) % 2**64 for s in states] == expected
     assert [naive.mix64(s) for s in states] == expected
 
 
 def test_increments_are_odd_and_change_often():
+    increment_of = from_python(random.increment_of)
     for key in range(2000):
-        ours = int(random.increment_of(np.uint64(key))) % 2**64
+        ours = int(increment_of(np.uint64(key))) % 2**64
         assert ours == naive.increment(key)
         assert ours % 2 == 1
         assert bin(ours ^ (ours >> 1)).count("1") >= 24
@@ -37,7 +45,7 @@ def test_increments_are_odd_and_change_often():
 
 def test_normals_equal_their_plain_twin():
     seed, stream, step, position, layer, block = 7, 3, 2, 5, 1, 1
-    key = int(random.address_key(seed, stream, step, position, layer, block)) % 2**64
+    key = int(from_python(random.address_key)(seed, stream, step, position, layer, block)) % 2**64
     ours = normals(2 * STRETCH, seed, Stream(stream), step, position, layer)[STRETCH:]
     exact = naive.normals(key, STRETCH, random.PAIRS)
     # some roundings of numbers up to 5
@@ -46,9 +54,10 @@ def test_normals_equal_their_plain_twin():
 
 def test_radius_and_direction_reach_their_ends():
     lowest, highest = np.uint64(0), np.uint64(2**64 - 1)
-    assert random._radius(lowest) == pytest.approx(np.sqrt(2 * 53 * np.log(2)), rel=1e-15)
-    assert random._radius(highest) == pytest.approx(2.0**-26, rel=1e-15)
-    quarter = np.array([random._direction(np.uint64(2**63 + bits)) for bits in range(4)])
+    radius, direction = from_python(random._radius), from_python(random._direction)
+    assert radius(lowest) == pytest.approx(np.sqrt(2 * 53 * np.log(2)), rel=1e-15)
+    assert radius(highest) == pytest.approx(2.0**-26, rel=1e-15)
+    quarter = np.array([direction(np.uint64(2**63 + bits)) for bits in range(4)])
     half = np.sqrt(0.5)
     np.testing.assert_allclose(quarter, half * np.array([[1, -1], [-1, -1], [-1, 1], [-1, -1]]), atol=1e-15)
 
