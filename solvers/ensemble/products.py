@@ -1,7 +1,7 @@
 """Compiled products over stretches of particles: the arithmetic that solves spend their time on.
 
 Arrays are (rows, N) and C-contiguous. Each kernel works through a contiguous range of particles in one call without the
-GIL, a part of `PART` particles at a time, which stays in cache, and in tiles of four rows by four, whose sums stay in
+GIL, a part of the particles at a time, which stays in cache, and in tiles of four rows by four, whose sums stay in
 registers. BLAS, which packs its operands first, is up to three times slower on products of a few rows with many, and
 about as fast on others.
 """
@@ -13,8 +13,9 @@ from numba.extending import overload
 
 from solvers.accelerate import reduction_kernel, reduction_part
 
-# Particles that are multiplied at a time; sums of so many are in the precision of the vectors, further ones in float64.
-PART = 512
+# Particles that are multiplied at a time, with many rows and with few: memory is read faster in long pieces. Sums of so
+# many are in the precision of the vectors, further ones in float64.
+_SHORT_PART, _LONG_PART, _NUMBERS = 512, 4096, 8192
 
 
 def _as(number, zero):
@@ -159,6 +160,12 @@ def _add_combination(c, vectors, x, out):
 
 
 @reduction_part
+def _part_size(rows):
+    """Return how many particles of so many rows that are held are multiplied at a time."""
+    return max(_SHORT_PART, min(_LONG_PART, _NUMBERS // max(rows, 1)))
+
+
+@reduction_part
 def _held(memory, source, x, size):
     """Copy source[:, x : x + size] side by side into `memory`, and return it there, (rows, size).
 
@@ -188,12 +195,13 @@ def inner(a, b, zero, first_group, last_group, group_size, row, sums):
     more, fewer = a, b
     if a.shape[0] < b.shape[0]:
         more, fewer = b, a
-    memory, found = np.empty(fewer.shape[0] * PART, a.dtype), np.empty((more.shape[0], fewer.shape[0]))
+    part = _part_size(fewer.shape[0])
+    memory, found = np.empty(fewer.shape[0] * part, a.dtype), np.empty((more.shape[0], fewer.shape[0]))
     for group in range(first_group, last_group):
         stop = min((group + 1) * group_size, a.shape[1])
         found[:] = 0.0
-        for first in range(group * group_size, stop, PART):
-            size = min(PART, stop - first)
+        for first in range(group * group_size, stop, part):
+            size = min(part, stop - first)
             _add_inner(more, first, _held(memory, fewer, first, size), size, zero, found)
         for i in range(a.shape[0]):
             for j in range(b.shape[0]):
@@ -205,9 +213,9 @@ def squares(a, first_group, last_group, group_size, sums):
     """Add Σ_p a[i,p]² over the particles p of group g to sums[g, i, 0] in float64."""
     for group in range(first_group, last_group):
         stop = min((group + 1) * group_size, a.shape[1])
-        for first in range(group * group_size, stop, PART):
+        for first in range(group * group_size, stop, _LONG_PART):
             for i in range(a.shape[0]):
-                here = a[i, first : min(first + PART, stop)]
+                here = a[i, first : min(first + _LONG_PART, stop)]
                 sums[group, i, 0] += _dot(here, here, 0.0)
 
 
@@ -217,9 +225,10 @@ def combine(coefficients, vectors, start, stop, keep, out):
 
     `keep` is 0 or 1; with 0 what stood in `out` does not matter.
     """
-    memory = np.empty(out.shape[0] * PART, out.dtype)
-    for first in range(start, stop, PART):
-        part = _held(memory, out, first, min(PART, stop - first))
+    size = _part_size(out.shape[0])
+    memory = np.empty(out.shape[0] * size, out.dtype)
+    for first in range(start, stop, size):
+        part = _held(memory, out, first, min(size, stop - first))
         if keep == 0:
             part[:] = 0
         _add_combination(coefficients, vectors, first, part)
@@ -232,12 +241,12 @@ def project(vectors, coefficients, directions, zero, first_group, last_group, gr
 
     These are its inner products with the directions, in parts of the type of `zero`, and with itself, in float64.
     """
-    count = directions.shape[0]
-    memory = np.empty(vectors.shape[0] * PART, vectors.dtype)
+    count, most = directions.shape[0], _part_size(vectors.shape[0])
+    memory = np.empty(vectors.shape[0] * most, vectors.dtype)
     for group in range(first_group, last_group):
         stop = min((group + 1) * group_size, vectors.shape[1])
-        for first in range(group * group_size, stop, PART):
-            size = min(PART, stop - first)
+        for first in range(group * group_size, stop, most):
+            size = min(most, stop - first)
             part = _held(memory, vectors, first, size)
             _add_combination(coefficients, directions, first, part)
             _add_inner(directions, first, part, size, zero, sums[group, :count])

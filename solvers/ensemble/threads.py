@@ -20,6 +20,7 @@ from solvers.ensemble import products
 from solvers.ensemble.blas import single_threaded_blas
 from solvers.ensemble.particles import Array, Cut, Matrix, Particles, partition
 from solvers.ensemble.random import STRETCH, Address, Noise, Stream
+from solvers.ensemble.reuse import Reuse
 from solvers.ensemble.workers import Workers
 from solvers.interrupts import Interrupts
 
@@ -87,6 +88,7 @@ class ThreadParticles(Particles):
         self.shares = partition(particles, min(share, SHARE))
         self._workers: Workers | None = None
         self._interrupts = Interrupts()
+        self._memory = Reuse()
 
     def whole(self) -> AbstractContextManager[None]:
         return self._interrupts.put_off()
@@ -100,21 +102,22 @@ class ThreadParticles(Particles):
         """
         quiet = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
         with self._interrupts.deferred(), single_threaded_blas, np.errstate(**quiet):  # type: ignore[arg-type]
-            if self.threads == 1:
-                yield self
-                return
-            self._workers = Workers(self.threads - 1, lambda: np.seterr(**quiet))  # type: ignore[arg-type]
+            self._memory.open()
+            if self.threads > 1:
+                self._workers = Workers(self.threads - 1, lambda: np.seterr(**quiet))  # type: ignore[arg-type]
             try:
                 yield self
             finally:
-                self._workers.close()
-                self._workers = None
+                self._memory.close()
+                if self._workers is not None:
+                    self._workers.close()
+                    self._workers = None
 
     def allocate(self, rows: int, dtype: Any = np.float64) -> Array:
-        return np.empty((rows, self.particles), dtype)
+        return self._memory.empty((rows, self.particles), dtype)
 
     def stack(self, parts: Sequence[Array]) -> Array:
-        return np.concatenate(parts)
+        return np.concatenate(parts, out=self.allocate(sum(map(len, parts)), parts[0].dtype))
 
     def to_host(self, vectors: Array) -> NDArray[Any]:
         return vectors
@@ -156,7 +159,8 @@ class ThreadParticles(Particles):
         return self.total(sums)[:, 0] / self.particles
 
     def project(self, vectors: Array, coordinates: Matrix, directions: Array) -> tuple[Array, Matrix, Matrix]:
-        rest, count, zero = np.empty_like(vectors), len(directions), vectors.dtype.type(0)
+        rest, count = self.allocate(len(vectors), vectors.dtype), len(directions)
+        zero = vectors.dtype.type(0)
         sums = np.zeros((len(self.groups), count + len(vectors), len(vectors)))
         coefficients = np.ascontiguousarray(-coordinates, vectors.dtype)
         self.on_groups(
