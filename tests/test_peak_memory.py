@@ -44,7 +44,7 @@ def test_the_predicted_memory_is_what_a_run_takes(name):
 )
 def test_an_estimate_is_the_number_that_a_run_is_refused_by(monkeypatch, options):
     asked = []
-    monkeypatch.setattr("flds.training.method.require_memory", lambda needed, remedy: asked.append(needed))
+    monkeypatch.setattr("flds.training.method.require_memory", lambda needed, *rest: asked.append(needed))
     estimate = flds.estimate_cost(three_samples(), particles=500, depth=3, **options)
     assert asked == []
     rest = {name: value for name, value in options.items() if name != "sampling"}
@@ -53,7 +53,7 @@ def test_an_estimate_is_the_number_that_a_run_is_refused_by(monkeypatch, options
 
 
 def test_an_estimate_says_what_a_run_that_does_not_fit_is_missing(monkeypatch):
-    monkeypatch.setattr("flds.training.cost.available_memory", lambda: 1e9)
+    monkeypatch.setattr("flds.training.method.available_memory", lambda: 1e9)
     small = flds.estimate_cost(three_samples(), particles=1000, depth=4, threads=1)
     assert small.fits
     assert "available" not in str(small)
@@ -127,7 +127,7 @@ def test_noise_that_takes_more_than_a_day_is_refused(call):
 def test_the_default_run_is_the_same_on_every_machine(monkeypatch):
     problem, options, found = three_samples(steps=20), {"operator": "auto"}, set()
     for free, rate, threads in ((20e9, 1e10, 1), (1e9, 1e8, 2), (0.3e9, 1e12, 64)):
-        for module in ("solvers.memory", "flds.training.method", "flds.training.cost"):
+        for module in ("solvers.memory", "flds.training.method"):
             monkeypatch.setattr(f"{module}.available_memory", lambda free=free: free)
         monkeypatch.setattr("flds.training.cost.multiply_adds_per_second", lambda batch, itemsize, rate=rate: rate)
         given = options | {"threads": threads}
@@ -144,7 +144,7 @@ def test_the_default_run_is_the_same_on_every_machine(monkeypatch):
 
 
 def test_a_default_run_that_does_not_fit_names_the_option_that_does(monkeypatch):
-    monkeypatch.setattr("flds.training.cost.available_memory", lambda: 0.3e9)
+    monkeypatch.setattr("flds.training.method.available_memory", lambda: 0.3e9)
     options = {"threads": 1, "replicates": 1}
     with pytest.raises(MemoryError, match="are available; --fit chooses fewer, or give --particles"):
         runs.run(three_samples(), None, None, 8, "matched", options, fit=False, quiet=True)

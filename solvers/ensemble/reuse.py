@@ -1,7 +1,7 @@
 """Memory of arrays that are gone, for new ones of the same size.
 
-A pass makes arrays of all particles and drops them soon. Large ones come from the system, page by page as they are first
-written to, which takes several times as long as the work that fills them.
+A pass makes arrays of all particles and drops them soon. Large ones come from the system, page by page as they are
+first written to, which takes several times as long as the work that fills them.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def test_a_round_that_does_not_fit_in_memory_is_not_begun(monkeypatch):
     )
     monkeypatch.setattr(
         "flds.training.method.require_memory",
-        lambda needed, remedy: require(needed if needed < limit else 1e18, remedy),
+        lambda needed, remedy, *rest: require(needed if needed < limit else 1e18, remedy),
     )
     with pytest.warns(RuntimeWarning, match="above target_error"):
         found = flds.estimate_limit(one_sample(), target_error=1e-5, **SMALL)
