@@ -29,7 +29,7 @@ DEFAULTS: dict[str, Any] = {
 }
 # What the default run may take; the cost model chooses the number of particles within it. A run that is to fit this
 # machine takes its time and at most this share of its free memory, and where that is short one of the smaller numbers.
-DEFAULT_SECONDS, DEFAULT_BYTES, DEFAULT_SHARE = 8.0, 3.5e9, 0.8
+DEFAULT_SECONDS, DEFAULT_BYTES, DEFAULT_SHARE = 5.8, 3.5e9, 0.8
 SMALL_CHOICES = (100, 200, 300, 500, 700)
 PARTICLE_CHOICES = (1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 12_000, 16_000, 20_000, 30_000, 50_000, 100_000)
 

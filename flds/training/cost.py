@@ -18,14 +18,14 @@ from flds.training.network import PROBE_CHUNK
 from flds.training.options import RecordSteps, Settings
 from flds.training.problem import TABLED, TrainingProblem
 from solvers.ensemble.random import NORMAL_SECONDS
-from solvers.ensemble.threads import ThreadParticles, group_size
+from solvers.ensemble.threads import FEW, ThreadParticles, group_size
 from solvers.matrices.matched import ROOM
 from solvers.memory import INTERPRETER_BYTES
 
-# Python's share of one pass through one layer, and of conditioning its noise.
-CALL_SECONDS = 150e-6
-# Per particle, sample, layer and direction: one normal, φ or φ', the update of the state.
-ELEMENTWISE_SECONDS = 20e-9
+# Python's share of one pass through one layer: in one call, in many, and in those that condition its noise as well.
+FEW_SECONDS, CALL_SECONDS, MATCHED_SECONDS = 100e-6, 200e-6, 350e-6
+# Per particle, sample, layer and direction: φ or φ', the update of the state; and of what is probed.
+ELEMENTWISE_SECONDS, PROBE_SECONDS = 20e-9, 10e-9
 # Bytes besides numbers: Python's objects of a layer and of a record, and the loss of a step with its place in the table
 # of batches for each sample.
 _LAYER, _RECORD, _STEP = 10_000, 1_600, 48
@@ -40,15 +40,23 @@ THREAD_EXPONENT = 0.5
 
 
 class Speed(NamedTuple):
-    """Multiply–adds that one thread does in a second, and the number of threads."""
+    """Multiply–adds that one thread does in a second, in training and with probes, and the number of threads."""
 
     rate: float
+    probe_rate: float
     threads: int
 
 
-def reference_speed(batch: int, itemsize: int) -> Speed:
+def reference_speed(load: Workload) -> Speed:
     """Return the speed of two threads, for choices that must be the same on every machine."""
-    return Speed(3e9 * min(batch, PROBE_CHUNK) ** 0.5 * 8 / itemsize, 2)
+    rate, probe_rate = (3e9 * rows**0.5 * 8 / load.itemsize for rows in load.chunks)
+    return Speed(rate, probe_rate, 2)
+
+
+def measured_speed(load: Workload) -> Speed:
+    """Return the speed of this machine."""
+    rate, probe_rate = (multiply_adds_per_second(rows, load.itemsize) for rows in load.chunks)
+    return Speed(rate, probe_rate, load.threads)
 
 
 @dataclass(frozen=True)
@@ -94,10 +102,7 @@ class CostEstimate:
         memory = load.lazy_memory(rank) if lazy else load.dense_memory()
         here, reference = (
             load.replicates * load.seconds(settings.operator, speed)
-            for speed in (
-                Speed(multiply_adds_per_second(load.batch, load.itemsize), load.threads),
-                reference_speed(load.batch, load.itemsize),
-            )
+            for speed in (measured_speed(load), reference_speed(load))
         )
         shown = rank if lazy else (load.particles, load.particles)
         return CostEstimate(settings.operator, reason, shown, memory, here, reference, available)
@@ -202,8 +207,14 @@ class Workload:
         """The number of particles that matched noise needs: what it is matched to takes at most half of the space."""
         return ROOM * (self.constants + max(2 * self.batch, 0 if self.tied else PROBE_CHUNK))
 
-    def lazy_work(self) -> float:
-        """Multiply–adds with bases that grow to the expected rank."""
+    @property
+    def chunks(self) -> tuple[int, int]:
+        """Vectors that meet the bases at a time, in training and when they are probed."""
+        records = max(1, self.records)
+        return min(self.batch, PROBE_CHUNK), max(1, min(PROBE_CHUNK, -(-self.probes // records)))
+
+    def lazy_work(self) -> tuple[float, float]:
+        """Multiply–adds with bases that grow to the expected rank: of training and of probes."""
         rank, size = self.expected_rank, self.particles * self.depth
         grown = min(1.0, rank / max(self.visits, 1))  # share of the steps that add directions
         mean = rank * (1 - grown / 2)
@@ -215,10 +226,10 @@ class Workload:
         matching = 0.0
         if self.sampling == "matched":
             matching = trained * grown * 6 * (self.constants + 2 * self.batch)
-            matching += 0 if self.tied else self.probes * 2 * (self.constants + chunk)
+            probing += 0 if self.tied else self.probes * 2 * (self.constants + chunk)
         elif self.sampling == "matched_all":  # every draw meets all earlier ones, in all layers, four times
             matching = 4 * rank * (2 * rank * self.depth)
-        return (training + probing + matching) * size
+        return (training + matching) * size, probing * size
 
     def dense_work(self) -> float:
         """Multiply–adds with weights held as matrices: forward, backward, update."""
@@ -289,15 +300,19 @@ class Workload:
 
     def seconds(self, operator: str, speed: Speed) -> float:
         """Expected time of one replicate."""
-        work = self.lazy_work() if operator == "lazy" else self.dense_work()
-        shares = -(-self.particles // group_size(self.particles)) if operator == "lazy" else self.particles / 256
+        lazy = operator == "lazy"
+        training, probing = self.lazy_work() if lazy else (self.dense_work(), 0.0)
+        shares = -(-self.particles // group_size(self.particles)) if lazy else self.particles / 256
         threads = max(1.0, min(speed.threads, shares))
         passes = 2 * (self.steps + 1) + -(-self.probes // PROBE_CHUNK)
-        samples = 2 * (self.steps + 1) * self.batch + self.probes
-        elementwise = samples * self.particles * self.depth * ELEMENTWISE_SECONDS
+        elementwise = 2 * (self.steps + 1) * self.batch * ELEMENTWISE_SECONDS + self.probes * PROBE_SECONDS
+        elementwise *= self.particles * self.depth
         elementwise += self.draws(operator) * self.particles * self.refinement * NORMAL_SECONDS
-        overhead = passes * self.depth * CALL_SECONDS * (1 if self.sampling == "law" else 3)
-        return overhead + (work / speed.rate + elementwise) / threads**THREAD_EXPONENT
+        call = CALL_SECONDS if self.sampling == "law" else MATCHED_SECONDS
+        if lazy and self.particles <= FEW and self.sampling != "matched_all":
+            call, threads = FEW_SECONDS, 1.0
+        work = training / speed.rate + probing / speed.probe_rate
+        return passes * self.depth * call + (work + elementwise) / threads**THREAD_EXPONENT
 
 
 def _distinct(problem: TrainingProblem) -> int:

@@ -87,7 +87,7 @@ def _operator(operator: str, load: Workload) -> tuple[str, str]:
         return operator, "as asked"
     if load.sampling != "law" and load.room <= load.particles:
         return "lazy", f"expected rank {rank} leaves room to match noise among {load.particles} particles"
-    if load.dense_work() < load.lazy_work():
+    if load.dense_work() < sum(load.lazy_work()):
         return "dense", f"expected rank {rank} is not small against {load.particles} particles"
     return "lazy", f"expected rank {rank} against {load.particles} particles"
 

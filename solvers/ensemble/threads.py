@@ -36,7 +36,7 @@ _EVEN = 256
 # Particles that elementwise work takes at a time, so that temporaries stay in cache.
 SHARE = 16 * STRETCH
 # So few particles that operations take longer to call than to do.
-_FEW = 2048
+FEW = 2048
 # Rows of a matrix (N, N) that one thread takes at a time.
 _ROWS = 256
 # A thread takes this part of its share of the groups that are left, so that threads end together.
@@ -82,7 +82,7 @@ class ThreadParticles(Particles):
         self.particles, self.threads = particles, threads
         self.group_size = group_size(particles)
         self.groups = partition(particles, self.group_size)
-        if particles <= _FEW:
+        if particles <= FEW:
             self.cut = Cut(particles, self.group_size, len(self.groups))
         share = _EVEN * -(-particles // (_EVEN * threads))
         self.shares = partition(particles, min(share, SHARE))

@@ -232,7 +232,7 @@ def test_few_particles_in_one_call_and_many_operations_agree(dtype, tied, matche
     """Both ways through the same formulas, with vectors that depend on each other and probes, also beyond a group."""
     found = []
     for most in (0, 2048):
-        monkeypatch.setattr("solvers.ensemble.threads._FEW", most)
+        monkeypatch.setattr("solvers.ensemble.threads.FEW", most)
         ensemble = ThreadParticles(700)
         assert (ensemble.cut is None) == (most == 0)
         constants = np.random.default_rng(1).standard_normal((3, 700)).astype(dtype)
