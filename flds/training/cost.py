@@ -23,9 +23,9 @@ from solvers.matrices.matched import ROOM
 from solvers.memory import INTERPRETER_BYTES
 
 # Python's share of one pass through one layer: in one call, in many, and in those that condition its noise as well.
-FEW_SECONDS, CALL_SECONDS, MATCHED_SECONDS = 100e-6, 200e-6, 350e-6
+FEW_SECONDS, CALL_SECONDS, MATCHED_SECONDS = 60e-6, 200e-6, 350e-6
 # Per particle, sample, layer and direction: φ or φ', the update of the state; and of what is probed.
-ELEMENTWISE_SECONDS, PROBE_SECONDS = 20e-9, 10e-9
+ELEMENTWISE_SECONDS, PROBE_SECONDS = 14e-9, 10e-9
 # Bytes besides numbers: Python's objects of a layer and of a record, and the loss of a step with its place in the table
 # of batches for each sample.
 _LAYER, _RECORD, _STEP = 10_000, 1_600, 48
