@@ -113,7 +113,11 @@ def test_another_operator_is_foreseen():
 def test_a_round_that_took_too_long_is_told(clock, monkeypatch):
     runs_of_formulas(monkeypatch, spread=1.0)
     clock[0] = lambda seed: 100.0 if seed else 1.0  # the first seed of the first round is 0
-    search = _Search(one_sample(), {"threads": 1, "seed": 0}, 2, 1, None, 2.0, False)
+    options = {"threads": 1, "seed": 0}
+    first = 2 * plan_round(one_sample(), 50, 2, options).seconds(1)
+    search = _Search(
+        one_sample(), options, 2, 1, None, 20 * first, False
+    )  # room for a larger round, not for 100 of them
     search.run(50, 2)
     assert re.search(r"round 2 took .* s where .* s were expected, so all 2 took", " ".join(search.warned))
 
