@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from solvers.ensemble.particles import Array, Particles
 from solvers.ensemble.random import Address, Noise
 from solvers.matrices import reveal
-from solvers.matrices.cholesky import rank_revealing_cholesky, triangular_inverse
+from solvers.matrices.algebra import OF_PARTICLES, Place
 from solvers.matrices.few import compiled_passes
 from solvers.matrices.operator import Coordinates, RankBudgetExceeded, WeightOperator
 from solvers.matrices.reveal import Basis, Passes
@@ -236,19 +236,12 @@ class LazyOperator(WeightOperator):
         if condition is not None:
             passes = compiled_passes(condition, reveal.shift, _LOST[dtype])
             return passes, ensemble.cut, noise.draw(address, layer)
-        algebra = reveal.Algebra(
-            inner=lambda e, parts, right: e.inner(parts, right),
-            gram=lambda e, vectors: e.gram(vectors),
-            project=lambda e, *operands: e.project(*operands),
-            combine=lambda e, out, terms, add: e.combine(out, terms, add),
-            fill=lambda e, out, address, rows: e.fill(out, noise, address.rows(rows), layer),
-            empty=lambda e, like: e.allocate(len(like), like.dtype),
-            copy=lambda e, vectors: e.copy(vectors),
-            condition=lambda e, z, states, constants: sampling.condition(z, states),
-            revealing=rank_revealing_cholesky,
-            inverse=triangular_inverse,
-        )
-        return reveal.passes(algebra, reveal.shift, _LOST[dtype]), ensemble, address
+
+        def by_sampling(e: Particles, z: Array, states: Array, constants: Array) -> bool:
+            return sampling.condition(z, states)
+
+        passes = reveal.passes(OF_PARTICLES, by_sampling, reveal.shift, _LOST[dtype])
+        return passes, ensemble, Place(noise, address, layer)
 
     def _facing(self, domain: Side, pairs: Coordinates) -> Coordinates:
         """Return a matrix of both sides with the domain's directions as rows."""

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from solvers.accelerate import merged_kernel
-from solvers.ensemble import few
 from solvers.ensemble.particles import Array, Particles
-from solvers.matrices.cholesky import (
-    inverse_of_triangle,
-    rank_revealing_cholesky,
-    revealing_factor,
-    triangular_inverse,
-)
+from solvers.matrices.algebra import OF_FEW, OF_PARTICLES, Algebra
+from solvers.matrices.cholesky import triangular_inverse
 from solvers.matrices.sampling import Sampling
 
 # Particles for each vector that noise is matched to or made of: constraints that take more than half of the space would
@@ -37,12 +31,13 @@ def orthonormalise(ensemble: Particles, vectors: Array) -> None:
         ensemble.combine(vectors, [(inverse, ensemble.copy(vectors))])
 
 
-def conditioning(algebra: Conditioning) -> Callable[..., bool]:
+def conditioning(algebra: Algebra, dependent: float) -> Callable[..., bool]:
     """Return a function that makes fresh vectors z orthonormal, and orthogonal to states and constants.
 
-    It returns whether there was room for it.
+    It returns whether there was room for it. States within `dependent` of the others add no constraint.
     """
-    inner, combine, stack, revealing, inverse_of, dependent = algebra
+    inner, combine, stack = algebra.inner, algebra.combine, algebra.stack
+    revealing, inverse_of = algebra.revealing, algebra.inverse
 
     def condition(e, z, states, constants):  # type: ignore[no-untyped-def]
         count, old = len(constants), len(states)
@@ -66,17 +61,6 @@ def conditioning(algebra: Conditioning) -> Callable[..., bool]:
     return condition
 
 
-class Conditioning(NamedTuple):
-    """What `conditioning` is made of: operations on particles `e`, on matrices, and when vectors are dependent."""
-
-    inner: Callable[..., Any]
-    combine: Callable[..., Any]
-    stack: Callable[..., Any]
-    revealing: Callable[..., Any]
-    inverse: Callable[..., Any]
-    dependent: float
-
-
 class MatchedSampling(Sampling):
     """Fresh vectors orthogonal to u, v and the states of the batch, and orthonormal.
 
@@ -97,16 +81,7 @@ class MatchedSampling(Sampling):
         self.ensemble, self.constants = ensemble, constants
 
     def condition(self, z: Array, states: Array) -> bool:
-        condition = conditioning(
-            Conditioning(
-                lambda e, parts, right: e.inner(parts, right),
-                lambda e, out, terms, add: e.combine(out, terms, add),
-                lambda e, *parts: e.stack(parts),
-                rank_revealing_cholesky,
-                triangular_inverse,
-                _DEPENDENT[z.dtype],
-            )
-        )
+        condition = conditioning(OF_PARTICLES, _DEPENDENT[z.dtype])
         return condition(self.ensemble, z, states, self.constants)
 
     def compiled(self, dtype: np.dtype) -> Callable[..., bool]:
@@ -115,8 +90,7 @@ class MatchedSampling(Sampling):
 
 @lru_cache
 def _compiled(dependent: float) -> Callable[..., bool]:
-    parts = Conditioning(few.inner, few.combine, few.stack, revealing_factor, inverse_of_triangle, dependent)
-    return merged_kernel(conditioning(parts))
+    return merged_kernel(conditioning(OF_FEW, dependent))
 
 
 class MatchedAllSampling(Sampling):

@@ -6,39 +6,18 @@ else spend their time between operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.ensemble.particles import Array
+from solvers.matrices.algebra import Algebra, Function
 
 Matrix = NDArray[np.float64]
-Rows = NDArray[np.intp]
-Function = Callable[..., Any]
 
 # Squares of what is left may differ so much before their differences lose more than a digit to rounding.
 _SPREAD = 100.0
-
-
-class Algebra(NamedTuple):
-    """Operations on particles `e` as functions, and on small matrices.
-
-    Of particles they are those of `Particles`, with `e` first; `fill` takes the rows of a draw that are wanted, and
-    `condition` is that of a `Sampling`, with `e` and the constants to be conditioned on.
-    """
-
-    inner: Function
-    gram: Function
-    project: Function
-    combine: Function
-    fill: Function
-    empty: Function
-    copy: Function
-    condition: Function
-    revealing: Function
-    inverse: Function
 
 
 class Basis(NamedTuple):
@@ -88,7 +67,11 @@ class Passes(NamedTuple):
 
 
 def passes(
-    algebra: Algebra, correction: Function, precision: float, compiled: Function = lambda function: function
+    algebra: Algebra,
+    condition: Function,
+    correction: Function,
+    precision: float,
+    compiled: Function = lambda function: function,
 ) -> Passes:
     """Return the passes for an algebra.
 
@@ -96,6 +79,8 @@ def passes(
     ----------
     algebra : Algebra
         What they are made of.
+    condition : callable
+        That of a `Sampling`, with the particles first and the constants to be conditioned on last.
     correction : callable
         `shift`, or what is put in its place.
     precision : float
@@ -103,11 +88,11 @@ def passes(
     compiled : callable
         Compiles their parts, but not themselves.
     """
-    return Passes(_revealing(algebra, correction, compiled), _probing(algebra, precision))
+    return Passes(_revealing(algebra, condition, correction, compiled), _probing(algebra, condition, precision))
 
 
-def _revealing(algebra: Algebra, correction: Function, compiled: Function) -> Function:
-    inner, gram_of, project, combine, fill, empty, copy, condition, revealing, inverse_of = algebra
+def _revealing(algebra: Algebra, condition: Function, correction: Function, compiled: Function) -> Function:
+    inner, gram_of, project, combine, fill, empty, copy, _, revealing, inverse_of = algebra
     shifted = compiled(correction)
 
     @compiled
@@ -162,8 +147,9 @@ def _revealing(algebra: Algebra, correction: Function, compiled: Function) -> Fu
     return reveal
 
 
-def _probing(algebra: Algebra, precision: float) -> Function:
-    inner, _, _, combine, fill, empty, _, condition, revealing, _ = algebra
+def _probing(algebra: Algebra, condition: Function, precision: float) -> Function:
+    inner, combine, revealing = algebra.inner, algebra.combine, algebra.revealing
+    fill, empty = algebra.fill, algebra.empty
 
     def probe(  # type: ignore[no-untyped-def]
         e, vectors, constants, domain, codomain, learned, response, tied, tolerance, draw
