@@ -12,6 +12,8 @@ from solvers.processors import available_threads
 
 # Resident memory of the interpreter with the libraries a solve imports.
 INTERPRETER_BYTES = 200e6
+# So few bytes are not worth finding out what is left.
+_NEGLIGIBLE = 1e6
 
 # By kind of control group: files with its limits, the file with what is in use, and the entry of memory.stat for page
 # cache that the system takes back before it refuses memory. Beyond memory.high a group is slowed down to a crawl.
@@ -48,6 +50,8 @@ def available_memory(root: Path = Path("/")) -> float:
 
 def require_memory(needed: float, remedy: str, available: float | None = None) -> None:
     """Raise MemoryError, with the numbers and what to do, if so many bytes, as a peak, are not available."""
+    if needed < _NEGLIGIBLE:
+        return
     available = available_memory() if available is None else available
     if needed > available:
         raise MemoryError(f"this run needs {needed / 1e9:.3g} GB and {available / 1e9:.3g} GB are available; {remedy}")

@@ -15,10 +15,10 @@ def progress_bar(total: int, shown: bool) -> Any:
 
 
 @contextmanager
-def step_bar(total: int, shown: bool) -> Iterator[Callable[[], Any]]:
-    """Give a function that counts one of `total` steps; the bar, if shown, is closed however a solve ends."""
+def step_bar(total: int, shown: bool) -> Iterator[Callable[[int], Any]]:
+    """Give a function that counts some of `total` steps; the bar, if shown, is closed however a solve ends."""
     if not shown:
-        yield lambda: None
+        yield lambda steps: None
         return
     with progress_bar(total, True) as bar:
         yield bar.update

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,10 @@ from solvers.processors import thread_count
 from solvers.progress import step_bar
 from solvers.results.solution import Solution, Variable, library_versions
 from solvers.sde.equation import Form, McKeanVlasov
-from solvers.sde.integrate import Ensemble, compile_kernels, integrate
+from solvers.sde.field import FieldOnGrid
+from solvers.sde.integrate import compile_kernels, integrate
 from solvers.sde.schemes.euler_maruyama import EulerMaruyama
+from solvers.sde.walk import Course, Ensemble
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
@@ -101,9 +103,8 @@ def solve_forward(
     run = _Untrained(activation, inputs, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
     with run.ensemble.running(), step_bar(depth, shown) as count:
         for now in run.forward():
-            run.record(now.step, now)
-            if now.step:
-                count()
+            run.record(range(now.step - len(now.history) + 1, now.step + 1), now)
+            count(len(now.history) * (now.step > 0))
     return run.solution(now, "h")
 
 
@@ -150,19 +151,14 @@ def solve_backward(
     shown = checks.flag("progress", progress)
     arguments = (activation, inputs, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
     run = _Untrained(*arguments, held=depth + 3)
-    path = [run.ensemble.allocate(run.samples, run.dtype) for _ in range(depth + 1)]
     with run.ensemble.running(), step_bar(2 * depth, shown) as count:
-        for now in run.forward():
-            run.ensemble.apply(np.copyto, path[now.step], now.x)
-            if now.step:
-                count()
+        for now in run.forward(whole_path=True):
+            count(len(now.history) * (now.step > 0))
         if not now.finite:
             return run.solution(now, "h", recorded=False)
-        # the step from depth ℓ to ℓ - 1 multiplies by φ'(h_{ℓ-1}), the field where it arrives
-        for now in run.backward(lambda step: path[max(depth - 1 - step, 0)].T):
-            run.record(depth - now.step, now)
-            if now.step:
-                count()
+        for now in run.backward():
+            run.record(range(depth - now.step + len(now.history) - 1, depth - now.step - 1, -1), now)
+            count(len(now.history) * (now.step > 0))
     return run.solution(now, "g")
 
 
@@ -213,46 +209,50 @@ class _Untrained:
         }
         self.timings = {"compile": 0.0, "solve": 0.0}
 
-    def forward(self) -> Iterator[Ensemble]:
-        """Yield h at every depth from 0 to L; h_0 = U x/√d as in a network."""
+    def forward(self, whole_path: bool = False) -> Iterator[Ensemble]:
+        """Yield h at depths from 0 to L; h_0 = U x/√d as in a network. The path is kept for `backward` if asked."""
         path = BrownianMotion(0.0, self.horizon, self.depth, self.samples, self.seed, self.fine, Stream.FORWARD)
-        start = self._combination(self.inputs / math.sqrt(self.inputs.shape[1]), Stream.INPUT)
-        moments = 0 if self.joint else 2
-        yield from self._solve(forward_equation(self.phi, self.joint), moments, start, path)
+        states = self._states(self.depth + 1 if whole_path else 2)
+        self._combine(states[0], self.inputs / math.sqrt(self.inputs.shape[1]), Stream.INPUT)
+        if whole_path:
+            self.path = states
+        outside = FieldOnGrid(None, path.times)
+        yield from self._solve(forward_equation(self.phi, self.joint), 0 if self.joint else 2, states, path, outside)
 
-    def backward(self, h: Callable[[int], Array]) -> Iterator[Ensemble]:
-        """Yield g at every depth from L to 0; g_L is the readout."""
+    def backward(self) -> Iterator[Ensemble]:
+        """Yield g at depths from L to 0; g_L is the readout."""
         path = BrownianMotion(self.horizon, 0.0, self.depth, self.samples, self.seed, self.fine, Stream.BACKWARD)
-        start = self._combination(np.ones((self.samples, 1)), Stream.READOUT)
-        moments = 0 if self.joint else 1
-        yield from self._solve(backward_equation(self.phi, self.joint), moments, start, path, h)
+        states = self._states(2)
+        self._combine(states[0], np.ones((self.samples, 1)), Stream.READOUT)
+        moments, outside = 0 if self.joint else 1, _Features(self.path, path.times)
+        yield from self._solve(backward_equation(self.phi, self.joint), moments, states, path, outside)
 
-    def record(self, layer: int, now: Ensemble) -> None:
-        """Keep the second moments at a layer: for one input they are the last of the means."""
-        self.second_moments[layer] = self.ensemble.gram(now.x) if self.joint else now.m[-1]
+    def record(self, layers: Sequence[int], now: Ensemble) -> None:
+        """Keep the second moments at the last layers: for one input they are the last of the means."""
+        if self.joint:
+            (layer,) = layers
+            self.second_moments[layer] = self.ensemble.gram(now.x)
+        else:
+            self.second_moments[layers] = now.history[:, -1]
 
-    def _combination(self, coefficients: Matrix, stream: Stream) -> Array:
+    def _states(self, count: int) -> Array:
+        return self.ensemble.allocate(count * self.samples, self.dtype).reshape(count, self.samples, -1)
+
+    def _combine(self, out: Array, coefficients: Matrix, stream: Stream) -> None:
         weights = self.ensemble.allocate(coefficients.shape[1], self.dtype)
         # without depth there is no refinement
         self.ensemble.fill(weights, Noise(self.seed), Address(stream, positions=tuple(range(len(weights)))))
-        out = self.ensemble.allocate(self.samples, self.dtype)
         self.ensemble.combine(out, [(coefficients, weights)])
-        return out
 
     def _solve(
-        self,
-        equation: McKeanVlasov,
-        moments: int,
-        x: Array,
-        path: BrownianMotion,
-        field: Callable[[int], Array] | None = None,
+        self, equation: McKeanVlasov, moments: int, states: Array, path: BrownianMotion, outside: FieldOnGrid
     ) -> Iterator[Ensemble]:
-        kind = "none" if field is None else "vector" if self.joint else "number"
-        form = Form(not self.joint, self.samples, moments, moments < 2, self.samples, (), kind, field is not None)
-        outside = np.zeros((1, 0)) if field is None else field(0)
-        self.timings["compile"] += compile_kernels(equation, form, x, outside, path, _EULER_MARUYAMA)
+        kind = "none" if outside.constant else "vector" if self.joint else "number"
+        form = Form(not self.joint, self.samples, moments, moments < 2, self.samples, (), kind, not outside.constant)
+        course = Course(equation, form, _EULER_MARUYAMA, path, outside)
+        self.timings["compile"] += compile_kernels(course, states)
         start = time.perf_counter()
-        yield from integrate(equation, form, x, path, _EULER_MARUYAMA, ensemble=self.ensemble, field=field)
+        yield from integrate(course, self.ensemble, states, [self.depth])
         self.timings["solve"] += time.perf_counter() - start
 
     def solution(self, now: Ensemble, symbol: str, recorded: bool = True) -> Solution:
@@ -275,6 +275,30 @@ class _Untrained:
             warnings.warn(note, RuntimeWarning, stacklevel=3)
         status = "completed" if now.finite else "diverged"
         return Solution(variables, status, self.timings, self.seed, self.settings, notes, library_versions())
+
+
+class _Features(FieldOnGrid):
+    """The features h as field of the backward equation: φ'(h) is taken where a step arrives.
+
+    Parameters
+    ----------
+    path : (L + 1, samples, N) array
+        h at the depths.
+    times : (L + 1,) float64
+        Depths from T down to 0.
+    """
+
+    def __init__(self, path: Array, times: Matrix) -> None:
+        super().__init__(None, times)
+        self.constant, self.most, self.path = False, len(times), path
+
+    def at(self, step: int) -> Array:
+        return self.path[max(len(self.path) - 2 - step, 0)].T
+
+    def piece(self, first: int, last: int) -> tuple[Array, int, int]:
+        samples, particles = self.path.shape[1:]
+        assert samples == 1  # so that an axis of the path is the same as one of its transpose
+        return self.path.reshape(-1, particles, 1), len(self.path) - 2 - first, -1
 
 
 def _inputs(inputs: ArrayLike | None, initial_variance: float | None) -> Matrix:

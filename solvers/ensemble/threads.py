@@ -43,6 +43,8 @@ _ROWS = 256
 _TURN = 2
 # Waking a thread takes about as long as this many multiply–adds.
 _SMALL_WORK = 300_000
+# Likewise handing on what another thread has just written.
+_SMALL_STEP = 30_000
 
 
 def group_size(particles: int) -> int:
@@ -234,6 +236,23 @@ class ThreadParticles(Particles):
         count = len(self.groups)
         alone = self._workers is None or size < _SMALL_WORK or self.cut is not None
         self._run(work, [slice(0, count)] if alone else _turns(count, self.threads), size)
+
+    def together(self, work: Callable[[], None], size: float, shares: int) -> None:
+        """Call work() on as many threads as there are shares of it, at the same time.
+
+        It is done when the call of this thread has ended, and does not wait for calls that have not begun. Where
+        `size`, the multiply–adds between two times at which threads wait for each other, is small, this thread calls
+        it alone.
+        """
+        helpers = min(self.threads, shares) - 1
+        if self._workers is None or helpers < 1 or size < _SMALL_STEP:
+            work()
+        else:
+            self._workers.share(work, helpers)
+
+    def check(self) -> None:
+        """Let an interrupt come that was put off."""
+        self._interrupts.check()
 
     def _run(self, work: Callable[[T], None], items: Sequence[T], size: float = np.inf) -> None:
         """Call work(item) for every item: here if there is little to do, else on all threads, who take turns."""

@@ -11,32 +11,27 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
-from numba import types
-from numpy.typing import NDArray
 
 from solvers.accelerate import kernel
-
-Counter = NDArray[np.int64]
+from solvers.ensemble.atomic import Words, give_way
 
 # How often an idle thread looks before it sleeps; a look takes about half a microsecond.
 _LOOKS = 1000
 
 if hasattr(os, "sched_yield"):
-    # gives way to any other thread that could run here, and makes the compiler read the word again
-    _give_way = types.ExternalFunction("sched_yield", types.intc())
 
     @kernel
-    def _watch(word: Counter, value: int, looks: int) -> bool:
+    def _watch(word: Words, value: int, looks: int) -> bool:
         """Return whether word[0] differed from `value` at one of so many looks."""
         for _ in range(looks):
             if word[0] != value:
                 return True
-            _give_way()
+            give_way()  # which also makes the compiler read the word again
         return False
 
 else:
 
-    def _watch(word: Counter, value: int, looks: int) -> bool:
+    def _watch(word: Words, value: int, looks: int) -> bool:
         """Do not wait: there is nothing to give way with."""
         return bool(word[0] != value)
 

@@ -305,7 +305,7 @@ def _exact(
     rest = options.get("scheme", "euler_maruyama"), options.get("particles"), options.get("field"), None
     run = MeanFieldRun.checked(equation, x0, grid, *rest)
     start = run.view(run.x)
-    dw = run.brownian.increments(slice(0, len(start)))
+    dw = run.course.brownian.increments(slice(0, len(start)))
     path = np.concatenate([np.zeros_like(dw[:1]), np.cumsum(dw, axis=0)])
     end = np.asarray(_value("exact", exact, start, path), np.float64)
     if end.shape != start.shape:

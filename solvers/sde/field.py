@@ -13,6 +13,8 @@ from solvers.results.solution import Solution, Variable
 
 # Bytes up to which a field is kept with the solution.
 _KEPT = 1e8
+# Times at which a field that all particles share is looked up at once.
+_PIECE = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +107,38 @@ class ExternalField:
         if self.times is not None:
             found["external_field_times"] = Variable(("field_time",), self.times, "time of the external field")
         return found
+
+
+class FieldOnGrid:
+    """An external field, or none, at the times of a grid.
+
+    Parameters
+    ----------
+    field : ExternalField or None
+    times : (steps + 1,) float64
+
+    Attributes
+    ----------
+    most : int
+        How many steps `piece` should cover at most.
+    """
+
+    def __init__(self, field: ExternalField | None, times: NDArray[np.float64]) -> None:
+        self.field, self.times = field, times
+        # one of the user's own kind may do anything
+        self.constant = field is None or (type(field) is ExternalField and field.times is None)
+        shared = field is None or (type(field) is ExternalField and not field.per_particle)
+        self.most = _PIECE if shared or self.constant else 1
+
+    def at(self, step: int) -> NDArray[np.floating]:
+        """Return the field at a time of the grid, (N, F), or (1, F) where it is the same for all particles."""
+        return np.zeros((1, 0)) if self.field is None else self.field.at(self.times[step])
+
+    def piece(self, first: int, last: int) -> tuple[NDArray[np.floating], int, int]:
+        """Return values (K, N or 1, F), a and b: the field at time first + k is values[a + b k], up to the last."""
+        if self.constant:
+            return np.ascontiguousarray(self.at(first)[None]), 0, 0
+        return np.stack([self.at(step) for step in range(first, max(first, last) + 1)]), 0, 1
 
 
 def kept_field(solution: Solution) -> ExternalField | None:

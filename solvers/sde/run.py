@@ -20,14 +20,15 @@ from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.processors import thread_count
 from solvers.progress import step_bar
 from solvers.results.solution import Solution, Variable, library_versions
-from solvers.sde.equation import Form, McKeanVlasov
-from solvers.sde.field import ExternalField, as_field
-from solvers.sde.integrate import Ensemble, compile_kernels, integrate
+from solvers.sde.equation import McKeanVlasov
+from solvers.sde.field import ExternalField, FieldOnGrid, as_field
+from solvers.sde.integrate import compile_kernels, integrate
 from solvers.sde.schemes import get_scheme
 from solvers.sde.schemes.scheme import Scheme
 from solvers.sde.start import HELD, initial_particles
 from solvers.sde.statistics import Save, Saved, chosen
 from solvers.sde.trial import Trial, looks
+from solvers.sde.walk import Course, Ensemble
 
 Array = NDArray[np.float64]
 
@@ -43,15 +44,10 @@ _GRID, _COMMON, _RECORD = 16, 24, 240
 class MeanFieldRun:
     """Checked arguments of a solve."""
 
-    equation: McKeanVlasov
-    form: Form
-    x: Array  # (D, N)
-    brownian: BrownianMotion
-    common: BrownianMotion | None
+    course: Course
     field: ExternalField | None
-    scheme: Scheme
+    states: Array  # (2, D, N), of which the first is where it starts
     ensemble: ThreadParticles
-    first: int  # the step that it starts with
     size: float  # of the particles at t0, at least 1
     held: int  # arrays as large as the particles at the same time
     trial: Trial
@@ -80,116 +76,99 @@ class MeanFieldRun:
         held = HELD + (len(scheme.stages) > 1) + (not callable(x0))
         require_memory(INTERPRETER_BYTES + held * start.nbytes, "use fewer particles")
         scalar = start.ndim == 1
-        x = np.array(np.atleast_2d(start.T), order="C")  # a copy: the solve writes into it
+        rows = np.atleast_2d(start.T)
+        states = np.empty((2, *rows.shape))
+        states[0] = rows  # a copy: the solve writes into it
         outside = as_field(field)
         known: tuple[Any, ...] = ()
         if outside is not None:
             outside.check(times[first], times[-1], len(start))
             known = (outside.at(times[first]), outside.kind, outside.per_particle)
-        trial = Trial(equation, float(times[first]), x, scalar, *known)
+        trial = Trial(equation, float(times[first]), states[0], scalar, *known)
         form = trial.form()
         common = BrownianMotion(**grid, motions=form.common[-1], stream=Stream.COMMON) if form.common else None
         brownian = BrownianMotion(**grid, motions=form.motions)
         require_drawable(form.motions * brownian.steps, len(start), brownian.refinement, threads, "noise_steps")
-        size = max(size, float(np.abs(x).max()))
-        run = cls(
-            equation,
-            form,
-            x,
-            brownian,
-            common,
-            outside,
-            scheme,
-            ThreadParticles(len(start), threads),
-            first,
-            size,
-            held,
-            trial,
-        )
-        trial.check(form, times[first:], lambda step: run.outside(first + step))
-        return run
+        size = max(size, float(np.abs(states[0]).max()))
+        on_grid = FieldOnGrid(outside, times)
+        course = Course(equation, form, scheme, brownian, on_grid, common, first, _FAR * size)
+        trial.check(form, times[first:], lambda step: on_grid.at(first + step))
+        return cls(course, outside, states, ThreadParticles(len(start), threads), size, held, trial)
+
+    @property
+    def x(self) -> Array:
+        """The particles at t0, (D, N), until the solve writes over them."""
+        return self.states[0]
 
     def view(self, x: NDArray[np.floating]) -> Any:
         """Return the particles as the user gave them, (N,) or (N, D), not to be written to."""
-        seen = x[0] if self.form.scalar else x.T
+        seen = x[0] if self.course.form.scalar else x.T
         seen.flags.writeable = False
         return seen
 
-    def outside(self, step: int) -> Array:
-        """Return the external field at a time of the grid, (N or 1, F)."""
-        return np.zeros((1, 0)) if self.field is None else self.field.at(self.brownian.times[step])
-
     def solution(self, save: Save | Iterable[Save] | Mapping[str, Save], save_at: Any, progress: bool) -> Solution:
         """Solve, warn if it ended early, and return what is to be saved."""
-        wanted = _grid_indices(save_at, self.brownian, self.first)
+        wanted = _grid_indices(save_at, self.course.brownian, self.course.first)
         saved = Saved(chosen(save), len(set(wanted)))
         with self.ensemble.running():
             # what a function of the user's cannot do should come out before the work
-            record = saved.try_out(float(self.brownian.times[self.first]), self.view(self.x))
+            record = saved.try_out(float(self.course.brownian.times[self.course.first]), self.view(self.x))
             self.require_memory(len(wanted), record)
             compile_seconds = self.compile()
             start = time.perf_counter()
-            with step_bar(self.brownian.steps - self.first, progress) as count:
+            with step_bar(self.course.brownian.steps - self.course.first, progress) as count:
                 status, final, failure = self.integrate(saved, set(wanted), count)
         timings = {"compile": compile_seconds, "solve": time.perf_counter() - start}
         notes = [] if status == "completed" else [_explanation(status, final.t, failure)]
         for note in notes:
             warnings.warn(note, RuntimeWarning, stacklevel=3)
         saved.arrange(wanted)
-        variables = saved.variables(None if self.form.scalar else self.form.dimension, self.form.moments)
-        axes = ("final_particle",) if self.form.scalar else ("final_particle", "component")
+        form = self.course.form
+        variables = saved.variables(None if form.scalar else form.dimension, form.moments)
+        axes = ("final_particle",) if form.scalar else ("final_particle", "component")
         variables["final_particles"] = Variable(axes, self.view(final.x).copy(), "particles where the solve ended")
         variables["final_time"] = Variable((), np.array(final.t), "time where the solve ended")
         if self.field is not None:
             variables = self.field.variables() | variables
-        return Solution(variables, status, timings, self.brownian.seed, self.settings(final), notes, library_versions())
+        seed = self.course.brownian.seed
+        return Solution(variables, status, timings, seed, self.settings(final), notes, library_versions())
 
     def require_memory(self, records: int, record: float) -> None:
         """Raise MemoryError if the particles, the grid and so many records of this size do not fit."""
-        motions = 0 if self.common is None else self.common.motions
-        grid = (_GRID + _COMMON * motions) * len(self.brownian.times)
+        motions = 0 if self.course.common is None else self.course.common.motions
+        grid = (_GRID + _COMMON * motions) * len(self.course.brownian.times)
         needed = INTERPRETER_BYTES + self.held * self.x.nbytes + grid + records * (_RECORD + record)
         require_memory(needed, "use fewer particles or steps, or save less at fewer times")
 
     def compile(self) -> float:
         """Compile the equation; return the seconds it took."""
         try:
-            return compile_kernels(
-                self.equation, self.form, self.x, self.outside(self.first), self.brownian, self.scheme
-            )
+            return compile_kernels(self.course, self.states)
         except Exception as error:  # whatever compilation or a user's function raises
             raise TypeError(f"the equation cannot be solved: {reason(error)}") from None
 
-    def integrate(self, saved: Saved, due: set[int], count: Callable[[], Any]) -> tuple[str, Ensemble, str]:
-        """Go to t1, saving at the steps that are due and calling `count` after each; return how and where it ended."""
-        now, looked_at = None, looks(self.first, self.brownian.steps)
+    def integrate(self, saved: Saved, due: set[int], count: Callable[[int], Any]) -> tuple[str, Ensemble, str]:
+        """Go to t1, saving at the steps that are due and counting those done; return how and where it ended."""
+        course, now = self.course, None
+        first, steps = course.first, course.brownian.steps
+        looked_at = looks(first, steps)
+        stops = sorted({*due, *looked_at, steps})
         try:
-            for now in integrate(
-                self.equation,
-                self.form,
-                self.x,
-                self.brownian,
-                self.scheme,
-                ensemble=self.ensemble,
-                common=self.common,
-                field=self.outside,
-                first=self.first,
-                limit=_FAR * self.size,
-            ):
+            for now in integrate(course, self.ensemble, self.states, stops):
                 if not now.finite:
                     return "diverged", now, ""
                 if now.step in looked_at:
-                    self.trial.look(now.t, now.x, self.outside(now.step), now.m)
+                    self.trial.look(now.t, now.x, course.field.at(now.step), now.m)
                 if now.step in due:
                     saved.add(now.step, now.t, self.view(now.x), now.m)
-                if now.step > self.first:
-                    count()
+                if now.step > first:
+                    count(len(now.history))
         except KeyboardInterrupt:
             if now is None:
                 raise
             return "interrupted", now, ""
         except Exception as error:  # whatever a coefficient, a field or a statistic of the user's raises
-            if now is None or now.step == self.first:  # nothing is lost
+            if now is None or now.step == first:  # nothing is lost
                 raise RuntimeError(f"the first step failed: {reason(error)}") from None
             return "failed", now, reason(error)
         assert now is not None
@@ -197,20 +176,21 @@ class MeanFieldRun:
 
     def settings(self, final: Ensemble) -> dict[str, Any]:
         """Return what was solved and how, for the file of the solution and for `resume`."""
-        named = {name: getattr(getattr(self.equation, name), "__qualname__", "?") for name in self.equation.given}
-        grid = self.brownian
+        course, grid = self.course, self.course.brownian
+        equation = course.equation
+        named = {name: getattr(getattr(equation, name), "__qualname__", "?") for name in equation.given}
         return {
             "solver": "solve",
-            "noise": self.equation.noise,
+            "noise": equation.noise,
             **named,
             "particles": self.x.shape[1],
-            "dimension": self.form.dimension,
+            "dimension": course.form.dimension,
             "t0": grid.t0,
             "t1": grid.t1,
             "steps": grid.steps,
             "noise_steps": grid.noise_steps,
-            "scheme": self.scheme.name,
-            "first_step": self.first,
+            "scheme": course.scheme.name,
+            "first_step": course.first,
             "last_step": final.step,
             "initial_size": self.size,
         }

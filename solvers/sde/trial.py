@@ -238,17 +238,19 @@ class Trial:
 
     def _check_additive(self, surely: bool) -> None:
         """Refuse a diffusion that depends on x; at later times, with means of another time, it may also fail."""
+        diffusion, count = self.equation.diffusion, len(self.places)
         try:
-            first = self.value("diffusion")
-            same = all(
-                np.array_equal(self.value("diffusion", place), first, equal_nan=True)
-                for place in range(1, len(self.places))
-            )
+            self.value("diffusion")  # which looks at more than its numbers
+            try:
+                with np.errstate(all="ignore"):
+                    found = np.array([self.value("diffusion", place, diffusion) for place in range(count)])
+            except Exception as error:  # whatever a user's function raises
+                raise TypeError(f"diffusion failed on some of the particles: {reason(error)}") from None
         except TypeError:
             if surely:
                 raise
             return
-        if not same:
+        if not np.array_equal(found, np.broadcast_to(found[0], found.shape), equal_nan=True):
             raise ValueError('diffusion depends on x, so it is not noise="additive"; use noise="diagonal"')
 
     def _partitions(self, form: Form) -> Iterator[tuple[str, tuple[Values, Values]]]:

@@ -109,12 +109,14 @@ def test_a_bar_is_closed_on_errors(bars):
 
 @pytest.mark.parametrize(("run", "steps"), [(forward, 3), (backward, 13)])
 def test_a_bar_is_closed_when_the_untrained_network_is_interrupted(run, steps, bars, monkeypatch):
-    def update(bar):
-        bar.n += 1
-        if bar.n == steps:
+    def update(bar, done):
+        bar.n += done
+        if bar.n >= steps:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(tqdm.tqdm, "update", update)
     with pytest.raises(KeyboardInterrupt):
         run(progress=True)
-    assert [(bar.n, bar.closed > 0) for bar in bars] == [(steps, True)]
+    (bar,) = bars
+    assert steps <= bar.n <= 20
+    assert bar.closed > 0

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.accelerate import composed_kernel, inlined_kernel
-from solvers.ensemble.random import Draw, fill_normals
+from solvers.accelerate import composed_kernel, inlined_kernel, merged_kernel
+from solvers.ensemble.random import fill_normals
 from solvers.sde.coefficients import Coefficients, coefficient_functions
 from solvers.sde.equation import Form, McKeanVlasov
+from solvers.sde.march import Leg, marching
 from solvers.sde.schemes.kernels import add_entries, add_row_sums, load, load_finite, put
 from solvers.sde.schemes.scheme import Stage, Step, Term
 
@@ -23,10 +24,14 @@ Function = Callable[..., Any]
 
 
 class Pass(NamedTuple):
-    """What a solve calls for a stretch of the particles: a stage of a step, and their sums where the first starts."""
+    """What a solve calls for a stretch of the particles: a stage of a step, and their sums where the first starts.
+
+    `part` is `advance` for kernels.
+    """
 
     advance: Function
     measure: Function
+    part: Function
 
 
 def stage_pass(equation: McKeanVlasov, form: Form, stage: Stage) -> Pass:
@@ -36,17 +41,26 @@ def stage_pass(equation: McKeanVlasov, form: Form, stage: Stage) -> Pass:
 
 @lru_cache(maxsize=32)
 def _pass(equation: McKeanVlasov, form: Form, terms: Function, settings: tuple[Any, ...]) -> Pass:
-    compiled, entry = (_as_it_is, _as_it_is) if equation.vectorized else (inlined_kernel, composed_kernel)
+    plain = equation.vectorized
+    inlined, merged, entry = (_as_it_is,) * 3 if plain else (inlined_kernel, merged_kernel, composed_kernel)
     coefficients = coefficient_functions(equation, form)
-    parts = [compiled(term) for term in terms(equation, coefficients, form, *settings)]
+    parts = [inlined(term) for term in terms(equation, coefficients, form, *settings)]
     if not parts:
         raise ValueError(f"{getattr(terms, '__name__', 'the scheme')} gives no terms, so there is nothing to add")
     change, *others = parts
     for term in others:
-        change = compiled(_both(change, term))
-    measure = compiled(_measure(coefficients, form, compiled))
+        change = merged(_both(change, term))
+    measure = merged(_measure(coefficients, form, merged))
     noisy = equation.diffusion is not None or equation.noise == "mean_field"
-    return Pass(entry(_advance(change, measure, form.motions if noisy else 0)), entry(_measure_all(measure)))
+    advance = _advance(change, measure, form.motions if noisy else 0)
+    return Pass(entry(advance), entry(_measure_all(measure)), merged(advance))
+
+
+@lru_cache(maxsize=32)
+def march(equation: McKeanVlasov, form: Form, stages: tuple[Stage, ...]) -> Function:
+    """Return what does many steps of an equation that is not vectorized in one call; compiled when first called."""
+    parts = [(stage_pass(equation, form, stage).part, float(stage.weight)) for stage in stages]
+    return composed_kernel(marching(parts, merged_kernel, form.moments, equation.noise == "mean_field"))
 
 
 def _as_it_is(function: Function) -> Function:
@@ -90,22 +104,16 @@ def _advance(change: Term, measure: Function, motions: int) -> Function:
         target: Array,
         weight: float,
         base: Array,
-        t: float,
-        dt: float,
-        arrival: float,
-        m: Matrix,
-        field: Array,
-        common: Matrix,
-        factor: Matrix,
-        draw: Draw,
-        limit: float,
+        leg: Leg,
         sums: Matrix,
-        first: int,
-        last: int,
-        group_size: int,
-        part_size: int,
+        groups: tuple[int, int, int, int],
     ) -> None:
-        """Set target to (1 − weight) base + weight (source + change), add up ψ at `arrival`, and count the lost."""
+        """Set target to (1 − weight) base + weight (source + change), add up ψ at arrival, and count the lost.
+
+        `groups` are the first one, the one after the last, how many particles they have, and how many are done at once.
+        """
+        t, dt, arrival, m, field, common, factor, draw, limit = leg
+        first, last, group_size, part_size = groups
         dimension, particles = source.shape
         x, moved, dw = np.empty((dimension, 0)), np.empty((dimension, 0)), np.empty((motions, 0))
         scale = math.sqrt(abs(dt))
@@ -129,10 +137,9 @@ def _advance(change: Term, measure: Function, motions: int) -> Function:
 
 
 def _measure_all(measure: Function) -> Function:
-    def measure_all(
-        source: Array, t: float, sums: Matrix, first: int, last: int, group_size: int, part_size: int
-    ) -> None:
+    def measure_all(source: Array, t: float, sums: Matrix, groups: tuple[int, int, int, int]) -> None:
         """Add up what the first step needs."""
+        first, last, group_size, part_size = groups
         dimension, particles = source.shape
         x = np.empty((dimension, 0))
         for group in range(first, last):

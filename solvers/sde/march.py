@@ -1,0 +1,248 @@
+"""Many steps of a scheme in one compiled call, on any number of threads that call it at the same time.
+
+The work of a stage is cut into shares of the particles, and shares are handed out in the order of a counter, stage
+after stage. Whoever ends the last share of a stage adds the sums up, in the order of the particles, and opens the next
+stage; so threads may join late, and the result does not depend on who did what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.ensemble.atomic import APART, Words, fetch_add, give_way, load, store
+from solvers.ensemble.random import Draw
+from solvers.matrices.cholesky import revealing_factor
+
+Array = NDArray[np.floating]
+Matrix = NDArray[np.float64]
+Function = Callable[..., Any]
+
+# Words that threads share: the next share to be handed out, how many are done, the stage that is open, or _CLOSED where
+# none will be any more, the stages that are complete, and whether a particle was lost in the last of these.
+NEXT, DONE, OPEN, COMPLETE, LOST = (APART * place for place in range(5))
+WORDS = APART * 5
+_CLOSED = -1
+
+
+def close(control: Words) -> None:
+    """Let no stage be opened any more, so that nobody waits for one that failed."""
+    control[OPEN] = _CLOSED
+
+
+class Leg(NamedTuple):
+    """A stage of a step: from when to when, what is known there, its noise, and how far particles may be from 0."""
+
+    t: float
+    dt: float
+    arrival: float
+    m: Matrix
+    field: Array
+    common: Matrix
+    factor: Matrix
+    draw: Draw
+    limit: float
+
+
+class Track(NamedTuple):
+    """Where the particles are at the times of a march: step k starts from states[(from_state + k) mod S].
+
+    Parameters
+    ----------
+    states : (S, D, N) array
+    between : (D, N) array
+        Where stages before the last may write.
+    fields : (F, N or 1, components) array
+        The external field; it is fields[from_field + k · field_stride] where step k starts.
+    """
+
+    states: Array
+    between: Array
+    from_state: int
+    fields: Array
+    from_field: int
+    field_stride: int
+
+
+class Grid(NamedTuple):
+    """The steps of a march, and the noise there.
+
+    Parameters
+    ----------
+    times : (steps + 1,) float64
+        All times of the grid.
+    dt : float
+        Length of a step, negative where time runs backward.
+    first, steps : int
+        The step to begin with, and how many there are.
+    draw : Draw
+        Where the noise of layer 0 is found.
+    shared : (steps, K) float64
+        Increments of common noise, in increasing time.
+    """
+
+    times: Matrix
+    dt: float
+    first: int
+    steps: int
+    draw: Draw
+    shared: Matrix
+
+
+class Means(NamedTuple):
+    """What is known of all particles.
+
+    Parameters
+    ----------
+    m : (M,) float64
+        The means that are current; written to, as is what follows.
+    factor : (D, D) float64
+        That of mean-field noise, empty for other noise.
+    history : (steps, M) float64
+        The means where each step of a march ends.
+    sums : (shares, width) float64
+        Sums over each share, zero between stages; the last counts the particles that were lost.
+    group : int
+        Shares that are added up before these sums are.
+    """
+
+    m: Matrix
+    factor: Matrix
+    history: Matrix
+    sums: Matrix
+    group: int
+
+
+def marching(
+    stages: Sequence[tuple[Function, float]],
+    compiled: Callable[[Function], Function],
+    moments: int,
+    correlated: bool,
+) -> Function:
+    """Return march(control, track, grid, means, limit, share).
+
+    Parameters
+    ----------
+    stages : sequence of (callable, float)
+        The pass of each stage over a part of the particles, and its weight.
+    compiled : callable
+        Compiles the parts of a march, but not the march itself.
+    moments : int
+        M.
+    correlated : bool
+        Whether the noise has the covariance of the sums.
+    """
+    stage_count = len(stages)
+    do_stage = _choice(stages, compiled)
+    factor_of = compiled(_factor if correlated else _no_factor)
+
+    @compiled
+    def settle(means, particles):  # type: ignore[no-untyped-def]
+        """Add up the sums of a stage, and clear them; return whether a particle was lost."""
+        sums = means.sums
+        shares, width = sums.shape
+        total, lost = np.zeros(width), False
+        for i in range(width):
+            for first in range(0, shares, means.group):
+                subtotal = 0.0
+                for share in range(first, min(first + means.group, shares)):
+                    subtotal += sums[share, i]
+                    sums[share, i] = 0.0
+                total[i] += subtotal
+            lost |= not abs(total[i]) < np.inf
+        lost |= total[width - 1] != 0.0
+        for i in range(moments):
+            means.m[i] = total[i] / particles
+        if not lost:
+            factor_of(total, moments, particles, means.factor)
+        return lost
+
+    @compiled
+    def end_stage(control, index, track, grid, means):  # type: ignore[no-untyped-def]
+        """Settle the stage of this index, and open the next or none."""
+        lost = settle(means, track.states.shape[2])
+        if (index + 1) % stage_count == 0:
+            for i in range(moments):
+                means.history[index // stage_count, i] = means.m[i]
+        store(control, COMPLETE, index + 1)
+        store(control, LOST, np.int64(lost))
+        store(control, OPEN, _CLOSED if lost else index + 1)
+
+    def march(control: Words, track: Track, grid: Grid, means: Means, limit: float, share: int) -> None:
+        """Take part in steps until the last share was handed out, or a particle was lost."""
+        shares, slots = len(means.sums), len(track.states)
+        last = len(grid.times) - 2
+        while True:
+            ticket = fetch_add(control, NEXT, 1)
+            index, mine = ticket // shares, ticket % shares
+            if index >= grid.steps * stage_count:
+                return
+            while True:
+                stage_open = load(control, OPEN)
+                if stage_open == _CLOSED:
+                    return
+                if stage_open >= index:
+                    break
+                give_way()
+            k, stage = index // stage_count, index % stage_count
+            step = grid.first + k
+            layer = step if grid.dt > 0 else last - step
+            base = track.states[(track.from_state + k) % slots]
+            end = track.states[(track.from_state + k + 1) % slots]
+            source = base if stage == 0 else end if (stage_count - stage) % 2 == 0 else track.between
+            target = track.between if (stage_count - stage) % 2 == 0 else end
+            place = step + (stage > 0)
+            field = track.fields[track.from_field + (place - grid.first) * track.field_stride]
+            seed, stream, key, positions, finest, refinement, particle = grid.draw
+            draw = Draw(seed, stream, key, positions, finest + layer * refinement, refinement, particle)
+            common = grid.shared[layer].reshape((-1, 1))
+            t, arrival = grid.times[place], grid.times[step + 1]
+            leg = Leg(t, grid.dt, arrival, means.m, field, common, means.factor, draw, limit)
+            do_stage(stage, source, target, base, leg, means.sums, (mine, mine + 1, share, share))
+            if fetch_add(control, DONE, 1) + 1 == (index + 1) * shares:
+                end_stage(control, index, track, grid, means)
+
+    return march
+
+
+def _choice(stages: Sequence[tuple[Function, float]], compiled: Callable[[Function], Function]) -> Function:
+    """Return a function that does the stage of the number it is given."""
+    (advance, weight), *others = stages
+
+    @compiled
+    def this(stage, source, target, base, leg, sums, groups):  # type: ignore[no-untyped-def]
+        advance(source, target, weight, base, leg, sums, groups)
+
+    if not others:
+        return this
+    later = _choice(others, compiled)
+
+    @compiled
+    def one_of(stage, source, target, base, leg, sums, groups):  # type: ignore[no-untyped-def]
+        if stage == 0:
+            this(stage, source, target, base, leg, sums, groups)
+        else:
+            later(stage - 1, source, target, base, leg, sums, groups)
+
+    return one_of
+
+
+def _factor(total, first, particles, factor):  # type: ignore[no-untyped-def]
+    """Set (D, D) C with C Cᵀ the covariance; each direction has the motion of the component that revealed it."""
+    size = len(factor)
+    covariance = np.empty((size, size))
+    for i in range(size):
+        for j in range(size):
+            covariance[i, j] = total[first + size * i + j] / particles
+            factor[i, j] = 0.0
+    found, kept = revealing_factor(covariance, np.zeros(size), size)
+    for direction in range(len(kept)):
+        for i in range(size):
+            factor[i, kept[direction]] = found[i, direction]
+
+
+def _no_factor(total, first, particles, factor):  # type: ignore[no-untyped-def]
+    pass

@@ -1,0 +1,241 @@
+"""The particles of an equation on their way: step by step between functions of arrays, or many steps in one call."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.ensemble.brownian import BrownianMotion
+from solvers.ensemble.random import STRETCH
+from solvers.ensemble.threads import SHARE, ThreadParticles
+from solvers.matrices.cholesky import rank_revealing_cholesky
+from solvers.sde.equation import Form, McKeanVlasov
+from solvers.sde.field import FieldOnGrid
+from solvers.sde.march import COMPLETE, LOST, WORDS, Grid, Leg, Means, Track, close
+from solvers.sde.schemes.passes import march, stage_pass
+from solvers.sde.schemes.scheme import Scheme
+
+Array = NDArray[np.floating]
+Matrix = NDArray[np.float64]
+
+# The largest number that is not infinite.
+LARGEST = float(np.finfo(np.float64).max)
+# Multiply–adds that a step takes at least for one component of one particle, noise included.
+_WORK = 5
+# Seconds that one call may take, in which nothing can be interrupted, and the most steps of it.
+_PATIENCE, _MOST = 0.1, 2**16
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is solved and on which grid.
+
+    Parameters
+    ----------
+    equation, form
+        The equation, and its sizes.
+    scheme : Scheme
+        The stages of a step.
+    brownian, common : BrownianMotion
+        The grid and the motions of the particles, and the motions they share.
+    field : FieldOnGrid
+        The external field.
+    first : int
+        The step to start with.
+    limit : float
+        Particles farther than this from 0, or not finite, are lost.
+    """
+
+    equation: McKeanVlasov
+    form: Form
+    scheme: Scheme
+    brownian: BrownianMotion
+    field: FieldOnGrid
+    common: BrownianMotion | None = None
+    first: int = 0
+    limit: float = LARGEST
+
+
+class Ensemble(NamedTuple):
+    """The particles at one time of the grid."""
+
+    step: int
+    t: float
+    x: Array  # (D, N); overwritten by later steps
+    m: Matrix  # (M,)
+    factor: Matrix  # (D, D), or empty without mean-field noise
+    finite: bool
+    history: Matrix  # (k, M): the means at the last k times, which have not been given before
+
+
+class Walk(ABC):
+    """The way of the particles from the first time of a grid on.
+
+    Parameters
+    ----------
+    course : Course
+    ensemble : ThreadParticles
+        The partition of the particles; running while they go.
+    states : (S, D, N) array
+        The first holds the particles at t0. The others, of which there is at least one, receive those of later times in
+        turn, and the first after the last again. A step does not write to where it starts, so one that fails leaves
+        that whole.
+    """
+
+    def __init__(self, course: Course, ensemble: ThreadParticles, states: Array) -> None:
+        equation, form, brownian = course.equation, course.form, course.brownian
+        self.course, self.ensemble, self.states = course, ensemble, states
+        self.correlated = equation.noise == "mean_field"
+        self.passes = [stage_pass(equation, form, stage) for stage in course.scheme.stages]
+        # Stages write here and to where the step ends in turn, the last one there.
+        self.between = np.empty_like(states[0]) if len(self.passes) > 1 else states[0]
+        self.dt = (brownian.t1 - brownian.t0) / brownian.steps  # no difference of times, whose rounding varies
+        common = course.common
+        self.shared = np.zeros((brownian.steps, 0)) if common is None else common.increments()[:, 0].copy()
+        self.draw = brownian.noise.draw(brownian.address)
+        self.width = form.moments + self.correlated * form.dimension**2 + 1
+        self.size = _WORK * states[0].size * (states.shape[2] if equation.interaction else 1)
+        self.share = min(ensemble.group_size, SHARE if equation.vectorized else STRETCH)
+        none = np.zeros((form.dimension,) * 2 if self.correlated else (0, 0))
+        t = brownian.times[course.first]
+        self.now = Ensemble(course.first, t, states[0], np.zeros(form.moments), none, True, np.zeros((0, form.moments)))
+
+    def start(self) -> Ensemble:
+        """Return the particles at the first time with their means."""
+        t, x = self.now.t, self.now.x
+        m, factor, finite = self._sum(lambda groups, sums: self.passes[0].measure(x, t, sums, groups))
+        self.now = self.now._replace(m=m, factor=factor, finite=finite, history=m[None])
+        return self.now
+
+    @abstractmethod
+    def go(self, stop: int) -> Ensemble:
+        """Do some steps, at most up to the stop; if one fails, those before it, and raise when called again."""
+
+    def compile(self) -> None:  # noqa: B027
+        """Compile what is compiled, or load it from the cache, without calling it."""
+
+    def _sum(self, work: Callable[[tuple[int, int, int, int], Matrix], None]) -> tuple[Matrix, Matrix, bool]:
+        """Return the means and the factor after a stage, and whether no particle was lost."""
+        ensemble, form = self.ensemble, self.course.form
+        sums = np.zeros((len(ensemble.groups), self.width))
+        ensemble.on_groups(
+            lambda groups: work((groups.start, groups.stop, ensemble.group_size, self.share), sums), self.size
+        )
+        total = ensemble.total(sums)
+        means = total[:-1] / ensemble.particles
+        finite = total[-1] == 0 and bool(np.isfinite(total).all())
+        factor = np.zeros((0, 0))
+        if self.correlated and finite:
+            factor = _covariance_factor(means[form.moments :].reshape(form.dimension, form.dimension))
+        return means[: form.moments], factor, finite
+
+
+class StepByStep(Walk):
+    """A walk of an equation whose coefficients are functions of arrays."""
+
+    def go(self, stop: int) -> Ensemble:
+        now, course, count = self.now, self.course, len(self.passes)
+        step, times = now.step, course.brownian.times
+        place = step - course.first
+        base, end = (self.states[index % len(self.states)] for index in (place, place + 1))
+        layer = step if self.dt > 0 else len(times) - 2 - step
+        draw = self.draw._replace(finest=self.draw.finest + layer * self.draw.refinement)
+        common, arrival = self.shared[layer][:, None], times[step + 1]
+        source, t, m, factor, finite = now.x, now.t, now.m, now.factor, True
+        for stage, work in enumerate(self.passes):
+            target = self.between if (count - stage) % 2 == 0 else end
+            weight, field = float(course.scheme.stages[stage].weight), course.field.at(step + (stage > 0))
+            leg = Leg(t, self.dt, arrival, m, field, common, factor, draw, course.limit)
+            advance = partial(work.advance, source, target, weight, base, leg)
+            m, factor, finite = self._sum(lambda groups, sums, advance=advance: advance(sums, groups))  # type: ignore[misc]
+            source, t = target, arrival
+            if not finite:
+                break
+        self.now = Ensemble(step + 1, arrival, source, m, factor, finite, m[None])
+        return self.now
+
+
+class March(Walk):
+    """A walk of a compiled equation, many steps in one call."""
+
+    def __init__(self, course: Course, ensemble: ThreadParticles, states: Array) -> None:
+        super().__init__(course, ensemble, states)
+        self.march = march(course.equation, course.form, course.scheme.stages)
+        self.seconds = np.inf  # that a step took
+        self.failure: BaseException | None = None
+
+    def compile(self) -> None:
+        none = self.states[:, :, :0].copy()
+        self.passes[0].measure(none[0], self.now.t, np.zeros((0, self.width)), (0, 0, 1, 1))
+        self.march(np.zeros(WORDS, np.int64), *self._along(none, none[0], 0, 1), self.course.limit, self.share)
+
+    def go(self, stop: int) -> Ensemble:
+        if self.failure is not None:
+            raise self.failure
+        self.ensemble.check()
+        now, control = self.now, np.zeros(WORDS, np.int64)
+        most = min(_MOST, self.course.field.most, max(1, int(_PATIENCE / self.seconds)))
+        shares = -(-self.ensemble.particles // self.share)
+        track, grid, means = self._along(self.states, self.between, min(stop - now.step, most), shares)
+
+        def work() -> None:
+            try:
+                self.march(control, track, grid, means, self.course.limit, self.share)
+            except BaseException:
+                close(control)
+                raise
+
+        start = time.perf_counter()
+        try:
+            with self.ensemble.whole():
+                self.ensemble.together(work, self.size, shares)
+        except BaseException as error:  # whatever a coefficient of the user's raises
+            if control[COMPLETE] < len(self.passes):
+                raise
+            self.failure = error
+        self.now = self._arrived(int(control[COMPLETE]), bool(control[LOST]), means)
+        self.seconds = (time.perf_counter() - start) / (self.now.step - now.step)
+        return self.now
+
+    def _along(self, states: Array, between: Array, steps: int, shares: int) -> tuple[Track, Grid, Means]:
+        """Return what a march of so many steps from here on works with."""
+        now, course, count = self.now, self.course, len(self.passes)
+        field, where, stride = course.field.piece(now.step, now.step + steps - (count == 1))
+        track = Track(states, between, now.step - course.first, field, where, stride)
+        grid = Grid(course.brownian.times, self.dt, now.step, steps, self.draw, self.shared)
+        history, sums = np.empty((steps, course.form.moments)), np.zeros((shares, self.width))
+        group = self.ensemble.group_size // self.share
+        return track, grid, Means(now.m.copy(), now.factor.copy(), history, sums, group)
+
+    def _arrived(self, complete: int, lost: bool, means: Means) -> Ensemble:
+        """Return the particles after so many stages; those of a step that lost one count as its end."""
+        count, first = len(self.passes), self.course.first
+        steps, within = divmod(complete, count)
+        x, history = self.states[(self.now.step - first + steps) % len(self.states)], means.history[:steps]
+        if lost and within > 0:
+            steps, history = steps + 1, np.vstack((history, means.m))
+            end = self.states[(self.now.step - first + steps) % len(self.states)]
+            x = end if (count - within) % 2 == 0 else self.between
+        step = self.now.step + steps
+        t = self.course.brownian.times[step]
+        return Ensemble(step, t, x, history[-1], means.factor, not lost, history)
+
+
+def walk(course: Course, ensemble: ThreadParticles, states: Array) -> Walk:
+    """Return the walk of the equation of a course."""
+    return (StepByStep if course.equation.vectorized else March)(course, ensemble, states)
+
+
+def _covariance_factor(covariance: Matrix) -> Matrix:
+    """Return (D, D) C with C Cᵀ = covariance; each direction has the motion of the component that revealed it."""
+    factor, kept = rank_revealing_cholesky(covariance, np.zeros(len(covariance)))
+    full = np.zeros_like(covariance)
+    full[:, kept] = factor
+    return full
