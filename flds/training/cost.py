@@ -1,13 +1,14 @@
 """What a run will need: rank, memory and time, estimated before it starts.
 
 The unit of work is one multiply–add of a product of (batch, n) vectors with bases or weights. Counts
-follow the passes of `solvers.matrices.lazy`; the speed of this machine is measured once.
+follow the passes of `solvers.matrices.lazy`; the speed of this machine is measured when it is first wanted.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -17,15 +18,16 @@ import numpy as np
 from flds.training.network import PROBE_CHUNK
 from flds.training.options import RecordSteps, Settings
 from flds.training.problem import TABLED, TrainingProblem
-from solvers.ensemble.random import NORMAL_SECONDS
-from solvers.ensemble.threads import FEW, ThreadParticles, group_size
+from solvers.ensemble.random import NORMAL_SECONDS, Address, Noise, Stream
+from solvers.ensemble.threads import FEW, ThreadParticles
 from solvers.matrices.matched import ROOM
 from solvers.memory import INTERPRETER_BYTES
 
-# Python's share of one pass through one layer: in one call, in many, and in those that condition its noise as well.
-FEW_SECONDS, CALL_SECONDS, MATCHED_SECONDS = 60e-6, 200e-6, 350e-6
-# Per particle, sample, layer and direction: φ or φ', the update of the state; and of what is probed.
-ELEMENTWISE_SECONDS, PROBE_SECONDS = 14e-9, 10e-9
+# What one pass through one layer takes besides work on particles, in calls: compiled for few particles, of many
+# operations, and of those that condition its noise as well.
+_FEW_CALLS, _CALLS, _MATCHED_CALLS = 15, 50, 88
+# What a particle of a sample that is probed takes in one layer, where one that is trained on takes 1.
+_PROBED = 0.7
 # Bytes besides numbers: Python's objects of a layer and of a record, and the loss of a step with its place in the table
 # of batches for each sample.
 _LAYER, _RECORD, _STEP = 10_000, 1_600, 48
@@ -35,28 +37,49 @@ _WORTH = 1.5
 _PASS = 8
 # Larger training sets are not searched for repeated rows.
 _COMPARED = 1_000
-# Threads share the memory's bandwidth: T of them were measured to be about T^0.5 times as fast as one.
-THREAD_EXPONENT = 0.5
+# Speeds are measured with so many particles at most, and with bases of so many bytes, which no cache holds.
+_MEASURED, _BEYOND_CACHES = 1 << 16, 1 << 26
+# Directions that vectors meet at a time there.
+_MET = 64
 
 
 class Speed(NamedTuple):
-    """Multiply–adds that one thread does in a second, in training and with probes, and the number of threads."""
+    """What all threads of a run do together.
+
+    Attributes
+    ----------
+    rate, probe_rate : float
+        Multiply–adds a second, in training and with probes.
+    elementwise : float
+        Seconds that a particle of a sample takes in one layer besides products: φ or φ', the update of the state.
+    normal : float
+        Seconds of a normal number.
+    call : float
+        Seconds of an operation of no work.
+    """
 
     rate: float
     probe_rate: float
-    threads: int
+    elementwise: float
+    normal: float
+    call: float
 
 
 def reference_speed(load: Workload) -> Speed:
     """Return the speed of two threads, for choices that must be the same on every machine."""
-    rate, probe_rate = (3e9 * rows**0.5 * 8 / load.itemsize for rows in load.chunks)
-    return Speed(rate, probe_rate, 2)
+    threads = 1.0 if load.few else 2**0.5  # two share the memory's bandwidth
+    rate, probe_rate = (threads * 3e9 * rows**0.5 * 8 / load.itemsize for rows in load.chunks)
+    return Speed(rate, probe_rate, 14e-9 / threads, NORMAL_SECONDS / threads, 4e-6)
 
 
 def measured_speed(load: Workload) -> Speed:
     """Return the speed of this machine."""
-    rate, probe_rate = (multiply_adds_per_second(rows, load.itemsize) for rows in load.chunks)
-    return Speed(rate, probe_rate, load.threads)
+    particles, threads = min(load.particles, _MEASURED), 1 if load.few else load.threads
+    bases = min(_BEYOND_CACHES, 4 * load.expected_rank * load.depth * load.particles * load.itemsize)
+    copies = max(1, bases // (_MET * particles * load.itemsize))
+    sizes = load.itemsize, particles, threads
+    rate, probe_rate = (multiply_adds_per_second(rows, copies, *sizes) for rows in load.chunks)
+    return Speed(rate, probe_rate, *_seconds(*sizes))
 
 
 @dataclass(frozen=True)
@@ -208,6 +231,11 @@ class Workload:
         return ROOM * (self.constants + max(2 * self.batch, 0 if self.tied else PROBE_CHUNK))
 
     @property
+    def few(self) -> bool:
+        """Whether a pass through a layer is one compiled call, on one thread."""
+        return self.particles <= FEW and self.sampling != "matched_all"
+
+    @property
     def chunks(self) -> tuple[int, int]:
         """Vectors that meet the bases at a time, in training and when they are probed."""
         records = max(1, self.records)
@@ -302,17 +330,18 @@ class Workload:
         """Expected time of one replicate."""
         lazy = operator == "lazy"
         training, probing = self.lazy_work() if lazy else (self.dense_work(), 0.0)
-        shares = -(-self.particles // group_size(self.particles)) if lazy else self.particles / 256
-        threads = max(1.0, min(speed.threads, shares))
         passes = 2 * (self.steps + 1) + -(-self.probes // PROBE_CHUNK)
-        elementwise = 2 * (self.steps + 1) * self.batch * ELEMENTWISE_SECONDS + self.probes * PROBE_SECONDS
-        elementwise *= self.particles * self.depth
-        elementwise += self.draws(operator) * self.particles * self.refinement * NORMAL_SECONDS
-        call = CALL_SECONDS if self.sampling == "law" else MATCHED_SECONDS
-        if lazy and self.particles <= FEW and self.sampling != "matched_all":
-            call, threads = FEW_SECONDS, 1.0
-        work = training / speed.rate + probing / speed.probe_rate
-        return passes * self.depth * call + (work + elementwise) / threads**THREAD_EXPONENT
+        calls = _CALLS if self.sampling == "law" else _MATCHED_CALLS
+        if lazy and self.few:
+            calls = _FEW_CALLS
+        samples = 2 * (self.steps + 1) * self.batch + _PROBED * self.probes
+        return (
+            passes * self.depth * calls * speed.call
+            + training / speed.rate
+            + probing / speed.probe_rate
+            + samples * self.particles * self.depth * speed.elementwise
+            + self.draws(operator) * self.particles * self.refinement * speed.normal
+        )
 
 
 def _distinct(problem: TrainingProblem) -> int:
@@ -328,16 +357,43 @@ def _distinct(problem: TrainingProblem) -> int:
 
 
 @cache
-def multiply_adds_per_second(batch: int, itemsize: int) -> float:
-    """Measure one thread on products of the shape the bases need, (batch, n) times (n, 64)."""
-    dtype = np.dtype(f"f{itemsize}")
-    ensemble = ThreadParticles(1 << 16)
-    bases = np.ones((64, ensemble.particles), dtype)
-    vectors = np.ones((min(batch, PROBE_CHUNK), ensemble.particles), dtype)
-    best = np.inf
+def multiply_adds_per_second(rows: int, copies: int, itemsize: int, particles: int, threads: int) -> float:
+    """Measure products of the shape the bases need, (rows, n) times (n, directions), with so many bases in turn."""
+    ensemble, dtype = ThreadParticles(particles, threads), np.dtype(f"f{itemsize}")
+    bases, vectors = np.ones((copies, _MET, particles), dtype), np.ones((rows, particles), dtype)
+
+    def products() -> None:
+        for basis in bases:
+            ensemble.inner(basis, vectors)
+
     with ensemble.running():
-        for _ in range(5):
-            start = time.perf_counter()
-            ensemble.inner(bases, vectors)
-            best = min(best, time.perf_counter() - start)
-    return float(len(vectors) * bases.size / best)
+        return rows * bases.size / _typical(products, 3)
+
+
+@cache
+def _seconds(itemsize: int, particles: int, threads: int) -> tuple[float, float, float]:
+    """Measure what a particle takes elementwise, a normal number, and a call."""
+    ensemble, dtype = ThreadParticles(particles, threads), np.dtype(f"f{itemsize}")
+    states, one, number = np.ones((8, particles), dtype), ThreadParticles(1), np.ones((1, 1))
+
+    def elementwise() -> None:
+        images = ensemble.map(np.tanh, states)
+        ensemble.apply(lambda image, state: np.add(image, state, out=image), images, states)
+        ensemble.mean_squares(images)
+
+    address = Address(Stream.PROBE, positions=tuple(range(len(states))))
+    with ensemble.running():
+        each = _typical(elementwise), _typical(lambda: ensemble.fill(states, Noise(0), address))
+    with one.running():
+        call = _typical(lambda: one.gram(number), 100)
+    return each[0] / states.size, each[1] / states.size, call
+
+
+def _typical(work: Callable[[], object], times: int = 5) -> float:
+    """Return the median seconds of a call, after a first one."""
+    found = []
+    for _ in range(times + 1):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return float(np.median(found[1:]))
