@@ -18,7 +18,7 @@ from solvers.ensemble.random import fill_normals
 from solvers.processors import available_threads
 
 ROUNDS = 5
-_PART, _REPEATS = 2048, 4000
+_PART = 2048
 
 
 def seconds(run, *arguments):
@@ -64,18 +64,18 @@ def _normals(out, repeats, position):
         fill_normals(out, 0, out.shape[1], 0, 1, 3, 0, position, layer, 1, 1.0)
 
 
-@cache
-def normal_nanoseconds():
-    """One normal of the addressed noise, in cache."""
-    out, position = np.empty((available_threads(), 1, _PART)), np.zeros(1, np.int64)
-    return _together(lambda k: _normals(out[k], _REPEATS, position), _PART * _REPEATS)
+def normals_and_tanhs(items):
+    """Return a function of a seed that makes so many normals and so many hyperbolic tangents, in cache."""
+    threads = available_threads()
+    normals, tanhs = np.empty((threads, 1, _PART)), np.zeros((threads, _PART))
+    position, repeats = np.zeros(1, np.int64), items // (threads * _PART)
+    pool = ThreadPoolExecutor(threads)
 
+    def run(seed):
+        list(pool.map(lambda k: _normals(normals[k], repeats, position), range(threads)))
+        list(pool.map(lambda k: _tanhs(tanhs[k], repeats), range(threads)))
 
-@cache
-def tanh_nanoseconds():
-    """One hyperbolic tangent, in cache."""
-    out = np.zeros((available_threads(), _PART))
-    return _together(lambda k: _tanhs(out[k], _REPEATS), _PART * _REPEATS)
+    return run
 
 
 @cache
