@@ -108,7 +108,7 @@ FAULTS = (
           "tests/solvers/test_mean_field.py tests/solvers/test_schemes.py"),
     Fault("noise of the wrong interval backward in time, step by step", "solvers/sde/walk.py",
           "layer = step if self.dt > 0 else len(times) - 2 - step", "layer = step",
-          "tests/solvers/test_mean_field.py tests/solvers/test_schemes.py"),
+          "tests/solvers/test_march.py"),
     Fault("a stage opened before the last share of the one before is done", "solvers/sde/march.py",
           "if fetch_add(control, DONE, 1) + 1 == (index + 1) * shares:",
           "if fetch_add(control, DONE, 1) + 2 == (index + 1) * shares:",

@@ -130,6 +130,22 @@ def test_a_step_that_fails_leaves_those_before_it(scheme, threads):
     np.testing.assert_array_equal(run.times, [0.25])
 
 
+def test_nobody_waits_for_a_thread_that_failed():
+    """One share raises; those who have done the others must not wait for the next step."""
+    x0, found = np.full(MANY, -2.0), []
+    x0[5] = 0.0
+
+    def run():
+        with pytest.warns(RuntimeWarning, match="failed at t = .*: ValueError: too late"):
+            found.append(solvers.solve(McKeanVlasov(raises_late), x0, 0.0, 1.0, 40, threads=3, save_at=[1.0]))
+
+    solving = threading.Thread(target=run, daemon=True)
+    solving.start()
+    solving.join(120)
+    assert not solving.is_alive()
+    np.testing.assert_allclose(found[0].final_particles, x0 + 0.525, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("scheme", ["euler_maruyama", "heun"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_particle_that_is_lost_on_the_way(scheme, threads, one_at_a_time):
