@@ -130,20 +130,33 @@ def test_a_step_that_fails_leaves_those_before_it(scheme, threads):
     np.testing.assert_array_equal(run.times, [0.25])
 
 
-def test_nobody_waits_for_a_thread_that_failed():
+def test_nobody_waits_for_a_thread_that_failed(monkeypatch):
     """One share raises; those who have done the others must not wait for the next step."""
-    x0, found = np.full(MANY, -2.0), []
+
+    def together(self, work, size, shares):
+        errors = []
+
+        def one():
+            try:
+                work()
+            except ValueError as error:
+                errors.append(error)
+
+        team = [threading.Thread(target=one, daemon=True) for _ in range(3)]
+        for thread in team:
+            thread.start()
+        for thread in team:
+            thread.join(20)
+        assert not any(thread.is_alive() for thread in team)
+        for error in errors:
+            raise error
+
+    monkeypatch.setattr(walk.ThreadParticles, "together", together)
+    x0 = np.full(MANY, -2.0)
     x0[5] = 0.0
-
-    def run():
-        with pytest.warns(RuntimeWarning, match="failed at t = .*: ValueError: too late"):
-            found.append(solvers.solve(McKeanVlasov(raises_late), x0, 0.0, 1.0, 40, threads=3, save_at=[1.0]))
-
-    solving = threading.Thread(target=run, daemon=True)
-    solving.start()
-    solving.join(120)
-    assert not solving.is_alive()
-    np.testing.assert_allclose(found[0].final_particles, x0 + 0.525, rtol=0, atol=1e-12)
+    with pytest.warns(RuntimeWarning, match="failed at t = .*: ValueError: too late"):
+        run = solvers.solve(McKeanVlasov(raises_late), x0, 0.0, 1.0, 40, threads=3, save_at=[1.0])
+    np.testing.assert_allclose(run.final_particles, x0 + 0.525, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("scheme", ["euler_maruyama", "heun"])
