@@ -28,6 +28,10 @@ def partition(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
+class Everywhere(Exception):
+    """An error that all processes that hold particles meet at the same place, since it follows from their sums."""
+
+
 class Cut(NamedTuple):
     """So many particles, in groups of `group_size` that are summed one after another."""
 
@@ -45,12 +49,21 @@ class Particles(ABC):
     ----------
     particles : int
         Number of particles N.
+    held : int
+        How many of them this process holds, the length of the last axis of its arrays.
+    first : int
+        The first of these.
     cut : Cut or None
         How to sum over them where they are so few that a kernel should do many operations in one call, else None.
+    speaks : bool
+        Whether this process, of those that hold them, is the one to show and write what they found together.
     """
 
     particles: int
+    held: int
+    first: int = 0
     cut: Cut | None = None
+    speaks: bool = True
 
     @abstractmethod
     def allocate(self, rows: int, dtype: Any = np.float64) -> Array:

@@ -71,6 +71,8 @@ def compile_kernels(dtype: np.dtype) -> float:
 class ThreadParticles(Particles):
     """N particles in NumPy arrays, C-contiguous, and the threads that work on them.
 
+    A home that spreads them over processes holds some consecutive groups in each: `held` particles from `first` on.
+
     Parameters
     ----------
     particles : int
@@ -83,14 +85,19 @@ class ThreadParticles(Particles):
     def __init__(self, particles: int, threads: int = 1) -> None:
         self.particles, self.threads = particles, threads
         self.group_size = group_size(particles)
-        self.groups = partition(particles, self.group_size)
+        self._hold(0, particles)
         if particles <= FEW:
             self.cut = Cut(particles, self.group_size, len(self.groups))
-        share = _EVEN * -(-particles // (_EVEN * threads))
-        self.shares = partition(particles, min(share, SHARE))
         self._workers: Workers | None = None
         self._interrupts = Interrupts()
         self._memory = Reuse()
+
+    def _hold(self, first: int, held: int) -> None:
+        """Hold so many particles, the first of a group and those that follow."""
+        self.first, self.held = first, held
+        self.groups = partition(held, self.group_size)
+        share = _EVEN * -(-held // (_EVEN * self.threads))
+        self.shares = partition(held, min(share, SHARE))
 
     def whole(self) -> AbstractContextManager[None]:
         return self._interrupts.put_off()
@@ -116,7 +123,7 @@ class ThreadParticles(Particles):
                     self._workers = None
 
     def allocate(self, rows: int, dtype: Any = np.float64) -> Array:
-        return self._memory.empty((rows, self.particles), dtype)
+        return self._memory.empty((rows, self.held), dtype)
 
     def stack(self, parts: Sequence[Array]) -> Array:
         return np.concatenate(parts, out=self.allocate(sum(map(len, parts)), parts[0].dtype))
@@ -182,11 +189,11 @@ class ThreadParticles(Particles):
             return
 
         def work(groups: slice) -> None:
-            start, stop = groups.start * self.group_size, min(groups.stop * self.group_size, self.particles)
+            start, stop = groups.start * self.group_size, min(groups.stop * self.group_size, self.held)
             for index, (coefficients, vectors) in enumerate(terms):
                 products.combine(coefficients, vectors, start, stop, float(add or index > 0), out)
 
-        self.on_groups(work, self.particles * sum(c.size for c, _ in terms))
+        self.on_groups(work, self.held * sum(c.size for c, _ in terms))
 
     def apply(self, work: Callable[..., object], out: Array, *arrays: Array) -> None:
         if self.cut is not None:

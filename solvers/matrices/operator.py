@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.ensemble.particles import Array
+from solvers.ensemble.particles import Array, Everywhere
 from solvers.ensemble.random import Address
 
 Coordinates = NDArray[np.floating]  # float64 but those of vectors of a matrix held whole
 
 
-class RankBudgetExceeded(Exception):
+class RankBudgetExceeded(Everywhere):
     """A basis outgrew the rank that memory was planned for."""
 
 
