@@ -53,7 +53,7 @@ def test_an_estimate_is_the_number_that_a_run_is_refused_by(monkeypatch, options
 
 
 def test_an_estimate_says_what_a_run_that_does_not_fit_is_missing(monkeypatch):
-    monkeypatch.setattr("flds.training.method.available_memory", lambda: 1e9)
+    monkeypatch.setattr("flds.training.method.memory_of_rank", lambda *_: 1e9)
     small = flds.estimate_cost(three_samples(), particles=1000, depth=4, threads=1)
     assert small.fits
     assert "available" not in str(small)
@@ -127,7 +127,7 @@ def test_noise_that_takes_more_than_a_day_is_refused(call):
 def test_the_default_run_is_the_same_on_every_machine(monkeypatch):
     problem, options, found = three_samples(steps=20), {"operator": "auto"}, set()
     for free, rate, threads in ((20e9, 1e10, 1), (1e9, 1e8, 2), (0.3e9, 1e12, 64)):
-        for module in ("solvers.memory", "flds.training.method"):
+        for module in ("solvers.memory", "solvers.ensemble.homes"):
             monkeypatch.setattr(f"{module}.available_memory", lambda free=free: free)
         monkeypatch.setattr("flds.training.cost.multiply_adds_per_second", lambda *sizes, rate=rate: rate)
         given = options | {"threads": threads}
@@ -135,7 +135,7 @@ def test_the_default_run_is_the_same_on_every_machine(monkeypatch):
         method = flds.training.method.plan(problem, chosen, 8, "matched", given)
         rng = np.random.default_rng(0)
         many = flds.TrainingProblem(rng.standard_normal((500, 4)), rng.standard_normal(500), steps=100, batch_size=10)
-        monkeypatch.setattr("flds.training.method.available_memory", lambda free=free: free / 1e6)
+        monkeypatch.setattr("flds.training.method.memory_of_rank", lambda *_, free=free: free / 1e6)
         large = flds.training.method.plan(many, 600, 8, "law", given)
         found.add((chosen, method.settings.operator, method.settings.sampling, large.settings.operator))
         monkeypatch.undo()
@@ -144,7 +144,7 @@ def test_the_default_run_is_the_same_on_every_machine(monkeypatch):
 
 
 def test_a_default_run_that_does_not_fit_names_the_option_that_does(monkeypatch):
-    monkeypatch.setattr("flds.training.method.available_memory", lambda: 0.3e9)
+    monkeypatch.setattr("flds.training.method.memory_of_rank", lambda *_: 0.3e9)
     options = {"threads": 1, "replicates": 1}
     with pytest.raises(MemoryError, match="are available; --fit chooses fewer, or give --particles"):
         runs.run(three_samples(), None, None, 8, "matched", options, fit=False, quiet=True)
@@ -155,7 +155,7 @@ def test_a_run_that_is_to_fit_takes_less_where_less_memory_is_free(monkeypatch):
     found = []
     for free in (20e9, 1e9, 0.4e9, 0.26e9):
         monkeypatch.setattr("solvers.memory.available_memory", lambda free=free: free)
-        monkeypatch.setattr("flds.training.method.available_memory", lambda free=free: free)
+        monkeypatch.setattr("flds.training.method.memory_of_rank", lambda *_, free=free: free)
         monkeypatch.setattr("flds.training.cost.multiply_adds_per_second", lambda *sizes: 1e12)  # time is no matter
         found.append(runs.affordable_particles(problem, 64, "matched", options, fit=True))
         needed = flds.estimate_cost(problem, particles=found[-1], depth=64, **options).memory
@@ -167,7 +167,7 @@ def test_a_run_that_is_to_fit_takes_less_where_less_memory_is_free(monkeypatch):
 def test_bases_grow_no_further_than_memory_allows(monkeypatch):
     problem, options = one_sample(steps=10_000), {"particles": 10_000, "depth": 8, "operator": "lazy"}
     for free in (1e9, 2e9):
-        monkeypatch.setattr("flds.training.method.available_memory", lambda free=free: free)
+        monkeypatch.setattr("flds.training.method.memory_of_rank", lambda *_, free=free: free)
         settings = flds.training.method.decide(problem, 10_000, 8, "law", {"operator": "lazy"}).settings
         asked = flds.training.method.decide(problem, 10_000, 8, "law", {"rank_budget": (7000, 5)}).settings
         assert 100 < settings.rank_budget[0] < 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flds.cli.console import BAD_USAGE, ending, fail, interrupts, note
-from flds.cli.pictures import attempt, draw_regime, picture_of, quieten
-from flds.cli.places import check_folder, check_out, check_plot, check_table, clean_parts, keep
+from flds.cli.console import BAD_USAGE, ending, fail, interrupts
+from flds.cli.outcome import finish, from_file, status_of
+from flds.cli.pictures import attempt, draw_regime, quieten
+from flds.cli.places import check_folder, check_out, check_plot, check_table, clean_parts
+from flds.cli.ranks import first, speaks, world
 from flds.cli.training import (
     DEFAULT_DEPTH,
     DEFAULTS,
@@ -29,10 +31,9 @@ from flds.cli.training import (
 )
 
 if TYPE_CHECKING:
-    from flds.results.solution import Solution
+    pass
 
 REFUTED, OUT_OF_MEMORY = 1, 4
-EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4}
 
 
 class Commands(TyperGroup):
@@ -103,6 +104,7 @@ def solve(
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
     replicates: Annotated[int, typer.Option(help="Independent repetitions, for standard errors.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    mpi: Annotated[bool, typer.Option("--mpi", help="Share the particles among the ranks of mpiexec -n RANKS flds solve --mpi; threads are those of each rank.")] = False,
     source: Annotated[Path | None, typer.Option("--from", help="Run again what is in this results file, with the same data, settings and seed.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
 ) -> None:  # fmt: skip
@@ -115,7 +117,7 @@ def solve(
         check_out(out, source)
         from flds.replay import rerun
 
-        _finish(_from_file(source, threads, quiet, rerun), out, quiet)
+        finish(from_file(source, threads, quiet, rerun), out, quiet)
         return
     if width is not None and sampling not in (None, "law"):
         raise ValueError(f"--sampling must be law for a finite network, got {sampling!r}; leave it out with --width")
@@ -123,7 +125,10 @@ def solve(
         raise ValueError("give --particles for the limit or --width for a finite network, not both")
     if fit and (particles is not None or width is not None):
         raise ValueError("--fit chooses the number of particles; leave out --particles and --width")
-    check_out(out)
+    if fit and mpi:
+        raise ValueError("--fit chooses for one process; leave out --fit or --mpi")
+    communicator = world() if mpi else None
+    first(lambda: check_out(out), communicator)
     dataset = load_data(data)
     problem = training_problem(
         dataset, activation, horizon, learning_rate, steps, loss, batch_size, batch_order, batch_seed, train_samples,
@@ -134,10 +139,13 @@ def solve(
         "rank_budget": rank_budget, "noise_depth": noise_depth, "record_kernels": record_kernels,
         "keep_state": keep_state,
         "record_every": max(1, -(-steps // 4)) if record_every is None else record_every, "dtype": dtype, "threads": threads,
-        "replicates": replicates, "seed": seed,
+        "replicates": replicates, "seed": seed, "communicator": communicator,
         "recorded_samples": numbers_of("--recorded-samples", "64" if recorded_samples is None else recorded_samples),
     }  # fmt: skip
-    _finish(run(problem, particles, width, depth, sampling or "matched", options, fit, quiet), out, quiet)
+    solution = run(problem, particles, width, depth, sampling or "matched", options, fit, quiet)
+    if not speaks(communicator):
+        raise typer.Exit(status_of(solution))
+    finish(solution, out, quiet)
 
 
 @app.command()
@@ -153,21 +161,7 @@ def resume(
     from flds.replay import resume as go_on
 
     check_out(out, file)
-    _finish(_from_file(file, threads, quiet, go_on, steps=steps, learning_rate=learning_rate), out, quiet)
-
-
-def _from_file(file: Path, threads: int | None, quiet: bool, work: Callable[..., Solution], **rest: Any) -> Solution:
-    """Rerun or resume what a results file holds, and say where the numbers need not be the same."""
-    from flds.replay import version_changes
-    from flds.results.files import load
-
-    stored = load(file)
-    with show_warnings():
-        solution = work(stored, progress=not quiet and sys.stderr.isatty(), threads=threads, **rest)
-    changed = version_changes(stored)
-    if changed:
-        note(f"warning: numbers may differ in the last digits: {', '.join(changed)}")
-    return solution
+    finish(from_file(file, threads, quiet, go_on, steps=steps, learning_rate=learning_rate), out, quiet)
 
 
 def _check_alone(context: typer.Context, allowed: set[str]) -> None:
@@ -176,23 +170,6 @@ def _check_alone(context: typer.Context, allowed: set[str]) -> None:
         given = context.get_parameter_source(name)
         if name not in allowed and given is not None and given.name == "COMMANDLINE":
             raise ValueError(f"--from takes everything from the file; leave out --{name.replace('_', '-')}")
-
-
-def _finish(solution: Solution, out: Path, quiet: bool) -> None:
-    """Write results and picture, print what came out, and end with the status of the run."""
-    from flds.plotting.curves import chance
-
-    interrupts.ignore()  # what was computed is written, come what may
-    place = keep(solution, out)
-    drawn = attempt(solution.plot, picture_of(place))
-    if not quiet:
-        print(solution.summary())
-        if "test_accuracy" in solution.variables and len(solution.steps):
-            print(f"\ntest accuracy {solution.test_accuracy[-1]:.1%} (chance {chance(solution):.1%})")
-        print(f"results  {place}" + (f"\npicture  {picture_of(place)}" if drawn else ""))
-    code = interrupts.status if solution.status == "interrupted" else EXIT_CODES[solution.status]
-    if code or place != out:
-        raise typer.Exit(code or BAD_USAGE)
 
 
 @app.command()

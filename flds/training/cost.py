@@ -161,9 +161,10 @@ class Workload:
     kept: bool
     replicates: int
     data: float
+    ranks: int = 1
 
     @staticmethod
-    def of(problem: TrainingProblem, settings: Settings) -> Workload:
+    def of(problem: TrainingProblem, settings: Settings, ranks: int = 1) -> Workload:
         """Read the sizes off a problem and the settings of its run."""
         arrays = (problem.x, problem.y, problem.test_x, problem.test_y)
         data = 2.0 * sum(array.nbytes for array in arrays)  # the caller's and ours
@@ -190,7 +191,13 @@ class Workload:
             kept=settings.keep_state,
             replicates=settings.replicates,
             data=data,
+            ranks=ranks,
         )
+
+    @property
+    def held(self) -> int:
+        """Particles that a rank holds."""
+        return -(-self.particles // self.ranks)
 
     @property
     def constants(self) -> int:
@@ -233,7 +240,7 @@ class Workload:
     @property
     def few(self) -> bool:
         """Whether a pass through a layer is one compiled call, on one thread."""
-        return self.particles <= FEW and self.sampling != "matched_all"
+        return self.particles <= FEW and self.sampling != "matched_all" and self.ranks == 1
 
     @property
     def chunks(self) -> tuple[int, int]:
@@ -268,7 +275,7 @@ class Workload:
         """Peak bytes of the process at these final ranks of the forward and the backward basis."""
         total = sum(rank)
         drawn = 2 * total * self.depth if self.sampling == "matched_all" else 0  # all draws, and as they grow
-        numbers = (2 * total * self.depth + self._constants() + drawn) * self.particles * self.itemsize
+        numbers = (2 * total * self.depth + self._constants() + drawn) * self.held * self.itemsize
         numbers += 8 * self.depth * rank[0] * rank[1] * (2 if self.tied else 1)
         grown = [side * (1 - min(1.0, side / max(self.visits, 1)) / 2) for side in rank]  # mean over the steps
         return self._peak(numbers, 8 * total, 8 * sum(grown), 8 * max(rank))
@@ -305,7 +312,7 @@ class Workload:
             rows += self.depth * passes * recorded
             kernels = 2.0 * self.depth * passes**2 * 8
             temporaries = passes * (3 * widest + 8 * passes)
-        state = network + 2 * self.batch * self.particles * self.itemsize + rows
+        state = network + 2 * self.batch * self.held * self.itemsize + rows
         kept = replicates * state if self.kept else 0.0
         held = INTERPRETER_BYTES + self.data + replicates * rows
         variables = replicates * kernels + temporaries
@@ -319,7 +326,7 @@ class Workload:
         """Bytes of the states at all depths, and of one pass through one layer, of the batch or of what is probed."""
         probed = min(PROBE_CHUNK, self.probes // self.records)
         held = (self.depth + 1 + _PASS) * self.batch, (self.depth + 2) * self.batch + _PASS * probed
-        return max(held) * self.particles * self.itemsize
+        return max(held) * self.held * self.itemsize
 
     def draws(self, operator: str) -> int:
         """Vectors of all particles that are drawn in all layers."""
@@ -335,13 +342,13 @@ class Workload:
         if lazy and self.few:
             calls = _FEW_CALLS
         samples = 2 * (self.steps + 1) * self.batch + _PROBED * self.probes
-        return (
-            passes * self.depth * calls * speed.call
-            + training / speed.rate
+        shared = (
+            training / speed.rate
             + probing / speed.probe_rate
             + samples * self.particles * self.depth * speed.elementwise
             + self.draws(operator) * self.particles * self.refinement * speed.normal
         )
+        return passes * self.depth * calls * speed.call + shared / self.ranks
 
 
 def _distinct(problem: TrainingProblem) -> int:

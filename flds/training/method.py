@@ -9,8 +9,9 @@ from flds.training import notes
 from flds.training.cost import CostEstimate, Workload
 from flds.training.options import Options, Settings, checked
 from flds.training.problem import TrainingProblem
+from solvers.ensemble.homes import memory_of_rank
 from solvers.ensemble.random import require_drawable
-from solvers.memory import available_memory, require_memory
+from solvers.memory import require_memory
 
 # Share of the available memory that bases may grow to fill.
 _SHARE = 0.9
@@ -62,12 +63,13 @@ def _planned(
     problem: TrainingProblem, particles: int, depth: int, sampling: str, options: Options
 ) -> tuple[Method, Workload]:
     asked = checked(problem, particles, depth, sampling, options)
-    load = Workload.of(problem, asked)
+    communicator = options.get("communicator")
+    load = Workload.of(problem, asked, ranks=1 if communicator is None else communicator.Get_size())
     operator, reason = _operator(asked.operator, load)
     settings = replace(asked, operator=operator, sampling=_sampling(asked.sampling, operator, load))
     if settings.keep_state and settings.sampling == "matched_all":
         raise ValueError('keep_state needs sampling "matched" or "law", got "matched_all"')
-    available = available_memory()
+    available = memory_of_rank(communicator)
     settings = replace(settings, rank_budget=_ranks(asked.rank_budget, operator, load, available))
     needed = load.room if operator == "dense" else load.matched_room
     noted = notes.on_method(asked, settings, load.directions, needed)

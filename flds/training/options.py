@@ -10,7 +10,8 @@ import numpy as np
 
 from flds.training.problem import TrainingProblem
 from solvers import checks
-from solvers.processors import available_threads, thread_count
+from solvers.ensemble.homes import check_communicator, threads_of_rank
+from solvers.processors import available_threads
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -155,6 +156,9 @@ class Options(TypedDict, total=False):
         Number of threads, up to 4,096; by default all available CPUs. Results do not depend on it.
     replicates : int
         Independent seeds; variables become means with standard errors.
+    communicator : mpi4py.MPI.Comm
+        Ranks that share the particles; every one of them calls the solver with the same arguments and gets the same
+        solution, that of one process to the bit. Threads are those of each rank. Needs the lazy operator.
     """
 
     backward_weights: str
@@ -170,6 +174,7 @@ class Options(TypedDict, total=False):
     dtype: str | None
     threads: int | None
     replicates: int
+    communicator: Any
 
 
 def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str, options: Options) -> Settings:
@@ -199,8 +204,10 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
         # outputs of the limit scatter much more than this rounds; joint laws of networks, and what moves little, do not
         dtype = "float32" if sampling == "matched" and tolerance >= _COARSE else "float64"
     budget = options.get("rank_budget")
-    if operator == "auto" and budget is not None:
-        operator = "lazy"  # only the lazy operator has ranks
+    communicator = check_communicator(options.get("communicator"))
+    if operator == "auto" and (budget is not None or communicator is not None):
+        operator = "lazy"  # only the lazy operator has ranks, and matrices held whole are held by one process
+    _require_spreadable(operator, options)
     return Settings(
         particles=particles,
         depth=depth,
@@ -216,9 +223,21 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
         record_kernels=checks.flag("record_kernels", options.get("record_kernels", False)),
         keep_state=checks.flag("keep_state", options.get("keep_state", False)),
         dtype=checks.choice("dtype", dtype, DTYPES),
-        threads=thread_count(options.get("threads")),
+        threads=threads_of_rank(options.get("threads"), communicator),
         replicates=checks.positive_integer("replicates", options.get("replicates", 1)),
     )
+
+
+def _require_spreadable(operator: str, options: Options) -> None:
+    """Raise ValueError if what is asked for cannot be spread over the ranks of a communicator."""
+    if options.get("communicator") is None:
+        return
+    if operator == "dense":
+        raise ValueError(
+            'operator="dense" holds whole matrices in one process; leave communicator out or use operator="lazy"'
+        )
+    if options.get("keep_state", False):
+        raise ValueError("keep_state keeps the network in one process; leave it or communicator out")
 
 
 def _tolerance(problem: TrainingProblem, particles: int, sampling: str, given: float | None) -> float:

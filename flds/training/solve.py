@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -23,6 +24,7 @@ from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder
 from flds.training.snapshot import early_snapshot, go_on, snapshot
 from solvers import checks
+from solvers.ensemble.homes import home
 from solvers.ensemble.random import Address, Stream, replicate_seed
 from solvers.ensemble.threads import compile_kernels
 from solvers.matrices.operator import RankBudgetExceeded
@@ -187,16 +189,18 @@ def run(
     """
     checks.flag("progress", progress)
     settings, cost, notes = decide(problem, particles, depth, sampling, options)
+    ensemble = partial(home, settings.particles, settings.threads, options.get("communicator"))
+    speaks = ensemble().speaks
     timings = {"compile": compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
     recorders: list[Recorder] = []
     done = states[0]["batch_loss"].values.size if states else 0
     total = settings.replicates * (problem.steps + 1 - done)
-    with progress_bar(total, progress) as bar:
+    with progress_bar(total, progress and speaks) as bar:
         for replicate in range(settings.replicates):
             # no name holds the network, whose memory is free for what is made of the records
             recorder = train(
-                kind(problem, settings, replicate_seed(settings.seed, replicate)),
+                kind(problem, settings, replicate_seed(settings.seed, replicate), ensemble=ensemble()),
                 bar,
                 states[replicate] if states else None,
             )
@@ -207,7 +211,7 @@ def run(
     status, ended, kept, remark = outcome([one.status for one in recorders], settings.replicates)
     where = f"{recorders[ended].completed_steps}" + (f" of replicate {ended + 1}" if settings.replicates > 1 else "")
     notes += on_end(status, where, settings, (one.unmatched for one in recorders), remark)
-    for note in notes:
+    for note in notes if speaks else ():
         warnings.warn(note, RuntimeWarning, stacklevel=3)
     saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason}
     if solver == "simulate_resnet":

@@ -1,0 +1,50 @@
+"""A command on the ranks of an MPI job: rank 0 alone speaks and writes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+# One of these is set for a process that mpiexec, srun or the like has started.
+_STARTED = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", "MPI_LOCALRANKID")
+
+
+def world() -> Any:
+    """Return the communicator of all ranks; from now on those but the first print nothing, unless they end all.
+
+    Raises
+    ------
+    ValueError
+        If mpi4py is not there, or this process was not started as one of several.
+    """
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise ValueError(f"--mpi needs mpi4py and an MPI: pip install 'flds[mpi]' ({error})") from None
+    communicator = MPI.COMM_WORLD
+    if communicator.Get_size() == 1 and not any(name in os.environ for name in _STARTED):
+        raise ValueError("--mpi runs under mpiexec: mpiexec -n 4 flds solve --mpi …")
+    if communicator.Get_rank() > 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
+    return communicator
+
+
+def first(work: Callable[[], object], communicator: Any) -> None:
+    """Call work() on rank 0, or where there are no ranks, and raise on all what it raises there."""
+    error: Exception | None = None
+    if speaks(communicator):
+        try:
+            work()
+        except Exception as raised:
+            error = raised
+    if communicator is not None:
+        error = communicator.bcast(error)
+    if error is not None:
+        raise error
+
+
+def speaks(communicator: Any) -> bool:
+    """Return whether this process prints and writes."""
+    return communicator is None or communicator.Get_rank() == 0

@@ -1,0 +1,127 @@
+"""Training over the ranks of a real MPI: the bits of one process, and errors that end all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import flds
+from tests.mpi.ranks import ROOT, program, run, seconds_to_end, start
+
+pytest.importorskip("mpi4py")
+FLDS = (sys.executable, "-m", "flds")
+
+
+@pytest.fixture(scope="module")
+def alone():
+    done = subprocess.run(program("training", "2"), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 9
+    assert done.stdout.count("completed") == 9
+    return done.stdout
+
+
+@pytest.mark.parametrize(("ranks", "threads"), [(1, 1), (2, 2), (3, 1), (4, 1)])
+def test_the_bits_of_one_process(ranks, threads, alone):
+    status, out, err = run(ranks, *program("training", threads))
+    assert status == 0, err
+    assert out == alone
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("raise", "ArithmeticError: a number that I do not like"), ("memory", "MemoryError: no room")],
+)
+def test_a_rank_that_fails_ends_all_and_is_named(how, said):
+    job = start(3, *program("failing", how, "1"))
+    taken, err = seconds_to_end(job)
+    assert job.returncode != 0
+    assert f"rank 1 of 3 ended all: {said}" in err
+    assert taken < 60  # of which most is for starting three interpreters
+
+
+def at_work(job, ranks):
+    """Wait until all ranks are at work; return their processes."""
+    found = []
+    while len(found) < ranks:
+        line = job.stdout.readline()
+        assert line, job.communicate()
+        found += [int(line.split()[-1])] if "at work" in line else []
+    return found
+
+
+def test_an_interrupt_ends_all_ranks_at_the_same_step():
+    job = start(2, *program("failing", "wait", "0"))
+    at_work(job, 2)
+    job.send_signal(signal.SIGINT)
+    out, err = job.communicate(timeout=60)
+    ended = [line for line in out.splitlines() if line.startswith("interrupted at ")]
+    assert len(ended) == 2, (out, err)
+    assert ended[0] == ended[1]
+
+
+def test_a_rank_that_is_killed_ends_all():
+    job = start(2, *program("failing", "wait", "0"))
+    os.kill(at_work(job, 2)[1], signal.SIGKILL)
+    taken, _ = seconds_to_end(job)
+    assert job.returncode != 0
+    assert taken < 10
+
+
+SMALL = ("--particles", "4000", "--depth", "2", "--steps", "3", "--train-samples", "60", "--test-samples", "20")
+
+
+def test_the_command(tmp_path):
+    status, out, err = run(2, *FLDS, "solve", "--mpi", *SMALL, "--out", tmp_path / "two.nc")
+    assert status == 0, err
+    assert out.count("test accuracy") == 1
+    subprocess.run(
+        [*FLDS, "solve", *SMALL, "--operator", "lazy", "--quiet", "--out", str(tmp_path / "one.nc")], check=True
+    )
+    two, one = flds.load(tmp_path / "two.nc"), flds.load(tmp_path / "one.nc")
+    for name, item in one.variables.items():
+        np.testing.assert_array_equal(two.variables[name].values, item.values)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.nc", "one.png", "two.nc", "two.png"]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "options", "status", "said"),
+    [
+        (2, ("--operator", "dense"), 2, 'operator="dense" holds whole matrices in one process'),
+        (2, ("--keep-state",), 2, "keep_state keeps the network in one process"),
+        (3, ("--particles", "800"), 2, "3 ranks are more than the 2 groups of 800 particles; use fewer ranks"),
+        (2, ("--out", "nowhere/run.nc"), 2, "the folder 'nowhere' does not exist"),
+        (2, ("--fit",), 2, "--fit chooses for one process"),
+        (2, ("--learning-rate", "1e6"), 3, "warning: training diverged after step 0"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(ranks, options, status, said, tmp_path):
+    sizes = SMALL[2:] if options[0] in ("--fit", "--particles") else SMALL
+    ended, _, err = run(ranks, *FLDS, "solve", "--mpi", "--quiet", *sizes, *options, cwd=tmp_path)
+    assert ended == status, err
+    assert err.count(said) == 1
+    assert "Traceback" not in err
+
+
+def test_without_mpiexec(tmp_path):
+    done = subprocess.run([*FLDS, "solve", "--mpi"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "flds: --mpi runs under mpiexec: mpiexec -n 4 flds solve --mpi …\n"
+
+
+def test_without_mpi4py(tmp_path):
+    (tmp_path / "mpi4py.py").write_text("raise ImportError('no MPI')")
+    done = subprocess.run([*FLDS, "solve", "--mpi"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--mpi needs mpi4py and an MPI: pip install 'flds[mpi]' (no MPI)" in done.stderr
+
+
+@pytest.mark.parametrize("wrong", [1, "world", object()])
+def test_a_communicator_of_another_kind(wrong):
+    problem = flds.TrainingProblem([[1.0]], [1.0], steps=1)
+    with pytest.raises(TypeError, match=r"communicator must be an mpi4py.MPI.Comm, such as MPI.COMM_WORLD, got"):
+        flds.solve_flds(problem, particles=100, depth=2, communicator=wrong)
