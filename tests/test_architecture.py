@@ -46,7 +46,7 @@ ROOMS = {
     "validation": "flds solvers",
 }
 # Packages of others that only these rooms may import.
-KEPT_OUT = {"torch": ("validation",), "torchsde": ("validation",), "mpi4py": ()}
+KEPT_OUT = {"torch": ("validation",), "torchsde": ("validation",), "mpi4py": ("solvers.ensemble",)}
 # Functions that run validations from the command line import upwards, inside.
 UPWARD = "flds.cli.commands"
 

@@ -129,7 +129,7 @@ def test_the_default_run_is_the_same_on_every_machine(monkeypatch):
     for free, rate, threads in ((20e9, 1e10, 1), (1e9, 1e8, 2), (0.3e9, 1e12, 64)):
         for module in ("solvers.memory", "solvers.ensemble.homes"):
             monkeypatch.setattr(f"{module}.available_memory", lambda free=free: free)
-        monkeypatch.setattr("flds.training.cost.multiply_adds_per_second", lambda *sizes, rate=rate: rate)
+        monkeypatch.setattr("flds.training.speed.multiply_adds_per_second", lambda *sizes, rate=rate: rate)
         given = options | {"threads": threads}
         chosen = runs.affordable_particles(problem, 8, "matched", given)
         method = flds.training.method.plan(problem, chosen, 8, "matched", given)
@@ -156,7 +156,7 @@ def test_a_run_that_is_to_fit_takes_less_where_less_memory_is_free(monkeypatch):
     for free in (20e9, 1e9, 0.4e9, 0.26e9):
         monkeypatch.setattr("solvers.memory.available_memory", lambda free=free: free)
         monkeypatch.setattr("flds.training.method.memory_of_rank", lambda *_, free=free: free)
-        monkeypatch.setattr("flds.training.cost.multiply_adds_per_second", lambda *sizes: 1e12)  # time is no matter
+        monkeypatch.setattr("flds.training.speed.multiply_adds_per_second", lambda *sizes: 1e12)  # time is no matter
         found.append(runs.affordable_particles(problem, 64, "matched", options, fit=True))
         needed = flds.estimate_cost(problem, particles=found[-1], depth=64, **options).memory
         assert needed <= min(runs.DEFAULT_BYTES, runs.DEFAULT_SHARE * free)

@@ -112,6 +112,7 @@ def solve(
 
     Without options this trains the infinite-width limit on handwritten digits.
     """
+    communicator = world() if mpi else None
     if source is not None:
         _check_alone(context, {"source", "out", "quiet", "threads"})
         check_out(out, source)
@@ -127,7 +128,6 @@ def solve(
         raise ValueError("--fit chooses the number of particles; leave out --particles and --width")
     if fit and mpi:
         raise ValueError("--fit chooses for one process; leave out --fit or --mpi")
-    communicator = world() if mpi else None
     first(lambda: check_out(out), communicator)
     dataset = load_data(data)
     problem = training_problem(

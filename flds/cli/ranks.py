@@ -19,11 +19,12 @@ def world() -> Any:
     ValueError
         If mpi4py is not there, or this process was not started as one of several.
     """
+    from solvers.ensemble import mpi
+
     try:
-        from mpi4py import MPI
+        communicator = mpi.world()
     except ImportError as error:
         raise ValueError(f"--mpi needs mpi4py and an MPI: pip install 'flds[mpi]' ({error})") from None
-    communicator = MPI.COMM_WORLD
     if communicator.Get_size() == 1 and not any(name in os.environ for name in _STARTED):
         raise ValueError("--mpi runs under mpiexec: mpiexec -n 4 flds solve --mpi …")
     if communicator.Get_rank() > 0:

@@ -1,25 +1,21 @@
 """What a run will need: rank, memory and time, estimated before it starts.
 
 The unit of work is one multiply–add of a product of (batch, n) vectors with bases or weights. Counts
-follow the passes of `solvers.matrices.lazy`; the speed of this machine is measured when it is first wanted.
+follow the passes of `solvers.matrices.lazy`.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 
 from flds.training.network import PROBE_CHUNK
 from flds.training.options import RecordSteps, Settings
 from flds.training.problem import TABLED, TrainingProblem
-from solvers.ensemble.random import NORMAL_SECONDS, Address, Noise, Stream
-from solvers.ensemble.threads import FEW, ThreadParticles
+from flds.training.speed import Speed, measured_speed, reference_speed
+from solvers.ensemble.threads import FEW
 from solvers.matrices.matched import ROOM
 from solvers.memory import INTERPRETER_BYTES
 
@@ -37,49 +33,6 @@ _WORTH = 1.5
 _PASS = 8
 # Larger training sets are not searched for repeated rows.
 _COMPARED = 1_000
-# Speeds are measured with so many particles at most, and with bases of so many bytes, which no cache holds.
-_MEASURED, _BEYOND_CACHES = 1 << 16, 1 << 26
-# Directions that vectors meet at a time there.
-_MET = 64
-
-
-class Speed(NamedTuple):
-    """What all threads of a run do together.
-
-    Attributes
-    ----------
-    rate, probe_rate : float
-        Multiply–adds a second, in training and with probes.
-    elementwise : float
-        Seconds that a particle of a sample takes in one layer besides products: φ or φ', the update of the state.
-    normal : float
-        Seconds of a normal number.
-    call : float
-        Seconds of an operation of no work.
-    """
-
-    rate: float
-    probe_rate: float
-    elementwise: float
-    normal: float
-    call: float
-
-
-def reference_speed(load: Workload) -> Speed:
-    """Return the speed of two threads, for choices that must be the same on every machine."""
-    threads = 1.0 if load.few else 2**0.5  # two share the memory's bandwidth
-    rate, probe_rate = (threads * 3e9 * rows**0.5 * 8 / load.itemsize for rows in load.chunks)
-    return Speed(rate, probe_rate, 14e-9 / threads, NORMAL_SECONDS / threads, 4e-6)
-
-
-def measured_speed(load: Workload) -> Speed:
-    """Return the speed of this machine."""
-    particles, threads = min(load.particles, _MEASURED), 1 if load.few else load.threads
-    bases = min(_BEYOND_CACHES, 4 * load.expected_rank * load.depth * load.particles * load.itemsize)
-    copies = max(1, bases // (_MET * particles * load.itemsize))
-    sizes = load.itemsize, particles, threads
-    rate, probe_rate = (multiply_adds_per_second(rows, copies, *sizes) for rows in load.chunks)
-    return Speed(rate, probe_rate, *_seconds(*sizes))
 
 
 @dataclass(frozen=True)
@@ -123,10 +76,7 @@ class CostEstimate:
         lazy, expected = settings.operator == "lazy", load.expected_rank
         rank = min(expected, settings.rank_budget[0]), min(expected, settings.rank_budget[1])
         memory = load.lazy_memory(rank) if lazy else load.dense_memory()
-        here, reference = (
-            load.replicates * load.seconds(settings.operator, speed)
-            for speed in (measured_speed(load), reference_speed(load))
-        )
+        here, reference = (load.replicates * load.seconds(settings.operator, speed) for speed in load.speeds())
         shown = rank if lazy else (load.particles, load.particles)
         return CostEstimate(settings.operator, reason, shown, memory, here, reference, available)
 
@@ -333,6 +283,12 @@ class Workload:
         lazy, dense = 2 * self.expected_rank + self.probes, self.particles * (1 if self.tied else 2)
         return self.depth * (lazy if operator == "lazy" else dense)
 
+    def speeds(self) -> tuple[Speed, Speed]:
+        """Return the speed of this machine, and that of a machine of reference."""
+        bases = 4 * self.expected_rank * self.depth * self.held * self.itemsize
+        here = measured_speed(self.chunks, self.itemsize, 1 if self.few else self.threads, self.held, bases)
+        return here, reference_speed(self.chunks, self.itemsize, 1 if self.few else 2)
+
     def seconds(self, operator: str, speed: Speed) -> float:
         """Expected time of one replicate."""
         lazy = operator == "lazy"
@@ -361,46 +317,3 @@ def _distinct(problem: TrainingProblem) -> int:
     if len(visited) <= _COMPARED:  # repeated rows add no direction
         return len(np.unique(problem.x[visited], axis=0))
     return len(visited)
-
-
-@cache
-def multiply_adds_per_second(rows: int, copies: int, itemsize: int, particles: int, threads: int) -> float:
-    """Measure products of the shape the bases need, (rows, n) times (n, directions), with so many bases in turn."""
-    ensemble, dtype = ThreadParticles(particles, threads), np.dtype(f"f{itemsize}")
-    bases, vectors = np.ones((copies, _MET, particles), dtype), np.ones((rows, particles), dtype)
-
-    def products() -> None:
-        for basis in bases:
-            ensemble.inner(basis, vectors)
-
-    with ensemble.running():
-        return rows * bases.size / _typical(products, 3)
-
-
-@cache
-def _seconds(itemsize: int, particles: int, threads: int) -> tuple[float, float, float]:
-    """Measure what a particle takes elementwise, a normal number, and a call."""
-    ensemble, dtype = ThreadParticles(particles, threads), np.dtype(f"f{itemsize}")
-    states, one, number = np.ones((8, particles), dtype), ThreadParticles(1), np.ones((1, 1))
-
-    def elementwise() -> None:
-        images = ensemble.map(np.tanh, states)
-        ensemble.apply(lambda image, state: np.add(image, state, out=image), images, states)
-        ensemble.mean_squares(images)
-
-    address = Address(Stream.PROBE, positions=tuple(range(len(states))))
-    with ensemble.running():
-        each = _typical(elementwise), _typical(lambda: ensemble.fill(states, Noise(0), address))
-    with one.running():
-        call = _typical(lambda: one.gram(number), 100)
-    return each[0] / states.size, each[1] / states.size, call
-
-
-def _typical(work: Callable[[], object], times: int = 5) -> float:
-    """Return the median seconds of a call, after a first one."""
-    found = []
-    for _ in range(times + 1):
-        start = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - start)
-    return float(np.median(found[1:]))

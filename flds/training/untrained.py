@@ -250,7 +250,7 @@ class _Untrained:
         kind = "none" if outside.constant else "vector" if self.joint else "number"
         form = Form(not self.joint, self.samples, moments, moments < 2, self.samples, (), kind, not outside.constant)
         course = Course(equation, form, _EULER_MARUYAMA, path, outside)
-        self.timings["compile"] += compile_kernels(course, states)
+        self.timings["compile"] += compile_kernels(course, self.ensemble, states)
         start = time.perf_counter()
         yield from integrate(course, self.ensemble, states, [self.depth])
         self.timings["solve"] += time.perf_counter() - start

@@ -39,7 +39,9 @@ def threads_of_rank(given: Any, communicator: Any = None) -> int:
     """Return the number of threads that was given, or by default a rank's share of the CPUs available here."""
     if given is not None or communicator is None:
         return thread_count(given)
-    return max(1, min(available_threads() // _neighbours(communicator), thread_count(None)))
+    from solvers.ensemble.mpi import neighbours
+
+    return max(1, min(available_threads() // neighbours(communicator), thread_count(None)))
 
 
 def memory_of_rank(communicator: Any = None) -> float:
@@ -49,12 +51,6 @@ def memory_of_rank(communicator: Any = None) -> float:
     """
     if communicator is None:
         return available_memory()
-    return float(min(communicator.allgather(available_memory() / _neighbours(communicator))))
+    from solvers.ensemble.mpi import neighbours
 
-
-def _neighbours(communicator: Any) -> int:
-    """Return how many ranks run on this machine."""
-    from mpi4py import MPI
-
-    names = communicator.allgather(MPI.Get_processor_name())
-    return int(names.count(names[communicator.Get_rank()]))
+    return float(min(communicator.allgather(available_memory() / neighbours(communicator))))

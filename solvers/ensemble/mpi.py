@@ -54,6 +54,8 @@ class MPIParticles(ThreadParticles):
         If there are more ranks than groups of particles.
     """
 
+    marches = False
+
     def __init__(self, particles: int, threads: int, communicator: Any) -> None:
         super().__init__(particles, threads)
         self.communicator = communicator
@@ -130,6 +132,13 @@ class MPIParticles(ThreadParticles):
         total = np.concatenate([whole[end - length : end - 1] for end, length in zip(ends, lengths, strict=True)])
         return total, whole[ends - 1]
 
+    def gather(self, vectors: Array) -> Array:
+        own = np.ascontiguousarray(vectors.T, np.float64)
+        found, rows = np.empty((self.particles, len(vectors))), len(vectors)
+        ends = np.minimum(np.cumsum(self._counts) * self.group_size, self.particles)
+        self.communicator.Allgatherv(own, [found, np.diff(ends, prepend=0) * rows])
+        return np.ascontiguousarray(found.T, vectors.dtype)
+
     def agree(self, work: Callable[[], T]) -> T:
         """Return work(), or raise on every rank what it raised on the first that it failed on."""
         try:
@@ -166,6 +175,21 @@ class MPIParticles(ThreadParticles):
             print(f"rank {self.rank} of {self.ranks} ended all: {reason(error)}", file=sys.stderr, flush=True)
             self.communicator.Abort(1)
             os._exit(1)
+
+
+def world() -> Any:
+    """Return the communicator of all ranks; raises ImportError without mpi4py or an MPI."""
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD
+
+
+def neighbours(communicator: Any) -> int:
+    """Return how many of the ranks run on this machine."""
+    from mpi4py import MPI
+
+    names = communicator.allgather(MPI.Get_processor_name())
+    return int(names.count(names[communicator.Get_rank()]))
 
 
 def _add(total: Matrix, sums: Matrix, first: bool) -> None:

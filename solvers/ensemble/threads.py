@@ -82,6 +82,9 @@ class ThreadParticles(Particles):
         pieces of it; where the system allows fewer, these do it all.
     """
 
+    # whether its threads can do many steps of an equation without word from other processes
+    marches = True
+
     def __init__(self, particles: int, threads: int = 1) -> None:
         self.particles, self.threads = particles, threads
         self.group_size = group_size(particles)
@@ -243,6 +246,10 @@ class ThreadParticles(Particles):
         count = len(self.groups)
         alone = self._workers is None or size < _SMALL_WORK or self.cut is not None
         self._run(work, [slice(0, count)] if alone else _turns(count, self.threads), size)
+
+    def gather(self, vectors: Array) -> Array:
+        """Return the vectors of all particles, (rows, N), of which `vectors` are those that are held."""
+        return vectors
 
     def together(self, work: Callable[[], None], size: float, shares: int) -> None:
         """Call work() on as many threads as there are shares of it, at the same time.

@@ -116,6 +116,8 @@ class FieldOnGrid:
     ----------
     field : ExternalField or None
     times : (steps + 1,) float64
+    part : slice, optional
+        The particles that this process holds, by default all.
 
     Attributes
     ----------
@@ -123,8 +125,9 @@ class FieldOnGrid:
         How many steps `piece` should cover at most.
     """
 
-    def __init__(self, field: ExternalField | None, times: NDArray[np.float64]) -> None:
+    def __init__(self, field: ExternalField | None, times: NDArray[np.float64], part: slice = slice(None)) -> None:
         self.field, self.times = field, times
+        self.part = part if field is not None and field.per_particle else slice(None)
         # one of the user's own kind may do anything
         self.constant = field is None or (type(field) is ExternalField and field.times is None)
         shared = field is None or (type(field) is ExternalField and not field.per_particle)
@@ -132,7 +135,7 @@ class FieldOnGrid:
 
     def at(self, step: int) -> NDArray[np.floating]:
         """Return the field at a time of the grid, (N, F), or (1, F) where it is the same for all particles."""
-        return np.zeros((1, 0)) if self.field is None else self.field.at(self.times[step])
+        return np.zeros((1, 0)) if self.field is None else self.field.at(self.times[step])[self.part]
 
     def piece(self, first: int, last: int) -> tuple[NDArray[np.floating], int, int]:
         """Return values (K, N or 1, F), a and b: the field at time first + k is values[a + b k], up to the last."""

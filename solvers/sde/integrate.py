@@ -39,8 +39,8 @@ def integrate(course: Course, ensemble: ThreadParticles, states: Array, stops: I
                 return
 
 
-def compile_kernels(course: Course, states: Array) -> float:
+def compile_kernels(course: Course, ensemble: ThreadParticles, states: Array) -> float:
     """Compile the equation, or load it from the cache, without calling it; return the seconds it took."""
     start = time.perf_counter()
-    walk(course, ThreadParticles(states.shape[2]), states).compile()
+    walk(course, ensemble, states).compile()
     return time.perf_counter() - start

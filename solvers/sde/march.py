@@ -34,7 +34,10 @@ def close(control: Words) -> None:
 
 
 class Leg(NamedTuple):
-    """A stage of a step: from when to when, what is known there, its noise, and how far particles may be from 0."""
+    """A stage of a step: from when to when, what is known there, its noise, and how far particles may be from 0.
+
+    `everyone` are the positions of all particles, (D, N), where the stage starts.
+    """
 
     t: float
     dt: float
@@ -45,6 +48,7 @@ class Leg(NamedTuple):
     factor: Matrix
     draw: Draw
     limit: float
+    everyone: Array
 
 
 class Track(NamedTuple):
@@ -200,7 +204,7 @@ def marching(
             draw = Draw(seed, stream, key, positions, finest + layer * refinement, refinement, particle)
             common = grid.shared[layer].reshape((-1, 1))
             t, arrival = grid.times[place], grid.times[step + 1]
-            leg = Leg(t, grid.dt, arrival, means.m, field, common, means.factor, draw, limit)
+            leg = Leg(t, grid.dt, arrival, means.m, field, common, means.factor, draw, limit, source)
             do_stage(stage, source, target, base, leg, means.sums, (mine, mine + 1, share, share))
             if fetch_add(control, DONE, 1) + 1 == (index + 1) * shares:
                 end_stage(control, index, track, grid, means)

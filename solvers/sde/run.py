@@ -143,7 +143,7 @@ class MeanFieldRun:
     def compile(self) -> float:
         """Compile the equation; return the seconds it took."""
         try:
-            return compile_kernels(self.course, self.states)
+            return compile_kernels(self.course, self.ensemble, self.states)
         except Exception as error:  # whatever compilation or a user's function raises
             raise TypeError(f"the equation cannot be solved: {reason(error)}") from None
 

@@ -99,9 +99,10 @@ class Walk(ABC):
         self.dt = (brownian.t1 - brownian.t0) / brownian.steps  # no difference of times, whose rounding varies
         common = course.common
         self.shared = np.zeros((brownian.steps, 0)) if common is None else common.increments()[:, 0].copy()
-        self.draw = brownian.noise.draw(brownian.address)
+        self.draw = brownian.noise.draw(brownian.address)._replace(first=ensemble.first)
         self.width = form.moments + self.correlated * form.dimension**2 + 1
-        self.size = _WORK * states[0].size * (states.shape[2] if equation.interaction else 1)
+        self.pairs = equation.interaction is not None
+        self.size = _WORK * states[0].size * (ensemble.particles if self.pairs else 1)
         self.share = min(ensemble.group_size, SHARE if equation.vectorized else STRETCH)
         none = np.zeros((form.dimension,) * 2 if self.correlated else (0, 0))
         t = brownian.times[course.first]
@@ -138,7 +139,18 @@ class Walk(ABC):
 
 
 class StepByStep(Walk):
-    """A walk of an equation whose coefficients are functions of arrays."""
+    """A walk one step at a time, for coefficients that are functions of arrays, or particles in several processes."""
+
+    def compile(self) -> None:
+        if self.course.equation.vectorized:
+            return
+        none, course = self.states[0][:, :0].copy(), self.course
+        groups, sums, now = (0, 0, 1, 1), np.zeros((0, self.width)), self.now
+        self.passes[0].measure(none, now.t, sums, groups)
+        common, field = np.zeros((self.shared.shape[1], 1)), course.field.at(now.step)
+        leg = Leg(now.t, self.dt, now.t, now.m, field, common, now.factor, self.draw, course.limit, none)
+        for work in self.passes:
+            work.advance(none, none.copy(), 1.0, none, leg, sums, groups)
 
     def go(self, stop: int) -> Ensemble:
         now, course, count = self.now, self.course, len(self.passes)
@@ -152,7 +164,8 @@ class StepByStep(Walk):
         for stage, work in enumerate(self.passes):
             target = self.between if (count - stage) % 2 == 0 else end
             weight, field = float(course.scheme.stages[stage].weight), course.field.at(step + (stage > 0))
-            leg = Leg(t, self.dt, arrival, m, field, common, factor, draw, course.limit)
+            everyone = self.ensemble.gather(source) if self.pairs else source
+            leg = Leg(t, self.dt, arrival, m, field, common, factor, draw, course.limit, everyone)
             advance = partial(work.advance, source, target, weight, base, leg)
             m, factor, finite = self._sum(lambda groups, sums, advance=advance: advance(sums, groups))  # type: ignore[misc]
             source, t = target, arrival
@@ -230,7 +243,8 @@ class March(Walk):
 
 def walk(course: Course, ensemble: ThreadParticles, states: Array) -> Walk:
     """Return the walk of the equation of a course."""
-    return (StepByStep if course.equation.vectorized else March)(course, ensemble, states)
+    alone = course.equation.vectorized or not ensemble.marches
+    return (StepByStep if alone else March)(course, ensemble, states)
 
 
 def _covariance_factor(covariance: Matrix) -> Matrix:

@@ -17,19 +17,15 @@ pytest.importorskip("mpi4py")
 FLDS = (sys.executable, "-m", "flds")
 
 
-@pytest.fixture(scope="module")
-def alone():
-    done = subprocess.run(program("training", "2"), cwd=ROOT, capture_output=True, text=True, check=True)
-    assert len(done.stdout.splitlines()) == 9
-    assert done.stdout.count("completed") == 9
-    return done.stdout
-
-
-@pytest.mark.parametrize(("ranks", "threads"), [(1, 1), (2, 2), (3, 1), (4, 1)])
-def test_the_bits_of_one_process(ranks, threads, alone):
-    status, out, err = run(ranks, *program("training", threads))
-    assert status == 0, err
-    assert out == alone
+@pytest.mark.parametrize(("name", "lines", "good"), [("training", 9, "completed"), ("equations", 5, "True")])
+def test_the_bits_of_one_process(name, lines, good):
+    """For 1, 2, 3 and 4 ranks, with one thread or two."""
+    alone = subprocess.run(program(name, "2"), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert (len(alone.splitlines()), alone.count(good)) == (lines, lines)
+    for ranks, threads in ((1, 1), (2, 2), (3, 1), (4, 1)):
+        status, out, err = run(ranks, *program(name, threads))
+        assert status == 0, err
+        assert out == alone
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def _advance(change: Term, measure: Function, motions: int) -> Function:
 
         `groups` are the first one, the one after the last, how many particles they have, and how many are done at once.
         """
-        t, dt, arrival, m, field, common, factor, draw, limit = leg
+        t, dt, arrival, m, field, common, factor, draw, limit, everyone = leg
         first, last, group_size, part_size = groups
         dimension, particles = source.shape
         x, moved, dw = np.empty((dimension, 0)), np.empty((dimension, 0)), np.empty((motions, 0))
@@ -126,10 +126,11 @@ def _advance(change: Term, measure: Function, motions: int) -> Function:
                     dw = np.empty((motions, stop - start))
                 load(source, start, x, moved)
                 if motions > 0:
-                    seed, stream, step, positions, finest, refinement, _ = draw
-                    fill_normals(dw, start, stop, start, seed, stream, step, positions, finest, refinement, scale)
+                    seed, stream, step, positions, finest, refinement, origin = draw
+                    low, high = origin + start, origin + stop
+                    fill_normals(dw, low, high, low, seed, stream, step, positions, finest, refinement, scale)
                 here = field[start:stop] if len(field) == particles else field
-                change(moved, Step(t, dt, x, m, here, dw, common, factor, source))
+                change(moved, Step(t, dt, x, m, here, dw, common, factor, everyone))
                 sums[group, -1] += put(moved, target, weight, base, start, limit)
                 measure(arrival, moved, sums[group])
 

@@ -1,0 +1,102 @@
+"""What this machine does in a second, measured when it is first wanted, and what a machine of reference does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from solvers.ensemble.random import NORMAL_SECONDS, Address, Noise, Stream
+from solvers.ensemble.threads import ThreadParticles
+
+# Speeds are measured with so many particles at most, and with bases of so many bytes, which no cache holds.
+_MEASURED, _BEYOND_CACHES = 1 << 16, 1 << 26
+# Directions that vectors meet at a time there.
+_MET = 64
+
+
+class Speed(NamedTuple):
+    """What all threads of a run do together.
+
+    Attributes
+    ----------
+    rate, probe_rate : float
+        Multiply–adds a second, in training and with probes.
+    elementwise : float
+        Seconds that a particle of a sample takes in one layer besides products: φ or φ', the update of the state.
+    normal : float
+        Seconds of a normal number.
+    call : float
+        Seconds of an operation of no work.
+    """
+
+    rate: float
+    probe_rate: float
+    elementwise: float
+    normal: float
+    call: float
+
+
+def reference_speed(rows: tuple[int, int], itemsize: int, threads: int) -> Speed:
+    """Return the speed of one thread or two, for choices that must be the same on every machine.
+
+    `rows` are how many vectors meet the bases at a time, in training and with probes, in numbers of `itemsize` bytes.
+    """
+    gain = min(threads, 2) ** 0.5  # two share the memory's bandwidth
+    rate, probe_rate = (gain * 3e9 * count**0.5 * 8 / itemsize for count in rows)
+    return Speed(rate, probe_rate, 14e-9 / gain, NORMAL_SECONDS / gain, 4e-6)
+
+
+def measured_speed(rows: tuple[int, int], itemsize: int, threads: int, particles: int, bases: int) -> Speed:
+    """Return the speed of this machine with so many particles, and bases of so many bytes in all layers."""
+    particles = min(particles, _MEASURED)
+    copies = max(1, min(_BEYOND_CACHES, bases) // (_MET * particles * itemsize))
+    sizes = itemsize, particles, threads
+    rate, probe_rate = (multiply_adds_per_second(count, copies, *sizes) for count in rows)
+    return Speed(rate, probe_rate, *_seconds(*sizes))
+
+
+@cache
+def multiply_adds_per_second(rows: int, copies: int, itemsize: int, particles: int, threads: int) -> float:
+    """Measure products of the shape the bases need, (rows, n) times (n, directions), with so many bases in turn."""
+    ensemble, dtype = ThreadParticles(particles, threads), np.dtype(f"f{itemsize}")
+    bases, vectors = np.ones((copies, _MET, particles), dtype), np.ones((rows, particles), dtype)
+
+    def products() -> None:
+        for basis in bases:
+            ensemble.inner(basis, vectors)
+
+    with ensemble.running():
+        return rows * bases.size / _typical(products, 3)
+
+
+@cache
+def _seconds(itemsize: int, particles: int, threads: int) -> tuple[float, float, float]:
+    """Measure what a particle takes elementwise, a normal number, and a call."""
+    ensemble, dtype = ThreadParticles(particles, threads), np.dtype(f"f{itemsize}")
+    states, one, number = np.ones((8, particles), dtype), ThreadParticles(1), np.ones((1, 1))
+
+    def elementwise() -> None:
+        images = ensemble.map(np.tanh, states)
+        ensemble.apply(lambda image, state: np.add(image, state, out=image), images, states)
+        ensemble.mean_squares(images)
+
+    address = Address(Stream.PROBE, positions=tuple(range(len(states))))
+    with ensemble.running():
+        each = _typical(elementwise), _typical(lambda: ensemble.fill(states, Noise(0), address))
+    with one.running():
+        call = _typical(lambda: one.gram(number), 100)
+    return each[0] / states.size, each[1] / states.size, call
+
+
+def _typical(work: Callable[[], object], times: int = 5) -> float:
+    """Return the median seconds of a call, after a first one."""
+    found = []
+    for _ in range(times + 1):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return float(np.median(found[1:]))
