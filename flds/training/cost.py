@@ -286,8 +286,9 @@ class Workload:
     def speeds(self) -> tuple[Speed, Speed]:
         """Return the speed of this machine, and that of a machine of reference."""
         bases = 4 * self.expected_rank * self.depth * self.held * self.itemsize
-        here = measured_speed(self.chunks, self.itemsize, 1 if self.few else self.threads, self.held, bases)
-        return here, reference_speed(self.chunks, self.itemsize, 1 if self.few else 2)
+        threads, most = (1, 1) if self.few else (self.threads, 2)
+        here = measured_speed(self.chunks, self.itemsize, threads, self.few, bases)
+        return here, reference_speed(self.chunks, self.itemsize, most)
 
     def seconds(self, operator: str, speed: Speed) -> float:
         """Expected time of one replicate."""

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from solvers.ensemble.random import NORMAL_SECONDS, Address, Noise, Stream
-from solvers.ensemble.threads import ThreadParticles
+from solvers.ensemble.threads import FEW, ThreadParticles
 
-# Speeds are measured with so many particles at most, and with bases of so many bytes, which no cache holds.
-_MEASURED, _BEYOND_CACHES = 1 << 16, 1 << 26
+# Speeds are measured with so many particles, where there are not few, so that the next size finds the same speed; and
+# where bases take more bytes than caches hold, with so many bytes of them.
+_MEASURED, _CACHED, _BEYOND_CACHES = 1 << 16, 1 << 24, 1 << 26
 # Directions that vectors meet at a time there.
 _MET = 64
 
@@ -50,10 +51,10 @@ def reference_speed(rows: tuple[int, int], itemsize: int, threads: int) -> Speed
     return Speed(rate, probe_rate, 14e-9 / gain, NORMAL_SECONDS / gain, 4e-6)
 
 
-def measured_speed(rows: tuple[int, int], itemsize: int, threads: int, particles: int, bases: int) -> Speed:
-    """Return the speed of this machine with so many particles, and bases of so many bytes in all layers."""
-    particles = min(particles, _MEASURED)
-    copies = max(1, min(_BEYOND_CACHES, bases) // (_MET * particles * itemsize))
+def measured_speed(rows: tuple[int, int], itemsize: int, threads: int, few: bool, bases: int) -> Speed:
+    """Return the speed of this machine, with few particles or many, and bases of so many bytes in all layers."""
+    particles = FEW if few else _MEASURED
+    copies = _BEYOND_CACHES // (_MET * particles * itemsize) if bases > _CACHED else 1
     sizes = itemsize, particles, threads
     rate, probe_rate = (multiply_adds_per_second(count, copies, *sizes) for count in rows)
     return Speed(rate, probe_rate, *_seconds(*sizes))
