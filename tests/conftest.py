@@ -18,11 +18,21 @@ import numpy as np
 import pytest
 
 import flds
+from flds.training.speed import reference_speed
 
 MARGIN = 4.0
 
 # A shell that runs the tests in the background makes them, and all they start, ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def steady_speed(monkeypatch):
+    """A machine whose speed does not depend on what else it does."""
+    monkeypatch.setattr(
+        "flds.training.cost.measured_speed",
+        lambda rows, itemsize, threads, few, bases: reference_speed(rows, itemsize, threads),
+    )
 
 
 def z_score(samples: np.ndarray, exact: float | np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -29,9 +29,6 @@ from flds.cli.training import (
     training_problem,
     whole_runs,
 )
-
-if TYPE_CHECKING:
-    pass
 
 REFUTED, OUT_OF_MEMORY = 1, 4
 

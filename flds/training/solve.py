@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -189,18 +188,17 @@ def run(
     """
     checks.flag("progress", progress)
     settings, cost, notes = decide(problem, particles, depth, sampling, options)
-    ensemble = partial(home, settings.particles, settings.threads, options.get("communicator"))
-    speaks = ensemble().speaks
+    ensemble = home(settings.particles, settings.threads, options.get("communicator"))
     timings = {"compile": compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
     recorders: list[Recorder] = []
     done = states[0]["batch_loss"].values.size if states else 0
     total = settings.replicates * (problem.steps + 1 - done)
-    with progress_bar(total, progress and speaks) as bar:
+    with progress_bar(total, progress and ensemble.speaks) as bar:
         for replicate in range(settings.replicates):
             # no name holds the network, whose memory is free for what is made of the records
             recorder = train(
-                kind(problem, settings, replicate_seed(settings.seed, replicate), ensemble=ensemble()),
+                kind(problem, settings, replicate_seed(settings.seed, replicate), ensemble=ensemble),
                 bar,
                 states[replicate] if states else None,
             )
@@ -211,7 +209,7 @@ def run(
     status, ended, kept, remark = outcome([one.status for one in recorders], settings.replicates)
     where = f"{recorders[ended].completed_steps}" + (f" of replicate {ended + 1}" if settings.replicates > 1 else "")
     notes += on_end(status, where, settings, (one.unmatched for one in recorders), remark)
-    for note in notes if speaks else ():
+    for note in notes if ensemble.speaks else ():
         warnings.warn(note, RuntimeWarning, stacklevel=3)
     saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason}
     if solver == "simulate_resnet":

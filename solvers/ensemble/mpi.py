@@ -7,7 +7,6 @@ added in the order of the groups, so all ranks go on with the same numbers, to t
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import traceback
@@ -139,18 +138,6 @@ class MPIParticles(ThreadParticles):
         self.communicator.Allgatherv(own, [found, np.diff(ends, prepend=0) * rows])
         return np.ascontiguousarray(found.T, vectors.dtype)
 
-    def agree(self, work: Callable[[], T]) -> T:
-        """Return work(), or raise on every rank what it raised on the first that it failed on."""
-        try:
-            found, error = work(), None
-        except Exception as raised:
-            found, error = None, raised
-        errors = self.communicator.allgather(None if error is None else _portable(error))
-        failed = [rank for rank, other in enumerate(errors) if other is not None]
-        if failed:
-            raise error if error is not None and failed[0] == self.rank else errors[failed[0]]
-        return found  # type: ignore[return-value]
-
     def _hear(self, signals: Matrix) -> None:
         """Let a signal that reached any rank come on all, unless it is put off."""
         if signals.any() and not self._interrupts.held:
@@ -198,12 +185,3 @@ def _add(total: Matrix, sums: Matrix, first: bool) -> None:
         total[:] = sums[0]
     for one in sums[first:]:
         total += one
-
-
-def _portable(error: Exception) -> Exception:
-    """Return an error that can be sent to other processes."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever an error of the user's has in it
-        return RuntimeError(reason(error))
-    return error

@@ -91,6 +91,18 @@ def revealing_factor(gram: Matrix, smallest_pivot: Matrix, most: int) -> tuple[M
     return factor[:, :count].copy(), kept[:count]
 
 
+@reduction_kernel
+def square_factor(gram: Matrix) -> Matrix:
+    """Return (b, b) C with C Cᵀ = gram, for kernels too; each direction stands in the column of the row it began in."""
+    size = len(gram)
+    factor, kept = revealing_factor(gram, np.zeros(size), size)
+    square = np.zeros((size, size))
+    for direction in range(len(kept)):
+        for row in range(size):
+            square[row, kept[direction]] = factor[row, direction]
+    return square
+
+
 def triangular_inverse(lower: NDArray[np.floating]) -> Matrix:
     """Return the inverse of a lower triangular matrix, (n, n) float64; what stands above its diagonal is not read."""
     if len(lower) > _LARGE:

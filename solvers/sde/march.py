@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from solvers.ensemble.atomic import APART, Words, fetch_add, give_way, load, store
 from solvers.ensemble.random import Draw
-from solvers.matrices.cholesky import revealing_factor
+from solvers.matrices.cholesky import square_factor
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
@@ -241,11 +241,10 @@ def _factor(total, first, particles, factor):  # type: ignore[no-untyped-def]
     for i in range(size):
         for j in range(size):
             covariance[i, j] = total[first + size * i + j] / particles
-            factor[i, j] = 0.0
-    found, kept = revealing_factor(covariance, np.zeros(size), size)
-    for direction in range(len(kept)):
-        for i in range(size):
-            factor[i, kept[direction]] = found[i, direction]
+    found = square_factor(covariance)
+    for i in range(size):
+        for j in range(size):
+            factor[i, j] = found[i, j]
 
 
 def _no_factor(total, first, particles, factor):  # type: ignore[no-untyped-def]

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.random import STRETCH
 from solvers.ensemble.threads import SHARE, ThreadParticles
-from solvers.matrices.cholesky import rank_revealing_cholesky
+from solvers.matrices.cholesky import square_factor
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.field import FieldOnGrid
 from solvers.sde.march import COMPLETE, LOST, WORDS, Grid, Leg, Means, Track, close
@@ -62,6 +62,11 @@ class Course:
     first: int = 0
     limit: float = LARGEST
 
+    @cached_property
+    def shared(self) -> Matrix:
+        """The increments of common noise in increasing time, (steps, K⁰), drawn once for compiling and solving."""
+        return np.zeros((self.brownian.steps, 0)) if self.common is None else self.common.increments()[:, 0].copy()
+
 
 class Ensemble(NamedTuple):
     """The particles at one time of the grid."""
@@ -97,8 +102,7 @@ class Walk(ABC):
         # Stages write here and to where the step ends in turn, the last one there.
         self.between = np.empty_like(states[0]) if len(self.passes) > 1 else states[0]
         self.dt = (brownian.t1 - brownian.t0) / brownian.steps  # no difference of times, whose rounding varies
-        common = course.common
-        self.shared = np.zeros((brownian.steps, 0)) if common is None else common.increments()[:, 0].copy()
+        self.shared = course.shared
         self.draw = brownian.noise.draw(brownian.address)._replace(first=ensemble.first)
         self.width = form.moments + self.correlated * form.dimension**2 + 1
         self.pairs = equation.interaction is not None
@@ -134,7 +138,7 @@ class Walk(ABC):
         finite = total[-1] == 0 and bool(np.isfinite(total).all())
         factor = np.zeros((0, 0))
         if self.correlated and finite:
-            factor = _covariance_factor(means[form.moments :].reshape(form.dimension, form.dimension))
+            factor = square_factor(means[form.moments :].reshape(form.dimension, form.dimension))
         return means[: form.moments], factor, finite
 
 
@@ -245,11 +249,3 @@ def walk(course: Course, ensemble: ThreadParticles, states: Array) -> Walk:
     """Return the walk of the equation of a course."""
     alone = course.equation.vectorized or not ensemble.marches
     return (StepByStep if alone else March)(course, ensemble, states)
-
-
-def _covariance_factor(covariance: Matrix) -> Matrix:
-    """Return (D, D) C with C Cᵀ = covariance; each direction has the motion of the component that revealed it."""
-    factor, kept = rank_revealing_cholesky(covariance, np.zeros(len(covariance)))
-    full = np.zeros_like(covariance)
-    full[:, kept] = factor
-    return full

@@ -8,7 +8,6 @@ import pytest
 import flds
 from flds.training.cost import Workload
 from flds.training.options import checked
-from flds.training.speed import reference_speed
 from solvers.memory import available_memory
 from tests.conftest import one_sample, three_samples
 
@@ -25,12 +24,7 @@ def test_auto_takes_the_lazy_operator_at_small_rank_and_the_dense_one_at_large()
     assert flds.estimate_cost(many, particles=600, depth=8, sampling="law", operator="lazy").operator == "lazy"
 
 
-def test_costs_grow_with_the_work(monkeypatch):
-    monkeypatch.setattr(  # a machine whose speed does not depend on what else it does
-        "flds.training.cost.measured_speed",
-        lambda rows, itemsize, threads, few, bases: reference_speed(rows, itemsize, threads),
-    )
-
+def test_costs_grow_with_the_work(steady_speed):
     def cost(**rest):
         return flds.estimate_cost(three_samples(steps=20), **({"particles": 4000, "depth": 8} | rest))
 

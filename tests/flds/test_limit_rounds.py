@@ -14,18 +14,10 @@ import flds
 from flds.limit.estimate import _Search
 from flds.limit.extrapolation import plan_round, run_round
 from flds.training.network import Network
-from flds.training.speed import reference_speed
 from tests.conftest import one_sample, three_samples
 from tests.flds.test_limit import SMALL, runs_of_formulas, small
 
-
-@pytest.fixture(autouse=True)
-def speed(monkeypatch):
-    """A machine whose speed does not depend on what else it does."""
-    monkeypatch.setattr(
-        "flds.training.cost.measured_speed",
-        lambda rows, itemsize, threads, few, bases: reference_speed(rows, itemsize, threads),
-    )
+pytestmark = pytest.mark.usefixtures("steady_speed")
 
 
 def test_a_target_is_met_with_more_particles():

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 
 import flds
+from solvers.ensemble import mpi
 from tests.mpi.digest import communicator, digest, tell
 
 PARTICLES = 5000
@@ -31,6 +32,7 @@ def main():
                     threads=threads, record_kernels=True, communicator=world,
                 )  # fmt: skip
                 tell(world, f"{name}, {weights}, {sampling}", digest(run), run.status)
+    mpi._LONG = 10  # from here on messages are long enough to be cut up
     wide = flds.simulate_resnet(
         PROBLEMS["minibatches"], width=PARTICLES, depth=2, replicates=2, seed=3, operator="lazy", threads=threads,
         communicator=world,
