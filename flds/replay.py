@@ -88,7 +88,8 @@ def resume(
     problem, progress
         As for `rerun`.
     **changes
-        threads, where they are to differ; rank_budget for a `TrainingProblem`, by default what memory allows.
+        threads, where they are to differ; for a `TrainingProblem` rank_budget, by default what memory allows, and
+        communicator, by default that over which the state is spread.
 
     Returns
     -------

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import flds
-from solvers.results import files
+from solvers.results import arrays, files
 from solvers.results.files import Variable
 
 # Attributes that no run leaves.
@@ -32,7 +32,7 @@ def crafted(kept: flds.Solution) -> dict[str, Callable[[Path], object]]:
     data, state = kept.data, dict(kept.groups["state_0"])
 
     def with_groups(groups: files.Groups) -> Callable[[Path], object]:
-        return lambda path: files.write_with_arrays(
+        return lambda path: arrays.write_with_arrays(
             path, groups, lambda beside: data.assign_attrs(state=json.dumps(beside))
         )
 

@@ -14,10 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from flds.cli.console import BAD_USAGE, ending, fail, interrupts
-from flds.cli.outcome import finish, from_file, status_of
+from flds.cli.outcome import finish, from_file
 from flds.cli.pictures import attempt, draw_regime, quieten
 from flds.cli.places import check_folder, check_out, check_plot, check_table, clean_parts
-from flds.cli.ranks import first, speaks, world
+from flds.cli.ranks import world
 from flds.cli.training import (
     DEFAULT_DEPTH,
     DEFAULTS,
@@ -109,13 +109,15 @@ def solve(
 
     Without options this trains the infinite-width limit on handwritten digits.
     """
+    from solvers.ensemble.ranks import on_first
+
     communicator = world() if mpi else None
     if source is not None:
-        _check_alone(context, {"source", "out", "quiet", "threads"})
-        check_out(out, source)
+        _check_alone(context, {"source", "out", "quiet", "threads", "mpi"})
+        on_first(lambda: check_out(out, source), communicator)
         from flds.replay import rerun
 
-        finish(from_file(source, threads, quiet, rerun), out, quiet)
+        finish(from_file(source, threads, quiet, rerun, communicator), out, quiet, communicator)
         return
     if width is not None and sampling not in (None, "law"):
         raise ValueError(f"--sampling must be law for a finite network, got {sampling!r}; leave it out with --width")
@@ -125,7 +127,7 @@ def solve(
         raise ValueError("--fit chooses the number of particles; leave out --particles and --width")
     if fit and mpi:
         raise ValueError("--fit chooses for one process; leave out --fit or --mpi")
-    first(lambda: check_out(out), communicator)
+    on_first(lambda: check_out(out), communicator)
     dataset = load_data(data)
     problem = training_problem(
         dataset, activation, horizon, learning_rate, steps, loss, batch_size, batch_order, batch_seed, train_samples,
@@ -140,9 +142,7 @@ def solve(
         "recorded_samples": numbers_of("--recorded-samples", "64" if recorded_samples is None else recorded_samples),
     }  # fmt: skip
     solution = run(problem, particles, width, depth, sampling or "matched", options, fit, quiet)
-    if not speaks(communicator):
-        raise typer.Exit(status_of(solution))
-    finish(solution, out, quiet)
+    finish(solution, out, quiet, communicator)
 
 
 @app.command()
@@ -152,13 +152,17 @@ def resume(
     learning_rate: Annotated[float | None, typer.Option(help="Their learning rate; default as planned, then the last one.")] = None,
     out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
+    mpi: Annotated[bool, typer.Option("--mpi", help="Share the particles among the ranks of mpiexec, as for solve.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
 ) -> None:  # fmt: skip
     """Go on training for more steps from a results file, and write all of it to a new one."""
     from flds.replay import resume as go_on
+    from solvers.ensemble.ranks import on_first
 
-    check_out(out, file)
-    finish(from_file(file, threads, quiet, go_on, steps=steps, learning_rate=learning_rate), out, quiet)
+    communicator = world() if mpi else None
+    on_first(lambda: check_out(out, file), communicator)
+    solution = from_file(file, threads, quiet, go_on, communicator, steps=steps, learning_rate=learning_rate)
+    finish(solution, out, quiet, communicator)
 
 
 def _check_alone(context: typer.Context, allowed: set[str]) -> None:

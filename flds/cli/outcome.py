@@ -12,6 +12,7 @@ import typer
 from flds.cli.console import BAD_USAGE, interrupts, note
 from flds.cli.pictures import attempt, picture_of
 from flds.cli.places import keep
+from flds.cli.ranks import speaks
 from flds.cli.training import show_warnings
 
 if TYPE_CHECKING:
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
 EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4}
 
 
-def from_file(file: Path, threads: int | None, quiet: bool, work: Callable[..., Solution], **rest: Any) -> Solution:
+def from_file(
+    file: Path, threads: int | None, quiet: bool, work: Callable[..., Solution], communicator: Any = None, **rest: Any
+) -> Solution:
     """Rerun or resume what a results file holds, and say where the numbers need not be the same."""
     from flds.replay import version_changes
     from flds.results.files import load
 
-    stored = load(file)
+    stored = load(file, communicator=communicator)
+    if communicator is not None:
+        rest["communicator"] = communicator
     with show_warnings():
         solution = work(stored, progress=not quiet and sys.stderr.isatty(), threads=threads, **rest)
     changed = version_changes(stored)
@@ -34,12 +39,16 @@ def from_file(file: Path, threads: int | None, quiet: bool, work: Callable[..., 
     return solution
 
 
-def finish(solution: Solution, out: Path, quiet: bool) -> None:
+def finish(solution: Solution, out: Path, quiet: bool, communicator: Any = None) -> None:
     """Write results and picture, print what came out, and end with the status of the run."""
     from flds.plotting.curves import chance
 
     interrupts.ignore()  # what was computed is written, come what may
+    if not (speaks(communicator) or solution.groups):
+        raise typer.Exit(status_of(solution))
     place = keep(solution, out)
+    if not speaks(communicator):
+        raise typer.Exit(status_of(solution) or (BAD_USAGE if place != out else 0))
     drawn = attempt(solution.plot, picture_of(place))
     if not quiet:
         print(solution.summary())

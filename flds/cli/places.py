@@ -102,15 +102,19 @@ def fallback_folders(out: Path) -> Iterator[Path]:
 def keep(solution: Solution, out: Path) -> Path:
     """Save a solution as `out`, or, where that cannot be written, in another folder, which is said; return the place.
 
-    Raises OSError if it can be written nowhere.
+    Ranks that share a state call this together. Raises OSError if it can be written nowhere.
     """
-    target = written(out)
+    from solvers.ensemble.ranks import on_first
+    from solvers.results.arrays import communicator_of
+
+    communicator = communicator_of(solution.groups)
+    target = on_first(lambda: written(out), communicator)
     try:
         solution.save(target)
     except OSError as error:
         why, tried = error.strerror or " ".join(str(error).split()), [str(out)]
-        for folder in fallback_folders(out):
-            place = _unused(folder / target.name)
+        for folder in on_first(lambda: list(fallback_folders(out)), communicator):
+            place = on_first(lambda folder=folder: _unused(folder / target.name), communicator)  # type: ignore[misc]
             with suppress(OSError):
                 solution.save(place)
                 note(f"warning: {str(out)!r} could not be written ({why}): see {str(place)!r}")

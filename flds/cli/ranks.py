@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 # One of these is set for a process that mpiexec, srun or the like has started.
@@ -19,10 +18,10 @@ def world() -> Any:
     ValueError
         If mpi4py is not there, or this process was not started as one of several.
     """
-    from solvers.ensemble import mpi
+    from solvers.ensemble import ranks
 
     try:
-        communicator = mpi.world()
+        communicator = ranks.world()
     except ImportError as error:
         raise ValueError(f"--mpi needs mpi4py and an MPI: pip install 'flds[mpi]' ({error})") from None
     if communicator.Get_size() == 1 and not any(name in os.environ for name in _STARTED):
@@ -30,20 +29,6 @@ def world() -> Any:
     if communicator.Get_rank() > 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
     return communicator
-
-
-def first(work: Callable[[], object], communicator: Any) -> None:
-    """Call work() on rank 0, or where there are no ranks, and raise on all what it raises there."""
-    error: Exception | None = None
-    if speaks(communicator):
-        try:
-            work()
-        except Exception as raised:
-            error = raised
-    if communicator is not None:
-        error = communicator.bcast(error)
-    if error is not None:
-        raise error
 
 
 def speaks(communicator: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import solvers.results.solution
 from flds.results import limit, mean_ode, solution, sweep
@@ -11,7 +12,9 @@ from flds.results import limit, mean_ode, solution, sweep
 SOLUTIONS = (solution.Solution, limit.LimitEstimate, mean_ode.MeanFieldSolution, sweep.Sweep)
 
 
-def load(path: str | os.PathLike[str], groups: bool = True) -> solvers.results.solution.Solution:
+def load(
+    path: str | os.PathLike[str], groups: bool = True, communicator: Any = None
+) -> solvers.results.solution.Solution:
     """Return the solution in a file that `save` wrote.
 
     Parameters
@@ -20,6 +23,8 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> solvers.results.s
         The file.
     groups : bool
         Whether to read the states of trained networks as well, which may be large.
+    communicator : mpi4py.MPI.Comm, optional
+        Ranks that share the particles: all call this together, and of states each reads the particles that it holds.
 
     Returns
     -------
@@ -33,4 +38,4 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> solvers.results.s
     ValueError
         If the file is not a results file of this library, or is damaged.
     """
-    return solvers.results.solution.load(path, groups)
+    return solvers.results.solution.load(path, groups, communicator)

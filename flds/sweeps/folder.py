@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from flds.sweeps.grid import ITEM, Grid, Task, plain
-from solvers.results.files import STATE, write_text
+from solvers.results.arrays import STATE
+from solvers.results.files import write_text
 from solvers.results.solution import Solution, load
 
 _DESCRIPTION, _LOCK = "sweep.json", ".sweep.lock"

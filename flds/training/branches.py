@@ -53,7 +53,7 @@ class ResidualBranch(ABC):
         """Yield each matrix and its gradient over √τ, from the rows of the tapes of samples with these weights."""
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return the state of the operators, by name: own memory, no copies."""
+        """Return the state of the operators, by name: own memory, no copies; arrays over particles have these last."""
         (operator,) = self.operators
         return operator.state()
 

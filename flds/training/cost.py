@@ -15,7 +15,7 @@ from flds.training.network import PROBE_CHUNK
 from flds.training.options import RecordSteps, Settings
 from flds.training.problem import TABLED, TrainingProblem
 from flds.training.speed import Speed, measured_speed, reference_speed
-from solvers.ensemble.threads import FEW
+from solvers.ensemble.threads import FEW, most_held
 from solvers.matrices.matched import ROOM
 from solvers.memory import INTERPRETER_BYTES
 
@@ -146,8 +146,8 @@ class Workload:
 
     @property
     def held(self) -> int:
-        """Particles that a rank holds."""
-        return -(-self.particles // self.ranks)
+        """Particles that a rank holds at most."""
+        return most_held(self.particles, self.ranks)
 
     @property
     def constants(self) -> int:

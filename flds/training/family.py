@@ -18,6 +18,7 @@ from flds.training.problem import TrainingProblem, checked_rates
 from flds.training.solve import run, simulate_resnet, solve_flds
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
+from solvers.results.arrays import together
 
 
 class TrainingFamily:
@@ -25,7 +26,7 @@ class TrainingFamily:
 
     solvers: tuple[str, ...] = ("solve_flds", "simulate_resnet")
     problem_type: type = TrainingProblem
-    changes: tuple[str, ...] = ("threads", "rank_budget")
+    changes: tuple[str, ...] = ("threads", "rank_budget", "communicator")
 
     def problem(self, solution: Solution) -> TrainingProblem:
         """Read the problem back from a solution.
@@ -111,6 +112,7 @@ class TrainingFamily:
         settings = solution.settings
         options = _options(solution)
         options.pop("rank_budget", None)  # one that was outgrown would be outgrown again
+        options["communicator"], states = together(solution.states, changes.pop("communicator", None))
         found = run(
             longer,
             settings["particles"],
@@ -119,7 +121,7 @@ class TrainingFamily:
             progress,
             Options(**options | changes),  # type: ignore[typeddict-item]
             settings["solver"],
-            states=solution.states,
+            states=states,
         )
         found.settings["reason"] = settings["reason"]
         found.notes = list(dict.fromkeys(solution.notes + found.notes))

@@ -9,8 +9,8 @@ from flds.training import notes
 from flds.training.cost import CostEstimate, Workload
 from flds.training.options import Options, Settings, checked
 from flds.training.problem import TrainingProblem
-from solvers.ensemble.homes import memory_of_rank
 from solvers.ensemble.random import require_drawable
+from solvers.ensemble.ranks import memory_of_rank
 from solvers.memory import require_memory
 
 # Share of the available memory that bases may grow to fill.

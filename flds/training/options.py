@@ -10,7 +10,7 @@ import numpy as np
 
 from flds.training.problem import TrainingProblem
 from solvers import checks
-from solvers.ensemble.homes import check_communicator, threads_of_rank
+from solvers.ensemble.ranks import check_communicator, threads_of_rank
 from solvers.processors import available_threads
 
 if TYPE_CHECKING:
@@ -158,7 +158,8 @@ class Options(TypedDict, total=False):
         Independent seeds; variables become means with standard errors.
     communicator : mpi4py.MPI.Comm
         Ranks that share the particles; every one of them calls the solver with the same arguments and gets the same
-        solution, that of one process to the bit. Threads are those of each rank. Needs the lazy operator.
+        solution, that of one process to the bit; of a state that is kept each has its own particles, and all call the
+        methods `save` and `predict` together. Threads are those of each rank. Needs the lazy operator.
     """
 
     backward_weights: str
@@ -207,7 +208,10 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
     communicator = check_communicator(options.get("communicator"))
     if operator == "auto" and (budget is not None or communicator is not None):
         operator = "lazy"  # only the lazy operator has ranks, and matrices held whole are held by one process
-    _require_spreadable(operator, options)
+    if operator == "dense" and communicator is not None:
+        raise ValueError(
+            'operator="dense" holds whole matrices in one process; leave communicator out or use operator="lazy"'
+        )
     return Settings(
         particles=particles,
         depth=depth,
@@ -226,18 +230,6 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
         threads=threads_of_rank(options.get("threads"), communicator),
         replicates=checks.positive_integer("replicates", options.get("replicates", 1)),
     )
-
-
-def _require_spreadable(operator: str, options: Options) -> None:
-    """Raise ValueError if what is asked for cannot be spread over the ranks of a communicator."""
-    if options.get("communicator") is None:
-        return
-    if operator == "dense":
-        raise ValueError(
-            'operator="dense" holds whole matrices in one process; leave communicator out or use operator="lazy"'
-        )
-    if options.get("keep_state", False):
-        raise ValueError("keep_state keeps the network in one process; leave it or communicator out")
 
 
 def _tolerance(problem: TrainingProblem, particles: int, sampling: str, given: float | None) -> float:

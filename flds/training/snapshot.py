@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 
 from flds.training.network import BackwardPass, ForwardPass, Network
 from flds.training.records import Recorder
+from solvers.ensemble.homes import home
+from solvers.ensemble.particles import Particles
+from solvers.results.arrays import communicator_of
 from solvers.results.solution import Variable
+from solvers.results.spread import Spread
 
 if TYPE_CHECKING:
     from flds.training.options import Settings
@@ -79,7 +83,7 @@ def snapshot(network: Network, recorder: Recorder, forward: ForwardPass, backwar
     )
     for layer, (c, d) in enumerate(zip(forward.tapes, backward.tapes, strict=True)):
         arrays |= {f"layer_{layer}_last_features": c, f"layer_{layer}_last_gradients": d}
-    return {name: _field(name, array) for name, array in arrays.items()}
+    return {name: _field(name, array, network.ensemble) for name, array in arrays.items()}
 
 
 def early_snapshot(network: Network, recorder: Recorder, step: int) -> dict[str, Variable]:
@@ -87,7 +91,7 @@ def early_snapshot(network: Network, recorder: Recorder, step: int) -> dict[str,
     if step == 0:
         return {}
     arrays = network.state() | recorder.stored(before=step) | {"next_step": np.array(step)}
-    return {name: _field(name, array) for name, array in arrays.items()}
+    return {name: _field(name, array, network.ensemble) for name, array in arrays.items()}
 
 
 def steps_done(state: dict[str, Variable]) -> int | None:
@@ -129,18 +133,22 @@ def predict(
     problem: TrainingProblem, settings: Settings, seed: int, state: dict[str, Variable], inputs: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the outputs of a stored network on new inputs, (samples, outputs)."""
-    network = Network(problem, settings, seed)
+    ensemble = home(settings.particles, settings.threads, communicator_of({"": state}))
+    network = Network(problem, settings, seed, ensemble=ensemble)
     with network.ensemble.running():
         network.restore({name: item.values for name, item in state.items()})
         return network.probe(inputs, range(problem.samples, problem.samples + len(inputs)))
 
 
-def _field(name: str, array: NDArray[Any]) -> Variable:
+def _field(name: str, array: NDArray[Any], ensemble: Particles) -> Variable:
     layer, part = "", name
     if name.startswith("layer_"):
         _, layer, part = name.split("_", 2)
-    # of a branch of one's own
-    other = part.replace("_", " "), " ".join(f"{part}_{axis}" for axis in range(array.ndim))
-    long_name, dims = _DESCRIBED.get(part, other)
+    # of a branch of one's own, whose arrays over particles have these last
+    axes = [f"{part}_{axis}" for axis in range(array.ndim)]
+    if array.ndim and array.shape[-1] == ensemble.held:
+        axes[-1] = "particle"
+    long_name, dims = _DESCRIBED.get(part, (part.replace("_", " "), " ".join(axes)))
     named = tuple(f"{dim}_{layer}" if dim in _OF_A_LAYER else dim for dim in dims.split())
-    return Variable(named, array, long_name + (f", layer {int(layer) + 1}" if layer else ""))
+    spread = Spread.of(ensemble, named.index("particle")) if "particle" in named else None
+    return Variable(named, array, long_name + (f", layer {int(layer) + 1}" if layer else ""), spread=spread)

@@ -16,12 +16,14 @@ from flds.training.options import DTYPES
 from flds.training.untrained_equations import backward_equation, forward_equation
 from solvers import checks
 from solvers.ensemble.brownian import BrownianMotion
+from solvers.ensemble.homes import home
 from solvers.ensemble.random import Address, Noise, Stream, require_drawable
-from solvers.ensemble.threads import ThreadParticles
+from solvers.ensemble.ranks import check_communicator, memory_of_rank, require_same, threads_of_rank
+from solvers.ensemble.threads import most_held
 from solvers.memory import INTERPRETER_BYTES, require_memory
-from solvers.processors import thread_count
 from solvers.progress import step_bar
 from solvers.results.solution import Solution, Variable, library_versions
+from solvers.results.spread import Spread
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.field import FieldOnGrid
 from solvers.sde.integrate import compile_kernels, integrate
@@ -48,6 +50,7 @@ def solve_forward(
     noise_depth: int | None = None,
     dtype: str = "float64",
     threads: int | None = None,
+    communicator: Any = None,
     progress: bool = False,
 ) -> Solution:
     """Solve dh_t = (E φ(h_t)²)^½ dw_t, h_0 ~ N(0, initial_variance), by Euler–Maruyama; or for several inputs jointly.
@@ -75,6 +78,10 @@ def solve_forward(
         "float64" or "float32".
     threads : int, optional
         Up to 4,096; by default all available CPUs. The result does not depend on it.
+    communicator : mpi4py.MPI.Comm, optional
+        Ranks that share the particles; each of them calls the solver with the same arguments and gets the same
+        solution, that of one process to the bit, but for `final_particles`, of which it has its own part. All call its
+        method `save` together, which writes them whole. Threads are those of each rank.
     progress : bool
         Whether a bar on standard error counts the steps.
 
@@ -100,8 +107,9 @@ def solve_forward(
     Paper F, Proposition 2; for several inputs F-(7).
     """
     shown = checks.flag("progress", progress)
-    run = _Untrained(activation, inputs, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
-    with run.ensemble.running(), step_bar(depth, shown) as count:
+    arguments = (activation, inputs, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
+    run = _Untrained(*arguments, communicator)
+    with run.ensemble.running(), step_bar(depth, shown and run.ensemble.speaks) as count:
         for now in run.forward():
             run.record(range(now.step - len(now.history) + 1, now.step + 1), now)
             count(len(now.history) * (now.step > 0))
@@ -120,6 +128,7 @@ def solve_backward(
     noise_depth: int | None = None,
     dtype: str = "float64",
     threads: int | None = None,
+    communicator: Any = None,
     progress: bool = False,
 ) -> Solution:
     """Solve dg_t = φ'(h_t) (E g_t²)^½ dw̃_t from g_T ~ N(0, 1) down to t = 0, h being the forward path.
@@ -150,8 +159,8 @@ def solve_backward(
     """
     shown = checks.flag("progress", progress)
     arguments = (activation, inputs, initial_variance, horizon, particles, depth, seed, noise_depth, dtype, threads)
-    run = _Untrained(*arguments, held=depth + 3)
-    with run.ensemble.running(), step_bar(2 * depth, shown) as count:
+    run = _Untrained(*arguments, communicator, held=depth + 3)
+    with run.ensemble.running(), step_bar(2 * depth, shown and run.ensemble.speaks) as count:
         for now in run.forward(whole_path=True):
             count(len(now.history) * (now.step > 0))
         if not now.finite:
@@ -177,6 +186,7 @@ class _Untrained:
         noise_depth: int | None,
         dtype: str,
         threads: int | None,
+        communicator: Any,
         held: int = 2,
     ) -> None:
         self.phi = get_activation(activation)
@@ -188,14 +198,17 @@ class _Untrained:
         self.fine = checks.noise_grid(noise_depth, depth)
         self.dtype = np.dtype(checks.choice("dtype", dtype, DTYPES))
         self.samples, d = self.inputs.shape
-        rows = max(held * self.samples, self.samples + d)
+        self.seed = checks.seed_number("seed", seed)
+        threads = threads_of_rank(threads, check_communicator(communicator))
+        asked = (self.horizon, particles, depth, self.fine, dtype, self.seed, self.phi.name)
+        require_same(communicator, self.inputs, *asked)
+        self.ensemble = home(particles, threads, communicator)
+        rows = max(held * self.samples, self.samples + d) * most_held(particles, self.ensemble.ranks)
         kept = (_GRID + 8 * self.samples * (1 + self.joint * self.samples)) * (depth + 1)
         remedy = 'lower particles or depth, or use dtype="float32"'
-        require_memory(INTERPRETER_BYTES + rows * particles * self.dtype.itemsize + kept, remedy)
-        threads = thread_count(threads)
+        needed = INTERPRETER_BYTES + rows * self.dtype.itemsize + kept
+        require_memory(needed, remedy, memory_of_rank(communicator))
         require_drawable(depth * self.samples, particles, self.fine // depth, threads, "noise_depth")
-        self.ensemble = ThreadParticles(particles, threads)
-        self.seed = checks.seed_number("seed", seed)
         shape = (self.samples, self.samples) if self.joint else ()
         self.second_moments = np.full((depth + 1, *shape), np.nan)
         self.settings: dict[str, Any] = {
@@ -263,7 +276,12 @@ class _Untrained:
         variables = {
             "depth_grid": Variable(("t",), np.linspace(0.0, self.horizon, self.depth + 1), "depth t", "horizon units"),
             "variance": Variable(over, variance.copy(), f"mean square E {symbol}²"),
-            "final_particles": Variable(end, now.x.T if self.joint else now.x[0], f"{symbol} where the solve ended"),
+            "final_particles": Variable(
+                end,
+                now.x.T if self.joint else now.x[0],
+                f"{symbol} where the solve ended",
+                spread=Spread.of(self.ensemble, 0),
+            ),
         }
         if self.joint:
             dims = ("t", "sample", "other_sample")
@@ -271,7 +289,7 @@ class _Untrained:
             variables["inputs"] = Variable(("sample", "feature"), self.inputs, "inputs x")
         layer = now.step if symbol == "h" else self.depth - now.step
         notes = [] if now.finite else [f"diverged: {symbol}, or its activation, was not finite at layer {layer}"]
-        for note in notes:
+        for note in notes if self.ensemble.speaks else ():
             warnings.warn(note, RuntimeWarning, stacklevel=3)
         status = "completed" if now.finite else "diverged"
         return Solution(variables, status, self.timings, self.seed, self.settings, notes, library_versions())

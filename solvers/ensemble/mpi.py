@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from solvers.checks import reason
 from solvers.ensemble.particles import Array, Everywhere, Matrix, Particles
 from solvers.ensemble.random import Address, Noise
-from solvers.ensemble.threads import ThreadParticles
+from solvers.ensemble.ranks import is_shared
+from solvers.ensemble.threads import ThreadParticles, share_of
 
 T = TypeVar("T")
 
@@ -65,10 +66,10 @@ class MPIParticles(ThreadParticles):
                 f"{self.ranks} ranks are more than the {groups} groups of {particles} particles; use fewer ranks"
             )
         self.cut, self.speaks = None, self.rank == 0
-        ends = [groups * rank // self.ranks for rank in range(self.ranks + 1)]
-        self._counts = np.diff(ends)  # groups of each rank
-        first = ends[self.rank] * self.group_size
-        self._hold(first, min(ends[self.rank + 1] * self.group_size, particles) - first)
+        shares = [share_of(particles, rank, self.ranks) for rank in range(self.ranks)]
+        self._lengths = np.array([share.stop - share.start for share in shares])
+        self._counts = -(-self._lengths // self.group_size)  # groups of each rank
+        self._hold(shares[self.rank].start, int(self._lengths[self.rank]))
 
     @contextmanager
     def running(self) -> Iterator[Particles]:
@@ -131,12 +132,32 @@ class MPIParticles(ThreadParticles):
         total = np.concatenate([whole[end - length : end - 1] for end, length in zip(ends, lengths, strict=True)])
         return total, whole[ends - 1]
 
-    def gather(self, vectors: Array) -> Array:
-        own = np.ascontiguousarray(vectors.T, np.float64)
-        found, rows = np.empty((self.particles, len(vectors))), len(vectors)
-        ends = np.minimum(np.cumsum(self._counts) * self.group_size, self.particles)
-        self.communicator.Allgatherv(own, [found, np.diff(ends, prepend=0) * rows])
+    def gather(self, vectors: Array, to_all: bool = True) -> Array:
+        own, rows = np.ascontiguousarray(vectors.T, np.float64), len(vectors)
+        lengths = self._lengths * rows
+        if to_all:
+            found = np.empty((self.particles, rows))
+            self.communicator.Allgatherv(own, [found, lengths])
+        else:
+            found = np.empty((self.particles, rows)) if self.speaks else own
+            self.communicator.Gatherv(own, [found, lengths] if self.speaks else None)
         return np.ascontiguousarray(found.T, vectors.dtype)
+
+    def pick(self, vectors: Array, places: NDArray[np.integer]) -> Array:
+        held = np.flatnonzero((places >= self.first) & (places < self.first + self.held))
+        parts = self.communicator.allgather((held, vectors[:, places[held] - self.first]))
+        found = np.empty((len(vectors), len(places)), vectors.dtype)
+        for where, part in parts:
+            found[:, where] = part
+        return found
+
+    def extremes(self, vectors: Array) -> NDArray[np.intp]:
+        own = super().extremes(vectors)
+        rows = np.arange(len(own)) % len(vectors)
+        parts = self.communicator.allgather((vectors[rows, own], own + self.first))
+        values, places = (np.array(one) for one in zip(*parts, strict=True))
+        least, most = values[:, : len(vectors)].argmin(axis=0), values[:, len(vectors) :].argmax(axis=0)
+        return np.asarray(places[np.concatenate([least, most]), np.arange(len(own))])
 
     def _hear(self, signals: Matrix) -> None:
         """Let a signal that reached any rank come on all, unless it is put off."""
@@ -157,26 +178,13 @@ class MPIParticles(ThreadParticles):
         except _SHARED:
             raise
         except BaseException as error:
+            if is_shared(error):
+                raise
             if not isinstance(error, MemoryError):
                 traceback.print_exc()
             print(f"rank {self.rank} of {self.ranks} ended all: {reason(error)}", file=sys.stderr, flush=True)
             self.communicator.Abort(1)
             os._exit(1)
-
-
-def world() -> Any:
-    """Return the communicator of all ranks; raises ImportError without mpi4py or an MPI."""
-    from mpi4py import MPI
-
-    return MPI.COMM_WORLD
-
-
-def neighbours(communicator: Any) -> int:
-    """Return how many of the ranks run on this machine."""
-    from mpi4py import MPI
-
-    names = communicator.allgather(MPI.Get_processor_name())
-    return int(names.count(names[communicator.Get_rank()]))
 
 
 def _add(total: Matrix, sums: Matrix, first: bool) -> None:

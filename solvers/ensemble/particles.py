@@ -57,6 +57,8 @@ class Particles(ABC):
         How to sum over them where they are so few that a kernel should do many operations in one call, else None.
     speaks : bool
         Whether this process, of those that hold them, is the one to show and write what they found together.
+    communicator : mpi4py.MPI.Comm or None
+        The processes that hold them, if there are several.
     """
 
     particles: int
@@ -64,6 +66,7 @@ class Particles(ABC):
     first: int = 0
     cut: Cut | None = None
     speaks: bool = True
+    communicator: Any = None
 
     @abstractmethod
     def allocate(self, rows: int, dtype: Any = np.float64) -> Array:

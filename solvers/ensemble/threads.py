@@ -56,6 +56,19 @@ def group_size(particles: int) -> int:
     return STRETCH * max(many, min(few, _LONG_GROUP))
 
 
+def share_of(particles: int, rank: int, ranks: int) -> slice:
+    """Return the particles that one of several processes holds: consecutive groups of them."""
+    size = group_size(particles)
+    groups = -(-particles // size)
+    first, last = (groups * number // ranks * size for number in (rank, rank + 1))
+    return slice(min(first, particles), min(last, particles))
+
+
+def most_held(particles: int, ranks: int) -> int:
+    """Return how many particles one of so many processes holds at most."""
+    return max(part.stop - part.start for part in (share_of(particles, rank, ranks) for rank in range(ranks)))
+
+
 def compile_kernels(dtype: np.dtype) -> float:
     """Compile, or load from the cache, every kernel for this precision; return the seconds it took."""
     start = time.perf_counter()
@@ -84,6 +97,7 @@ class ThreadParticles(Particles):
 
     # whether its threads can do many steps of an equation without word from other processes
     marches = True
+    ranks = 1
 
     def __init__(self, particles: int, threads: int = 1) -> None:
         self.particles, self.threads = particles, threads
@@ -247,9 +261,31 @@ class ThreadParticles(Particles):
         alone = self._workers is None or size < _SMALL_WORK or self.cut is not None
         self._run(work, [slice(0, count)] if alone else _turns(count, self.threads), size)
 
-    def gather(self, vectors: Array) -> Array:
-        """Return the vectors of all particles, (rows, N), of which `vectors` are those that are held."""
+    def average(self, summed: Callable[[slice], NDArray[Any]], shape: tuple[int, ...], size: float = np.inf) -> Matrix:
+        """Return 1/N of the sum over all particles, given summed(part), of this shape, of those held in `part`."""
+        sums = np.zeros((len(self.groups), *shape))
+
+        def work(groups: slice) -> None:
+            for index in range(groups.start, groups.stop):
+                sums[index] = summed(self.groups[index])
+
+        self.on_groups(work, size)
+        return self.total(sums) / self.particles
+
+    def gather(self, vectors: Array, to_all: bool = True) -> Array:
+        """Return the vectors of all particles, (rows, N), of which `vectors` are those that are held.
+
+        Unless it is to be on all processes, those that do not speak have those that they hold.
+        """
         return vectors
+
+    def pick(self, vectors: Array, places: NDArray[np.integer]) -> Array:
+        """Return the vectors of the particles at these places among all N, (rows, places), on all processes."""
+        return vectors[:, places]
+
+    def extremes(self, vectors: Array) -> NDArray[np.intp]:
+        """Return the places among all N of the first particles with the least and the largest entry of each row."""
+        return np.concatenate([vectors.argmin(axis=1), vectors.argmax(axis=1)])
 
     def together(self, work: Callable[[], None], size: float, shares: int) -> None:
         """Call work() on as many threads as there are shares of it, at the same time.

@@ -1,58 +1,50 @@
 """Files of results: written whole or not at all, sealed by a checksum, and read only if it fits.
 
 A dataset is made in memory and written as plain bytes, because the HDF5 library may end the process when a disk is
-full, and may never come back from a damaged file. What takes much memory, the state of a network, lies beside it in a
-file of plain arrays.
+full, and may never come back from a damaged file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from solvers.memory import available_memory
+from solvers.results.spread import Spread
 
 if TYPE_CHECKING:
     import xarray
 
-# What the name of a file of arrays ends with, beside its results file.
-STATE = ".state"
 # The end of a sealed file: this, 64 digits and a line feed. HDF5 does not read beyond its own data.
-_SEAL = b"\nflds sha256 "
-_SEAL_BYTES = len(_SEAL) + 64 + 1
+SEAL = b"\nflds sha256 "
+SEAL_BYTES = len(SEAL) + 64 + 1
 # Bytes read or written at a time.
 _PIECE = 2**24
 # A dataset of more than this part of the free memory is written through HDF5 after all, to a disk with room for it.
 _SHARE, _ROOM = 0.4, 1.1
 # Seconds that the header of a file without a seal may take to read.
 _PATIENCE = 10.0
-_MAGIC = b"flds arrays 1\n"
-_ALIGNMENT = 64
 
 
 class Variable(NamedTuple):
-    """One array of a solution, with named dimensions."""
+    """One array of a solution, with named dimensions; where it is spread over ranks, what this one holds of it."""
 
     dims: tuple[str, ...]
     values: NDArray[Any]
     long_name: str
     units: str = "1"
-
-
-Groups = Mapping[str, Mapping[str, Variable]]
+    spread: Spread | None = None
 
 
 @contextmanager
@@ -81,7 +73,7 @@ def replacing(target: Path) -> Iterator[Path]:
 def write_text(target: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(target) as temporary:
-        _write(temporary, lambda put: put(text.encode()), sealed=False)
+        write(temporary, lambda put: put(text.encode()), sealed=False)
 
 
 def write_dataset(target: Path, dataset: xarray.Dataset) -> None:
@@ -96,20 +88,6 @@ def write_dataset(target: Path, dataset: xarray.Dataset) -> None:
         _write_netcdf(temporary, dataset)
 
 
-def write_with_arrays(target: Path, groups: Groups, dataset: Callable[[dict[str, str]], xarray.Dataset]) -> None:
-    """Write groups of arrays as `target`.state and then the dataset made of their name and checksum.
-
-    Whenever the process is killed, the result that is there, new or old, finds its own arrays: those of a new one are
-    found under their temporary name until they have their own.
-    """
-    target = target.resolve()
-    beside = target.with_name(f"{target.name}{STATE}")
-    with replacing(beside) as arrays:
-        checksum = _write(arrays, lambda put: _put_arrays(put, groups))
-        with replacing(target) as temporary:
-            _write_netcdf(temporary, dataset({"file": beside.name, "sha256": checksum}))
-
-
 def read_dataset(path: Path) -> xarray.Dataset:
     """Return the dataset in a NetCDF4 file, in memory.
 
@@ -122,12 +100,21 @@ def read_dataset(path: Path) -> xarray.Dataset:
     """
     import xarray
 
-    if _seal_of(path) is None:
+    if seal_of(path) is None:
         _probe(path)
     else:
-        _check_seal(path)
+        check_seal(path)
     with xarray.open_dataset(path, engine="h5netcdf", phony_dims="sort") as stored:
         return stored.load()
+
+
+def read_dataset_attributes(path: Path) -> dict[str, Any]:
+    """Return the attributes of the dataset in a sealed file; raises as `read_dataset`."""
+    import xarray
+
+    check_seal(path)
+    with xarray.open_dataset(path, engine="h5netcdf", phony_dims="sort") as stored:
+        return dict(stored.attrs)
 
 
 def names_schema(path: Path) -> bool:
@@ -135,69 +122,13 @@ def names_schema(path: Path) -> bool:
     import h5py
 
     try:
-        if _seal_of(path) is not None:
+        if seal_of(path) is not None:
             return True
         _probe(path)
         with h5py.File(path, "r") as file:
             return "schema" in file.attrs
     except (OSError, ValueError):
         return False
-
-
-def find_arrays(result: Path, reference: Mapping[str, str]) -> Path | None:
-    """Return the file of arrays that a result refers to by name and checksum, or None."""
-    result = result.resolve()
-    names = dict.fromkeys([f"{result.name}{STATE}", reference["file"]])
-    places = [result.with_name(name) for name in names]
-    places += sorted(result.parent.glob(f".{_escaped(result.name)}{STATE}.*.part"))
-    return next((place for place in places if place.is_file() and _seal_of(place) == reference["sha256"]), None)
-
-
-def read_arrays(path: Path) -> dict[str, dict[str, Variable]]:
-    """Return the groups of arrays that `write_with_arrays` wrote.
-
-    Raises
-    ------
-    ValueError
-        If the file does not fit its seal, or is not such a file.
-    """
-    _check_seal(path)
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise ValueError("it is not a file of arrays that this version reads")
-        file.seek(-_SEAL_BYTES - 8, os.SEEK_END)
-        end = file.tell()
-        size = int.from_bytes(file.read(8), "little")
-        file.seek(end - size)
-        index = json.loads(file.read(size))
-        groups: dict[str, dict[str, Variable]] = {}
-        for group, name, dims, dtype, shape, offset, long_name, units in index:
-            file.seek(offset)
-            count = int(np.prod(shape, dtype=np.int64))
-            values = np.fromfile(file, np.dtype(dtype), count).reshape(shape)
-            groups.setdefault(group, {})[name] = Variable(tuple(dims), values, long_name, units)
-    return groups
-
-
-def reference_in(result: Path) -> dict[str, str]:
-    """Return the name and checksum of the arrays that the result in this file refers to, or nothing."""
-    import xarray
-
-    try:
-        if not Path(f"{result.resolve()}{STATE}").is_file() or _seal_of(result) is None:
-            return {}
-        _check_seal(result)
-        with xarray.open_dataset(result, engine="h5netcdf", phony_dims="sort") as stored:
-            return dict(json.loads(stored.attrs.get("state", "{}")))
-    except (OSError, ValueError, TypeError):  # there is no result, or none that can be read
-        return {}
-
-
-def remove_arrays(result: Path, reference: Mapping[str, str]) -> None:
-    """Remove the arrays beside a result if they are those that an earlier one of this name referred to."""
-    beside = Path(f"{result.resolve()}{STATE}")
-    if beside.is_file() and _seal_of(beside) == reference.get("sha256", ""):
-        beside.unlink()
 
 
 def holds_inner_groups(path: Path, prefix: str) -> bool:
@@ -220,38 +151,16 @@ def _inner_groups(path: Path, prefix: str) -> list[str]:
         return [name for name, item in file.items() if isinstance(item, h5py.Group) and name.startswith(prefix)]
 
 
-def _put_arrays(put: Callable[[Any], None], groups: Groups) -> None:
-    """Put arrays one after the other, then their index and its length."""
-    place, index = len(_MAGIC), []
-    put(_MAGIC)
-    for group, variables in groups.items():
-        for name, item in variables.items():
-            values = np.ascontiguousarray(item.values)
-            if values.dtype.hasobject:
-                raise TypeError(f"{name} must be an array of numbers, got dtype {values.dtype}")
-            gap = -place % _ALIGNMENT
-            put(b"\0" * gap)
-            offset = place + gap
-            put(values.reshape(-1).view(np.uint8))
-            place = offset + values.nbytes
-            index.append((group, name, item.dims, values.dtype.str, item.values.shape, offset, *item[2:]))
-    text = json.dumps(index).encode()
-    put(text)
-    put(len(text).to_bytes(8, "little"))
-
-
 def _write_netcdf(path: Path, dataset: xarray.Dataset) -> None:
     if dataset.nbytes <= _SHARE * available_memory():
         data = _netcdf(dataset)
-        _write(path, lambda put: put(data))
+        write(path, lambda put: put(data))
         return
     needed, free = _ROOM * dataset.nbytes, shutil.disk_usage(path.parent).free
     if needed > free:
         raise OSError(f"{str(path.parent)!r} has {free / 1e9:.3g} GB left, and {needed / 1e9:.3g} GB are needed")
     dataset.to_netcdf(path, engine="h5netcdf")
-    checksum = _digest(path, path.stat().st_size)
-    with path.open("ab") as file:
-        file.write(_SEAL + checksum.encode() + b"\n")
+    seal(path)
 
 
 def _netcdf(dataset: xarray.Dataset) -> memoryview:
@@ -265,7 +174,7 @@ def _netcdf(dataset: xarray.Dataset) -> memoryview:
     return buffer.getbuffer()
 
 
-def _write(path: Path, fill: Callable[[Callable[[Any], None]], None], sealed: bool = True) -> str:
+def write(path: Path, fill: Callable[[Callable[[Any], None]], None], sealed: bool = True) -> str:
     """Write what `fill` puts, piece by piece, and a seal; return the checksum."""
     checksum = hashlib.sha256()
 
@@ -279,30 +188,40 @@ def _write(path: Path, fill: Callable[[Callable[[Any], None]], None], sealed: bo
     with path.open("wb") as file:
         fill(put)
         if sealed:
-            file.write(_SEAL + checksum.hexdigest().encode() + b"\n")
+            file.write(SEAL + checksum.hexdigest().encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
     return checksum.hexdigest()
 
 
-def _seal_of(path: Path) -> str | None:
+def seal(path: Path) -> str:
+    """Append a seal to a file; return the checksum of what stood there."""
+    checksum = digest(path, path.stat().st_size)
+    with path.open("ab") as file:
+        file.write(SEAL + checksum.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return checksum
+
+
+def seal_of(path: Path) -> str | None:
     """Return the checksum in the seal of a file, or None if it has none."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        if size < _SEAL_BYTES:
+        if size < SEAL_BYTES:
             return None
-        file.seek(size - _SEAL_BYTES)
+        file.seek(size - SEAL_BYTES)
         end = file.read()
-    return end[len(_SEAL) : -1].decode("ascii", "replace") if end.startswith(_SEAL) and end.endswith(b"\n") else None
+    return end[len(SEAL) : -1].decode("ascii", "replace") if end.startswith(SEAL) and end.endswith(b"\n") else None
 
 
-def _check_seal(path: Path) -> None:
+def check_seal(path: Path) -> None:
     """Raise ValueError unless the contents of a sealed file are those that were written."""
-    if _digest(path, path.stat().st_size - _SEAL_BYTES) != _seal_of(path):
+    if digest(path, path.stat().st_size - SEAL_BYTES) != seal_of(path):
         raise ValueError("its checksum does not fit its contents, so it was damaged after it was written")
 
 
-def _digest(path: Path, size: int) -> str:
+def digest(path: Path, size: int) -> str:
     checksum, left = hashlib.sha256(), size
     with path.open("rb") as file:
         while left > 0 and (piece := file.read(min(_PIECE, left))):
@@ -332,11 +251,6 @@ try:
 except Exception as error:
     sys.exit(str(error).splitlines()[0] if str(error) else type(error).__name__)
 """
-
-
-def _escaped(name: str) -> str:
-    """Return a name with the signs that have a meaning in patterns in brackets."""
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
 
 
 def _umask() -> int:

@@ -13,19 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
-from solvers.results.files import (
+from solvers.ensemble.ranks import on_first
+from solvers.results.arrays import (
     STATE,
+    communicator_of,
     find_arrays,
-    holds_inner_groups,
     read_arrays,
-    read_dataset,
-    read_inner_groups,
     reference_in,
     remove_arrays,
-    write_dataset,
     write_with_arrays,
 )
 from solvers.results.files import Variable as Variable
+from solvers.results.files import holds_inner_groups, read_dataset, read_inner_groups, write_dataset
 from solvers.results.tables import long_rows, wide_rows, write_table
 from solvers.results.upstairs import upstairs
 
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 _RECORDS = {"settings": dict, "timings": dict, "notes": list, "versions": dict, "extra": dict}
 # How the names of groups begin in files of version 0.1, which held them inside.
 _INNER = "state_"
+# The group of variables that ranks share, which a file keeps beside it.
+_SPREAD = "particles"
 # Marks coordinates that are counted, which are made anew for every dataset.
 _COUNTED = "counted"
 # Results in a folder that an error names.
@@ -126,9 +127,10 @@ class Solution:
 
         Times, depths t or s, recorded steps and indices of recorded samples are the coordinates of their dimensions,
         so that ``data["mean"].sel(time=0.3)`` and ``data.outputs.sel(step=10)`` find what is meant; times and depths
-        are rounded to twelve digits for it. Others are counted from 0.
+        are rounded to twelve digits for it. Others are counted from 0. Of variables that ranks share it has this
+        rank's part.
         """
-        stored = self._stored()
+        stored = self._stored().merge(_dataset(self._spread(), {}))
         counted = {
             dim: (dim, np.arange(size), {"long_name": str(dim).replace("_", " "), "units": "1", _COUNTED: "from 0"})
             for dim, size in stored.sizes.items()
@@ -142,7 +144,12 @@ class Solution:
         records = {"settings": self.settings, "timings": self.timings, "notes": self.notes}
         records |= {"versions": self.versions, "extra": self.extra}
         attributes |= {name: json.dumps(record) for name, record in records.items()}
-        return _dataset(self.variables, self.places).assign_attrs(attributes)
+        whole = {name: item for name, item in self.variables.items() if item.spread is None}
+        return _dataset(whole, self.places).assign_attrs(attributes)
+
+    def _spread(self) -> dict[str, Variable]:
+        """The variables of which each rank of a communicator holds a part."""
+        return {name: item for name, item in self.variables.items() if item.spread is not None}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the solution as NetCDF4 to `path` and return it.
@@ -152,6 +159,9 @@ class Solution:
         beside it, `path`.state, which it names with its checksum: the two belong together. A solution whose groups were
         not read goes on naming theirs. Otherwise those of an older result of this name are removed with it.
 
+        Where ranks of a communicator share particles or states, all of them call this together, and one after the
+        other they write what they hold, all of it to `path`.state. The file is read as any other.
+
         Raises
         ------
         FileNotFoundError
@@ -159,11 +169,12 @@ class Solution:
         OSError
             If the file cannot be written; what stood there before is kept.
         """
-        target = Path(path)
-        if not target.parent.is_dir():
-            raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
-        if self.groups:
-            write_with_arrays(target, self.groups, lambda beside: self._stored().assign_attrs(state=json.dumps(beside)))
+        target, spread = Path(path), self._spread()
+        groups = {**self.groups, _SPREAD: spread} if spread else self.groups
+        communicator = communicator_of(groups)
+        on_first(lambda: _require_folder(target), communicator)
+        if groups:
+            write_with_arrays(target, groups, lambda beside: self._stored().assign_attrs(state=json.dumps(beside)))
         elif self.beside:
             write_dataset(target, self._stored().assign_attrs(state=json.dumps(self.beside)))
         else:
@@ -236,7 +247,7 @@ class Solution:
         return _variables(dataset.drop_vars(made), names)
 
 
-def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
+def load(path: str | os.PathLike[str], groups: bool = True, communicator: Any = None) -> Solution:
     """Return the solution that `Solution.save` wrote.
 
     Parameters
@@ -245,6 +256,9 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
         The file.
     groups : bool
         Whether to read groups as well, from the file beside it; where that is not there or damaged, `missing` says so.
+    communicator : mpi4py.MPI.Comm, optional
+        Ranks that share the particles: all call this together, and of what lies beside the file each reads those that
+        it holds.
 
     Returns
     -------
@@ -268,7 +282,7 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
             solution = kind._from_dataset(dataset)
             solution.beside = _reference(dataset.attrs.get("state"))
             if groups:
-                _read_groups(solution, Path(path))
+                _read_groups(solution, Path(path), communicator)
             return solution
     except (OSError, ValueError, LookupError, AttributeError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -280,6 +294,11 @@ def load(path: str | os.PathLike[str], groups: bool = True) -> Solution:
     if str(named).startswith("flds."):
         reason += " here; use flds.load"
     raise ValueError(f"{str(path)!r} is not a results file of flds: {reason}")
+
+
+def _require_folder(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist; create it first")
 
 
 def _why_no_file(path: Path) -> str:
@@ -311,7 +330,7 @@ def _reference(text: str | None) -> dict[str, str]:
     return found
 
 
-def _read_groups(solution: Solution, path: Path) -> None:
+def _read_groups(solution: Solution, path: Path, communicator: Any) -> None:
     """Read the groups of a solution from the file beside it, or, as they were written once, from the file itself."""
     if not solution.beside:
         solution.groups = {name: _variables(group) for name, group in read_inner_groups(path, _INNER).items()}
@@ -323,7 +342,8 @@ def _read_groups(solution: Solution, path: Path) -> None:
             solution.missing = f"{name}, {where}, is missing, damaged at its end or that of another result"
             return
         name = place.name
-        solution.groups, solution.beside = read_arrays(place), {}
+        solution.groups, solution.beside = read_arrays(place, communicator), {}
+        solution.variables |= solution.groups.pop(_SPREAD, {})
     except OSError as error:
         solution.missing = f"{name}, {where}, cannot be read: {error.strerror}"
     except (ValueError, LookupError, TypeError) as error:

@@ -29,6 +29,7 @@ def resume(
     save: Save | Iterable[Save] | Mapping[str, Save] = ("mean", "variance"),
     field: Any = None,
     threads: int | None = None,
+    communicator: Any = None,
     progress: bool = False,
 ) -> Solution:
     """Go on from where a run ended, on the same Brownian paths.
@@ -54,6 +55,8 @@ def resume(
         The external field from here on; by default that of the run, if it was kept.
     save_at, save, threads, progress
         As for `solve`.
+    communicator : mpi4py.MPI.Comm, optional
+        As for `solve`; of a run whose particles are spread over ranks by default these, and no others.
 
     Returns
     -------
@@ -95,11 +98,11 @@ def resume(
     steps = checks.positive_integer("steps", steps)
     done, total = stored["last_step"], stored["steps"]
     refinement, dt = stored["noise_steps"] // total, (stored["t1"] - stored["t0"]) / total
-    here, end = float(run.final_time), checks.finite_number("t1", t1)
-    if (end - here) * dt <= 0:
-        raise ValueError(f"t1 must lie beyond the end of the run at t = {here:g} in its direction, got {end:g}")
-    ratio = (end - here) / steps / dt * refinement  # of a step to the finest one of the run
-    grid = {"t0": here, "t1": end, "steps": steps, "seed": run.seed, "noise_steps": None}
+    here, last = float(run.final_time), checks.finite_number("t1", t1)
+    if (last - here) * dt <= 0:
+        raise ValueError(f"t1 must lie beyond the end of the run at t = {here:g} in its direction, got {last:g}")
+    ratio = (last - here) / steps / dt * refinement  # of a step to the finest one of the run
+    grid = {"t0": here, "t1": last, "steps": steps, "seed": run.seed, "noise_steps": None}
     first, notes = 0, []
     if abs(ratio - refinement) <= _ROUNDING * refinement:
         first = done
@@ -108,12 +111,17 @@ def resume(
         grid["noise_steps"] = round(ratio) * steps
     else:
         notes = [
-            f"steps of {abs(end - here) / steps:g} are not made of those of the run, {abs(dt) / refinement:g}: "
+            f"steps of {abs(last - here) / steps:g} are not made of those of the run, {abs(dt) / refinement:g}: "
             f"from t = {here:g} on the noise is new"
         ]
     field = kept_field(run) if field is None else field
+    end = run.variables["final_particles"]
+    if end.spread is not None:
+        communicator = end.spread.communicator if communicator is None else communicator
+        if communicator != end.spread.communicator:
+            raise ValueError("communicator must be that of the run, whose ranks hold its particles; leave it out")
     made = MeanFieldRun.checked(
-        equation, run.final_particles, grid, scheme, None, field, threads, first, stored["initial_size"]
+        equation, end, grid, scheme, None, field, threads, communicator, first, stored["initial_size"]
     )
     found = made.solution(save, save_at, progress)
     found.notes[:0] = notes

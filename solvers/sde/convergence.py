@@ -318,6 +318,8 @@ def _value(name: str, function: Callable[..., Any], *arguments: Any) -> NDArray[
 
 
 def _end(equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, options: dict[str, Any]) -> Array:
+    if options.get("communicator") is not None:
+        raise ValueError("orders are measured by one process; leave communicator out")
     run = solve(equation, x0, t0, t1, steps, save_at=[t1], save=[], **options)
     if run.status != "completed":
         raise ValueError(f"a run of {steps} steps did not complete: {'; '.join(run.notes)}")

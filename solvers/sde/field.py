@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
 from solvers.results.solution import Solution, Variable
+from solvers.results.spread import Spread
+
+if TYPE_CHECKING:
+    from solvers.ensemble.threads import ThreadParticles
 
 # Bytes up to which a field is kept with the solution.
 _KEPT = 1e8
@@ -97,13 +101,20 @@ class ExternalField:
                 value = (1 - weight) * value[after - 1] + weight * value[after]
         return np.reshape(value, (-1 if self.per_particle else 1, 1 if self.kind == "number" else value.shape[-1]))
 
-    def variables(self) -> dict[str, Variable]:
-        """Return the field as variables of a solution, or nothing where it is large, or one of the user's own kind."""
+    def variables(self, ensemble: ThreadParticles, part: slice) -> dict[str, Variable]:
+        """Return the field as variables of a solution, or nothing where it is large, or one of the user's own kind.
+
+        Of a field of each particle it is the part that this process holds.
+        """
         if type(self) is not ExternalField or self.values.nbytes > _KEPT:
             return {}
         axes = ["field_time"] * (self.times is not None) + ["final_particle"] * self.per_particle
         axes += ["field_component"] * (self.values.ndim - len(axes))
-        found = {"external_field": Variable(tuple(axes), self.values, "external field")}
+        values, spread = self.values, None
+        if self.per_particle:
+            axis = int(self.times is not None)
+            values, spread = values[(slice(None),) * axis + (part,)], Spread.of(ensemble, axis)
+        found = {"external_field": Variable(tuple(axes), values, "external field", spread=spread)}
         if self.times is not None:
             found["external_field_times"] = Variable(("field_time",), self.times, "time of the external field")
         return found

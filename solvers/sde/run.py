@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,23 +14,27 @@ from numpy.typing import NDArray
 from solvers import checks
 from solvers.checks import reason
 from solvers.ensemble.brownian import BrownianMotion
-from solvers.ensemble.random import Stream, require_drawable
-from solvers.ensemble.threads import ThreadParticles
+from solvers.ensemble.homes import home
+from solvers.ensemble.particles import partition
+from solvers.ensemble.random import STRETCH, Stream, require_drawable
+from solvers.ensemble.ranks import agreed, check_communicator, memory_of_rank, require_same, shared, threads_of_rank
+from solvers.ensemble.threads import ThreadParticles, most_held
 from solvers.memory import INTERPRETER_BYTES, require_memory
-from solvers.processors import thread_count
 from solvers.progress import step_bar
 from solvers.results.solution import Solution, Variable, library_versions
+from solvers.results.spread import Spread
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.field import ExternalField, FieldOnGrid, as_field
 from solvers.sde.integrate import compile_kernels, integrate
 from solvers.sde.schemes import get_scheme
 from solvers.sde.schemes.scheme import Scheme
-from solvers.sde.start import HELD, initial_particles
-from solvers.sde.statistics import Save, Saved, chosen
-from solvers.sde.trial import Trial, looks
+from solvers.sde.start import HELD, Start
+from solvers.sde.statistics import Save, Saved, chosen, seen
+from solvers.sde.trial import Trial, looks, tried
 from solvers.sde.walk import Course, Ensemble
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
+Matrix = NDArray[np.float64]
 
 # Records that are kept by default, evenly over the grid, beside the first.
 _RECORDS = 100
@@ -50,6 +54,7 @@ class MeanFieldRun:
     ensemble: ThreadParticles
     size: float  # of the particles at t0, at least 1
     held: int  # arrays as large as the particles at the same time
+    available: float  # bytes
     trial: Trial
 
     @classmethod
@@ -62,38 +67,60 @@ class MeanFieldRun:
         particles: int | None,
         field: Any,
         threads: int | None,
+        communicator: Any = None,
         first: int = 0,
         size: float = 1.0,
     ) -> MeanFieldRun:
-        """Raise TypeError, ValueError or MemoryError unless the arguments make a solve; `grid` is that of the noise."""
+        """Raise TypeError, ValueError or MemoryError unless the arguments make a solve; `grid` is that of the noise.
+
+        x0 may be a variable, the particles where another run ended.
+        """
         if not isinstance(equation, McKeanVlasov):
             raise TypeError(f"equation must be a solvers.McKeanVlasov, got {type(equation).__name__}")
         scheme = get_scheme(scheme)
         scheme.requires(equation)
         times = BrownianMotion(**grid).times
-        threads = thread_count(threads)
-        start = initial_particles(x0, particles, grid["seed"])
+        check_communicator(communicator)
+        threads = threads_of_rank(threads, communicator)
+        start = Start.of_end(x0) if isinstance(x0, Variable) else Start.checked(x0, particles, grid["seed"])
+        whole = () if start.held else (start.first,)
+        require_same(communicator, grid, scheme.name, start.count, start.shape, *whole)
+        ensemble, available = home(start.count, threads, communicator), memory_of_rank(communicator)
         held = HELD + (len(scheme.stages) > 1) + (not callable(x0))
-        require_memory(INTERPRETER_BYTES + held * start.nbytes, "use fewer particles")
-        scalar = start.ndim == 1
-        rows = np.atleast_2d(start.T)
-        states = np.empty((2, *rows.shape))
-        states[0] = rows  # a copy: the solve writes into it
+        most = most_held(start.count, 1 if communicator is None else communicator.Get_size())
+        require_memory(INTERPRETER_BYTES + held * most * start.bytes_each, "use fewer particles", available)
+        here = slice(ensemble.first, ensemble.first + ensemble.held)
+        states = np.empty((2, *(start.shape or (1,)), ensemble.held))
+        states[0] = agreed(lambda: np.atleast_2d(start.part(here).T), communicator)  # the solve writes into it
         outside = as_field(field)
-        known: tuple[Any, ...] = ()
         if outside is not None:
-            outside.check(times[first], times[-1], len(start))
-            known = (outside.at(times[first]), outside.kind, outside.per_particle)
-        trial = Trial(equation, float(times[first]), states[0], scalar, *known)
+            outside.check(times[first], times[-1], ensemble.held if start.held else start.count)
+        on_grid = FieldOnGrid(outside, times, slice(None) if start.held else here)
+        places = tried(start.count)
+
+        def picked(step: int) -> Array:
+            own = outside is not None and outside.per_particle
+            return ensemble.pick(on_grid.at(step).T, places).T if own else on_grid.at(step)
+
+        def mean(law: Callable[..., Matrix], size: int) -> Matrix:
+            def summed(part: slice) -> Matrix:
+                pieces = (states[0][:, part][:, one] for one in partition(part.stop - part.start, STRETCH))
+                return np.sum([law(t, np.ascontiguousarray(one)).sum(axis=1) for one in pieces], axis=0)
+
+            return ensemble.average(summed, (size,))
+
+        t = float(times[first])
+        trial = Trial(equation, t, ensemble.pick(states[0], places), not start.shape, mean=mean)
+        if outside is not None:
+            trial = replace(trial, field=picked(first), kind=outside.kind, per_particle=outside.per_particle)
         form = trial.form()
         common = BrownianMotion(**grid, motions=form.common[-1], stream=Stream.COMMON) if form.common else None
         brownian = BrownianMotion(**grid, motions=form.motions)
-        require_drawable(form.motions * brownian.steps, len(start), brownian.refinement, threads, "noise_steps")
-        size = max(size, float(np.abs(states[0]).max()))
-        on_grid = FieldOnGrid(outside, times)
+        require_drawable(form.motions * brownian.steps, start.count, brownian.refinement, threads, "noise_steps")
+        size = max(size, float(np.abs(ensemble.pick(states[0], ensemble.extremes(states[0]))).max()))
         course = Course(equation, form, scheme, brownian, on_grid, common, first, _FAR * size)
-        trial.check(form, times[first:], lambda step: on_grid.at(first + step))
-        return cls(course, outside, states, ThreadParticles(len(start), threads), size, held, trial)
+        trial.check(form, times[first:], lambda step: picked(first + step))
+        return cls(course, outside, states, ensemble, size, held, available, trial)
 
     @property
     def x(self) -> Array:
@@ -102,43 +129,52 @@ class MeanFieldRun:
 
     def view(self, x: NDArray[np.floating]) -> Any:
         """Return the particles as the user gave them, (N,) or (N, D), not to be written to."""
-        seen = x[0] if self.course.form.scalar else x.T
-        seen.flags.writeable = False
-        return seen
+        return seen(x, self.course.form.scalar)
 
     def solution(self, save: Save | Iterable[Save] | Mapping[str, Save], save_at: Any, progress: bool) -> Solution:
         """Solve, warn if it ended early, and return what is to be saved."""
         wanted = _grid_indices(save_at, self.course.brownian, self.course.first)
-        saved = Saved(chosen(save), len(set(wanted)))
+        saved = Saved(chosen(save), len(set(wanted)), self.ensemble, self.course.form.scalar)
         with self.ensemble.running():
-            # what a function of the user's cannot do should come out before the work
-            record = saved.try_out(float(self.course.brownian.times[self.course.first]), self.view(self.x))
-            self.require_memory(len(wanted), record)
-            compile_seconds = self.compile()
+            compile_seconds = agreed(lambda: self.prepare(saved, len(wanted)), self.ensemble.communicator)
             start = time.perf_counter()
-            with step_bar(self.course.brownian.steps - self.course.first, progress) as count:
+            with step_bar(self.course.brownian.steps - self.course.first, progress and self.ensemble.speaks) as count:
                 status, final, failure = self.integrate(saved, set(wanted), count)
         timings = {"compile": compile_seconds, "solve": time.perf_counter() - start}
         notes = [] if status == "completed" else [_explanation(status, final.t, failure)]
-        for note in notes:
+        for note in notes if self.ensemble.speaks else ():
             warnings.warn(note, RuntimeWarning, stacklevel=3)
         saved.arrange(wanted)
-        form = self.course.form
+        course, form = self.course, self.course.form
         variables = saved.variables(None if form.scalar else form.dimension, form.moments)
         axes = ("final_particle",) if form.scalar else ("final_particle", "component")
-        variables["final_particles"] = Variable(axes, self.view(final.x).copy(), "particles where the solve ended")
+        variables["final_particles"] = Variable(
+            axes, self.view(final.x).copy(), "particles where the solve ended", spread=Spread.of(self.ensemble, 0)
+        )
         variables["final_time"] = Variable((), np.array(final.t), "time where the solve ended")
         if self.field is not None:
-            variables = self.field.variables() | variables
+            variables = self.field.variables(self.ensemble, course.field.part) | variables
         seed = self.course.brownian.seed
         return Solution(variables, status, timings, seed, self.settings(final), notes, library_versions())
 
-    def require_memory(self, records: int, record: float) -> None:
-        """Raise MemoryError if the particles, the grid and so many records of this size do not fit."""
+    def prepare(self, saved: Saved, records: int) -> float:
+        """Find out before the work what a function of the user's cannot do; return the seconds of compiling."""
+        record = saved.try_out(float(self.course.brownian.times[self.course.first]), self.x)
+        self.require_memory(records, record, saved.gathers)
+        return self.compile()
+
+    def require_memory(self, records: int, record: float, gathers: bool) -> None:
+        """Raise MemoryError if the particles, the grid and so many records of this size do not fit.
+
+        Where a statistic `gathers`, one rank has all particles for a while.
+        """
         motions = 0 if self.course.common is None else self.course.common.motions
         grid = (_GRID + _COMMON * motions) * len(self.course.brownian.times)
-        needed = INTERPRETER_BYTES + self.held * self.x.nbytes + grid + records * (_RECORD + record)
-        require_memory(needed, "use fewer particles or steps, or save less at fewer times")
+        ensemble, each = self.ensemble, 8 * len(self.x)
+        most = most_held(ensemble.particles, ensemble.ranks)
+        needed = INTERPRETER_BYTES + self.held * most * each + grid + records * (_RECORD + record)
+        needed += 2 * ensemble.particles * each if gathers and ensemble.ranks > 1 else 0
+        require_memory(needed, "use fewer particles or steps, or save less at fewer times", self.available)
 
     def compile(self) -> float:
         """Compile the equation; return the seconds it took."""
@@ -158,9 +194,9 @@ class MeanFieldRun:
                 if not now.finite:
                     return "diverged", now, ""
                 if now.step in looked_at:
-                    self.trial.look(now.t, now.x, course.field.at(now.step), now.m)
+                    self.look(now)
                 if now.step in due:
-                    saved.add(now.step, now.t, self.view(now.x), now.m)
+                    saved.add(now.step, now.t, now.x, now.m)
                 if now.step > first:
                     count(len(now.history))
         except KeyboardInterrupt:
@@ -169,10 +205,18 @@ class MeanFieldRun:
             return "interrupted", now, ""
         except Exception as error:  # whatever a coefficient, a field or a statistic of the user's raises
             if now is None or now.step == first:  # nothing is lost
-                raise RuntimeError(f"the first step failed: {reason(error)}") from None
+                raise shared(RuntimeError(f"the first step failed: {reason(error)}")) from None
             return "failed", now, reason(error)
         assert now is not None
         return "completed", now, ""
+
+    def look(self, now: Ensemble) -> None:
+        """Try the coefficients on the outermost particles of this time, and the first."""
+        ensemble, field = self.ensemble, self.course.field.at(now.step)
+        places = np.unique([0, *ensemble.extremes(now.x)])
+        if self.trial.per_particle:
+            field = ensemble.pick(field.T, places).T
+        self.trial.look(now.t, ensemble.pick(now.x, places), field, now.m)
 
     def settings(self, final: Ensemble) -> dict[str, Any]:
         """Return what was solved and how, for the file of the solution and for `resume`."""
@@ -183,7 +227,7 @@ class MeanFieldRun:
             "solver": "solve",
             "noise": equation.noise,
             **named,
-            "particles": self.x.shape[1],
+            "particles": self.ensemble.particles,
             "dimension": course.form.dimension,
             "t0": grid.t0,
             "t1": grid.t1,

@@ -28,6 +28,7 @@ def solve(
     field: Any = None,
     noise_steps: int | None = None,
     threads: int | None = None,
+    communicator: Any = None,
     progress: bool = False,
 ) -> Solution:
     """Solve dX = b(t, X, m) dt + s(t, X, m) dW with m_t = E[ψ(t, X_t)] by interacting particles.
@@ -68,6 +69,12 @@ def solve(
         follow the same paths. Runs with other grids, such as K and 2K steps without it, are independent.
     threads : int, optional
         Up to 4,096; by default all available CPUs. The result does not depend on it.
+    communicator : mpi4py.MPI.Comm, optional
+        Ranks that share the particles; each of them calls `solve` with the same arguments and gets the same solution,
+        that of one process to the bit, but for `final_particles`, and "particles" in `save`: of these it has its own
+        part. All call its method `save` together, which writes them whole. An array x0 is held by every rank; a sampler
+        draws for each rank what it holds. Quantiles and functions in `save` are computed on the first rank, to which
+        the others send their particles. Threads are those of each rank.
     progress : bool
         Whether a bar on standard error counts the steps.
 
@@ -117,5 +124,5 @@ def solve(
     """
     grid = {"t0": t0, "t1": t1, "steps": steps, "seed": seed, "noise_steps": noise_steps}
     progress = checks.flag("progress", progress)
-    run = MeanFieldRun.checked(equation, x0, grid, scheme, particles, field, threads)
+    run = MeanFieldRun.checked(equation, x0, grid, scheme, particles, field, threads, communicator)
     return run.solution(save, save_at, progress)

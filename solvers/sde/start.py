@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
-from solvers.ensemble.particles import partition
 from solvers.ensemble.random import STRETCH
 from solvers.memory import INTERPRETER_BYTES, require_memory
+from solvers.results.files import Variable
 
 Array = NDArray[np.float64]
 Sampler = Callable[[np.random.Generator, int], Any]
@@ -24,34 +25,72 @@ HELD = 3
 
 
 def initial_particles(x0: Any, particles: int | None, seed: int) -> Array:
-    """Return the particles at t0, (N,) or (N, D), from an array or a sampler.
+    """Return all particles at t0, (N,) or (N, D), from an array or a sampler; raises as `Start` does."""
+    start = Start.checked(x0, particles, seed)
+    start.require_memory(start.count)
+    return start.part(slice(0, start.count))
 
-    Raises
-    ------
-    TypeError, ValueError
-        If they are not finite numbers of this shape, or `particles` is missing or does not fit.
-    MemoryError
-        If so many particles do not fit in memory.
-    """
-    if callable(x0):
-        if particles is None:
-            raise TypeError("x0 is a sampler, so the number of particles is needed: pass particles=")
-        count = checks.positive_integer("particles", particles)
-        first = _sample(x0, seed, 0)
-        require_memory(INTERPRETER_BYTES + HELD * count * first[0].nbytes, "use fewer particles")
-        x = np.empty((count, *first.shape[1:]))
-        for number, places in enumerate(partition(count, STRETCH)):
-            part = first if number == 0 else _sample(x0, seed, number)
-            if part.shape != first.shape:
-                raise ValueError("x0 must return the same shape whenever it is called")
-            x[places] = part[: places.stop - places.start]
-    else:
+
+@dataclass(frozen=True)
+class Start:
+    """Checked particles at t0: an array or a sampler, with its seed and its first values."""
+
+    given: Any
+    count: int
+    shape: tuple[int, ...]  # of one particle
+    seed: int
+    first: Array
+    held: bool = False  # what is given is the part of this rank
+
+    @classmethod
+    def of_end(cls, end: Variable) -> Start:
+        """Return the particles where another run ended, of which a rank may hold its own only."""
+        x, spread = end.values, end.spread
+        return cls(x, len(x) if spread is None else spread.total, x.shape[1:], 0, x, spread is not None)
+
+    @classmethod
+    def checked(cls, x0: Any, particles: int | None, seed: int) -> Start:
+        """Return the particles at t0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are not finite numbers of this shape, or `particles` is missing or does not fit.
+        """
+        if callable(x0):
+            if particles is None:
+                raise TypeError("x0 is a sampler, so the number of particles is needed: pass particles=")
+            count = checks.positive_integer("particles", particles)
+            first = _sample(x0, seed, 0)
+            return cls(x0, count, first.shape[1:], seed, first)
         x = np.asarray(checks.finite("x0", x0), np.float64)
         if x.ndim not in (1, 2):
             raise ValueError(f"x0 must have shape (N,) for numbers or (N, D) for vectors, got {x.shape}")
         if particles is not None and checks.positive_integer("particles", particles) != len(x):
             raise ValueError(f"x0 holds {len(x)} particles, but particles={particles}; leave it out")
-    return x
+        return cls(x, len(x), x.shape[1:], seed, x)
+
+    @property
+    def bytes_each(self) -> int:
+        """Bytes of one particle."""
+        return 8 * int(np.prod(self.shape))
+
+    def require_memory(self, count: int, available: float | None = None) -> None:
+        """Raise MemoryError if so many of the particles do not fit in memory."""
+        require_memory(INTERPRETER_BYTES + HELD * count * self.bytes_each, "use fewer particles", available)
+
+    def part(self, held: slice) -> Array:
+        """Return some of the particles, in new memory if they are drawn."""
+        if not callable(self.given):
+            return self.first if self.held else self.first[held]
+        x = np.empty((held.stop - held.start, *self.shape))
+        for number in range(held.start // STRETCH, -(-held.stop // STRETCH)):
+            drawn = self.first if number == 0 else _sample(self.given, self.seed, number)
+            if drawn.shape != self.first.shape:
+                raise ValueError("x0 must return the same shape whenever it is called")
+            low, high = max(held.start, number * STRETCH), min(held.stop, (number + 1) * STRETCH)
+            x[low - held.start : high - held.start] = drawn[low - number * STRETCH : high - number * STRETCH]
+        return x
 
 
 def _sample(sampler: Sampler, seed: int, number: int) -> Array:

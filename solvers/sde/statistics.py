@@ -5,16 +5,19 @@ from __future__ import annotations
 import keyword
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
+from solvers.ensemble.ranks import on_first
+from solvers.ensemble.threads import ThreadParticles
 from solvers.results.rows import Rows
 from solvers.results.solution import Solution, Variable
+from solvers.results.spread import Spread
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 _LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Names that a solution gives to other things.
@@ -42,14 +45,62 @@ class Statistic:
         If there are labels and no axes.
     """
 
-    function: Callable[[float, Array], Any]
+    function: Callable[..., Any]
     long_name: str
     axes: tuple[str, ...] = ()
     labels: NDArray[Any] | None = None
 
+    # whether ranks that share the particles send all of them to the first, which calls the function
+    gathers: ClassVar[bool] = True
+    # whether each rank keeps the value of its own particles
+    spread: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         if self.labels is not None and not self.axes:
             raise ValueError("labels belong to the first of the axes, so axes must not be empty")
+
+    def value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
+        """Return the value for all particles, of which x, (D, held), are those of this process."""
+        whole = ensemble.gather(x, to_all=False)
+        return on_first(lambda: np.asarray(self.function(t, seen(whole, scalar))), ensemble.communicator)
+
+
+class _Average(Statistic):
+    """A mean, whose function takes the particles that are held, (D, held), and their home, and sums over all."""
+
+    gathers = False
+
+    def value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
+        found = self.function(x, ensemble)
+        return found.reshape(()) if scalar else found
+
+
+class _Picked(Statistic):
+    """Positions of some particles."""
+
+    gathers = False
+
+    def value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
+        assert self.labels is not None
+        if self.labels.max() >= ensemble.particles:
+            raise IndexError(f"there is no particle {self.labels.max()} among {ensemble.particles}")
+        return seen(ensemble.pick(x, self.labels), scalar).copy()
+
+
+class _Everyone(Statistic):
+    """Positions of all particles, of which each rank keeps its own."""
+
+    gathers, spread = False, True
+
+    def value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
+        return seen(x, scalar).copy()
+
+
+def seen(x: NDArray[np.floating], scalar: bool) -> NDArray[np.floating]:
+    """Return particles, (D, n), as the user gave them, (n,) or (n, D), not to be written to."""
+    view = x[0] if scalar else x.T
+    view.flags.writeable = False
+    return view
 
 
 def quantiles(levels: Sequence[float] = _LEVELS) -> Statistic:
@@ -95,25 +146,39 @@ def particles(indices: int | Sequence[int] | None = None) -> Statistic:
         If an index is not an integer of at least 0, or the number of particles not at least 1.
     """
     if indices is None:
-        return Statistic(lambda t, x: x.copy(), "particles", ("particle",))
+        return _Everyone(lambda t, x: x.copy(), "particles", ("particle",))
     if isinstance(indices, (int, np.integer)):
         wanted = np.arange(checks.positive_integer("particles to save", indices))
     else:
         wanted = np.atleast_1d(checks.numeric("indices of particles", indices, "integers of at least 0"))
         if wanted.dtype.kind not in "iu" or wanted.ndim > 1 or not wanted.size or wanted.min() < 0:
             raise ValueError(f"indices of particles must be integers of at least 0, got {checks.shown(indices)}")
-    return Statistic(lambda t, x: x[wanted], "particles", ("particle",), wanted)
+    return _Picked(lambda t, x: x[wanted], "particles", ("particle",), wanted)
 
 
-def _covariance(t: float, x: Array) -> Array:
-    centred = x - x.mean(axis=0)
-    return centred.T @ centred / len(x)
+def _mean(x: Array, ensemble: ThreadParticles) -> Array:
+    return ensemble.average(lambda part: x[:, part].sum(axis=1), x.shape[:1], x.size)
+
+
+def _variance(x: Array, ensemble: ThreadParticles) -> Array:
+    mean = _mean(x, ensemble)[:, None]
+    return ensemble.average(lambda part: ((x[:, part] - mean) ** 2).sum(axis=1), x.shape[:1], x.size)
+
+
+def _covariance(x: Array, ensemble: ThreadParticles) -> Array:
+    mean = _mean(x, ensemble)[:, None]
+
+    def summed(part: slice) -> Array:
+        centred = x[:, part] - mean
+        return centred @ centred.T
+
+    return ensemble.average(summed, (len(x),) * 2, x.size * len(x))
 
 
 _NAMED = {
-    "mean": Statistic(lambda t, x: x.mean(axis=0), "mean over the particles"),
-    "variance": Statistic(lambda t, x: x.var(axis=0), "variance over the particles"),
-    "covariance": Statistic(_covariance, "covariance over the particles", ("row",)),
+    "mean": _Average(_mean, "mean over the particles"),
+    "variance": _Average(_variance, "variance over the particles"),
+    "covariance": _Average(_covariance, "covariance over the particles", ("row",)),
     "quantiles": quantiles(),
     "particles": particles(),
 }
@@ -175,17 +240,17 @@ def _name(entry: Any) -> str:
 
 
 class Saved:
-    """Statistics collected during a solve, at so many times at most."""
+    """Statistics of particles collected during a solve, at so many times at most."""
 
-    def __init__(self, statistics: dict[str, Statistic], most: int) -> None:
-        self.statistics = statistics
+    def __init__(self, statistics: dict[str, Statistic], most: int, ensemble: ThreadParticles, scalar: bool) -> None:
+        self.statistics, self.ensemble, self.scalar = statistics, ensemble, scalar
         self.steps, self.times, self.moments = Rows(most), Rows(most), Rows(most)
         self.values = {name: Rows(most) for name in statistics}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.order: Sequence[int] | None = None  # of the rows in variables, where it is not theirs
 
     def add(self, step: int, t: float, x: Array, m: Array) -> None:
-        """Evaluate every statistic at a step of the grid; `x` is (N,) or (N, D).
+        """Evaluate every statistic at a step of the grid; `x` is (D, N).
 
         Raises
         ------
@@ -198,6 +263,11 @@ class Saved:
         self.moments.append(m)
         for name, value in values.items():
             self.values[name].append(value)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether ranks that share the particles send all of them to the first."""
+        return any(statistic.gathers for statistic in self.statistics.values())
 
     def arrange(self, wanted: Sequence[int]) -> None:
         """Put what was collected into the order of the steps wanted, as far as they were reached."""
@@ -216,7 +286,7 @@ class Saved:
 
     def _value(self, name: str, t: float, x: Array) -> Array:
         where, rule = f"{name} failed at t = {t:g}", "; save takes functions of time and all particles, (t, x)"
-        given = checks.called(where, self.statistics[name].function, t, x, rule=rule)
+        given = checks.called(where, self.statistics[name].value, t, x, self.scalar, self.ensemble, rule=rule)
         value = np.asarray(checks.numeric(f"the value of {name}", given, truth=True))
         if self.shapes.get(name, value.shape) != value.shape:
             raise ValueError(f"{name} must keep its shape, got {self.shapes[name]} and then {value.shape}")
@@ -240,7 +310,8 @@ class Saved:
                 variables[axes[0]] = Variable(
                     (axes[0],), statistic.labels, f"{statistic.axes[0].replace('_', ' ')} of {name}"
                 )
-            variables[name] = Variable(("time", *axes), values, statistic.long_name)
+            spread = Spread.of(self.ensemble, 1) if statistic.spread else None
+            variables[name] = Variable(("time", *axes), values, statistic.long_name, spread=spread)
         return variables
 
     def _arranged(self, rows: Rows) -> Array:

@@ -18,8 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.checks import reason
-from solvers.ensemble.particles import partition
-from solvers.ensemble.random import STRETCH
 from solvers.sde.coefficients import coefficient_functions, law_function
 from solvers.sde.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov
 from solvers.sde.interpret import bounds_checked, interpreted
@@ -36,6 +34,11 @@ _SHARES = (0.0, 0.382, 1.0)
 _LOOKS = (0.25, 0.5, 0.75, 1.0)
 
 
+def tried(particles: int) -> NDArray[np.intp]:
+    """Return the places, of so many particles, of those that coefficients are tried on."""
+    return np.unique(np.linspace(0, particles - 1, _TRIED).astype(np.intp))
+
+
 def looks(first: int, steps: int) -> set[int]:
     """Return the steps at which a run from one step to the last looks at its particles."""
     return {first + max(1, round(share * (steps - first))) - 1 for share in _LOOKS}
@@ -43,9 +46,10 @@ def looks(first: int, steps: int) -> set[int]:
 
 @dataclass
 class Trial:
-    """An equation and the particles, (D, N), and external field, (N or 1, F), that a run starts with at time t.
+    """An equation and some particles, (D, n), and their external field, (n or 1, F), that a run starts with at time t.
 
-    `kind` is "none", "number" or "vector", and `per_particle` says whether each particle has its own field.
+    `kind` is "none", "number" or "vector", and `per_particle` says whether each particle has its own field. `mean`
+    returns the mean of a law function of (t, x), (M,), over all particles of the run, by default over these.
     """
 
     equation: McKeanVlasov
@@ -56,12 +60,12 @@ class Trial:
     kind: str = "none"
     per_particle: bool = False
     m: Any = 0.0
+    mean: Callable[[Callable[..., Values], int], Values] | None = None
 
     @cached_property
     def places(self) -> list[Array]:
         """Positions of particles from first to last, and one that no particle has, (D,) each."""
-        chosen = np.unique(np.linspace(0, self.x.shape[1] - 1, _TRIED).astype(int))
-        return [*self.x[:, chosen].T, self.x[:, 0] + 0.01 * (1.0 + np.abs(self.x[:, 0]))]
+        return [*self.x.T, self.x[:, 0] + 0.01 * (1.0 + np.abs(self.x[:, 0]))]
 
     def form(self) -> Form:
         """Return the sizes that follow from the values at the first particle; sets m to the means of all.
@@ -126,17 +130,15 @@ class Trial:
             later._check_reach(surely=step == 0)
 
     def look(self, t: float, x: Array, field: Array, m: Values) -> None:
-        """Refuse what the particles of a later time show: the outermost ones of `x`, (D, N), and the first.
+        """Refuse what particles of a later time show, `x`, (D, n).
 
         Raises
         ------
         ValueError
             If a coefficient reads beyond the end of an array, or depends on x though the noise is called additive.
         """
-        chosen = np.unique([0, *x.argmin(axis=1), *x.argmax(axis=1)])
-        here = field[chosen] if self.per_particle else field
         means = float(m[0]) if self.equation.moments and np.ndim(self.m) == 0 else m
-        later = replace(self, t=t, x=x[:, chosen].copy(), field=here, m=means if self.equation.moments else self.m)
+        later = replace(self, t=t, x=x.copy(), field=field, m=means if self.equation.moments else self.m)
         later._check_reach(surely=False)
 
     def value(self, name: str, place: int = 0, function: Callable[..., Any] | None = None) -> Values:
@@ -193,15 +195,15 @@ class Trial:
         if psi.ndim > 1 or not psi.size:
             raise ValueError(f"moments must return a number or M numbers a particle, got {_numbers(psi.shape)}")
         law = law_function(self.equation, "moments", (psi.size,), psi.ndim == 0, self.scalar, len(self.x))
-        total = np.zeros(psi.size)
         try:
             with np.errstate(all="ignore"):
-                for part in partition(self.x.shape[1], STRETCH):
-                    total += law(self.t, np.ascontiguousarray(self.x[:, part], np.float64)).sum(axis=1)
+                if self.mean is None:
+                    mean = law(self.t, np.ascontiguousarray(self.x, np.float64)).mean(axis=1)
+                else:
+                    mean = self.mean(law, psi.size)
         except Exception as error:  # whatever a user's function raises
             raise TypeError(f"moments failed on some of the particles: {reason(error)}") from None
-        total /= self.x.shape[1]
-        return total if psi.ndim else float(total[0])
+        return mean if psi.ndim else float(mean[0])
 
     def _outside(self, pair: bool) -> Any:
         """Return the external field of the first particle as a coefficient expects it, one of pairs with their axes."""

@@ -187,7 +187,7 @@ def test_a_sweep_started_twice_at_once_is_done_once(tmp_path):
 SLOW = """
 import time
 import solvers.results.files
-write = solvers.results.files._write
+write = solvers.results.files.write
 def slowly(path, fill, sealed=True):
     if "sweep.nc" not in path.name:
         return write(path, fill, sealed)
@@ -199,7 +199,7 @@ def slowly(path, fill, sealed=True):
                 time.sleep(0.001)
         fill(put_slowly)
     return write(path, pieces, sealed)
-solvers.results.files._write = slowly
+solvers.results.files.write = slowly
 """
 # The same under its name from the beginning, with time for what comes in between.
 IN_PLACE = (

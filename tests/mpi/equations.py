@@ -1,59 +1,73 @@
-"""Follow equations on the ranks of the world and print a digest of what came out; without MPI in this process."""
+"""Solve equations on the ranks of the world and print a digest of what came out; without MPI in this process.
+
+Arguments are the number of threads and a folder. Each solution is saved and read again, whole on the first rank, and
+each run goes on from where it ended.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import sys
+from pathlib import Path
 
 import numpy as np
 
+import flds
+import solvers
 from solvers import ExternalField
-from solvers.ensemble.brownian import BrownianMotion
-from solvers.ensemble.homes import home
-from solvers.ensemble.random import Stream
-from solvers.sde.field import FieldOnGrid
-from solvers.sde.integrate import compile_kernels, integrate
-from solvers.sde.schemes import get_scheme
-from solvers.sde.trial import Trial
-from solvers.sde.walk import Course
-from tests.mpi.digest import communicator, tell
+from tests.mpi.digest import communicator, digest, tell
 from tests.solvers.equations import CARRIED, ORNSTEIN_UHLENBECK, PLANAR_SHARED
 from tests.solvers.test_march import CORRELATED, PAIRS
 
 PARTICLES, STEPS = 6000, 8
 X = np.random.default_rng(2).standard_normal((2, PARTICLES))
 OWN = ExternalField(X[0], per_particle=True)
+SAVED = {
+    "mean": "mean", "variance": "variance", "covariance": "covariance", "quantiles": "quantiles",
+    "everyone": "particles", "some": solvers.particles([0, 2999, 5999]), "own": lambda t, x: np.sum(x[:100] ** 2),
+}  # fmt: skip
+
+
+def sampler(rng, n):
+    return rng.standard_normal(n)
+
+
 CASES = (
-    ("means", ORNSTEIN_UHLENBECK, 1, "euler_maruyama", None),
-    ("common noise, Heun", PLANAR_SHARED, 2, "heun", None),
-    ("mean-field noise", CORRELATED, 2, "euler_maruyama", None),
-    ("pairs", PAIRS, 1, "euler_maruyama", None),
-    ("a field of each particle, Heun", CARRIED, 1, "heun", OWN),
+    ("means", ORNSTEIN_UHLENBECK, sampler, {"particles": PARTICLES}),
+    ("common noise, Heun", PLANAR_SHARED, X.T, {"scheme": "heun"}),
+    ("mean-field noise", CORRELATED, X.T, {}),
+    ("pairs", PAIRS, X[0], {}),
+    ("a field of each particle, Heun", CARRIED, X[0], {"scheme": "heun", "field": OWN}),
+)
+UNTRAINED = (
+    ("forward", flds.solve_forward, {}),
+    ("backward", flds.solve_backward, {}),
+    ("forward, three inputs, float32", flds.solve_forward, {"inputs": np.eye(3, 2), "dtype": "float32"}),
+    ("backward, three inputs", flds.solve_backward, {"inputs": np.eye(3, 2)}),
 )
 
 
 def main():
-    threads, world = int(sys.argv[1]), communicator()
-    for name, equation, dimension, scheme, field in CASES:
-        ensemble = home(PARTICLES, threads, world)
-        here = slice(ensemble.first, ensemble.first + ensemble.held)
-        times = BrownianMotion(0.0, 1.0, STEPS).times
-        known = (field.at(0.0), field.kind, field.per_particle) if field else ()
-        form = Trial(equation, 0.0, X[:dimension].copy(), dimension == 1, *known).form()
-        grid = {"t0": 0.0, "t1": 1.0, "steps": STEPS, "seed": 4}
-        common = BrownianMotion(**grid, motions=form.common[-1], stream=Stream.COMMON) if form.common else None
-        course = Course(
-            equation, form, get_scheme(scheme), BrownianMotion(**grid, motions=form.motions),
-            FieldOnGrid(field, times, here), common,
-        )  # fmt: skip
-        states = np.empty((2, dimension, ensemble.held))
-        states[0] = X[:dimension, here]
-        with ensemble.running():
-            compile_kernels(course, ensemble, states)
-            *_, last = integrate(course, ensemble, states, [STEPS])
-            end = ensemble.gather(last.x)
-        found = hashlib.sha256(np.ascontiguousarray(end).tobytes() + last.m.tobytes()).hexdigest()[:16]
-        tell(world, name, found, str(last.finite))
+    threads, folder, world = int(sys.argv[1]), Path(sys.argv[2]), communicator()
+    first = world is None or world.Get_rank() == 0
+    shared = {"threads": threads, "communicator": world}
+
+    def report(name, run):
+        path = run.save(folder / "run.nc")
+        found = digest(solvers.load(path)) if first else ""
+        found = found if world is None else world.bcast(found)
+        mine = [item.spread is None for item in run.variables.values()]
+        assert world is None or 0 < sum(mine) < len(mine)
+        tell(world, name, found, run.status)
+        return path
+
+    for name, equation, x0, rest in CASES:
+        run = solvers.solve(equation, x0, 0.0, 1.0, STEPS, seed=4, save=SAVED, **rest, **shared)
+        report(name, run)
+        longer = solvers.resume(equation, run, 1.5, STEPS // 2, save=SAVED, threads=threads)
+        read = solvers.load(report(f"{name}, resumed", longer), communicator=world)
+        assert np.array_equal(read.final_particles, longer.final_particles)
+    for name, solver, rest in UNTRAINED:
+        report(name, solver(particles=PARTICLES, depth=STEPS, seed=4, **rest, **shared))
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ pytest.importorskip("mpi4py")
 FLDS = (sys.executable, "-m", "flds")
 
 
-@pytest.mark.parametrize(("name", "lines", "good"), [("training", 9, "completed"), ("equations", 5, "True")])
-def test_the_bits_of_one_process(name, lines, good):
+@pytest.mark.parametrize(("name", "lines"), [("training", 10), ("equations", 14)])
+def test_the_bits_of_one_process(name, lines, tmp_path):
     """For 1, 2, 3 and 4 ranks, with one thread or two."""
-    alone = subprocess.run(program(name, "2"), cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert (len(alone.splitlines()), alone.count(good)) == (lines, lines)
+    alone = subprocess.run(program(name, "2", tmp_path), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert (len(alone.splitlines()), alone.count("completed")) == (lines, lines)
     for ranks, threads in ((1, 1), (2, 2), (3, 1), (4, 1)):
-        status, out, err = run(ranks, *program(name, threads))
+        status, out, err = run(ranks, *program(name, threads, tmp_path))
         assert status == 0, err
         assert out == alone
 
@@ -84,11 +84,33 @@ def test_the_command(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.nc", "one.png", "two.nc", "two.png"]
 
 
+def test_a_network_that_ranks_keep_is_trained_on(tmp_path):
+    """By as many ranks, by others, and by one process."""
+    kept = (*SMALL, "--keep-state", "--quiet", "--record-every", "1")
+    assert run(2, *FLDS, "solve", "--mpi", *kept, "--out", tmp_path / "run.nc")[0] == 0
+    for ranks in (2, 3):
+        out = tmp_path / f"{ranks}.nc"
+        status, _, err = run(
+            ranks, *FLDS, "resume", tmp_path / "run.nc", "--mpi", "--steps", 2, "--quiet", "--out", out
+        )
+        assert status == 0, err
+    out = tmp_path / "1.nc"
+    subprocess.run([*FLDS, "resume", tmp_path / "run.nc", "--steps", "2", "--quiet", "--out", out], check=True)
+    one, two, three = (flds.load(tmp_path / f"{ranks}.nc") for ranks in (1, 2, 3))
+    assert one.steps.tolist() == [0, 1, 2, 3, 4, 5]
+    for other in (two, three):
+        for where in ("", "state_0"):
+            mine, theirs = (run.groups[where] if where else run.variables for run in (one, other))
+            assert mine.keys() == theirs.keys()
+            for name, item in mine.items():
+                np.testing.assert_array_equal(theirs[name].values, item.values)
+    assert not [path for path in tmp_path.iterdir() if "part" in path.name]
+
+
 @pytest.mark.parametrize(
     ("ranks", "options", "status", "said"),
     [
         (2, ("--operator", "dense"), 2, 'operator="dense" holds whole matrices in one process'),
-        (2, ("--keep-state",), 2, "keep_state keeps the network in one process"),
         (3, ("--particles", "800"), 2, "3 ranks are more than the 2 groups of 800 particles; use fewer ranks"),
         (2, ("--out", "nowhere/run.nc"), 2, "the folder 'nowhere' does not exist"),
         (2, ("--fit",), 2, "--fit chooses for one process"),

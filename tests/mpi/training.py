@@ -1,8 +1,12 @@
-"""Train networks on the ranks of the world and print a digest of what came out; without MPI in this process."""
+"""Train networks on the ranks of the world and print a digest of what came out; without MPI in this process.
+
+Arguments are the number of threads and a folder for what is kept.
+"""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -22,8 +26,30 @@ PROBLEMS = {
 }  # fmt: skip
 
 
+def states(threads, folder, world):
+    """Keep a network, use it and train it on; read it back, on these ranks and on the first alone, and do so again."""
+    run = flds.solve_flds(
+        PROBLEMS["minibatches"], particles=PARTICLES, depth=2, keep_state=True, threads=threads, communicator=world
+    )
+    path = run.save(folder / "run.nc")
+    read = flds.load(path, communicator=world)
+    expected = run.predict(INPUTS[:3])
+    assert np.array_equal(read.predict(INPUTS[:3]), expected)
+    longer = flds.resume(run, 2, threads=threads)
+    again = flds.resume(read, 2, threads=threads)
+    whole = flds.resume(flds.load(path), 2, threads=threads, communicator=world)  # which each rank cuts its part from
+    assert digest(longer) == digest(again) == digest(whole)
+    if world is None or world.Get_rank() == 0:
+        alone = flds.load(path)
+        assert np.array_equal(alone.predict(INPUTS[:3]), expected)
+        assert digest(flds.resume(alone, 2, threads=threads)) == digest(longer)
+    if world is not None:
+        world.Barrier()
+    tell(world, "kept and resumed", digest(run), digest(longer), longer.status)
+
+
 def main():
-    threads, world = int(sys.argv[1]), communicator()
+    threads, folder, world = int(sys.argv[1]), Path(sys.argv[2]), communicator()
     for name, problem in PROBLEMS.items():
         for weights in ("tied", "independent"):
             for sampling in ("matched", "law"):
@@ -32,6 +58,7 @@ def main():
                     threads=threads, record_kernels=True, communicator=world,
                 )  # fmt: skip
                 tell(world, f"{name}, {weights}, {sampling}", digest(run), run.status)
+    states(threads, folder, world)
     mpi._LONG = 10  # from here on messages are long enough to be cut up
     wide = flds.simulate_resnet(
         PROBLEMS["minibatches"], width=PARTICLES, depth=2, replicates=2, seed=3, operator="lazy", threads=threads,

@@ -19,7 +19,7 @@ import xarray
 
 import flds
 import solvers
-from solvers.results import files
+from solvers.results import arrays, files
 from solvers.results import solution as solutions
 from solvers.results.files import Variable
 from tests import damage
@@ -59,10 +59,10 @@ def test_arrays_come_back_as_they_were(tmp_path):
         for i in range(2)
     }  # fmt: skip
     path = tmp_path / "run.nc"
-    files.write_with_arrays(path, groups, lambda beside: xarray.Dataset(attrs={"state": json.dumps(beside)}))
-    place = files.find_arrays(path, json.loads(files.read_dataset(path).attrs["state"]))
+    arrays.write_with_arrays(path, groups, lambda beside: xarray.Dataset(attrs={"state": json.dumps(beside)}))
+    place = arrays.find_arrays(path, json.loads(files.read_dataset(path).attrs["state"]))
     assert place == tmp_path / "run.nc.state"
-    found = files.read_arrays(place)
+    found = arrays.read_arrays(place)
     assert found.keys() == groups.keys()
     for group in groups:
         for name, item in groups[group].items():
@@ -77,7 +77,7 @@ def test_arrays_come_back_as_they_were(tmp_path):
 def test_objects_are_no_arrays(tmp_path):
     groups = {"state_0": {"x": Variable(("a",), np.array([None]), "x")}}
     with pytest.raises(TypeError, match="x must be an array of numbers, got dtype object"):
-        files.write_with_arrays(tmp_path / "run.nc", groups, lambda beside: xarray.Dataset())
+        arrays.write_with_arrays(tmp_path / "run.nc", groups, lambda beside: xarray.Dataset())
     assert not list(tmp_path.iterdir())
 
 
@@ -143,7 +143,7 @@ def test_a_change_that_the_seal_fits_is_seen(kept, tmp_path, part):
     else:
         readout = groups["state_0"]["readout"]
         groups["state_0"]["readout"] = readout._replace(values=readout.values + 1e-9)
-    files.write_with_arrays(path, groups, lambda beside: data.assign_attrs(state=json.dumps(beside)))
+    arrays.write_with_arrays(path, groups, lambda beside: data.assign_attrs(state=json.dumps(beside)))
     with pytest.raises(AssertionError):
         refused_or_harmless(path, kept, part)
 
