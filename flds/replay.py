@@ -15,7 +15,7 @@ from flds.results.family import Family
 from flds.training.family import TrainingFamily
 from flds.training.snapshot import steps_done
 from solvers import checks
-from solvers.results.solution import library_versions
+from solvers.results.versions import library_versions
 
 if TYPE_CHECKING:
     from flds.mean_ode.problem import MeanFieldProblem

@@ -13,7 +13,7 @@ class PlainParticles(Particles):
     """N particles in NumPy arrays, cut into nothing, without threads."""
 
     def __init__(self, particles):
-        self.particles = particles
+        self.particles = self.held = particles
 
     def allocate(self, rows, dtype=np.float64):
         return np.full((rows, self.particles), np.nan, dtype)  # what is read before it is written shows

@@ -24,11 +24,14 @@ ROOMS = {
     "solvers.progress": "",
     "solvers.memory": "solvers.processors",
     "solvers.accelerate": "solvers.identity solvers.kernel_cache",
-    "solvers.results": "solvers.checks solvers.memory",
-    "solvers.ensemble": "solvers.accelerate solvers.checks solvers.interrupts solvers.memory solvers.processors",
-    "solvers.matrices": "solvers.accelerate solvers.ensemble",
+    "solvers.partition": "",
+    "solvers.ranks": "solvers.checks solvers.memory solvers.processors",
+    "solvers.results": "solvers.checks solvers.memory solvers.partition solvers.ranks",
+    "solvers.ensemble": "solvers.accelerate solvers.checks solvers.interrupts solvers.memory solvers.partition "
+    "solvers.processors solvers.ranks",
+    "solvers.matrices": "solvers.accelerate solvers.ensemble solvers.partition",
     "solvers.sde": "solvers.accelerate solvers.checks solvers.ensemble solvers.matrices solvers.memory "
-    "solvers.plotting solvers.processors solvers.progress solvers.results",
+    "solvers.partition solvers.plotting solvers.processors solvers.progress solvers.ranks solvers.results",
     "solvers.plotting": "solvers.results",
     "solvers.equations": "solvers.sde",
     "solvers.schemes": "solvers.sde",
@@ -46,7 +49,7 @@ ROOMS = {
     "validation": "flds solvers",
 }
 # Packages of others that only these rooms may import.
-KEPT_OUT = {"torch": ("validation",), "torchsde": ("validation",), "mpi4py": ("solvers.ensemble",)}
+KEPT_OUT = {"torch": ("validation",), "torchsde": ("validation",), "mpi4py": ("solvers.ranks",)}
 # Functions that run validations from the command line import upwards, inside.
 UPWARD = "flds.cli.commands"
 

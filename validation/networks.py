@@ -19,7 +19,8 @@ from flds.training.divergence import Divergence
 from flds.training.options import BACKWARD_WEIGHTS, DTYPES, RecordSteps
 from flds.training.problem import TrainingProblem
 from solvers import checks
-from solvers.results.solution import Variable, library_versions
+from solvers.results.solution import Variable
+from solvers.results.versions import library_versions
 
 Array = NDArray[np.float64]
 

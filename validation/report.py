@@ -24,7 +24,7 @@ from flds.cli.places import clean_parts, written
 from solvers import checks
 from solvers.plotting.style import save
 from solvers.results.files import write_text
-from solvers.results.solution import library_versions
+from solvers.results.versions import library_versions
 from validation import convergence, engine, exact, general_solver, intervals, law, limits, mean_ode
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
 

@@ -109,7 +109,7 @@ def solve(
 
     Without options this trains the infinite-width limit on handwritten digits.
     """
-    from solvers.ensemble.ranks import on_first
+    from solvers.ranks import on_first
 
     communicator = world() if mpi else None
     if source is not None:
@@ -157,7 +157,7 @@ def resume(
 ) -> None:  # fmt: skip
     """Go on training for more steps from a results file, and write all of it to a new one."""
     from flds.replay import resume as go_on
-    from solvers.ensemble.ranks import on_first
+    from solvers.ranks import on_first
 
     communicator = world() if mpi else None
     on_first(lambda: check_out(out, file), communicator)

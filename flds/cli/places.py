@@ -104,7 +104,7 @@ def keep(solution: Solution, out: Path) -> Path:
 
     Ranks that share a state call this together. Raises OSError if it can be written nowhere.
     """
-    from solvers.ensemble.ranks import on_first
+    from solvers.ranks import on_first
     from solvers.results.arrays import communicator_of
 
     communicator = communicator_of(solution.groups)

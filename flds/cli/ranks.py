@@ -18,7 +18,7 @@ def world() -> Any:
     ValueError
         If mpi4py is not there, or this process was not started as one of several.
     """
-    from solvers.ensemble import ranks
+    from solvers import ranks
 
     try:
         communicator = ranks.world()

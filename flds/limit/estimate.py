@@ -22,7 +22,7 @@ from solvers.ensemble.random import replicate_seed
 from solvers.ensemble.threads import compile_kernels
 from solvers.memory import require_memory
 from solvers.processors import thread_count
-from solvers.results.solution import library_versions
+from solvers.results.versions import library_versions
 
 # Sizes of the first round. Fewer particles would take as long, since each pass costs a fixed time.
 _PARTICLES, _DEPTH = 2_000, 8

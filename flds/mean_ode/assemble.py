@@ -13,7 +13,8 @@ from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.records import Run
 from flds.results.mean_ode import MeanFieldSolution
 from flds.results.replicates import all_states, average_replicates
-from solvers.results.solution import Variable, library_versions
+from solvers.results.solution import Variable
+from solvers.results.versions import library_versions
 
 _NOT_AVERAGED = ("steps", "depth_grid")
 

@@ -9,7 +9,7 @@ import numpy as np
 from flds.mean_ode.blocks import Array, Block, Parameters
 from flds.mean_ode.problem import MeanFieldProblem
 from solvers import checks
-from solvers.ensemble.particles import partition
+from solvers.partition import partition
 
 SAMPLINGS = ("sobol", "iid")
 # As many coordinates as scipy's direction numbers have.

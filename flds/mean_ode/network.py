@@ -14,8 +14,8 @@ from flds.mean_ode.depth import integrate
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.update import Stretch, Update
 from flds.training.optimizers import SGD, Optimizer
-from solvers.ensemble.particles import partition
 from solvers.ensemble.threads import ThreadParticles
+from solvers.partition import partition
 
 Receive = Callable[[Stretch, Parameters], None]
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from flds.results.sweep import Sweep, overall
 from flds.sweeps.grid import ITEM, Grid, Task
-from solvers.results.solution import Solution, Variable, library_versions, load
+from solvers.results.solution import Solution, Variable, load
+from solvers.results.versions import library_versions
 
 # Where the result lies in the folder of a sweep.
 RESULT = "sweep.nc"

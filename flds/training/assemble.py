@@ -13,7 +13,8 @@ from flds.training.description import describe
 from flds.training.options import Settings
 from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder, kernels
-from solvers.results.solution import Variable, library_versions
+from solvers.results.solution import Variable
+from solvers.results.versions import library_versions
 
 _RECORDED = (
     "outputs",

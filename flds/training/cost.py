@@ -15,9 +15,10 @@ from flds.training.network import PROBE_CHUNK
 from flds.training.options import RecordSteps, Settings
 from flds.training.problem import TABLED, TrainingProblem
 from flds.training.speed import Speed, measured_speed, reference_speed
-from solvers.ensemble.threads import FEW, most_held
+from solvers.ensemble.threads import FEW
 from solvers.matrices.matched import ROOM
 from solvers.memory import INTERPRETER_BYTES
+from solvers.partition import most_held
 
 # What one pass through one layer takes besides work on particles, in calls: compiled for few particles, of many
 # operations, and of those that condition its noise as well.

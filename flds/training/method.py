@@ -10,8 +10,8 @@ from flds.training.cost import CostEstimate, Workload
 from flds.training.options import Options, Settings, checked
 from flds.training.problem import TrainingProblem
 from solvers.ensemble.random import require_drawable
-from solvers.ensemble.ranks import memory_of_rank
 from solvers.memory import require_memory
+from solvers.ranks import memory_of_rank
 
 # Share of the available memory that bases may grow to fill.
 _SHARE = 0.9

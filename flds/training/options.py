@@ -10,8 +10,8 @@ import numpy as np
 
 from flds.training.problem import TrainingProblem
 from solvers import checks
-from solvers.ensemble.ranks import check_communicator, threads_of_rank
 from solvers.processors import available_threads
+from solvers.ranks import check_communicator, threads_of_rank
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

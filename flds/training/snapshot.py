@@ -18,7 +18,6 @@ from solvers.ensemble.homes import home
 from solvers.ensemble.particles import Particles
 from solvers.results.arrays import communicator_of
 from solvers.results.solution import Variable
-from solvers.results.spread import Spread
 
 if TYPE_CHECKING:
     from flds.training.options import Settings
@@ -150,5 +149,5 @@ def _field(name: str, array: NDArray[Any], ensemble: Particles) -> Variable:
         axes[-1] = "particle"
     long_name, dims = _DESCRIBED.get(part, (part.replace("_", " "), " ".join(axes)))
     named = tuple(f"{dim}_{layer}" if dim in _OF_A_LAYER else dim for dim in dims.split())
-    spread = Spread.of(ensemble, named.index("particle")) if "particle" in named else None
+    spread = ensemble.spread(named.index("particle")) if "particle" in named else None
     return Variable(named, array, long_name + (f", layer {int(layer) + 1}" if layer else ""), spread=spread)

@@ -18,12 +18,12 @@ from solvers import checks
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.homes import home
 from solvers.ensemble.random import Address, Noise, Stream, require_drawable
-from solvers.ensemble.ranks import check_communicator, memory_of_rank, require_same, threads_of_rank
-from solvers.ensemble.threads import most_held
 from solvers.memory import INTERPRETER_BYTES, require_memory
+from solvers.partition import most_held
 from solvers.progress import step_bar
-from solvers.results.solution import Solution, Variable, library_versions
-from solvers.results.spread import Spread
+from solvers.ranks import check_communicator, memory_of_rank, require_same, threads_of_rank
+from solvers.results.solution import Solution, Variable
+from solvers.results.versions import library_versions
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.field import FieldOnGrid
 from solvers.sde.integrate import compile_kernels, integrate
@@ -280,7 +280,7 @@ class _Untrained:
                 end,
                 now.x.T if self.joint else now.x[0],
                 f"{symbol} where the solve ended",
-                spread=Spread.of(self.ensemble, 0),
+                spread=self.ensemble.spread(0),
             ),
         }
         if self.joint:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
-from solvers.ensemble.random import STRETCH, Address, Noise, Stream, require_drawable
+from solvers.ensemble.random import Address, Noise, Stream, require_drawable
 from solvers.memory import require_memory
+from solvers.partition import STRETCH
 
 # Streams whose intervals are places in time.
 _IN_TIME = (Stream.PATH, Stream.COMMON)

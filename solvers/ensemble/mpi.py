@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from solvers.checks import reason
 from solvers.ensemble.particles import Array, Everywhere, Matrix, Particles
 from solvers.ensemble.random import Address, Noise
-from solvers.ensemble.ranks import is_shared
-from solvers.ensemble.threads import ThreadParticles, share_of
+from solvers.ensemble.threads import ThreadParticles
+from solvers.partition import share_of
+from solvers.ranks import is_shared
 
 T = TypeVar("T")
 

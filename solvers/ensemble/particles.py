@@ -16,16 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.ensemble.random import Address, Noise
+from solvers.ranks import Spread
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 
 T = TypeVar("T")
-
-
-def partition(count: int, size: int) -> list[slice]:
-    """Cut range(count) into slices of `size`, the last one shorter."""
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 class Everywhere(Exception):
@@ -67,6 +63,10 @@ class Particles(ABC):
     cut: Cut | None = None
     speaks: bool = True
     communicator: Any = None
+
+    def spread(self, axis: int) -> Spread | None:
+        """Return how arrays with the particles along this axis are spread, or None where one process has them all."""
+        return None if self.communicator is None else Spread(axis, self.first, self.particles, self.communicator)
 
     @abstractmethod
     def allocate(self, rows: int, dtype: Any = np.float64) -> Array:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.accelerate import kernel, part_kernel
+from solvers.partition import STRETCH
 
-STRETCH = 2048
 # What one normal takes on one thread.
 NORMAL_SECONDS = 1.5e-9
 # Longer for the noise of a refined grid alone is a mistake; while a vector is drawn nothing can be interrupted.

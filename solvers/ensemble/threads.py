@@ -18,19 +18,15 @@ from numpy.typing import NDArray
 
 from solvers.ensemble import products
 from solvers.ensemble.blas import single_threaded_blas
-from solvers.ensemble.particles import Array, Cut, Matrix, Particles, partition
-from solvers.ensemble.random import STRETCH, Address, Noise, Stream
+from solvers.ensemble.particles import Array, Cut, Matrix, Particles
+from solvers.ensemble.random import Address, Noise, Stream
 from solvers.ensemble.reuse import Reuse
 from solvers.ensemble.workers import Workers
 from solvers.interrupts import Interrupts
+from solvers.partition import STRETCH, group_size, partition
 
 T = TypeVar("T")
 
-# Groups to share among threads, or among the ranks of a cluster; also the number of partial sums held at once.
-_MOST_GROUPS = 512
-# Few particles are cut into so many groups, as long as these are not too short to be worth a turn; groups of many have
-# at most so many stretches where there are few groups, which functions of arrays like.
-_FEW_GROUPS, _SHORT_GROUP, _LONG_GROUP = 16, 512, 4
 # Threads share elementwise work evenly to so many particles.
 _EVEN = 256
 # Particles that elementwise work takes at a time, so that temporaries stay in cache.
@@ -45,28 +41,6 @@ _TURN = 2
 _SMALL_WORK = 300_000
 # Likewise handing on what another thread has just written.
 _SMALL_STEP = 30_000
-
-
-def group_size(particles: int) -> int:
-    """Return how many particles are summed by one thread before groups are added, whatever the number of threads."""
-    if particles <= _FEW_GROUPS * STRETCH:
-        return _SHORT_GROUP * -(-particles // (_FEW_GROUPS * _SHORT_GROUP))
-    stretches = -(-particles // STRETCH)
-    few, many = -(-stretches // _FEW_GROUPS), -(-stretches // _MOST_GROUPS)
-    return STRETCH * max(many, min(few, _LONG_GROUP))
-
-
-def share_of(particles: int, rank: int, ranks: int) -> slice:
-    """Return the particles that one of several processes holds: consecutive groups of them."""
-    size = group_size(particles)
-    groups = -(-particles // size)
-    first, last = (groups * number // ranks * size for number in (rank, rank + 1))
-    return slice(min(first, particles), min(last, particles))
-
-
-def most_held(particles: int, ranks: int) -> int:
-    """Return how many particles one of so many processes holds at most."""
-    return max(part.stop - part.start for part in (share_of(particles, rank, ranks) for rank in range(ranks)))
 
 
 def compile_kernels(dtype: np.dtype) -> float:
@@ -262,7 +236,10 @@ class ThreadParticles(Particles):
         self._run(work, [slice(0, count)] if alone else _turns(count, self.threads), size)
 
     def average(self, summed: Callable[[slice], NDArray[Any]], shape: tuple[int, ...], size: float = np.inf) -> Matrix:
-        """Return 1/N of the sum over all particles, given summed(part), of this shape, of those held in `part`."""
+        """Return 1/N of the sum over all particles, (shape) float64, of which summed(part) is that over a slice.
+
+        `size` is the number of multiply–adds.
+        """
         sums = np.zeros((len(self.groups), *shape))
 
         def work(groups: slice) -> None:
@@ -275,7 +252,7 @@ class ThreadParticles(Particles):
     def gather(self, vectors: Array, to_all: bool = True) -> Array:
         """Return the vectors of all particles, (rows, N), of which `vectors` are those that are held.
 
-        Unless it is to be on all processes, those that do not speak have those that they hold.
+        Without `to_all`, processes that do not speak have those that they hold.
         """
         return vectors
 
@@ -284,7 +261,7 @@ class ThreadParticles(Particles):
         return vectors[:, places]
 
     def extremes(self, vectors: Array) -> NDArray[np.intp]:
-        """Return the places among all N of the first particles with the least and the largest entry of each row."""
+        """Return the places among all N, (2 rows,), where each row of `vectors` is first least, and first largest."""
         return np.concatenate([vectors.argmin(axis=1), vectors.argmax(axis=1)])
 
     def together(self, work: Callable[[], None], size: float, shares: int) -> None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.ensemble.ranks import in_turn, on_first
-from solvers.ensemble.threads import share_of
+from solvers.partition import share_of
+from solvers.ranks import Spread, in_turn, on_first
 from solvers.results.files import (
     SEAL_BYTES,
     Variable,
@@ -30,7 +30,6 @@ from solvers.results.files import (
     write,
     write_dataset,
 )
-from solvers.results.spread import Spread
 
 if TYPE_CHECKING:
     import xarray

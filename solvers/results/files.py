@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 from solvers.memory import available_memory
-from solvers.results.spread import Spread
+from solvers.ranks import Spread
 
 if TYPE_CHECKING:
     import xarray

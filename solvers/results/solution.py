@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
-from solvers.ensemble.ranks import on_first
+from solvers.ranks import on_first
 from solvers.results.arrays import (
     STATE,
     communicator_of,
@@ -375,38 +374,3 @@ def _variables(dataset: xarray.Dataset, axes: dict[str, str] | None = None) -> d
 
 def _kinds(base: type[Solution] = Solution) -> list[type[Solution]]:
     return [base, *(kind for child in base.__subclasses__() for kind in _kinds(child))]
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that decide the numbers."""
-    return dict(_versions())
-
-
-@cache
-def _versions() -> dict[str, str]:
-    """Look the versions up, which takes longer than a small solve."""
-    import platform
-    from importlib.metadata import version
-
-    from threadpoolctl import threadpool_info
-
-    libraries = {name: version(name) for name in ("flds", "numpy", "scipy", "numba")}
-    kernels = [
-        f"{one['internal_api']} {one.get('version')} {one.get('architecture', '')}".strip()
-        for one in threadpool_info()
-        if one["user_api"] == "blas"
-    ]
-    machine = {"processor": _processor(), "blas": ", ".join(sorted(set(kernels)))}
-    return {"python": platform.python_version()} | libraries | machine
-
-
-def _processor() -> str:
-    """Return the model of the processor, as far as the system says it."""
-    import platform
-
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(iter(models), platform.processor() or platform.machine())

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from solvers import checks
 from solvers.results.solution import Solution, Variable
-from solvers.results.spread import Spread
 
 if TYPE_CHECKING:
     from solvers.ensemble.threads import ThreadParticles
@@ -104,7 +103,7 @@ class ExternalField:
     def variables(self, ensemble: ThreadParticles, part: slice) -> dict[str, Variable]:
         """Return the field as variables of a solution, or nothing where it is large, or one of the user's own kind.
 
-        Of a field of each particle it is the part that this process holds.
+        Of a field of each particle it is the `part` that this process holds, by the home of the particles, `ensemble`.
         """
         if type(self) is not ExternalField or self.values.nbytes > _KEPT:
             return {}
@@ -113,7 +112,7 @@ class ExternalField:
         values, spread = self.values, None
         if self.per_particle:
             axis = int(self.times is not None)
-            values, spread = values[(slice(None),) * axis + (part,)], Spread.of(ensemble, axis)
+            values, spread = values[(slice(None),) * axis + (part,)], ensemble.spread(axis)
         found = {"external_field": Variable(tuple(axes), values, "external field", spread=spread)}
         if self.times is not None:
             found["external_field_times"] = Variable(("field_time",), self.times, "time of the external field")

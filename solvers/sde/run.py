@@ -15,14 +15,14 @@ from solvers import checks
 from solvers.checks import reason
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.homes import home
-from solvers.ensemble.particles import partition
-from solvers.ensemble.random import STRETCH, Stream, require_drawable
-from solvers.ensemble.ranks import agreed, check_communicator, memory_of_rank, require_same, shared, threads_of_rank
-from solvers.ensemble.threads import ThreadParticles, most_held
+from solvers.ensemble.random import Stream, require_drawable
+from solvers.ensemble.threads import ThreadParticles
 from solvers.memory import INTERPRETER_BYTES, require_memory
+from solvers.partition import STRETCH, most_held, partition
 from solvers.progress import step_bar
-from solvers.results.solution import Solution, Variable, library_versions
-from solvers.results.spread import Spread
+from solvers.ranks import agreed, check_communicator, memory_of_rank, require_same, shared, threads_of_rank
+from solvers.results.solution import Solution, Variable
+from solvers.results.versions import library_versions
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.field import ExternalField, FieldOnGrid, as_field
 from solvers.sde.integrate import compile_kernels, integrate
@@ -149,7 +149,7 @@ class MeanFieldRun:
         variables = saved.variables(None if form.scalar else form.dimension, form.moments)
         axes = ("final_particle",) if form.scalar else ("final_particle", "component")
         variables["final_particles"] = Variable(
-            axes, self.view(final.x).copy(), "particles where the solve ended", spread=Spread.of(self.ensemble, 0)
+            axes, self.view(final.x).copy(), "particles where the solve ended", spread=self.ensemble.spread(0)
         )
         variables["final_time"] = Variable((), np.array(final.t), "time where the solve ended")
         if self.field is not None:

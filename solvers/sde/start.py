@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
-from solvers.ensemble.random import STRETCH
 from solvers.memory import INTERPRETER_BYTES, require_memory
+from solvers.partition import STRETCH
 from solvers.results.files import Variable
 
 Array = NDArray[np.float64]

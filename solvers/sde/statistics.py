@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers import checks
-from solvers.ensemble.ranks import on_first
 from solvers.ensemble.threads import ThreadParticles
+from solvers.ranks import on_first
 from solvers.results.rows import Rows
 from solvers.results.solution import Solution, Variable
-from solvers.results.spread import Spread
 
 Array = NDArray[np.floating]
 
@@ -59,7 +58,7 @@ class Statistic:
         if self.labels is not None and not self.axes:
             raise ValueError("labels belong to the first of the axes, so axes must not be empty")
 
-    def value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
+    def _value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
         """Return the value for all particles, of which x, (D, held), are those of this process."""
         whole = ensemble.gather(x, to_all=False)
         return on_first(lambda: np.asarray(self.function(t, seen(whole, scalar))), ensemble.communicator)
@@ -70,7 +69,7 @@ class _Average(Statistic):
 
     gathers = False
 
-    def value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
+    def _value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
         found = self.function(x, ensemble)
         return found.reshape(()) if scalar else found
 
@@ -80,7 +79,7 @@ class _Picked(Statistic):
 
     gathers = False
 
-    def value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
+    def _value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
         assert self.labels is not None
         if self.labels.max() >= ensemble.particles:
             raise IndexError(f"there is no particle {self.labels.max()} among {ensemble.particles}")
@@ -92,7 +91,7 @@ class _Everyone(Statistic):
 
     gathers, spread = False, True
 
-    def value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
+    def _value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
         return seen(x, scalar).copy()
 
 
@@ -286,7 +285,7 @@ class Saved:
 
     def _value(self, name: str, t: float, x: Array) -> Array:
         where, rule = f"{name} failed at t = {t:g}", "; save takes functions of time and all particles, (t, x)"
-        given = checks.called(where, self.statistics[name].value, t, x, self.scalar, self.ensemble, rule=rule)
+        given = checks.called(where, self.statistics[name]._value, t, x, self.scalar, self.ensemble, rule=rule)
         value = np.asarray(checks.numeric(f"the value of {name}", given, truth=True))
         if self.shapes.get(name, value.shape) != value.shape:
             raise ValueError(f"{name} must keep its shape, got {self.shapes[name]} and then {value.shape}")
@@ -310,7 +309,7 @@ class Saved:
                 variables[axes[0]] = Variable(
                     (axes[0],), statistic.labels, f"{statistic.axes[0].replace('_', ' ')} of {name}"
                 )
-            spread = Spread.of(self.ensemble, 1) if statistic.spread else None
+            spread = self.ensemble.spread(1) if statistic.spread else None
             variables[name] = Variable(("time", *axes), values, statistic.long_name, spread=spread)
         return variables
 

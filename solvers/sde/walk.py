@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.ensemble.brownian import BrownianMotion
-from solvers.ensemble.random import STRETCH
 from solvers.ensemble.threads import SHARE, ThreadParticles
 from solvers.matrices.cholesky import square_factor
+from solvers.partition import STRETCH
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.field import FieldOnGrid
 from solvers.sde.march import COMPLETE, LOST, WORDS, Grid, Leg, Means, Track, close

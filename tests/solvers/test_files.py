@@ -219,7 +219,7 @@ def test_a_damaged_state_leaves_the_result(kept, tmp_path):
 def test_a_state_that_cannot_be_read_leaves_the_result(kept, tmp_path, monkeypatch):
     path = kept.save(tmp_path / "run.nc")
 
-    def refuse(place):
+    def refuse(place, communicator):
         raise PermissionError(13, "Permission denied", str(place))
 
     monkeypatch.setattr(solutions, "read_arrays", refuse)
@@ -471,7 +471,7 @@ def test_the_order_of_libraries_does_not_matter(monkeypatch):
     libraries, said = [one, one | {"version": "0.3.31"}, one | {"user_api": "openmp"}], set()
     for order in (libraries, libraries[::-1]):
         monkeypatch.setattr(threadpoolctl, "threadpool_info", lambda order=order: order)
-        solutions._versions.cache_clear()
-        said.add(solutions.library_versions()["blas"])
-    solutions._versions.cache_clear()
+        versions._versions.cache_clear()
+        said.add(versions.library_versions()["blas"])
+    versions._versions.cache_clear()
     assert said == {"openblas 0.3.30 Zen, openblas 0.3.31 Zen"}

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
-from solvers.ensemble.particles import partition
-from solvers.ensemble.random import STRETCH, Address, Noise, Stream
-from solvers.ensemble.threads import ThreadParticles, group_size
+from solvers.ensemble.random import Address, Noise, Stream
+from solvers.ensemble.threads import ThreadParticles
+from solvers.partition import STRETCH, group_size, partition
 from tests.plain_particles import PlainParticles
 
 HOMES = [lambda particles: ThreadParticles(particles, 2), PlainParticles]

@@ -10,7 +10,8 @@ from numba import njit
 from scipy import stats
 
 from solvers.ensemble import random
-from solvers.ensemble.random import STRETCH, Address, Noise, Stream
+from solvers.ensemble.random import Address, Noise, Stream
+from solvers.partition import STRETCH
 from tests import naive
 
 

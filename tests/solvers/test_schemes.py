@@ -10,7 +10,7 @@ from numba import njit
 
 import solvers
 from solvers import BrownianMotion, ExternalField, McKeanVlasov, Stream
-from solvers.ensemble.random import STRETCH
+from solvers.partition import STRETCH
 from tests import naive
 from tests.solvers import equations
 from tests.solvers.equations import CARRIED, DRIVEN, GEOMETRIC, MU, PLANAR, PLANAR_SHARED, SIGMA

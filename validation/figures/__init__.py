@@ -12,7 +12,8 @@ from flds.cli.pictures import attempt, picture_of
 from flds.cli.places import check_folder, check_out, clean_parts
 from solvers import checks
 from solvers.plotting.style import logarithmic, save, styled
-from solvers.results.solution import Solution, library_versions
+from solvers.results.solution import Solution
+from solvers.results.versions import library_versions
 from validation.figures.drawing import Drawing, Request
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,31 @@ from solvers.memory import available_memory
 from solvers.processors import available_threads, thread_count
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """How an array is spread over ranks: this one holds consecutive entries of one axis.
+
+    Attributes
+    ----------
+    axis : int
+        The axis.
+    first, total : int
+        The place of the first entry held, and how many there are on all ranks.
+    communicator : mpi4py.MPI.Comm
+        The ranks.
+    """
+
+    axis: int
+    first: int
+    total: int
+    communicator: Any
+
+    def shape(self, held: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the whole of an array, of which this rank holds one of this shape."""
+        return (*held[: self.axis], self.total, *held[self.axis + 1 :])
+
 
 # What is asked of a communicator; mpi4py has more.
 _ASKED = ("Get_rank", "Get_size", "Allgatherv", "Alltoallv", "Gatherv", "allgather", "bcast", "Abort")
