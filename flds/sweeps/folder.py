@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from flds.sweeps.grid import ITEM, Grid, Task, plain
 from solvers.results.arrays import STATE
 from solvers.results.files import write_text
+from solvers.results.lock import Lock
 from solvers.results.solution import Solution, load
 
 _DESCRIPTION, _LOCK = "sweep.json", ".sweep.lock"
@@ -70,30 +68,11 @@ def alone(folder: Path) -> Iterator[None]:
     OSError
         If another sweep is at work there.
     """
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    owner = ""
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    lock = Lock(folder / _LOCK, f"another sweep is at work in {str(folder)!r}", "folder")
     try:
-        with suppress(OSError):  # some network file systems have no locks, and a disk may be full
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = "process unknown"
-                owner = _owner(lock)
-            else:
-                os.ftruncate(lock, 0)
-                os.pwrite(lock, f"{os.getpid()} {socket.gethostname()}".encode(), 0)
-        if owner:
-            raise BlockingIOError(
-                f"another sweep is at work in {str(folder)!r}, {owner}; wait for its end, or choose another folder"
-            )
         yield
     finally:
-        os.close(lock)
+        lock.release()
 
 
 def is_done(task: Task, known: Mapping[Path, str]) -> bool:
@@ -154,9 +133,3 @@ def _mark(solution: Solution) -> dict[str, Any]:
 def _difference(name: str, there: str, here: str) -> str:
     hashed = there.startswith("sha256 ") or here.startswith("sha256 ")
     return f"other {name}" if hashed else f"{name} is {there} there and {here} here"
-
-
-def _owner(lock: int) -> str:
-    """Say which process holds a lock, as far as it has said so."""
-    number, _, host = os.pread(lock, 300, 0).decode(errors="replace").partition(" ")
-    return f"process {number or 'unknown'}" + (f" on {host}" if host and host != socket.gethostname() else "")

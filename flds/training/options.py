@@ -160,6 +160,13 @@ class Options(TypedDict, total=False):
         Ranks that share the particles; every one of them calls the solver with the same arguments and gets the same
         solution, that of one process to the bit; of a state that is kept each has its own particles, and all call the
         methods `save` and `predict` together. Threads are those of each rank. Needs the lazy operator.
+    checkpoint : path
+        A file in which the run is kept while it goes on. The same call again, should the process end before it, goes on
+        from there and ends with the same bits; ``settings["continued_from_step"]`` says where. The file is removed when
+        training is done, and stays where it was interrupted. Another run, or another version, is refused.
+    checkpoint_every : float
+        Seconds between checkpoints, by default 600; more where writing them would take more than a twentieth of the
+        time.
     """
 
     backward_weights: str
@@ -176,6 +183,8 @@ class Options(TypedDict, total=False):
     threads: int | None
     replicates: int
     communicator: Any
+    checkpoint: Any
+    checkpoint_every: float
 
 
 def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str, options: Options) -> Settings:

@@ -15,9 +15,10 @@ from flds.training.options import RecordSteps, Settings
 from flds.training.problem import TrainingProblem
 from solvers.matrices.operator import Coordinates
 from solvers.results.rows import Rows
+from solvers.results.solution import STATUSES
 
 if TYPE_CHECKING:
-    from solvers.results.solution import Variable
+    from solvers.results.files import Variable
 
 Array = NDArray[np.float64]
 _ARRAYS = ("outputs", "test_outputs", "feature_variance", "gradient_variance", "rank")
@@ -40,8 +41,10 @@ class Record:
 class Recorder:
     """Collects outputs, moments, ranks and, on request, kernels. It never changes the training."""
 
-    def __init__(self, problem: TrainingProblem, settings: Settings, network: Network) -> None:
-        self.problem, self.settings, self.network = problem, settings, network
+    def __init__(self, problem: TrainingProblem, settings: Settings, network: Network | None = None) -> None:
+        self.problem, self.settings = problem, settings
+        if network is not None:
+            self.network = network
         self.status = "completed"
         self.completed_steps = 0
         self.unmatched = False
@@ -89,6 +92,31 @@ class Recorder:
         self.unmatched = self.network.unmatched()
         del self.network
 
+    def ended(self) -> dict[str, NDArray[Any]]:
+        """Return all of a run that has ended, but for the state of its network, as arrays by name."""
+        status = np.array(STATUSES.index(self.status))
+        return self.stored() | {
+            "ended_status": status,
+            "ended_step": np.array(self.completed_steps),
+            "ended_rank": self.rank,
+            "ended_truncation": self.truncation,
+            "ended_unmatched": np.array(self.unmatched),
+        }
+
+    @classmethod
+    def of_ended(cls, problem: TrainingProblem, settings: Settings, state: dict[str, Variable]) -> Recorder:
+        """Return the recorder of a run that has ended, from what `ended` returned and the state, if it was kept."""
+        recorder, arrays = cls(problem, settings), {name: item.values for name, item in state.items()}
+        recorder.restore(arrays)
+        recorder.status = STATUSES[int(arrays["ended_status"])]
+        recorder.completed_steps = int(arrays["ended_step"])
+        recorder.rank, recorder.truncation = arrays["ended_rank"], arrays["ended_truncation"]
+        recorder.unmatched = bool(arrays["ended_unmatched"])
+        recorder.state = {name: item for name, item in state.items() if not name.startswith("ended_")}
+        if not settings.keep_state:
+            recorder.state = {}
+        return recorder
+
     def stored(self, before: int | None = None) -> dict[str, NDArray[Any]]:
         """Return all records, or those of the steps before one, as arrays by name."""
         arrays: dict[str, NDArray[Any]] = {"batch_loss": np.array(self.batch_loss[:before])}
@@ -107,7 +135,8 @@ class Recorder:
         """Take over records."""
         self.batch_loss = arrays["batch_loss"].tolist()
         # older states do not say how large the outputs were, which are small before training
-        self.divergence.initial = arrays.get("initial_sizes", np.array([self.batch_loss[0], 0.0]))
+        known = "initial_sizes" in arrays
+        self.divergence.initial = arrays["initial_sizes"] if known else np.array([self.batch_loss[0], 0.0])
         self.completed_steps = len(self.batch_loss) - 1
         kernels, layers = self.settings.record_kernels, range(self.settings.depth)
         for index, step in enumerate(arrays["recorded_step"].tolist()):

@@ -52,7 +52,26 @@ _DESCRIBED = {
     "recorded_gradients": ("coordinates of the recorded gradients", "record batch recorded_gradient"),
     "batch_loss": ("loss of the batch", "step"),
     "next_step": ("step whose passes come next", ""),
+    "ended_status": ("how the run ended", ""),
+    "ended_step": ("last step that was recorded", ""),
+    "ended_rank": ("final ranks", "layer side"),
+    "ended_truncation": ("final share of squares dropped", "layer side"),
+    "ended_unmatched": ("whether noise was drawn by law for lack of room", ""),
     "initial_sizes": ("loss and mean square output of the batch at step 0", "size"),
+}
+# Those whose rows stay as they are when others join them.
+_GROWING = {
+    "feature_directions",
+    "feature_images",
+    "gradient_directions",
+    "gradient_images",
+    "recorded_step",
+    "recorded_outputs",
+    "recorded_test_outputs",
+    "recorded_feature_variance",
+    "recorded_gradient_variance",
+    "recorded_rank",
+    "batch_loss",
 }
 # Dimensions that differ from layer to layer.
 _OF_A_LAYER = {
@@ -91,6 +110,18 @@ def early_snapshot(network: Network, recorder: Recorder, step: int) -> dict[str,
         return {}
     arrays = network.state() | recorder.stored(before=step) | {"next_step": np.array(step)}
     return {name: _field(name, array, network.ensemble) for name, array in arrays.items()}
+
+
+def grows(name: str) -> bool:
+    """Whether an array of a state keeps its rows while training goes on, and gains some."""
+    part = name.split("_", 2)[2] if name.startswith("layer_") else name
+    return part in _GROWING
+
+
+def ended_snapshot(recorder: Recorder) -> dict[str, Variable]:
+    """Return what is kept of a run that has ended: what it recorded, and its state if that is kept."""
+    arrays = {name: array for name, array in recorder.ended().items() if name not in recorder.state}
+    return recorder.state | {name: _field(name, array, None) for name, array in arrays.items()}
 
 
 def steps_done(state: dict[str, Variable]) -> int | None:
@@ -139,15 +170,15 @@ def predict(
         return network.probe(inputs, range(problem.samples, problem.samples + len(inputs)))
 
 
-def _field(name: str, array: NDArray[Any], ensemble: Particles) -> Variable:
+def _field(name: str, array: NDArray[Any], ensemble: Particles | None) -> Variable:
     layer, part = "", name
     if name.startswith("layer_"):
         _, layer, part = name.split("_", 2)
     # of a branch of one's own, whose arrays over particles have these last
     axes = [f"{part}_{axis}" for axis in range(array.ndim)]
-    if array.ndim and array.shape[-1] == ensemble.held:
+    if ensemble is not None and array.ndim and array.shape[-1] == ensemble.held:
         axes[-1] = "particle"
     long_name, dims = _DESCRIBED.get(part, (part.replace("_", " "), " ".join(axes)))
     named = tuple(f"{dim}_{layer}" if dim in _OF_A_LAYER else dim for dim in dims.split())
-    spread = ensemble.spread(named.index("particle")) if "particle" in named else None
+    spread = ensemble.spread(named.index("particle")) if ensemble is not None and "particle" in named else None
     return Variable(named, array, long_name + (f", layer {int(layer) + 1}" if layer else ""), spread=spread)

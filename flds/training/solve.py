@@ -15,10 +15,11 @@ from flds.results.solution import Solution
 from flds.training.assemble import assemble
 from flds.training.cost import CostEstimate
 from flds.training.divergence import outcome
+from flds.training.kept import KeptReplicate, KeptReplicates, described
 from flds.training.method import decide, plan
 from flds.training.network import Network
 from flds.training.notes import on_end
-from flds.training.options import Options
+from flds.training.options import Options, Settings
 from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder
 from flds.training.snapshot import early_snapshot, go_on, snapshot
@@ -28,7 +29,9 @@ from solvers.ensemble.random import Address, Stream, replicate_seed
 from solvers.ensemble.threads import compile_kernels
 from solvers.matrices.operator import RankBudgetExceeded
 from solvers.progress import progress_bar
-from solvers.results.solution import Variable
+from solvers.ranks import require_same
+from solvers.results.checkpoint import Checkpoint
+from solvers.results.files import Variable
 
 
 def solve_flds(
@@ -188,37 +191,64 @@ def run(
     """
     checks.flag("progress", progress)
     settings, cost, notes = decide(problem, particles, depth, sampling, options)
-    ensemble = home(settings.particles, settings.threads, options.get("communicator"))
+    communicator, known = options.get("communicator"), described(problem, settings, solver, states)
+    require_same(communicator, known)
+    ensemble = home(settings.particles, settings.threads, communicator)
     timings = {"compile": compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
     recorders: list[Recorder] = []
-    done = states[0]["batch_loss"].values.size if states else 0
-    total = settings.replicates * (problem.steps + 1 - done)
-    with progress_bar(total, progress and ensemble.speaks) as bar:
-        for replicate in range(settings.replicates):
-            # no name holds the network, whose memory is free for what is made of the records
-            recorder = train(
-                kind(problem, settings, replicate_seed(settings.seed, replicate), ensemble=ensemble),
-                bar,
-                states[replicate] if states else None,
-            )
-            recorders.append(recorder)
-            if recorder.status in ("interrupted", "rank_budget"):  # the others would end so, too
-                break
-    timings["solve"] = time.perf_counter() - start
+    checkpoint = Checkpoint.of(options.get("checkpoint"), options.get("checkpoint_every"))
+    with checkpoint.opened(known, communicator):
+        kept = KeptReplicates(checkpoint, problem, settings, states)
+        total = settings.replicates * (problem.steps + 1) - kept.done
+        with progress_bar(total, progress and ensemble.speaks) as bar:
+            for replicate in range(settings.replicates):
+                recorder = kept.ended(replicate)
+                if recorder is None:
+                    # no name holds the network, whose memory is free for what is made of the records
+                    recorder = train(
+                        kind(problem, settings, replicate_seed(settings.seed, replicate), ensemble=ensemble),
+                        bar,
+                        kept.state(replicate),
+                        kept.of(replicate),
+                    )
+                    kept.end(replicate, recorder)
+                recorders.append(recorder)
+                if recorder.status in ("interrupted", "rank_budget"):  # the others would end so, too
+                    break
+        timings["solve"] = time.perf_counter() - start
+        saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason} | kept.continued
+        if solver == "simulate_resnet":
+            saved["width"] = settings.particles
+        solution = _solution(problem, settings, recorders, timings, notes + kept.notes, saved)
+        if solution.status in ("completed", "diverged") and not checkpoint.stays:
+            checkpoint.remove()
+    for note in solution.notes if ensemble.speaks else ():
+        if note in checkpoint.notes:  # of which there was a warning
+            continue
+        warnings.warn(note, RuntimeWarning, stacklevel=3)
+    return solution
+
+
+def _solution(
+    problem: TrainingProblem,
+    settings: Settings,
+    recorders: list[Recorder],
+    timings: dict[str, float],
+    notes: list[str],
+    saved: dict[str, Any],
+) -> Solution:
+    """Return the solution of the replicates that were trained, some of which may have ended early."""
     status, ended, kept, remark = outcome([one.status for one in recorders], settings.replicates)
     where = f"{recorders[ended].completed_steps}" + (f" of replicate {ended + 1}" if settings.replicates > 1 else "")
     notes += on_end(status, where, settings, (one.unmatched for one in recorders), remark)
-    for note in notes if ensemble.speaks else ():
-        warnings.warn(note, RuntimeWarning, stacklevel=3)
-    saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason}
-    if solver == "simulate_resnet":
-        saved["width"] = settings.particles
     with np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
         return assemble(problem, settings, [recorders[index] for index in kept], status, timings, notes, saved)
 
 
-def train(network: Network, bar=None, state: dict[str, Variable] | None = None) -> Recorder:  # type: ignore[no-untyped-def]
+def train(
+    network: Network, bar: Any = None, state: dict[str, Variable] | None = None, kept: KeptReplicate | None = None
+) -> Recorder:
     """Forward through depth, loss, backward through depth, update; for every step."""
     problem = network.problem
     recorder = Recorder(problem, network.settings, network)
@@ -246,6 +276,8 @@ def train(network: Network, bar=None, state: dict[str, Variable] | None = None) 
                     with network.ensemble.whole():
                         network.update(inputs, slopes, forward, backward, problem.rates[step])
                     place = step + 1, network.mark()
+                    if kept is not None and kept.due():
+                        kept.keep(network, recorder, step + 1)
                 elif network.settings.keep_state:
                     recorder.state = snapshot(network, recorder, forward, backward)
                 del forward, backward  # whose states would lie beside those of the next pass
@@ -257,8 +289,11 @@ def train(network: Network, bar=None, state: dict[str, Variable] | None = None) 
         recorder.status = "diverged"
     except KeyboardInterrupt:
         recorder.status = "interrupted"
-    if network.settings.keep_state and place is not None and recorder.status in ("rank_budget", "interrupted"):
+    if place is not None and recorder.status in ("rank_budget", "interrupted"):
         network.forget(place[1])
-        recorder.state = early_snapshot(network, recorder, place[0])
+        if network.settings.keep_state:
+            recorder.state = early_snapshot(network, recorder, place[0])
+        if kept is not None and recorder.status == "interrupted":
+            kept.keep(network, recorder, place[0])
     recorder.finish()
     return recorder

@@ -39,13 +39,13 @@ STATE = ".state"
 # Axes that are spread where ranks share the particles.
 _PARTICLES = ("particle", "final_particle")
 _MAGIC = b"flds arrays 1\n"
-_ALIGNMENT = 64
+ALIGNMENT = 64
 
 State = dict[str, Variable]
 Groups = Mapping[Any, Mapping[str, Variable]]
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where an array lies in a file; `shape` is that of all of it, `values` those held here."""
 
     group: str
@@ -81,12 +81,15 @@ def write_with_arrays(target: Path, groups: Groups, dataset: Callable[[dict[str,
     beside = target.with_name(f"{target.name}{STATE}")
     communicator = communicator_of(groups)
     with _replacing(beside, communicator) as arrays:
-        if communicator is None:
-            checksum = write(arrays, lambda put: _put_arrays(put, _layout(groups)))
-        else:
-            checksum = _write_spread(arrays, _layout(groups), communicator)
+        checksum = _write(arrays, groups, communicator)
         named = {"file": beside.name, "sha256": checksum}
         on_first(lambda: write_dataset(target, dataset(named)), communicator)
+
+
+def write_arrays(target: Path, groups: Groups, communicator: Any = None) -> None:
+    """Write groups of arrays as this file, whole or not at all; ranks do so together."""
+    with _replacing(target, communicator) as arrays:
+        _write(arrays, groups, communicator)
 
 
 def communicator_of(groups: Groups) -> Any:
@@ -113,13 +116,12 @@ def together(states: Sequence[State], communicator: Any) -> tuple[Any, list[Stat
 
 def _cut(item: Variable, communicator: Any) -> Variable:
     """Return the part of an array that a rank holds."""
-    axis = _particle_axis(item.dims)
-    if axis is None:
+    spread = spread_of(item.dims, item.values.shape, communicator)
+    if spread is None:
         return item
-    total = item.values.shape[axis]
-    share = share_of(total, communicator.Get_rank(), communicator.Get_size())
-    values = np.ascontiguousarray(item.values[(slice(None),) * axis + (share,)])
-    return item._replace(values=values, spread=Spread(axis, share.start, total, communicator))
+    share = share_of(spread.total, communicator.Get_rank(), communicator.Get_size())
+    values = np.ascontiguousarray(item.values[(slice(None),) * spread.axis + (share,)])
+    return item._replace(values=values, spread=spread)
 
 
 def _particle_axis(dims: Sequence[str]) -> int | None:
@@ -154,14 +156,8 @@ def read_arrays(path: Path, communicator: Any = None) -> dict[str, dict[str, Var
         index = json.loads(file.read(size))
         groups: dict[str, dict[str, Variable]] = {}
         for group, name, dims, dtype, shape, offset, long_name, units in index:
-            axis, spread = _particle_axis(dims), None
-            if communicator is not None and axis is not None:
-                share = share_of(shape[axis], communicator.Get_rank(), communicator.Get_size())
-                spread = Spread(axis, share.start, shape[axis], communicator)
-                values = _read_part(file, np.dtype(dtype), shape, offset, axis, share)
-            else:
-                file.seek(offset)
-                values = np.fromfile(file, np.dtype(dtype), int(np.prod(shape, dtype=np.int64))).reshape(shape)
+            spread = spread_of(dims, shape, communicator)
+            values = read_array(file, np.dtype(dtype), shape, offset, spread)
             groups.setdefault(group, {})[name] = Variable(tuple(dims), values, long_name, units, spread)
     return groups
 
@@ -196,7 +192,7 @@ def _replacing(target: Path, communicator: Any) -> Iterator[Path]:
     on_first(made.close, communicator)
 
 
-def _layout(groups: Groups) -> list[_Place]:
+def _layout(groups: Groups) -> list[Place]:
     """Return where arrays lie that follow one another."""
     end, places = len(_MAGIC), []
     for group, variables in groups.items():
@@ -205,13 +201,13 @@ def _layout(groups: Groups) -> list[_Place]:
             if values.dtype.hasobject:
                 raise TypeError(f"{name} must be an array of numbers, got dtype {values.dtype}")
             shape = item.values.shape if item.spread is None else item.spread.shape(item.values.shape)
-            offset = end + -end % _ALIGNMENT
+            offset = end + -end % ALIGNMENT
             end = offset + int(np.prod(shape)) * values.itemsize
-            places.append(_Place(group, name, item, values, shape, offset))
+            places.append(Place(group, name, item, values, shape, offset))
     return places
 
 
-def _index(places: list[_Place]) -> bytes:
+def _index(places: list[Place]) -> bytes:
     """Return what stands at the end of the file: the index and its length."""
     entries = [
         (p.group, p.name, p.item.dims, p.values.dtype.str, p.shape, p.offset, p.item.long_name, p.item.units)
@@ -221,7 +217,14 @@ def _index(places: list[_Place]) -> bytes:
     return text + len(text).to_bytes(8, "little")
 
 
-def _put_arrays(put: Callable[[Any], None], places: list[_Place]) -> None:
+def _write(path: Path, groups: Groups, communicator: Any) -> str:
+    """Write groups of arrays and a seal; return the checksum."""
+    if communicator is None:
+        return write(path, lambda put: _put_arrays(put, _layout(groups)))
+    return _write_spread(path, _layout(groups), communicator)
+
+
+def _put_arrays(put: Callable[[Any], None], places: list[Place]) -> None:
     """Put arrays one after the other, then their index."""
     put(_MAGIC)
     end = len(_MAGIC)
@@ -232,7 +235,7 @@ def _put_arrays(put: Callable[[Any], None], places: list[_Place]) -> None:
     put(_index(places))
 
 
-def _write_spread(path: Path, places: list[_Place], communicator: Any) -> str:
+def _write_spread(path: Path, places: list[Place], communicator: Any) -> str:
     """Write arrays of which each rank holds a part, one rank after the other, and a seal; return the checksum."""
     ends = [place.offset + int(np.prod(place.shape)) * place.values.itemsize for place in places]
 
@@ -253,13 +256,29 @@ def _write_spread(path: Path, places: list[_Place], communicator: Any) -> str:
     return on_first(lambda: seal(path), communicator)
 
 
-def _read_part(file: Any, dtype: np.dtype[Any], shape: list[int], offset: int, axis: int, share: slice) -> NDArray[Any]:
-    """Return the entries `share` of one axis of the array that lies at an offset."""
+def spread_of(dims: Sequence[str], shape: Sequence[int], communicator: Any) -> Spread | None:
+    """Return how ranks share an array with these axes and this shape, or None if all have all of it."""
+    axis = _particle_axis(dims)
+    if communicator is None or axis is None:
+        return None
+    share = share_of(shape[axis], communicator.Get_rank(), communicator.Get_size())
+    return Spread(axis, share.start, shape[axis], communicator)
+
+
+def read_array(
+    file: Any, dtype: np.dtype[Any], shape: Sequence[int], offset: int, spread: Spread | None
+) -> NDArray[Any]:
+    """Return an array of this shape that lies at an offset, or what this rank holds of it."""
+    if spread is None:
+        file.seek(offset)
+        return np.fromfile(file, dtype, int(np.prod(shape, dtype=np.int64))).reshape(shape)
+    axis, ranks = spread.axis, spread.communicator
     rows, rest = int(np.prod(shape[:axis])), int(np.prod(shape[axis + 1 :]))
+    share = share_of(spread.total, ranks.Get_rank(), ranks.Get_size())
     held = share.stop - share.start
     values = np.empty((rows, held * rest), dtype)
     for row in range(rows):
-        file.seek(offset + (row * shape[axis] + share.start) * rest * dtype.itemsize)
+        file.seek(offset + (row * spread.total + share.start) * rest * dtype.itemsize)
         values[row] = np.fromfile(file, dtype, held * rest)
     return values.reshape(*shape[:axis], held, *shape[axis + 1 :])
 

@@ -196,7 +196,7 @@ def write(path: Path, fill: Callable[[Callable[[Any], None]], None], sealed: boo
 
 def seal(path: Path) -> str:
     """Append a seal to a file; return the checksum of what stood there."""
-    checksum = digest(path, path.stat().st_size)
+    checksum = digest_of(path, 0, path.stat().st_size)
     with path.open("ab") as file:
         file.write(SEAL + checksum.encode() + b"\n")
         file.flush()
@@ -217,13 +217,15 @@ def seal_of(path: Path) -> str | None:
 
 def check_seal(path: Path) -> None:
     """Raise ValueError unless the contents of a sealed file are those that were written."""
-    if digest(path, path.stat().st_size - SEAL_BYTES) != seal_of(path):
+    if digest_of(path, 0, path.stat().st_size - SEAL_BYTES) != seal_of(path):
         raise ValueError("its checksum does not fit its contents, so it was damaged after it was written")
 
 
-def digest(path: Path, size: int) -> str:
-    checksum, left = hashlib.sha256(), size
+def digest_of(path: Path, start: int, end: int) -> str:
+    """Return the checksum of the bytes of a file from one place to another."""
+    checksum, left = hashlib.sha256(), end - start
     with path.open("rb") as file:
+        file.seek(start)
         while left > 0 and (piece := file.read(min(_PIECE, left))):
             checksum.update(piece)
             left -= len(piece)

@@ -19,7 +19,7 @@ import xarray
 
 import flds
 import solvers
-from solvers.results import arrays, files
+from solvers.results import arrays, files, versions
 from solvers.results import solution as solutions
 from solvers.results.files import Variable
 from tests import damage

@@ -1,0 +1,116 @@
+"""What a checkpoint keeps of training: replicates that have ended, and the one at work after its last update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from flds.training.description import describe
+from flds.training.network import Network
+from flds.training.options import Settings
+from flds.training.problem import TrainingProblem
+from flds.training.records import Recorder
+from flds.training.snapshot import early_snapshot, ended_snapshot, grows, steps_done
+from solvers.results.checkpoint import Checkpoint
+from solvers.results.files import Variable
+
+State = dict[str, Variable]
+
+# Settings that decide no numbers.
+_FREE = ("threads", "rank_budget")
+
+
+def described(problem: TrainingProblem, settings: Settings, solver: str, states: Sequence[State]) -> dict[str, Any]:
+    """Return what a checkpoint is known by: the problem, the settings, and from which step on it is trained."""
+    chosen = {name: value for name, value in asdict(settings).items() if name not in _FREE}
+    return {
+        "solver": solver,
+        **describe(problem)[0],
+        **chosen,
+        "starts_after": int(states[0]["batch_loss"].values.size) if states else 0,
+    }
+
+
+class KeptReplicates:
+    """The replicates of a run in its checkpoint, which is open.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    problem, settings
+        Those of the run.
+    states : sequence of dict
+        The states that replicates start from, if they do not start with step 0.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, problem: TrainingProblem, settings: Settings, states: Sequence[State]
+    ) -> None:
+        self.checkpoint, self.problem, self.settings = checkpoint, problem, settings
+        self.states = [dict(checkpoint.stored.get(_name(index), {})) for index in range(settings.replicates)]
+        self._first = list(states)
+
+    @property
+    def continued(self) -> dict[str, int]:
+        """The step that an earlier process came to, in the last replicate that it began, as a setting; or nothing."""
+        known = [index for index, state in enumerate(self.states) if state]
+        return {"continued_from_step": self._done(known[-1])} if known else {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the checkpoint."""
+        return list(self.checkpoint.notes)
+
+    @property
+    def done(self) -> int:
+        """Passes that need not be done again, of all replicates."""
+        return sum(self._done(index) for index in range(self.settings.replicates))
+
+    def ended(self, replicate: int) -> Recorder | None:
+        """Return what was recorded of a replicate that has ended, or None."""
+        state = self.states[replicate]
+        return Recorder.of_ended(self.problem, self.settings, state) if "ended_status" in state else None
+
+    def state(self, replicate: int) -> State | None:
+        """Return where training of a replicate goes on, or None where it begins."""
+        return self.states[replicate] or (self._first[replicate] if self._first else None)
+
+    def of(self, replicate: int) -> KeptReplicate | None:
+        """Return what keeps a replicate while it is trained, or None without a checkpoint."""
+        return None if self.checkpoint.path is None else KeptReplicate(self.checkpoint, _name(replicate))
+
+    def end(self, replicate: int, recorder: Recorder) -> None:
+        """Keep a replicate that has ended."""
+        last = replicate == self.settings.replicates - 1
+        if recorder.status in ("completed", "diverged") and (self.checkpoint.due() or last):
+            self.checkpoint.keep(_name(replicate), ended_snapshot(recorder), grows, ended=True)
+
+    def _done(self, replicate: int) -> int:
+        state = self.state(replicate)
+        if state is None:
+            return 0
+        if "ended_status" in state:
+            return self.problem.steps + 1
+        step = steps_done(state)
+        return int(state["batch_loss"].values.size) if step is None else step
+
+
+class KeptReplicate(NamedTuple):
+    """The replicate at work, in its checkpoint."""
+
+    checkpoint: Checkpoint
+    name: str
+
+    def due(self) -> bool:
+        """Whether it is time to keep it."""
+        return self.checkpoint.due()
+
+    def keep(self, network: Network, recorder: Recorder, step: int) -> None:
+        """Keep it before the passes of a step; before those of the first there is nothing to keep."""
+        if step > 0:
+            self.checkpoint.keep(self.name, early_snapshot(network, recorder, step), grows)
+
+
+def _name(replicate: int) -> str:
+    return f"replicate_{replicate}"

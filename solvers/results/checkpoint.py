@@ -1,0 +1,277 @@
+"""Checkpoints: what it takes to go on with a run whose process has ended before it.
+
+A checkpoint is a file that is written beside its place and renamed, so that the last one is always whole. Rows of
+arrays that only grow, such as those of bases, lie in a file beside it to which they are appended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solvers import checks
+from solvers.ranks import on_first, shared
+from solvers.results.arrays import read_arrays, write_arrays
+from solvers.results.files import Variable
+from solvers.results.growing import GrowingRows
+from solvers.results.lock import Lock
+from solvers.results.versions import library_versions
+
+State = Mapping[str, Variable]
+
+EVERY = 600.0
+_SCHEMA = "flds.checkpoint/1"
+_HEADER = "checkpoint"
+# A run may spend 1/20 of its time on checkpoints.
+_SHARE = 20.0
+# A file of rows with more dead bytes than this, and than others, is written anew.
+_DEAD = 2**26
+_ROUNDING = 1e-9
+
+
+class Checkpoint:
+    """The checkpoint of one run, or none.
+
+    Parameters
+    ----------
+    path : path, optional
+        The file; without it nothing is kept.
+    every : float
+        Seconds from one to the next, at least; more where writing takes more than 1/20 of the time.
+    stays : bool
+        Whether the file stays, and is held, until `close`, for results that are yet to be written.
+
+    Attributes
+    ----------
+    stored : dict
+        Groups of arrays by name, as an earlier process left them.
+    notes : list of str
+        What a user should know.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `path` is not the name of a file, or `every` not a number of seconds.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, every: Any = EVERY, stays: bool = False) -> None:
+        self.every, self.stays = checks.positive_number("checkpoint_every", every, zero=True), stays
+        if path is not None and not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"checkpoint must be the name of a file, got {checks.shown(path)}")
+        self.path = None if path is None else Path(path)
+        self.stored: dict[str, State] = {}
+        self.notes: list[str] = []
+        self._ended: dict[str, State] = {}
+        self._communicator: Any = None
+        self._described: dict[str, Any] = {}
+        self._lock: Lock | None = None
+        self._next = np.inf
+
+    @staticmethod
+    def of(given: Any, every: float | None = None) -> Checkpoint:
+        """Return a checkpoint from the name of its file, or None, or one that was made before."""
+        return given if isinstance(given, Checkpoint) else Checkpoint(given, EVERY if every is None else every)
+
+    @contextmanager
+    def opened(self, described: Mapping[str, Any], communicator: Any = None) -> Iterator[Checkpoint]:
+        """Hold the file and read what an earlier run of the same description has left.
+
+        Raises
+        ------
+        ValueError
+            If it is that of another run or version, or is not a checkpoint.
+        OSError
+            If it cannot be written, or another process is at work on it.
+        """
+        if self.path is None:
+            yield self
+            return
+        self._communicator = communicator
+        self._described = json.loads(json.dumps(described))
+        on_first(self._hold, communicator)
+        try:
+            self._read()
+            self._next = time.monotonic() + self.every
+            yield self
+        except BaseException:
+            self.close()
+            raise
+        if not self.stays:
+            self.close()
+
+    def due(self) -> bool:
+        """Whether it is time to keep the run; ranks ask together."""
+        return self.path is not None and on_first(lambda: time.monotonic() >= self._next, self._communicator)
+
+    def keep(
+        self, name: str, state: State, grows: Callable[[str], bool] = lambda name: False, ended: bool = False
+    ) -> None:
+        """Write a group of arrays, beside those that have ended, in place of what was there.
+
+        The rows of arrays whose names say that they grow are those of before, and some more. Where it cannot be
+        written the run goes on, with a warning.
+        """
+        if self.path is None:
+            return
+        start = time.monotonic()
+        groups = {**self._ended, name: state}
+        if ended:
+            self._ended[name] = state
+        try:
+            self._write(groups, grows)
+        except OSError as error:
+            self._warn(f"no checkpoint could be written ({error.strerror or error}); the run goes on without")
+        end = time.monotonic()
+        self._next = end + max(self.every, _SHARE * (end - start))
+
+    def remove(self) -> None:
+        """Remove the files: the run has come to its end."""
+        if self.path is None:
+            return
+        on_first(self._remove, self._communicator)
+
+    def close(self) -> None:
+        """Let other processes have the file."""
+        if self._lock is not None:
+            self._lock.release(remove=True)
+            self._lock = None
+
+    def _hold(self) -> None:
+        """Check the place, and hold it."""
+        path = self.path
+        assert path is not None
+        if not path.name or path.is_dir():
+            raise ValueError(f"checkpoint must name a file, got {str(path)!r}")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"checkpoint: the folder {str(path.parent)!r} does not exist; create it first")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(f"checkpoint: the folder {str(path.parent)!r} cannot be written to; choose another")
+        busy = f"another run is at work on the checkpoint {str(path)!r}"
+        self._lock = self._lock or Lock(path.with_name(f".{path.name}.lock"), busy, "file")
+
+    def _read(self) -> None:
+        """Read what was left; a file of rows that nothing refers to is removed."""
+        path = self.path
+        assert path is not None
+        if not on_first(path.exists, self._communicator):
+            self._rows = GrowingRows(self._rows_file(0), self._communicator)
+            on_first(self._clean, self._communicator)
+            return
+        try:
+            groups = read_arrays(path, self._communicator)
+            if _HEADER not in groups:
+                raise ValueError("it holds something else")
+            header = json.loads(groups.pop(_HEADER)["json"].values.tobytes())
+            if header["schema"] != _SCHEMA:
+                raise ValueError(f"it is written as {header['schema']!r}, which this version does not read")
+        except (ValueError, LookupError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise shared(
+                ValueError(f"{str(path)!r} is no checkpoint that can be read: {reason}; choose another file")
+            ) from None
+        self._compare(header)
+        try:
+            self._rows = GrowingRows.of(header["rows"], path.parent, self._communicator)
+            grown = self._rows.read()
+        except (ValueError, LookupError, TypeError, OSError) as error:
+            raise self._refusal(f"is damaged: {error}; remove it to begin anew") from None
+        found: dict[str, dict[str, Variable]] = {name: dict(groups.get(name, {})) for name in header["groups"]}
+        for (group, name), item in grown.items():
+            found[group][name] = item
+        self.stored.update(found)
+        self._ended = {name: found[name] for name in header["ended"]}
+        on_first(self._clean, self._communicator)
+
+    def _compare(self, header: Mapping[str, Any]) -> None:
+        """Refuse the checkpoint of another run, or of another version of this library."""
+        then, now = header["versions"], library_versions()
+        if then.get("flds") != now["flds"]:
+            raise self._refusal(f"is of version {then.get('flds')}, and this is {now['flds']}; choose another file")
+        found = difference(header["described"], self._described)
+        if found is not None:
+            raise self._refusal(f"is that of another run: {found}; choose another file")
+        changed = [f"{name} {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
+        if changed:
+            self._warn(f"the checkpoint was written elsewhere, so the last digits may differ: {', '.join(changed)}")
+
+    def _refusal(self, why: str) -> BaseException:
+        return shared(ValueError(f"the checkpoint {str(self.path)!r} {why}"))
+
+    def _write(self, groups: Mapping[str, State], grows: Callable[[str], bool]) -> None:
+        assert self.path is not None
+        growing = {(g, n): item for g, state in groups.items() for n, item in state.items() if grows(n)}
+        fixed = {g: {n: item for n, item in state.items() if not grows(n)} for g, state in groups.items()}
+        rows, before = self._rows, self._rows.path
+        rows.forget(growing)
+        if rows.dead > max(_DEAD, rows.end - rows.dead):
+            rows = GrowingRows(self._rows_file(int(rows.path.name.rpartition("rows")[2]) + 1), self._communicator)
+        rows.append(growing)
+        header = {
+            "schema": _SCHEMA,
+            "versions": library_versions(),
+            "described": self._described,
+            "groups": list(groups),
+            "ended": list(self._ended),
+            "rows": rows.index(),
+        }
+        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        write_arrays(self.path, fixed | {_HEADER: {"json": Variable(("byte",), text, "header")}}, self._communicator)
+        self._rows = rows
+        if rows.path != before:
+            on_first(lambda: before.unlink(missing_ok=True), self._communicator)
+
+    def _rows_file(self, number: int) -> Path:
+        assert self.path is not None
+        return self.path.with_name(f"{self.path.name}.rows{number}")
+
+    def _clean(self, all_of_it: bool = False) -> None:
+        """Remove what killed processes have left, and files of rows that are no longer referred to."""
+        assert self.path is not None
+        name = re.escape(self.path.name)
+        left = re.compile(rf"\.{name}\.\d+\.[^.]+\.part|{name}\.rows\d+")
+        for other in list(self.path.parent.iterdir()):
+            if left.fullmatch(other.name) and (all_of_it or other != self._rows.path):
+                other.unlink(missing_ok=True)
+
+    def _remove(self) -> None:
+        assert self.path is not None
+        self.path.unlink(missing_ok=True)  # first, since it refers to the others
+        self._clean(all_of_it=True)
+
+    def _warn(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+            if self._communicator is None or self._communicator.Get_rank() == 0:
+                warnings.warn(note, RuntimeWarning, stacklevel=2)
+
+
+def difference(there: Any, here: Any, name: str = "") -> str | None:
+    """Return the first thing in which two descriptions differ, with its values, or None.
+
+    Lists of numbers, which are values of functions, are compared up to the rounding of another machine.
+    """
+    if isinstance(there, dict) and isinstance(here, dict):
+        if "sha256" in there and there != here:
+            return f"other {name}"
+        for key in dict.fromkeys([*there, *here]):
+            found = difference(there.get(key), here.get(key), key)
+            if found is not None:
+                return found
+        return None
+    if there == here:
+        return None
+    if isinstance(there, list) and isinstance(here, list):
+        with suppress(TypeError, ValueError):
+            if len(there) == len(here) and np.allclose(there, here, rtol=_ROUNDING, atol=_ROUNDING):
+                return None
+        return f"other {name}"
+    return f"{name} is {checks.shown(there)} there and {checks.shown(here)} here"
