@@ -88,8 +88,8 @@ def resume(
     problem, progress
         As for `rerun`.
     **changes
-        threads, where they are to differ; for a `TrainingProblem` rank_budget, by default what memory allows, and
-        communicator, by default that over which the state is spread.
+        threads, where they are to differ; checkpoint and checkpoint_every as for the solver; for a `TrainingProblem`
+        rank_budget, by default what memory allows, and communicator, by default that over which the state is spread.
 
     Returns
     -------

@@ -37,6 +37,8 @@ class MeanOptions(TypedDict, total=False):
         "float64" or "float32".
     threads : int
         Number of threads, up to 4,096; by default all CPUs. Results do not depend on it.
+    checkpoint, checkpoint_every : path, float
+        As in `flds.Options`.
     """
 
     sampling: str
@@ -48,6 +50,8 @@ class MeanOptions(TypedDict, total=False):
     keep_state: bool
     dtype: str
     threads: int | None
+    checkpoint: Any
+    checkpoint_every: float
 
 
 @dataclass(frozen=True)

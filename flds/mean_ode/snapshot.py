@@ -6,6 +6,8 @@ the passes of that step, with the same numbers because only the initial draws ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from flds.mean_ode.blocks import Parameters
@@ -54,18 +56,23 @@ def restore(dynamics: Dynamics, state: dict[str, Variable]) -> list[Record]:
     for block, z in enumerate(dynamics.moved):
         for name, values in z.items():
             values[...] = state[f"block_{block}_{name}"].values
+    return recorded(dynamics.problem, state)
+
+
+def recorded(problem: MeanFieldProblem, state: Mapping[str, Variable]) -> list[Record]:
+    """Return the records of a state."""
     stored = {name.removeprefix("recorded_"): item.values for name, item in state.items()}
     tests = stored.get("test_outputs")
-    untested = dynamics.problem.read(dynamics.problem.test_x)  # of no samples
+    untested = problem.read(problem.test_x)  # of no samples
     return [
         Record(
             int(step),
             stored["outputs"][index],
             untested if tests is None else tests[index],
-            {name: stored[f"travel_{name}"][index] for name in dynamics.problem.rates},
+            {name: stored[f"travel_{name}"][index] for name in problem.rates},
             *(stored[name][index] if name in stored else np.empty(0) for name in ("states", "covectors")),
         )
-        for index, step in enumerate(stored["step"])
+        for index, step in enumerate(stored.get("step", ()))
     ]
 
 

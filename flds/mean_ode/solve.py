@@ -13,6 +13,7 @@ from flds.mean_ode.assemble import assemble
 from flds.mean_ode.blocks import Array, Parameters
 from flds.mean_ode.cost import require_room
 from flds.mean_ode.draws import draw_units
+from flds.mean_ode.kept import KeptRun, KeptRuns, described
 from flds.mean_ode.network import Dynamics, MeanDynamics, TangentDynamics
 from flds.mean_ode.notes import notes_on
 from flds.mean_ode.options import MeanOptions, MeanSettings, resolve_mean
@@ -25,6 +26,7 @@ from flds.training.options import RecordSteps
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
 from solvers.progress import progress_bar
+from solvers.results.checkpoint import Checkpoint
 from solvers.results.solution import Variable
 
 # Units on which E φ(x, Z_0) = 0 is tested, and how far a mean may be from zero in standard errors of eight draws, so
@@ -89,7 +91,8 @@ def solve_mean_ode(
     ----------
     Paper H, eqs. (10)–(14).
     """
-    return run("solve_mean_ode", problem, resolve_mean(problem, units, depth, options), progress)
+    checkpoint = Checkpoint.of(options.get("checkpoint"), options.get("checkpoint_every"))
+    return run("solve_mean_ode", problem, resolve_mean(problem, units, depth, options), progress, checkpoint=checkpoint)
 
 
 def solve_tangent_ode(
@@ -120,7 +123,8 @@ def solve_tangent_ode(
     """
     settings = resolve_mean(problem, units, depth, options)
     _require_centred(problem)
-    return run("solve_tangent_ode", problem, settings, progress)
+    checkpoint = Checkpoint.of(options.get("checkpoint"), options.get("checkpoint_every"))
+    return run("solve_tangent_ode", problem, settings, progress, checkpoint=checkpoint)
 
 
 def run(
@@ -129,28 +133,36 @@ def run(
     settings: MeanSettings,
     progress: bool = False,
     states: Sequence[dict[str, Variable]] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> MeanFieldSolution:
     """Train every replicate with the solver of this name, from stored states where there are any."""
+    checkpoint = checkpoint or Checkpoint()
     shown = checks.flag("progress", progress)
     require_room(problem, settings)
     kind, start = KINDS[name], time.perf_counter()
     passes = problem.steps + 1
-    total = settings.replicates * (passes - (first_step(states[0]) if states else 0))
-    with progress_bar(total + (2 * passes if settings.depth_error else 0), shown) as bar:
-        runs: list[Run] = []
-        while len(runs) < settings.replicates and all(run.status != "interrupted" for run in runs):
-            state = states[len(runs)] if states else None
-            runs.append(_one_replicate(kind, problem, settings, len(runs), state, bar))
-        status, _, kept, remark = outcome([run.status for run in runs], settings.replicates)
-        difference = None
-        if settings.depth_error and status == "completed":
-            status, difference = _depth_error(kind, problem, settings, bar)
-    ended = [runs[index] for index in kept]
-    notes = notes_on(problem, ended, status, remark)
+    with checkpoint.opened(described(problem, settings, name, states)):
+        kept = KeptRuns(checkpoint, problem)
+        total = settings.replicates * (passes - (first_step(states[0]) if states else 0)) - kept.done
+        with progress_bar(total + (2 * passes if settings.depth_error else 0), shown) as bar:
+            runs: list[Run] = []
+            while len(runs) < settings.replicates and all(run.status != "interrupted" for run in runs):
+                state = states[len(runs)] if states else None
+                runs.append(_one_replicate(kind, problem, settings, len(runs), state, bar, kept))
+            status, _, complete, remark = outcome([run.status for run in runs], settings.replicates)
+            difference = None
+            if settings.depth_error and status == "completed":
+                status, difference = _depth_error(kind, problem, settings, bar, kept)
+        ended = [runs[index] for index in complete]
+        notes = notes_on(problem, ended, status, remark)
+        timings = {"compile": 0.0, "solve": time.perf_counter() - start}
+        solution = assemble(problem, settings, name, ended, difference, status, timings, notes + checkpoint.notes)
+        solution.settings |= kept.continued
+        if status in ("completed", "diverged") and not checkpoint.stays:
+            checkpoint.remove()
     if status != "completed":
         warnings.warn("; ".join(notes), RuntimeWarning, stacklevel=3)
-    timings = {"compile": 0.0, "solve": time.perf_counter() - start}
-    return assemble(problem, settings, name, ended, difference, status, timings, notes)
+    return solution
 
 
 def _one_replicate(
@@ -160,12 +172,19 @@ def _one_replicate(
     index: int,
     state: dict[str, Variable] | None,
     bar: Any,
+    kept: KeptRuns,
 ) -> Run:
+    name = f"replicate_{index}"
+    ended = kept.ended(name)
+    if ended is not None:
+        return ended
     try:
         dynamics = prepare(kind, problem, settings, index)
     except KeyboardInterrupt:
         return Run([], "interrupted")
-    return train(dynamics, settings, state, bar)
+    run = train(dynamics, settings, state, bar, kept.of(name))
+    kept.end(name, run)
+    return run
 
 
 def prepare(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, replicate: int) -> Dynamics:
@@ -175,8 +194,16 @@ def prepare(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSetti
     return kind(problem, _cast(initial, settings.dtype), settings.threads)
 
 
-def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Variable] | None = None, bar: Any = None) -> Run:
+def train(
+    dynamics: Dynamics,
+    settings: MeanSettings,
+    state: dict[str, Variable] | None = None,
+    bar: Any = None,
+    kept: KeptRun | None = None,
+) -> Run:
     """K gradient steps, or those after a stored state; each step is recorded before its update."""
+    if kept is not None and kept.state:
+        state = kept.state
     problem, run, first = dynamics.problem, Run(), 0
     upcoming: int | None = None  # the step that comes next, where the units are between two steps
     due, divergence = RecordSteps(problem.steps, settings.record_every), Divergence(problem.divergence_factor)
@@ -204,11 +231,15 @@ def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Variable]
                 elif settings.record_features:
                     covectors = dynamics.backward(states, problem.loss_gradient(last).astype(settings.dtype))
                 if step in due:
-                    kept = (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
-                    run.keep(Record(step, outputs, tested, travel, *kept), due.count)
+                    features = (
+                        (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
+                    )
+                    run.keep(Record(step, outputs, tested, travel, *pair), due.count)
                 if settings.keep_state and step == problem.steps:
                     run.state = snapshot(problem, dynamics.moved, run.records)
                 upcoming = step + 1
+                if kept is not None and step < problem.steps and kept.due():
+                    kept.keep(dynamics, run, upcoming)
                 if bar is not None:
                     bar.update()
     except KeyboardInterrupt:
@@ -216,6 +247,8 @@ def train(dynamics: Dynamics, settings: MeanSettings, state: dict[str, Variable]
             run.status = "interrupted"
             if settings.keep_state and upcoming:
                 run.state = snapshot(problem, dynamics.moved, run.records, upcoming)
+            if kept is not None and upcoming:
+                kept.keep(dynamics, run, upcoming)
     return run
 
 
@@ -231,15 +264,21 @@ def _go_on(dynamics: Dynamics, run: Run, due: RecordSteps, divergence: Divergenc
 
 
 def _depth_error(
-    kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, bar: Any
+    kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, bar: Any, kept: KeptRuns
 ) -> tuple[str, Array | None]:
     """Estimate the error of finite depth with the same draws at every node; return how it ended, and the error."""
 
     def solve(depth: int) -> Run:
+        name = f"depth_{depth}"
+        ended = kept.ended(name)
+        if ended is not None:
+            return ended
         seed = replicate_seed(settings.seed, _DEPTH_SEED)
         drawn = draw_units(problem, 1, settings.units, seed, settings.sampling)
         same = [{name: np.repeat(values, depth + 1, axis=0) for name, values in z.items()} for z in drawn]
-        return train(kind(problem, _cast(same, settings.dtype), settings.threads), settings, bar=bar)
+        run = train(kind(problem, _cast(same, settings.dtype), settings.threads), settings, bar=bar, kept=kept.of(name))
+        kept.end(name, run)
+        return run
 
     fine = solve(settings.depth)
     coarse = solve(settings.depth // 2) if fine.status == "completed" else fine

@@ -1,0 +1,99 @@
+"""What a checkpoint keeps of the Mean ODE: runs that have ended, and the one at work between two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flds.mean_ode.description import constants, describe
+from flds.mean_ode.network import Dynamics
+from flds.mean_ode.options import MeanSettings
+from flds.mean_ode.problem import MeanFieldProblem
+from flds.mean_ode.records import Run
+from flds.mean_ode.snapshot import first_step, recorded, snapshot
+from flds.results.descriptions import digest
+from solvers.results.checkpoint import Checkpoint
+from solvers.results.solution import STATUSES, Variable
+
+State = dict[str, Variable]
+_STATUS = "ended_status"
+
+
+def described(
+    problem: MeanFieldProblem, settings: MeanSettings, solver: str, states: Sequence[State]
+) -> dict[str, Any]:
+    """Return what a checkpoint is known by: the problem, its arrays, the settings, and where units start from."""
+    chosen = {name: value for name, value in asdict(settings).items() if name != "threads"}
+    arrays = {name: {"sha256": digest(item.values)} for name, item in constants(problem).items()}
+    start = first_step(states[0]) if states else 0
+    return {"solver": solver, **describe(problem), **chosen, **arrays, "starts_after": start}
+
+
+class KeptRuns(NamedTuple):
+    """The runs of a solve in its checkpoint, which is open, by name."""
+
+    checkpoint: Checkpoint
+    problem: MeanFieldProblem
+
+    @property
+    def continued(self) -> dict[str, int]:
+        """The step that an earlier process came to, in the last run that it began, as a setting; or nothing."""
+        states = list(self.checkpoint.stored.values())
+        return {"continued_from_step": self._done(states[-1])} if states else {}
+
+    @property
+    def done(self) -> int:
+        """Steps that need not be done again, of all runs."""
+        return sum(self._done(state) + (_STATUS in state) for state in self.checkpoint.stored.values())
+
+    def ended(self, name: str) -> Run | None:
+        """Return a run that has ended, or None."""
+        state = self.checkpoint.stored.get(name, {})
+        if _STATUS not in state:
+            return None
+        run = Run(status=STATUSES[int(state[_STATUS].values)])
+        for record in recorded(self.problem, state):
+            run.keep(record, self.problem.steps + 1)
+        if any(part.startswith("block_") for part in state):
+            run.state = {part: item for part, item in state.items() if part != _STATUS}
+        return run
+
+    def of(self, name: str) -> KeptRun | None:
+        """Return the run of this name, to go on with or to begin, or None without a checkpoint."""
+        if self.checkpoint.path is None:
+            return None
+        return KeptRun(self.checkpoint, name, dict(self.checkpoint.stored.get(name, {})))
+
+    def end(self, name: str, run: Run) -> None:
+        """Keep a run that has ended."""
+        if run.status in ("completed", "diverged"):
+            status = Variable((), np.array(STATUSES.index(run.status)), "how the run ended")
+            state = run.state or snapshot(self.problem, [], run.records)
+            self.checkpoint.keep(name, state | {_STATUS: status}, _grows, ended=True)
+
+    def _done(self, state: Any) -> int:
+        return self.problem.steps if _STATUS in state else first_step(state)
+
+
+class KeptRun(NamedTuple):
+    """The run at work, in its checkpoint, with the state that an earlier process left of it."""
+
+    checkpoint: Checkpoint
+    name: str
+    state: State
+
+    def due(self) -> bool:
+        """Whether it is time to keep it."""
+        return self.checkpoint.due()
+
+    def keep(self, dynamics: Dynamics, run: Run, step: int) -> None:
+        """Keep it before the passes of a step."""
+        state = snapshot(dynamics.problem, dynamics.moved, run.records, step)
+        self.checkpoint.keep(self.name, state, _grows)
+
+
+def _grows(name: str) -> bool:
+    return name.startswith("recorded_")
