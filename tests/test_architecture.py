@@ -30,8 +30,8 @@ ROOMS = {
     "solvers.ensemble": "solvers.accelerate solvers.checks solvers.interrupts solvers.memory solvers.partition "
     "solvers.processors solvers.ranks",
     "solvers.matrices": "solvers.accelerate solvers.ensemble solvers.partition",
-    "solvers.sde": "solvers.accelerate solvers.checks solvers.ensemble solvers.matrices solvers.memory "
-    "solvers.partition solvers.plotting solvers.processors solvers.progress solvers.ranks solvers.results",
+    "solvers.sde": "solvers.accelerate solvers.checks solvers.ensemble solvers.identity solvers.matrices "
+    "solvers.memory solvers.partition solvers.plotting solvers.processors solvers.progress solvers.ranks solvers.results",
     "solvers.plotting": "solvers.results",
     "solvers.equations": "solvers.sde",
     "solvers.schemes": "solvers.sde",

@@ -231,9 +231,7 @@ def train(
                 elif settings.record_features:
                     covectors = dynamics.backward(states, problem.loss_gradient(last).astype(settings.dtype))
                 if step in due:
-                    features = (
-                        (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
-                    )
+                    pair = (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
                     run.keep(Record(step, outputs, tested, travel, *pair), due.count)
                 if settings.keep_state and step == problem.steps:
                     run.state = snapshot(problem, dynamics.moved, run.records)

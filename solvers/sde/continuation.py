@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from solvers import checks
+from solvers.results.checkpoint import Checkpoint
 from solvers.results.solution import Solution
 from solvers.sde.equation import ARGUMENTS, McKeanVlasov
 from solvers.sde.field import kept_field
@@ -30,6 +31,8 @@ def resume(
     field: Any = None,
     threads: int | None = None,
     communicator: Any = None,
+    checkpoint: Any = None,
+    checkpoint_every: float = 600.0,
     progress: bool = False,
 ) -> Solution:
     """Go on from where a run ended, on the same Brownian paths.
@@ -53,7 +56,7 @@ def resume(
         That of the run, which is needed only where it has no short name; it must have the name of the run's.
     field : float, (F,) array or ExternalField, optional
         The external field from here on; by default that of the run, if it was kept.
-    save_at, save, threads, progress
+    save_at, save, threads, checkpoint, checkpoint_every, progress
         As for `solve`.
     communicator : mpi4py.MPI.Comm, optional
         As for `solve`; of a run whose particles are spread over ranks by default these, and no others.
@@ -94,7 +97,7 @@ def resume(
     """
     stored = _checked(equation, run)
     scheme = _scheme(stored["scheme"], scheme)
-    progress = checks.flag("progress", progress)
+    progress, kept = checks.flag("progress", progress), Checkpoint(checkpoint, checkpoint_every)
     steps = checks.positive_integer("steps", steps)
     done, total = stored["last_step"], stored["steps"]
     refinement, dt = stored["noise_steps"] // total, (stored["t1"] - stored["t0"]) / total
@@ -123,7 +126,7 @@ def resume(
     made = MeanFieldRun.checked(
         equation, end, grid, scheme, None, field, threads, communicator, first, stored["initial_size"]
     )
-    found = made.solution(save, save_at, progress)
+    found = made.solution(save, save_at, progress, kept)
     found.notes[:0] = notes
     return found
 

@@ -21,8 +21,10 @@ from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.partition import STRETCH, most_held, partition
 from solvers.progress import step_bar
 from solvers.ranks import agreed, check_communicator, memory_of_rank, require_same, shared, threads_of_rank
+from solvers.results.checkpoint import Checkpoint
 from solvers.results.solution import Solution, Variable
 from solvers.results.versions import library_versions
+from solvers.sde import kept
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.field import ExternalField, FieldOnGrid, as_field
 from solvers.sde.integrate import compile_kernels, integrate
@@ -102,14 +104,7 @@ class MeanFieldRun:
             own = outside is not None and outside.per_particle
             return ensemble.pick(on_grid.at(step).T, places).T if own else on_grid.at(step)
 
-        def mean(law: Callable[..., Matrix], size: int) -> Matrix:
-            def summed(part: slice) -> Matrix:
-                pieces = (states[0][:, part][:, one] for one in partition(part.stop - part.start, STRETCH))
-                return np.sum([law(t, np.ascontiguousarray(one)).sum(axis=1) for one in pieces], axis=0)
-
-            return ensemble.average(summed, (size,))
-
-        t = float(times[first])
+        t, mean = float(times[first]), _mean_over(ensemble, states[0], float(times[first]))
         trial = Trial(equation, t, ensemble.pick(states[0], places), not start.shape, mean=mean)
         if outside is not None:
             trial = replace(trial, field=picked(first), kind=outside.kind, per_particle=outside.per_particle)
@@ -131,31 +126,53 @@ class MeanFieldRun:
         """Return the particles as the user gave them, (N,) or (N, D), not to be written to."""
         return seen(x, self.course.form.scalar)
 
-    def solution(self, save: Save | Iterable[Save] | Mapping[str, Save], save_at: Any, progress: bool) -> Solution:
+    def solution(
+        self, save: Save | Iterable[Save] | Mapping[str, Save], save_at: Any, progress: bool, checkpoint: Checkpoint
+    ) -> Solution:
         """Solve, warn if it ended early, and return what is to be saved."""
-        wanted = _grid_indices(save_at, self.course.brownian, self.course.first)
-        saved = Saved(chosen(save), len(set(wanted)), self.ensemble, self.course.form.scalar)
-        with self.ensemble.running():
-            compile_seconds = agreed(lambda: self.prepare(saved, len(wanted)), self.ensemble.communicator)
-            start = time.perf_counter()
-            with step_bar(self.course.brownian.steps - self.course.first, progress and self.ensemble.speaks) as count:
-                status, final, failure = self.integrate(saved, set(wanted), count)
+        begin, steps, ensemble = self.course.first, self.course.brownian.steps, self.ensemble
+        wanted = _grid_indices(save_at, self.course.brownian, begin)
+        saved = Saved(chosen(save), len(set(wanted)), ensemble, self.course.form.scalar)
+        with ensemble.running():
+            compile_seconds = agreed(lambda: self.prepare(saved, len(wanted)), ensemble.communicator)
+            start, settings = time.perf_counter(), self.settings()
+            known: dict[str, Any] = {}
+            if checkpoint.path is not None:
+                known = kept.described(settings, self.course, ensemble, self.x, saved, wanted)
+            with checkpoint.opened(known, ensemble.communicator):
+                self.course, continued = kept.stored(checkpoint, self.course, self.states, saved)
+                with step_bar(steps - self.course.first, progress and ensemble.speaks) as count:
+                    status, final, failure = self.integrate(saved, set(wanted), count, checkpoint, begin)
+                if status in ("completed", "diverged") and not checkpoint.stays:
+                    checkpoint.remove()
         timings = {"compile": compile_seconds, "solve": time.perf_counter() - start}
         notes = [] if status == "completed" else [_explanation(status, final.t, failure)]
-        for note in notes if self.ensemble.speaks else ():
+        for note in notes if ensemble.speaks else ():
             warnings.warn(note, RuntimeWarning, stacklevel=3)
         saved.arrange(wanted)
-        course, form = self.course, self.course.form
+        settings |= {"last_step": final.step, **continued}
+        return Solution(
+            self.variables(saved, final),
+            status,
+            timings,
+            self.course.brownian.seed,
+            settings,
+            notes + checkpoint.notes,
+            library_versions(),
+        )
+
+    def variables(self, saved: Saved, final: Ensemble) -> dict[str, Variable]:
+        """Return what was saved, and where the solve ended."""
+        form = self.course.form
         variables = saved.variables(None if form.scalar else form.dimension, form.moments)
         axes = ("final_particle",) if form.scalar else ("final_particle", "component")
         variables["final_particles"] = Variable(
             axes, self.view(final.x).copy(), "particles where the solve ended", spread=self.ensemble.spread(0)
         )
         variables["final_time"] = Variable((), np.array(final.t), "time where the solve ended")
-        if self.field is not None:
-            variables = self.field.variables(self.ensemble, course.field.part) | variables
-        seed = self.course.brownian.seed
-        return Solution(variables, status, timings, seed, self.settings(final), notes, library_versions())
+        if self.field is None:
+            return variables
+        return self.field.variables(self.ensemble, self.course.field.part) | variables
 
     def prepare(self, saved: Saved, records: int) -> float:
         """Find out before the work what a function of the user's cannot do; return the seconds of compiling."""
@@ -183,28 +200,39 @@ class MeanFieldRun:
         except Exception as error:  # whatever compilation or a user's function raises
             raise TypeError(f"the equation cannot be solved: {reason(error)}") from None
 
-    def integrate(self, saved: Saved, due: set[int], count: Callable[[int], Any]) -> tuple[str, Ensemble, str]:
-        """Go to t1, saving at the steps that are due and counting those done; return how and where it ended."""
+    def integrate(
+        self, saved: Saved, due: set[int], count: Callable[[int], Any], checkpoint: Checkpoint, begin: int
+    ) -> tuple[str, Ensemble, str]:
+        """Go to t1, saving at the steps that are due and counting those done; return how and where it ended.
+
+        `begin` is the step at which an earlier process may have begun.
+        """
         course, now = self.course, None
         first, steps = course.first, course.brownian.steps
-        looked_at = looks(first, steps)
-        stops = sorted({*due, *looked_at, steps})
+        looked_at = looks(begin, steps)
+        stops = sorted({one for one in {*due, *looked_at, steps} if one > first})
         try:
             for now in integrate(course, self.ensemble, self.states, stops):
                 if not now.finite:
                     return "diverged", now, ""
+                if now.step == first > begin:  # where an earlier process has done the rest
+                    continue
                 if now.step in looked_at:
                     self.look(now)
                 if now.step in due:
                     saved.add(now.step, now.t, now.x, now.m)
                 if now.step > first:
                     count(len(now.history))
+                if begin < now.step < steps and checkpoint.due():
+                    kept.keep(checkpoint, now, saved, self.ensemble)
         except KeyboardInterrupt:
             if now is None:
                 raise
+            if now.step > begin:
+                kept.keep(checkpoint, now, saved, self.ensemble)
             return "interrupted", now, ""
         except Exception as error:  # whatever a coefficient, a field or a statistic of the user's raises
-            if now is None or now.step == first:  # nothing is lost
+            if now is None or now.step == begin:  # nothing is lost
                 raise shared(RuntimeError(f"the first step failed: {reason(error)}")) from None
             return "failed", now, reason(error)
         assert now is not None
@@ -218,7 +246,7 @@ class MeanFieldRun:
             field = ensemble.pick(field.T, places).T
         self.trial.look(now.t, ensemble.pick(now.x, places), field, now.m)
 
-    def settings(self, final: Ensemble) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """Return what was solved and how, for the file of the solution and for `resume`."""
         course, grid = self.course, self.course.brownian
         equation = course.equation
@@ -235,9 +263,21 @@ class MeanFieldRun:
             "noise_steps": grid.noise_steps,
             "scheme": course.scheme.name,
             "first_step": course.first,
-            "last_step": final.step,
             "initial_size": self.size,
         }
+
+
+def _mean_over(ensemble: ThreadParticles, x: Array, t: float) -> Callable[[Callable[..., Matrix], int], Matrix]:
+    """Return what takes the mean of a law function of so many numbers over all particles."""
+
+    def mean(law: Callable[..., Matrix], size: int) -> Matrix:
+        def summed(part: slice) -> Matrix:
+            pieces = (x[:, part][:, one] for one in partition(part.stop - part.start, STRETCH))
+            return np.sum([law(t, np.ascontiguousarray(one)).sum(axis=1) for one in pieces], axis=0)
+
+        return ensemble.average(summed, (size,))
+
+    return mean
 
 
 def _explanation(status: str, t: float, failure: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from solvers import checks
+from solvers.results.checkpoint import Checkpoint
 from solvers.results.solution import Solution
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.run import MeanFieldRun
@@ -29,6 +30,8 @@ def solve(
     noise_steps: int | None = None,
     threads: int | None = None,
     communicator: Any = None,
+    checkpoint: Any = None,
+    checkpoint_every: float = 600.0,
     progress: bool = False,
 ) -> Solution:
     """Solve dX = b(t, X, m) dt + s(t, X, m) dW with m_t = E[ψ(t, X_t)] by interacting particles.
@@ -75,6 +78,13 @@ def solve(
         part. All call its method `save` together, which writes them whole. An array x0 is held by every rank; a sampler
         draws for each rank what it holds. Quantiles and functions in `save` are computed on the first rank, to which
         the others send their particles. Threads are those of each rank.
+    checkpoint : path, optional
+        A file in which the run is kept while it goes on: where the particles are, and what was saved. The same call
+        again, should the process end before it, goes on from there and ends with the same bits;
+        ``settings["continued_from_step"]`` says where. The file is removed when the solve is done, and stays where it
+        was interrupted or failed. That of another run, as far as its functions can be compared, is refused.
+    checkpoint_every : float
+        Seconds between checkpoints; more where writing them would take more than a twentieth of the time.
     progress : bool
         Whether a bar on standard error counts the steps.
 
@@ -123,6 +133,6 @@ def solve(
     True
     """
     grid = {"t0": t0, "t1": t1, "steps": steps, "seed": seed, "noise_steps": noise_steps}
-    progress = checks.flag("progress", progress)
+    progress, kept = checks.flag("progress", progress), Checkpoint(checkpoint, checkpoint_every)
     run = MeanFieldRun.checked(equation, x0, grid, scheme, particles, field, threads, communicator)
-    return run.solution(save, save_at, progress)
+    return run.solution(save, save_at, progress, kept)

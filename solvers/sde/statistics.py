@@ -268,6 +268,20 @@ class Saved:
         """Whether ranks that share the particles send all of them to the first."""
         return any(statistic.gathers for statistic in self.statistics.values())
 
+    def rows(self) -> dict[str, tuple[Array, bool]]:
+        """Return what has been collected, by name, and whether each rank has that of its own particles."""
+        own = {"steps": self.steps, "times": self.times, "moments": self.moments}
+        found = {name: (rows.array, False) for name, rows in own.items()}
+        return found | {f"of_{name}": (rows.array, self.statistics[name].spread) for name, rows in self.values.items()}
+
+    def restore(self, rows: Mapping[str, Array]) -> None:
+        """Take over what `rows` returned."""
+        own = {"steps": self.steps, "times": self.times, "moments": self.moments}
+        for name, stored in rows.items():
+            collected = own[name] if name in own else self.values[name.removeprefix("of_")]
+            for row in stored:
+                collected.append(row)
+
     def arrange(self, wanted: Sequence[int]) -> None:
         """Put what was collected into the order of the steps wanted, as far as they were reached."""
         places = {step: place for place, step in enumerate(self.steps.array.tolist())}
