@@ -31,7 +31,8 @@ ROOMS = {
     "solvers.processors solvers.ranks",
     "solvers.matrices": "solvers.accelerate solvers.ensemble solvers.partition",
     "solvers.sde": "solvers.accelerate solvers.checks solvers.ensemble solvers.identity solvers.matrices "
-    "solvers.memory solvers.partition solvers.plotting solvers.processors solvers.progress solvers.ranks solvers.results",
+    "solvers.memory solvers.partition solvers.plotting solvers.processors solvers.progress solvers.ranks "
+    "solvers.results",
     "solvers.plotting": "solvers.results",
     "solvers.equations": "solvers.sde",
     "solvers.schemes": "solvers.sde",

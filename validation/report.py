@@ -18,12 +18,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import flds
 from flds.cli.pictures import attempt
 from flds.cli.places import clean_parts, written
 from solvers import checks
 from solvers.plotting.style import save
-from solvers.results.files import write_text
+from solvers.results.checkpoint import Checkpoint
+from solvers.results.files import Variable, write_text
 from solvers.results.versions import library_versions
 from validation import convergence, engine, exact, general_solver, intervals, law, limits, mean_ode
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
@@ -59,7 +62,12 @@ _SCHEMA = "flds.Report/1"
 
 
 def validate(
-    names: Iterable[str] = (), *, full: bool = False, out: Path | None = None, say: Callable[[str], None] = print
+    names: Iterable[str] = (),
+    *,
+    full: bool = False,
+    out: Path | None = None,
+    checkpoint: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> list[Claim]:
     """Run validations and return their claims.
 
@@ -71,6 +79,9 @@ def validate(
         Sizes of the kept report instead of those that take minutes.
     out : Path, optional
         Folder for report.json, report.md and pictures; nothing is written without it.
+    checkpoint : Path, optional
+        A file in which finished sections are kept: the same call again goes on with the others. It is removed when all
+        are done.
     say : callable
         Called with every line as it is found.
 
@@ -98,34 +109,49 @@ def validate(
         out.mkdir(parents=True)
         out.rmdir()
     found: list[Claim] = []
-    for name in chosen:
-        start = time.perf_counter()
-        claims: list[Claim] = []
-        pictures, tables = [], []
-        for line in SECTIONS[name](scale):
-            if isinstance(line, Claim):
-                say(str(line))
-                claims.append(line)
-            elif isinstance(line, Table):
-                tables.append(line.lines)
+    kept_so_far = Checkpoint(checkpoint)
+    known = {"solver": "validate", "sections": chosen, "scale": scale.name, "out": None if out is None else str(out)}
+    with kept_so_far.opened(known):
+        for name in chosen:
+            stored = kept_so_far.stored.get(name)
+            if stored is None:
+                report[name] = _section(name, scale, out, say)
+                text = np.frombuffer(json.dumps(report[name]).encode(), np.uint8)
+                kept_so_far.keep(name, {"json": Variable(("byte",), text, "section")}, ended=True)
             else:
-                if out is not None:
-                    out.mkdir(exist_ok=True)
-                if out is None or attempt(save, line.figure, out / f"{line.name}.png"):
-                    pictures.append({"file": f"{line.name}.png", "caption": line.caption})
-        found += claims
-        report[name] = {
-            "title": titles()[name],
-            "scale": scale.name,
-            "seconds": round(time.perf_counter() - start),
-            "versions": {"flds": flds.__version__} | library_versions(),
-            "claims": [asdict(claim) for claim in claims],
-            "pictures": pictures,
-            "tables": tables,
-        }
-        if out is not None:
-            _write(out, report)
+                report[name] = json.loads(stored["json"].values.tobytes())
+            found += [Claim(**claim) for claim in report[name]["claims"]]
+            if out is not None:
+                _write(out, report)
+        kept_so_far.remove()
     return found
+
+
+def _section(name: str, scale: Scale, out: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run a section and return its part of the report."""
+    start = time.perf_counter()
+    claims: list[Claim] = []
+    pictures, tables = [], []
+    for line in SECTIONS[name](scale):
+        if isinstance(line, Claim):
+            say(str(line))
+            claims.append(line)
+        elif isinstance(line, Table):
+            tables.append(line.lines)
+        else:
+            if out is not None:
+                out.mkdir(exist_ok=True)
+            if out is None or attempt(save, line.figure, out / f"{line.name}.png"):
+                pictures.append({"file": f"{line.name}.png", "caption": line.caption})
+    return {
+        "title": titles()[name],
+        "scale": scale.name,
+        "seconds": round(time.perf_counter() - start),
+        "versions": {"flds": flds.__version__} | library_versions(),
+        "claims": [asdict(claim) for claim in claims],
+        "pictures": pictures,
+        "tables": tables,
+    }
 
 
 def titles() -> dict[str, str]:

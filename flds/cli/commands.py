@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from flds.cli.console import BAD_USAGE, ending, fail, interrupts
 from flds.cli.outcome import finish, from_file
 from flds.cli.pictures import attempt, draw_regime, quieten
-from flds.cli.places import check_folder, check_out, check_plot, check_table, clean_parts
+from flds.cli.places import check_folder, check_kept, check_out, check_plot, check_table, clean_parts
 from flds.cli.ranks import world
 from flds.cli.training import (
     DEFAULT_DEPTH,
@@ -102,6 +102,8 @@ def solve(
     replicates: Annotated[int, typer.Option(help="Independent repetitions, for standard errors.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     mpi: Annotated[bool, typer.Option("--mpi", help="Share the particles among the ranks of mpiexec -n RANKS flds solve --mpi; threads are those of each rank.")] = False,
+    checkpoint: Annotated[Path | None, typer.Option(help="Keep the run in this file while it goes on; the same command again goes on from there, and removes it at the end.")] = None,
+    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints, at least.")] = 600.0,
     source: Annotated[Path | None, typer.Option("--from", help="Run again what is in this results file, with the same data, settings and seed.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
 ) -> None:  # fmt: skip
@@ -110,14 +112,16 @@ def solve(
     Without options this trains the infinite-width limit on handwritten digits.
     """
     from solvers.ranks import on_first
+    from solvers.results.checkpoint import Checkpoint
 
-    communicator = world() if mpi else None
+    communicator, kept = world() if mpi else None, Checkpoint(checkpoint, checkpoint_every, stays=True)
+    check_kept(checkpoint, out)
     if source is not None:
-        _check_alone(context, {"source", "out", "quiet", "threads", "mpi"})
+        _check_alone(context, {"source", "out", "quiet", "threads", "mpi", "checkpoint", "checkpoint_every"})
         on_first(lambda: check_out(out, source), communicator)
         from flds.replay import rerun
 
-        finish(from_file(source, threads, quiet, rerun, communicator), out, quiet, communicator)
+        finish(from_file(source, threads, quiet, rerun, communicator, checkpoint=kept), out, quiet, communicator, kept)
         return
     if width is not None and sampling not in (None, "law"):
         raise ValueError(f"--sampling must be law for a finite network, got {sampling!r}; leave it out with --width")
@@ -138,11 +142,11 @@ def solve(
         "rank_budget": rank_budget, "noise_depth": noise_depth, "record_kernels": record_kernels,
         "keep_state": keep_state,
         "record_every": max(1, -(-steps // 4)) if record_every is None else record_every, "dtype": dtype, "threads": threads,
-        "replicates": replicates, "seed": seed, "communicator": communicator,
+        "replicates": replicates, "seed": seed, "communicator": communicator, "checkpoint": kept,
         "recorded_samples": numbers_of("--recorded-samples", "64" if recorded_samples is None else recorded_samples),
     }  # fmt: skip
     solution = run(problem, particles, width, depth, sampling or "matched", options, fit, quiet)
-    finish(solution, out, quiet, communicator)
+    finish(solution, out, quiet, communicator, kept)
 
 
 @app.command()
@@ -153,16 +157,22 @@ def resume(
     out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
     mpi: Annotated[bool, typer.Option("--mpi", help="Share the particles among the ranks of mpiexec, as for solve.")] = False,
+    checkpoint: Annotated[Path | None, typer.Option(help="Keep the run in this file while it goes on, as for solve.")] = None,
+    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints, at least.")] = 600.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
 ) -> None:  # fmt: skip
     """Go on training for more steps from a results file, and write all of it to a new one."""
     from flds.replay import resume as go_on
     from solvers.ranks import on_first
+    from solvers.results.checkpoint import Checkpoint
 
-    communicator = world() if mpi else None
+    communicator, kept = world() if mpi else None, Checkpoint(checkpoint, checkpoint_every, stays=True)
     on_first(lambda: check_out(out, file), communicator)
-    solution = from_file(file, threads, quiet, go_on, communicator, steps=steps, learning_rate=learning_rate)
-    finish(solution, out, quiet, communicator)
+    check_kept(checkpoint, out)
+    solution = from_file(
+        file, threads, quiet, go_on, communicator, steps=steps, learning_rate=learning_rate, checkpoint=kept
+    )
+    finish(solution, out, quiet, communicator, kept)
 
 
 def _check_alone(context: typer.Context, allowed: set[str]) -> None:
@@ -211,6 +221,7 @@ def validate(
     sections: Annotated[list[str] | None, typer.Argument(help="Sections to run; all of them by default.", show_default=False)] = None,
     full: Annotated[bool, typer.Option("--full/--quick", help="Sizes of the kept report (four hours), or of a first look (minutes).")] = False,
     out: Annotated[Path, typer.Option(help="Folder for report.md, report.json and pictures.")] = Path("validation-report"),
+    checkpoint: Annotated[Path | None, typer.Option(help="Keep finished sections in this file; the same command again goes on with the others.")] = None,
     list_sections: Annotated[bool, typer.Option("--list", help="List the sections and end.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdicts' counts only.")] = False,
 ) -> None:  # fmt: skip
@@ -227,7 +238,9 @@ def validate(
     check_folder(out, "report.json", "report.md")
     try:
         with whole_runs():
-            claims = report.validate(sections or (), full=full, out=out, say=_silent if quiet else _say)
+            claims = report.validate(
+                sections or (), full=full, out=out, checkpoint=checkpoint, say=_silent if quiet else _say
+            )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("sections that had ended are kept in the report") from None
     print(f"\n{report.summary(claims)}\nreport  {out / 'report.md'}")

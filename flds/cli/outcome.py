@@ -17,6 +17,7 @@ from flds.cli.training import show_warnings
 
 if TYPE_CHECKING:
     from flds.results.solution import Solution
+    from solvers.results.checkpoint import Checkpoint
 
 EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4}
 
@@ -39,14 +40,19 @@ def from_file(
     return solution
 
 
-def finish(solution: Solution, out: Path, quiet: bool, communicator: Any = None) -> None:
-    """Write results and picture, print what came out, and end with the status of the run."""
+def finish(
+    solution: Solution, out: Path, quiet: bool, communicator: Any = None, checkpoint: Checkpoint | None = None
+) -> None:
+    """Write results and picture, print what came out, and end with the status of the run.
+
+    A checkpoint of a run that has ended is removed once the results are written.
+    """
     from flds.plotting.curves import chance
 
     interrupts.ignore()  # what was computed is written, come what may
-    if not (speaks(communicator) or solution.groups):
-        raise typer.Exit(status_of(solution))
-    place = keep(solution, out)
+    place = keep(solution, out) if speaks(communicator) or solution.groups else out
+    if checkpoint is not None and solution.status in ("completed", "diverged"):
+        checkpoint.remove()
     if not speaks(communicator):
         raise typer.Exit(status_of(solution) or (BAD_USAGE if place != out else 0))
     drawn = attempt(solution.plot, picture_of(place))

@@ -45,6 +45,12 @@ def check_out(out: Path, source: Path | None = None) -> None:
         _check_picture(picture, out, source)
 
 
+def check_kept(checkpoint: Path | None, out: Path) -> None:
+    """Refuse a checkpoint, which is removed at the end, under the name of what is written."""
+    if checkpoint is not None and os.path.realpath(checkpoint) in map(os.path.realpath, (out, picture_of(out))):
+        raise ValueError(f"--checkpoint must not be what --out writes, got {str(checkpoint)!r}; choose another name")
+
+
 def check_table(csv: Path, source: Path) -> None:
     """Refuse a table that could not be written, or that would replace the results it is made of."""
     if csv.suffix != ".csv":

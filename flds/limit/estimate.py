@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from flds.limit.extrapolation import MULTIPLES, Plan, Round, plan_round, run_round
+from flds.limit.assemble import assemble
+from flds.limit.extrapolation import Plan, Round, plan_round, run_round
+from flds.limit.kept import Past, described, keep, past
 from flds.results.limit import LimitEstimate
-from flds.training.assemble import output_variables
-from flds.training.description import describe
 from flds.training.options import Options
 from flds.training.problem import TrainingProblem
 from solvers import checks
@@ -22,7 +22,7 @@ from solvers.ensemble.random import replicate_seed
 from solvers.ensemble.threads import compile_kernels
 from solvers.memory import require_memory
 from solvers.processors import thread_count
-from solvers.results.versions import library_versions
+from solvers.results.checkpoint import Checkpoint
 
 # Sizes of the first round. Fewer particles would take as long, since each pass costs a fixed time.
 _PARTICLES, _DEPTH = 2_000, 8
@@ -62,6 +62,7 @@ def estimate_limit(
     record_every: int | None = None,
     recorded_samples: int | Sequence[int] | None = None,
     threads: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> LimitEstimate:
     """Estimate the outputs of the limit N → ∞, L → ∞, with 95 % confidence intervals.
@@ -92,6 +93,9 @@ def estimate_limit(
         As in `flds.Options`.
     threads : int, optional
         Runs at a time, up to 4,096; by default all available CPUs. For given sizes the results do not depend on it.
+    checkpoint : path, optional
+        A file in which finished rounds are kept. The same call again, should the process end before it, goes on with
+        the next one, and ``settings["continued_from_round"]`` says after which. The file is removed at the end.
     progress : bool
         Show a progress bar for each round on standard error.
 
@@ -134,7 +138,7 @@ def estimate_limit(
         "record_every": record_every,
         "recorded_samples": recorded_samples,
     }
-    search = _Search(
+    search = Search(
         problem,
         options,
         checks.positive_integer("replicates", replicates, smallest=2),
@@ -143,14 +147,22 @@ def estimate_limit(
         budget_seconds,
         progress,
     )
-    search.run(_PARTICLES if particles is None else particles, _DEPTH if depth is None else depth)
+    sizes = _PARTICLES if particles is None else particles, _DEPTH if depth is None else depth
+    asked = {name: value for name, value in options.items() if name not in ("threads", "recorded_samples")}
+    asked |= {"recorded_samples": np.array(recorded_samples).tolist(), "sizes": list(sizes)}
+    asked |= {"replicates": search.replicates, "target_error": target_error, "budget_seconds": budget_seconds}
+    kept = Checkpoint(checkpoint)
+    with kept.opened(described(problem, **asked) if checkpoint is not None else {}):
+        search.run(*sizes, kept)
+        if search.status != "interrupted":
+            kept.remove()
     for note in search.warned:
         warnings.warn(note, RuntimeWarning, stacklevel=2)
-    return _assemble(search)
+    return assemble(search)
 
 
 @dataclass
-class _Search:
+class Search:
     """Rounds, and the decision how large the next one is."""
 
     problem: TrainingProblem
@@ -167,18 +179,26 @@ class _Search:
     modelled: list[float] = field(default_factory=list)  # seconds of each round, as the cost model has them
     expected: float = math.inf  # seconds of the last round, as those before it had let expect
     timings: dict[str, float] = field(default_factory=dict)
+    continued: int = 0  # rounds of an earlier process
 
-    def run(self, particles: int, depth: int) -> None:
+    def run(self, particles: int, depth: int, checkpoint: Checkpoint) -> None:
         """Run rounds until one of them is good enough or the next one would be too large."""
+        earlier = past(checkpoint)
         plan: Plan | None = plan_round(self.problem, particles, depth, self.options)
         assert plan is not None
         self.timings["compile"] = compile_kernels(plan.whole[0][0].numpy_dtype)
         start = time.perf_counter()
+        if earlier is not None:
+            self.rounds, _, self.modelled, self.expected, seconds = earlier
+            self.continued, start = len(self.rounds), start - seconds
+            plan = None if earlier.sizes is None else plan_round(self.problem, *earlier.sizes, self.options)
         try:
             while plan is not None:
                 self.rounds.append(self._run_round(plan))
                 self.timings["solve"] = time.perf_counter() - start
                 plan = self._next_plan()
+                sizes = None if plan is None else (plan.whole[0][0].particles, 2 * plan.whole[-1][0].depth)
+                keep(checkpoint, Past(self.rounds, sizes, self.modelled, self.expected, self.timings["solve"]))
         except MemoryError as error:
             if not self.rounds:
                 raise
@@ -332,56 +352,3 @@ class _Search:
             f"round {count} took {seconds:.3g} s where {self.expected:.3g} s were expected, so all {count} took "
             f"{total:.3g} s, longer than budget_seconds {self.budget:g}"
         )
-
-
-def _assemble(search: _Search) -> LimitEstimate:
-    problem, last = search.problem, search.reported
-    settings = last.settings
-    recorded = list(settings.recorded_samples)
-    cut = len(recorded)
-    variables = output_variables(problem, last.steps, recorded, last.estimate[:, :cut], last.estimate[:, cut:])
-    errors = (
-        ("outputs_half_width", last.half_width, "half width of the 95 % interval of"),
-        ("statistical_error", last.standard_error, "standard error of"),
-        ("depth_error", last.depth_error, "allowance for finite depth of"),
-        ("particle_error", last.particle_error, "allowance for finitely many particles of"),
-    )
-    for name, values, label in errors:
-        for prefix, part in (("", slice(0, cut)), ("test_", slice(cut, None))):
-            if f"{prefix}outputs" in variables:
-                like = variables[f"{prefix}outputs"]
-                variables[f"{prefix}{name}"] = like._replace(
-                    values=values[:, part].reshape(like.values.shape), long_name=f"{label} {like.long_name}"
-                )
-    description, arrays = describe(problem)
-    saved: dict[str, Any] = {
-        "solver": "estimate_limit",
-        "target_error": search.target,
-        "budget_seconds": search.budget,
-        "particles": last.particles,
-        "depth": last.depth,
-        "replicates": search.replicates,
-        "depths": [last.depth // 2 * multiple for multiple in sorted(MULTIPLES)],
-        "seeds": last.seeds,
-        "backward_weights": settings.backward_weights,
-        "operator": settings.operator,
-        "sampling": settings.sampling,
-        "tolerance": settings.tolerance,
-        "record_every": settings.record_every,
-        "dtype": settings.dtype,
-        "threads": search.threads,
-        "rounds": [
-            {"particles": r.particles, "depth": r.depth, "half_width": r.widest, "seconds": r.seconds}
-            for r in search.rounds
-        ],
-    }
-    return LimitEstimate(
-        variables=variables | arrays,
-        status=search.status,
-        timings=search.timings,
-        seed=settings.seed,
-        settings=saved,
-        notes=search.notes,
-        versions=library_versions(),
-        extra={"problem": description},
-    )

@@ -59,7 +59,8 @@ def sweep(
     progress : bool
         Show a progress bar on standard error.
     **options
-        Arguments of the solver that are the same in all runs.
+        Arguments of the solver that are the same in all runs. Each run is kept in a checkpoint beside its file while it
+        goes on, every ``checkpoint_every`` seconds, from which a second call goes on.
 
     Returns
     -------

@@ -23,6 +23,7 @@ from flds.training.options import Options
 from flds.training.problem import TrainingProblem
 from flds.training.solve import simulate_resnet, solve_flds
 from solvers import checks
+from solvers.results.checkpoint import Checkpoint
 
 # For each kind of problem the options of its solvers, and the solvers by name.
 _SOLVERS: dict[type, tuple[Any, dict[str, Callable[..., Any]]]] = {
@@ -31,6 +32,8 @@ _SOLVERS: dict[type, tuple[Any, dict[str, Callable[..., Any]]]] = {
 }
 # Fields of problems that older sweeps did not know; at their defaults they mean what was meant then.
 _LATER = ("divergence_factor",)
+# Options that a sweep decides for its runs, and those that decide no numbers.
+_OWN, _FREE = {"checkpoint", "communicator"}, {"threads", "checkpoint_every"}
 # What a value is called in a file's name where it is not a word or a number; its place in the list follows.
 ITEM = "item"
 
@@ -46,10 +49,14 @@ class Task:
     point: dict[str, Any]
     fingerprint: str
 
-    def solve(self) -> Any:
-        """Return the solution."""
+    def solve(self, checkpoint: Checkpoint) -> Any:
+        """Return the solution; the run is kept in a checkpoint while it goes on."""
         named = next(named for _, named in _SOLVERS.values() if self.solver in named)
-        return named[self.solver](self.problem, **self.options)
+        return named[self.solver](self.problem, **self.options | {"checkpoint": checkpoint})
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.checkpoint")
 
     @property
     def failure(self) -> Path:
@@ -80,7 +87,7 @@ class Grid:
         self.problem, self.options = problem, options
         self.solver = checks.choice("solver", solver or default, tuple(named))
         self.described = {item.name for item in fields(problem) if item.init}
-        settable = _arguments(named[self.solver]) | set(known.__annotations__)
+        settable = _arguments(named[self.solver]) | set(known.__annotations__) - _OWN
         for name in options:
             if name not in settable:
                 raise TypeError(f"{self.solver} takes no {name!r}; it takes {', '.join(sorted(settable))}")
@@ -161,7 +168,7 @@ def _deciding(problem: Any, options: dict[str, Any]) -> dict[str, Any]:
     }
     if isinstance(problem, MeanFieldProblem):
         parts["loss"] = former_name(problem.loss)  # a new name of the same loss leaves folders what they were
-    return parts | {f"{_OPTION}{name}": value for name, value in options.items() if name != "threads"}
+    return parts | {f"{_OPTION}{name}": value for name, value in options.items() if name not in _FREE}
 
 
 def _fingerprint(solver: str, parts: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from flds.sweeps.folder import sign, sweep_out
 from flds.sweeps.grid import Task, plain
 from solvers.processors import available_threads
 from solvers.progress import progress_bar
+from solvers.results.checkpoint import EVERY, Checkpoint
 from solvers.results.files import write_text
 
 if TYPE_CHECKING:
@@ -51,13 +52,16 @@ def run(task: Task) -> str:
     """Solve one task and write its file; return its error, or nothing."""
     try:
         sweep_out(task.path.parent, [task])
+        checkpoint = Checkpoint(task.checkpoint, task.options.get("checkpoint_every", EVERY), stays=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the status says it
-            solution: Solution = task.solve()
+            solution: Solution = task.solve(checkpoint)
         if solution.status != "interrupted":
             sign(solution, task)
             solution.save(task.path)
+            checkpoint.remove()
             task.failure.unlink(missing_ok=True)
+        checkpoint.close()
     except KeyboardInterrupt:
         return ""
     except Exception as error:
