@@ -14,7 +14,7 @@ import flds
 from flds.training.method import decide
 from flds.training.network import Network
 from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
-from flds.training.solve import train
+from flds.training.train import train
 from solvers.ensemble.random import Address, Stream
 from solvers.matrices.lazy import LazyOperator
 from validation import closed_forms, tensor_program

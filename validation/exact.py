@@ -14,7 +14,7 @@ from flds.training.assemble import assemble
 from flds.training.method import decide
 from flds.training.network import Network
 from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
-from flds.training.solve import train
+from flds.training.train import train
 from solvers.matrices.dense import DenseOperator
 from solvers.matrices.lazy import LazyOperator
 from validation import plain, plain_mean_ode

@@ -13,7 +13,7 @@ from flds.training.method import decide
 from flds.training.network import BackwardPass, ForwardPass, Network
 from flds.training.options import Options
 from flds.training.problem import TrainingProblem
-from flds.training.solve import train
+from flds.training.train import train
 from solvers.ensemble.random import Address
 from solvers.matrices.operator import WeightOperator
 

@@ -51,8 +51,10 @@ def finish(
 
     interrupts.ignore()  # what was computed is written, come what may
     place = keep(solution, out) if speaks(communicator) or solution.groups else out
-    if checkpoint is not None and solution.status in ("completed", "diverged"):
-        checkpoint.remove()
+    if checkpoint is not None:
+        if solution.status in ("completed", "diverged"):
+            checkpoint.remove()
+        checkpoint.close()
     if not speaks(communicator):
         raise typer.Exit(status_of(solution) or (BAD_USAGE if place != out else 0))
     drawn = attempt(solution.plot, picture_of(place))

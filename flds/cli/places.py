@@ -18,6 +18,7 @@ from flds.cli.console import note
 from flds.cli.pictures import PICTURES, RESULTS, is_ours, picture_of
 
 if TYPE_CHECKING:
+    from solvers.results.checkpoint import Checkpoint
     from solvers.results.solution import Solution
 
 # What the state beside a file is called while it is written, with the largest number of a process.
@@ -45,10 +46,12 @@ def check_out(out: Path, source: Path | None = None) -> None:
         _check_picture(picture, out, source)
 
 
-def check_kept(checkpoint: Path | None, out: Path) -> None:
-    """Refuse a checkpoint, which is removed at the end, under the name of what is written."""
-    if checkpoint is not None and os.path.realpath(checkpoint) in map(os.path.realpath, (out, picture_of(out))):
-        raise ValueError(f"--checkpoint must not be what --out writes, got {str(checkpoint)!r}; choose another name")
+def check_kept(checkpoint: Checkpoint, out: Path) -> None:
+    """Refuse a checkpoint that could not be written, or, as it is removed at the end, that is what is written."""
+    checkpoint.check()
+    path = checkpoint.path
+    if path is not None and os.path.realpath(path) in map(os.path.realpath, (out, picture_of(out))):
+        raise ValueError(f"--checkpoint must not be what --out writes, got {str(path)!r}; choose another name")
 
 
 def check_table(csv: Path, source: Path) -> None:

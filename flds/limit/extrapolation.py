@@ -49,7 +49,7 @@ from flds.training.notes import on_end
 from flds.training.options import Options, Settings
 from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder
-from flds.training.solve import train
+from flds.training.train import train
 from solvers import checks
 from solvers.memory import available_memory
 from solvers.progress import progress_bar

@@ -18,7 +18,6 @@ from flds.results.loss_names import current_name
 from flds.results.mean_ode import MeanFieldSolution
 from flds.training.activations import ACTIVATIONS
 from flds.training.options import stored_options, stored_settings
-from solvers.results.checkpoint import Checkpoint
 
 # Arguments of the problem that are kept as they are; older files lack the last one.
 _PLAIN = ("alpha", "loss", "deviations", "learning_rates", "steps", "divergence_factor")
@@ -29,7 +28,7 @@ class MeanOdeFamily:
 
     solvers: tuple[str, ...] = ("solve_mean_ode", "solve_tangent_ode")
     problem_type: type = MeanFieldProblem
-    changes: tuple[str, ...] = ("threads", "checkpoint", "checkpoint_every")
+    changes: tuple[str, ...] = ("threads", "executor", "checkpoint", "checkpoint_every")
 
     def problem(self, solution: MeanFieldSolution) -> MeanFieldProblem:
         """Read the problem back from a solution.
@@ -109,8 +108,7 @@ class MeanOdeFamily:
         longer = replace(problem, steps=planned if steps is None else (planned if done is None else done) + steps)
         options = MeanOptions(**stored_options(MeanOptions, solution.settings) | changes)  # type: ignore[typeddict-item]
         settings = resolve_mean(longer, solution.settings["units"], solution.settings["depth"], options)
-        checkpoint = Checkpoint.of(options.get("checkpoint"), options.get("checkpoint_every"))
-        return solve.run(solution.settings["solver"], longer, settings, progress, solution.states, checkpoint)
+        return solve.run(solution.settings["solver"], longer, settings, progress, solution.states, options)
 
     def evaluate(
         self, solution: MeanFieldSolution, problem: MeanFieldProblem, inputs: ArrayLike

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -16,9 +16,9 @@ from flds.mean_ode.records import Run
 from flds.mean_ode.snapshot import first_step, recorded, snapshot
 from flds.results.descriptions import digest
 from solvers.results.checkpoint import Checkpoint
-from solvers.results.solution import STATUSES, Variable
+from solvers.results.files import State, Variable
+from solvers.results.solution import STATUSES
 
-State = dict[str, Variable]
 _STATUS = "ended_status"
 
 
@@ -52,14 +52,7 @@ class KeptRuns(NamedTuple):
     def ended(self, name: str) -> Run | None:
         """Return a run that has ended, or None."""
         state = self.checkpoint.stored.get(name, {})
-        if _STATUS not in state:
-            return None
-        run = Run(status=STATUSES[int(state[_STATUS].values)])
-        for record in recorded(self.problem, state):
-            run.keep(record, self.problem.steps + 1)
-        if any(part.startswith("block_") for part in state):
-            run.state = {part: item for part, item in state.items() if part != _STATUS}
-        return run
+        return run_of(self.problem, state) if _STATUS in state else None
 
     def of(self, name: str) -> KeptRun | None:
         """Return the run of this name, to go on with or to begin, or None without a checkpoint."""
@@ -70,9 +63,7 @@ class KeptRuns(NamedTuple):
     def end(self, name: str, run: Run) -> None:
         """Keep a run that has ended."""
         if run.status in ("completed", "diverged"):
-            status = Variable((), np.array(STATUSES.index(run.status)), "how the run ended")
-            state = run.state or snapshot(self.problem, [], run.records)
-            self.checkpoint.keep(name, state | {_STATUS: status}, _grows, ended=True)
+            self.checkpoint.keep(name, ended_snapshot(self.problem, run), _grows, ended=True)
 
     def _done(self, state: Any) -> int:
         return self.problem.steps if _STATUS in state else first_step(state)
@@ -93,6 +84,22 @@ class KeptRun(NamedTuple):
         """Keep it before the passes of a step."""
         state = snapshot(dynamics.problem, dynamics.moved, run.records, step)
         self.checkpoint.keep(self.name, state, _grows)
+
+
+def ended_snapshot(problem: MeanFieldProblem, run: Run) -> State:
+    """Return what is kept of a run that has ended: what it recorded, and its state if that is kept."""
+    status = Variable((), np.array(STATUSES.index(run.status)), "how the run ended")
+    return (run.state or snapshot(problem, [], run.records)) | {_STATUS: status}
+
+
+def run_of(problem: MeanFieldProblem, state: Mapping[str, Variable]) -> Run:
+    """Return the run of which `ended_snapshot` returned this."""
+    run = Run(status=STATUSES[int(state[_STATUS].values)])
+    for record in recorded(problem, state):
+        run.keep(record, problem.steps + 1)
+    if any(part.startswith("block_") for part in state):
+        run.state = {part: item for part, item in state.items() if part != _STATUS}
+    return run
 
 
 def _grows(name: str) -> bool:

@@ -37,7 +37,7 @@ class MeanOptions(TypedDict, total=False):
         "float64" or "float32".
     threads : int
         Number of threads, up to 4,096; by default all CPUs. Results do not depend on it.
-    checkpoint, checkpoint_every : path, float
+    executor, checkpoint, checkpoint_every : Executor, path, float
         As in `flds.Options`.
     """
 
@@ -50,6 +50,7 @@ class MeanOptions(TypedDict, total=False):
     keep_state: bool
     dtype: str
     threads: int | None
+    executor: Any
     checkpoint: Any
     checkpoint_every: float
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,7 +15,7 @@ from flds.mean_ode.assemble import assemble
 from flds.mean_ode.blocks import Array, Parameters
 from flds.mean_ode.cost import require_room
 from flds.mean_ode.draws import draw_units
-from flds.mean_ode.kept import KeptRun, KeptRuns, described
+from flds.mean_ode.kept import KeptRun, KeptRuns, described, ended_snapshot, run_of
 from flds.mean_ode.network import Dynamics, MeanDynamics, TangentDynamics
 from flds.mean_ode.notes import notes_on
 from flds.mean_ode.options import MeanOptions, MeanSettings, resolve_mean
@@ -21,13 +23,14 @@ from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.records import Record, Run
 from flds.mean_ode.snapshot import first_step, restore, snapshot
 from flds.results.mean_ode import MeanFieldSolution
+from flds.training.apart import Apart, check_executor
 from flds.training.divergence import Divergence, outcome
 from flds.training.options import RecordSteps
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
 from solvers.progress import progress_bar
 from solvers.results.checkpoint import Checkpoint
-from solvers.results.solution import Variable
+from solvers.results.files import State, Variable
 
 # Units on which E φ(x, Z_0) = 0 is tested, and how far a mean may be from zero in standard errors of eight draws, so
 # that numbers of order 100 are hardly ever beyond by chance (Student's law with seven degrees of freedom: 2e-5).
@@ -91,8 +94,7 @@ def solve_mean_ode(
     ----------
     Paper H, eqs. (10)–(14).
     """
-    checkpoint = Checkpoint.of(options.get("checkpoint"), options.get("checkpoint_every"))
-    return run("solve_mean_ode", problem, resolve_mean(problem, units, depth, options), progress, checkpoint=checkpoint)
+    return run("solve_mean_ode", problem, resolve_mean(problem, units, depth, options), progress, options=options)
 
 
 def solve_tangent_ode(
@@ -123,8 +125,7 @@ def solve_tangent_ode(
     """
     settings = resolve_mean(problem, units, depth, options)
     _require_centred(problem)
-    checkpoint = Checkpoint.of(options.get("checkpoint"), options.get("checkpoint_every"))
-    return run("solve_tangent_ode", problem, settings, progress, checkpoint=checkpoint)
+    return run("solve_tangent_ode", problem, settings, progress, options=options)
 
 
 def run(
@@ -133,10 +134,14 @@ def run(
     settings: MeanSettings,
     progress: bool = False,
     states: Sequence[dict[str, Variable]] = (),
-    checkpoint: Checkpoint | None = None,
+    options: MeanOptions | None = None,
 ) -> MeanFieldSolution:
     """Train every replicate with the solver of this name, from stored states where there are any."""
-    checkpoint = checkpoint or Checkpoint()
+    given: Mapping[str, Any] = options or {}
+    checkpoint = Checkpoint.of(given.get("checkpoint"), given.get("checkpoint_every"))
+    executor = check_executor(given.get("executor"), None)
+    if executor is not None and given.get("threads") is None:
+        settings = replace(settings, threads=1)
     shown = checks.flag("progress", progress)
     require_room(problem, settings)
     kind, start = KINDS[name], time.perf_counter()
@@ -145,10 +150,7 @@ def run(
         kept = KeptRuns(checkpoint, problem)
         total = settings.replicates * (passes - (first_step(states[0]) if states else 0)) - kept.done
         with progress_bar(total + (2 * passes if settings.depth_error else 0), shown) as bar:
-            runs: list[Run] = []
-            while len(runs) < settings.replicates and all(run.status != "interrupted" for run in runs):
-                state = states[len(runs)] if states else None
-                runs.append(_one_replicate(kind, problem, settings, len(runs), state, bar, kept))
+            runs = list(_trained(kind, problem, settings, states, bar, kept, executor))
             status, _, complete, remark = outcome([run.status for run in runs], settings.replicates)
             difference = None
             if settings.depth_error and status == "completed":
@@ -165,26 +167,55 @@ def run(
     return solution
 
 
+def _trained(
+    kind: type[Dynamics],
+    problem: MeanFieldProblem,
+    settings: MeanSettings,
+    states: Sequence[State],
+    bar: Any,
+    kept: KeptRuns,
+    executor: Executor | None,
+) -> Iterator[Run]:
+    """Yield the runs of the replicates, in order, until one is interrupted."""
+    names = [f"replicate_{index}" for index in range(settings.replicates)]
+    waiting = {index: states[index] if states else None for index, name in enumerate(names) if not kept.ended(name)}
+    arguments = {index: (kind, problem, settings, index, state) for index, state in waiting.items()}
+    with Apart(executor, _train_replicate, arguments) as apart:
+        for index, name in enumerate(names):
+            run = kept.ended(name)
+            if run is None:
+                if executor is None:
+                    run = _one_replicate(kind, problem, settings, index, waiting[index], bar, kept.of(name))
+                else:
+                    run = run_of(problem, apart.result(index))
+                    bar.update(problem.steps + 1)
+                kept.end(name, run)
+            yield run
+            if run.status == "interrupted":
+                return
+
+
+def _train_replicate(
+    kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, index: int, state: State | None
+) -> State:
+    """Train one replicate, from a state if there is one, and return what it recorded."""
+    return ended_snapshot(problem, _one_replicate(kind, problem, settings, index, state))
+
+
 def _one_replicate(
     kind: type[Dynamics],
     problem: MeanFieldProblem,
     settings: MeanSettings,
     index: int,
-    state: dict[str, Variable] | None,
-    bar: Any,
-    kept: KeptRuns,
+    state: State | None,
+    bar: Any = None,
+    kept: KeptRun | None = None,
 ) -> Run:
-    name = f"replicate_{index}"
-    ended = kept.ended(name)
-    if ended is not None:
-        return ended
     try:
         dynamics = prepare(kind, problem, settings, index)
     except KeyboardInterrupt:
         return Run([], "interrupted")
-    run = train(dynamics, settings, state, bar, kept.of(name))
-    kept.end(name, run)
-    return run
+    return train(dynamics, settings, state, bar, kept)
 
 
 def prepare(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, replicate: int) -> Dynamics:

@@ -33,7 +33,7 @@ _SOLVERS: dict[type, tuple[Any, dict[str, Callable[..., Any]]]] = {
 # Fields of problems that older sweeps did not know; at their defaults they mean what was meant then.
 _LATER = ("divergence_factor",)
 # Options that a sweep decides for its runs, and those that decide no numbers.
-_OWN, _FREE = {"checkpoint", "communicator"}, {"threads", "checkpoint_every"}
+_OWN, _FREE = {"checkpoint", "communicator", "executor"}, {"threads", "checkpoint_every"}
 # What a value is called in a file's name where it is not a word or a number; its place in the list follows.
 ITEM = "item"
 

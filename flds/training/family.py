@@ -26,7 +26,7 @@ class TrainingFamily:
 
     solvers: tuple[str, ...] = ("solve_flds", "simulate_resnet")
     problem_type: type = TrainingProblem
-    changes: tuple[str, ...] = ("threads", "rank_budget", "communicator", "checkpoint", "checkpoint_every")
+    changes: tuple[str, ...] = ("threads", "rank_budget", "communicator", "executor", "checkpoint", "checkpoint_every")
 
     def problem(self, solution: Solution) -> TrainingProblem:
         """Read the problem back from a solution.

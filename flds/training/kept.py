@@ -13,9 +13,7 @@ from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder
 from flds.training.snapshot import early_snapshot, ended_snapshot, grows, steps_done
 from solvers.results.checkpoint import Checkpoint
-from solvers.results.files import Variable
-
-State = dict[str, Variable]
+from solvers.results.files import State
 
 # Settings that decide no numbers.
 _FREE = ("threads", "rank_budget")
@@ -80,10 +78,10 @@ class KeptReplicates:
         """Return what keeps a replicate while it is trained, or None without a checkpoint."""
         return None if self.checkpoint.path is None else KeptReplicate(self.checkpoint, _name(replicate))
 
-    def end(self, replicate: int, recorder: Recorder) -> None:
-        """Keep a replicate that has ended."""
-        last = replicate == self.settings.replicates - 1
-        if recorder.status in ("completed", "diverged") and (self.checkpoint.due() or last):
+    def end(self, replicate: int, recorder: Recorder, always: bool = False) -> None:
+        """Keep a replicate that has ended, if it is time to, or there is none to come."""
+        always = always or replicate == self.settings.replicates - 1
+        if recorder.status in ("completed", "diverged") and (always or self.checkpoint.due()):
             self.checkpoint.keep(_name(replicate), ended_snapshot(recorder), grows, ended=True)
 
     def _done(self, replicate: int) -> int:

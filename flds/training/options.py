@@ -160,6 +160,9 @@ class Options(TypedDict, total=False):
         Ranks that share the particles; every one of them calls the solver with the same arguments and gets the same
         solution, that of one process to the bit; of a state that is kept each has its own particles, and all call the
         methods `save` and `predict` together. Threads are those of each rank. Needs the lazy operator.
+    executor : concurrent.futures.Executor
+        What trains the replicates, each in one of its workers, such as ``dask.distributed.Client(...).get_executor()``;
+        by default they are trained here, one after the other. Threads are those of each worker, 1 by default.
     checkpoint : path
         A file in which the run is kept while it goes on. The same call again, should the process end before it, goes on
         from there and ends with the same bits; ``settings["continued_from_step"]`` says where. The file is removed when
@@ -183,6 +186,7 @@ class Options(TypedDict, total=False):
     threads: int | None
     replicates: int
     communicator: Any
+    executor: Any
     checkpoint: Any
     checkpoint_every: float
 

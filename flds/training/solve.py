@@ -5,33 +5,35 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, replace
 from typing import Any, Unpack
 
 import numpy as np
 
 from flds.results.solution import Solution
+from flds.training.apart import Apart, check_executor
 from flds.training.assemble import assemble
 from flds.training.cost import CostEstimate
 from flds.training.divergence import outcome
-from flds.training.kept import KeptReplicate, KeptReplicates, described
+from flds.training.kept import KeptReplicates, described
 from flds.training.method import decide, plan
 from flds.training.network import Network
 from flds.training.notes import on_end
 from flds.training.options import Options, Settings
 from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder
-from flds.training.snapshot import early_snapshot, go_on, snapshot
+from flds.training.snapshot import ended_snapshot
+from flds.training.train import train
 from solvers import checks
 from solvers.ensemble.homes import home
-from solvers.ensemble.random import Address, Stream, replicate_seed
-from solvers.ensemble.threads import compile_kernels
-from solvers.matrices.operator import RankBudgetExceeded
+from solvers.ensemble.random import replicate_seed
+from solvers.ensemble.threads import ThreadParticles, compile_kernels
 from solvers.progress import progress_bar
 from solvers.ranks import require_same
 from solvers.results.checkpoint import Checkpoint
-from solvers.results.files import Variable
+from solvers.results.files import State, Variable
 
 
 def solve_flds(
@@ -193,29 +195,18 @@ def run(
     settings, cost, notes = decide(problem, particles, depth, sampling, options)
     communicator, known = options.get("communicator"), described(problem, settings, solver, states)
     require_same(communicator, known)
+    executor = check_executor(options.get("executor"), communicator)
+    if executor is not None and options.get("threads") is None:
+        settings = replace(settings, threads=1)
     ensemble = home(settings.particles, settings.threads, communicator)
     timings = {"compile": compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
-    recorders: list[Recorder] = []
     checkpoint = Checkpoint.of(options.get("checkpoint"), options.get("checkpoint_every"))
     with checkpoint.opened(known, communicator):
         kept = KeptReplicates(checkpoint, problem, settings, states)
         total = settings.replicates * (problem.steps + 1) - kept.done
         with progress_bar(total, progress and ensemble.speaks) as bar:
-            for replicate in range(settings.replicates):
-                recorder = kept.ended(replicate)
-                if recorder is None:
-                    # no name holds the network, whose memory is free for what is made of the records
-                    recorder = train(
-                        kind(problem, settings, replicate_seed(settings.seed, replicate), ensemble=ensemble),
-                        bar,
-                        kept.state(replicate),
-                        kept.of(replicate),
-                    )
-                    kept.end(replicate, recorder)
-                recorders.append(recorder)
-                if recorder.status in ("interrupted", "rank_budget"):  # the others would end so, too
-                    break
+            recorders = list(_trained(kind, problem, settings, ensemble, kept, bar, executor))
         timings["solve"] = time.perf_counter() - start
         saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason} | kept.continued
         if solver == "simulate_resnet":
@@ -228,6 +219,45 @@ def run(
             continue
         warnings.warn(note, RuntimeWarning, stacklevel=3)
     return solution
+
+
+def _trained(
+    kind: type[Network],
+    problem: TrainingProblem,
+    settings: Settings,
+    ensemble: ThreadParticles,
+    kept: KeptReplicates,
+    bar: Any,
+    executor: Executor | None,
+) -> Iterator[Recorder]:
+    """Yield what was recorded of each replicate, in order, until one ends as the others would."""
+    waiting = {number: kept.state(number) for number in range(settings.replicates) if kept.ended(number) is None}
+    arguments = {number: (kind, problem, settings, number, state) for number, state in waiting.items()}
+    with Apart(executor, _train_replicate, arguments) as apart:
+        for number in range(settings.replicates):
+            recorder = kept.ended(number)
+            if recorder is None:
+                seed = replicate_seed(settings.seed, number)
+                if executor is None:
+                    # no name holds the network, whose memory is free for what is made of the records
+                    recorder = train(
+                        kind(problem, settings, seed, ensemble=ensemble), bar, waiting[number], kept.of(number)
+                    )
+                else:
+                    recorder = Recorder.of_ended(problem, settings, apart.result(number))
+                    bar.update(problem.steps + 1)
+                kept.end(number, recorder, always=executor is not None)
+            yield recorder
+            if recorder.status in ("interrupted", "rank_budget"):  # the others would end so, too
+                return
+
+
+def _train_replicate(
+    kind: type[Network], problem: TrainingProblem, settings: Settings, replicate: int, state: State | None
+) -> State:
+    """Train one replicate, from a state if there is one, and return what it recorded."""
+    network = kind(problem, settings, replicate_seed(settings.seed, replicate))
+    return ended_snapshot(train(network, state=state))
 
 
 def _solution(
@@ -244,56 +274,3 @@ def _solution(
     notes += on_end(status, where, settings, (one.unmatched for one in recorders), remark)
     with np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
         return assemble(problem, settings, [recorders[index] for index in kept], status, timings, notes, saved)
-
-
-def train(
-    network: Network, bar: Any = None, state: dict[str, Variable] | None = None, kept: KeptReplicate | None = None
-) -> Recorder:
-    """Forward through depth, loss, backward through depth, update; for every step."""
-    problem = network.problem
-    recorder = Recorder(problem, network.settings, network)
-    place: tuple[int, list[Any]] | None = None  # the step that comes next, and what the weights revealed before it
-    try:
-        with network.ensemble.running():
-            first = 0
-            if state is None:
-                network.initialise()
-            else:
-                first = go_on(network, recorder, state)
-            place = first, network.mark()
-            for step, batch in enumerate(problem.batches[first:], first):
-                inputs, targets = problem.x[batch], problem.y[batch]
-                forward = network.forward(inputs, Address(Stream.FORWARD, step, tuple(range(len(batch)))))
-                loss = problem.loss_function.value(forward.outputs, targets).mean()
-                if recorder.divergence.at(loss, np.mean(forward.outputs**2)):
-                    recorder.status = "diverged"
-                    break
-                slopes = problem.loss_function.derivative(forward.outputs, targets)
-                backward = network.backward(forward, slopes, step)
-                recorder.record(step, loss, forward, backward)
-                if step < problem.steps:
-                    place = None  # there is no going on from half an update
-                    with network.ensemble.whole():
-                        network.update(inputs, slopes, forward, backward, problem.rates[step])
-                    place = step + 1, network.mark()
-                    if kept is not None and kept.due():
-                        kept.keep(network, recorder, step + 1)
-                elif network.settings.keep_state:
-                    recorder.state = snapshot(network, recorder, forward, backward)
-                del forward, backward  # whose states would lie beside those of the next pass
-                if bar is not None:
-                    bar.update()
-    except (RankBudgetExceeded, MemoryError):
-        recorder.status = "rank_budget"
-    except np.linalg.LinAlgError:  # a Gram matrix with NaN or infinity in it
-        recorder.status = "diverged"
-    except KeyboardInterrupt:
-        recorder.status = "interrupted"
-    if place is not None and recorder.status in ("rank_budget", "interrupted"):
-        network.forget(place[1])
-        if network.settings.keep_state:
-            recorder.state = early_snapshot(network, recorder, place[0])
-        if kept is not None and recorder.status == "interrupted":
-            kept.keep(network, recorder, place[0])
-    recorder.finish()
-    return recorder

@@ -145,16 +145,23 @@ class Checkpoint:
             self._lock.release(remove=True)
             self._lock = None
 
-    def _hold(self) -> None:
-        """Check the place, and hold it."""
+    def check(self) -> None:
+        """Refuse a place where no checkpoint can be written; raises ValueError or OSError."""
         path = self.path
-        assert path is not None
+        if path is None:
+            return
         if not path.name or path.is_dir():
             raise ValueError(f"checkpoint must name a file, got {str(path)!r}")
         if not path.parent.is_dir():
             raise FileNotFoundError(f"checkpoint: the folder {str(path.parent)!r} does not exist; create it first")
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise PermissionError(f"checkpoint: the folder {str(path.parent)!r} cannot be written to; choose another")
+
+    def _hold(self) -> None:
+        """Check the place, and hold it."""
+        self.check()
+        path = self.path
+        assert path is not None
         busy = f"another run is at work on the checkpoint {str(path)!r}"
         self._lock = self._lock or Lock(path.with_name(f".{path.name}.lock"), busy, "file")
 

@@ -47,6 +47,9 @@ class Variable(NamedTuple):
     spread: Spread | None = None
 
 
+State = dict[str, Variable]
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Name a file to write, beside the target, which it replaces once it is whole.

@@ -10,7 +10,7 @@ import pytest
 import flds
 from flds.training.method import decide
 from flds.training.network import Network
-from flds.training.solve import train
+from flds.training.train import train
 from solvers.ensemble.threads import ThreadParticles
 from tests.benchmarks import machine
 from tests.benchmarks.report import table

@@ -17,7 +17,7 @@ from scipy.stats import binom
 import flds
 from flds.limit.extrapolation import Plan, extrapolate, plan_round, run_round
 from flds.training.network import Network
-from flds.training.solve import train
+from flds.training.train import train
 from tests.conftest import MARGIN, one_sample, three_samples
 from validation import closed_forms
 from validation.coverage import coverage, exact_limit

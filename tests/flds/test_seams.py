@@ -12,7 +12,7 @@ from flds.training.branches import SingleMatrix
 from flds.training.method import decide
 from flds.training.network import Network
 from flds.training.optimizers import SGD, Gradient
-from flds.training.solve import train
+from flds.training.train import train
 from tests.conftest import three_samples
 from tests.plain_particles import GuardedParticles, PlainParticles
 

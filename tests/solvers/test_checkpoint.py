@@ -1,0 +1,295 @@
+"""The file of a checkpoint: whole or as before, refused where it does not fit, and how often it is written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import solvers
+from solvers.results import checkpoint as checkpoints
+from solvers.results import growing
+from solvers.results.checkpoint import Checkpoint, difference
+from solvers.results.files import Variable
+from tests.solvers.equations import ORNSTEIN_UHLENBECK
+
+DESCRIBED = {"solver": "solve", "steps": 10, "x0": {"sha256": "a"}, "check": [1.0, 2.0]}
+
+
+def grows(name):
+    return name == "rows"
+
+
+def state(count, width=3):
+    rows = np.arange(count * width, dtype=np.float64).reshape(count, width)
+    return {
+        "step": Variable((), np.array(count), "step"),
+        "rows": Variable(("row", "column"), rows, "rows"),
+        "small": Variable(("a", "b"), np.full((2, 2), count, np.float32), "small"),
+    }
+
+
+def stored(path, described=DESCRIBED):
+    kept = Checkpoint(path, 0)
+    with kept.opened(described):
+        return kept.stored
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, item in expected.items():
+        assert found[name].dims == item.dims
+        assert found[name].values.dtype == item.values.dtype
+        np.testing.assert_array_equal(found[name].values, item.values)
+
+
+def test_what_is_kept_is_read_back_and_rows_are_written_once(tmp_path):
+    path, sizes = tmp_path / "run.ckpt", []
+    kept = Checkpoint(path, 0)
+    with kept.opened(DESCRIBED):
+        assert kept.stored == {}
+        for count in (1, 4, 4, 9):
+            kept.keep("run", state(count), grows)
+            sizes.append((tmp_path / "run.ckpt.rows0").stat().st_size)
+    assert np.diff(sizes)[1] == 0
+    assert sizes[-1] <= 9 * 3 * 8 + 3 * 64
+    same(stored(path)["run"], state(9))
+    with kept.opened(DESCRIBED):
+        kept.keep("run", state(12), grows)  # another process appends to what is there
+    same(stored(path)["run"], state(12))
+    assert (tmp_path / "run.ckpt.rows0").stat().st_size - sizes[-1] <= 3 * 3 * 8 + 64
+    with kept.opened(DESCRIBED):
+        kept.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_groups_that_have_ended_stay(tmp_path):
+    path = tmp_path / "run.ckpt"
+    kept = Checkpoint(path, 0)
+    with kept.opened(DESCRIBED):
+        kept.keep("first", state(3), grows, ended=True)
+        kept.keep("second", state(5), grows)
+    kept = Checkpoint(path, 0)
+    with kept.opened(DESCRIBED):
+        same(kept.stored["second"], state(5))
+        kept.keep("second", state(6), grows)
+    found = stored(path)
+    same(found["first"], state(3))
+    same(found["second"], state(6))
+
+
+def test_rows_that_nobody_needs_any_more_are_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_DEAD", 100)
+    kept = Checkpoint(tmp_path / "run.ckpt", 0)
+    with kept.opened(DESCRIBED):
+        kept.keep("first", state(1000), grows)
+        kept.keep("second", state(5), grows)
+    assert not (tmp_path / "run.ckpt.rows0").exists()
+    assert (tmp_path / "run.ckpt.rows1").stat().st_size < 200
+    same(stored(tmp_path / "run.ckpt")["second"], state(5))
+
+
+def test_rows_of_another_shape_are_written_anew(tmp_path):
+    kept = Checkpoint(tmp_path / "run.ckpt", 0)
+    with kept.opened(DESCRIBED):
+        kept.keep("run", state(4), grows)
+        kept.keep("run", state(2, width=5), grows)
+    same(stored(tmp_path / "run.ckpt")["run"], state(2, width=5))
+
+
+@pytest.mark.parametrize("called", ["fsync", "replace"])
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_full_disk_is_a_warning_and_the_last_checkpoint_stays(tmp_path, monkeypatch, called, which):
+    path, calls = tmp_path / "run.ckpt", [0]
+    plain = getattr(os, called)
+
+    def full(*arguments):
+        calls[0] += 1
+        if calls[0] == which:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return plain(*arguments)
+
+    kept = Checkpoint(path, 0)
+    with kept.opened(DESCRIBED):
+        kept.keep("run", state(3), grows)
+        monkeypatch.setattr(os, called, full)
+        if called == "replace" and which == 2:
+            kept.keep("run", state(4), grows)
+            expected = 4
+        else:
+            expected = 3
+        with pytest.warns(RuntimeWarning, match=r"no checkpoint could be written \(No space left on device\)"):
+            kept.keep("run", state(5), grows)
+        same(stored_beside(path, tmp_path)["run"], state(expected))
+        kept.keep("run", state(6), grows)
+    same(stored(path)["run"], state(6))
+    assert len(kept.notes) == 1
+
+
+def stored_beside(path, folder):
+    """Read a copy, as the checkpoint itself is held."""
+    copy = folder / "copy"
+    copy.mkdir(exist_ok=True)
+    for one in folder.glob("run.ckpt*"):
+        (copy / one.name).write_bytes(one.read_bytes())
+    return stored(copy / path.name)
+
+
+def test_the_interval_grows_with_the_time_that_writing_takes(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+    append = growing.GrowingRows.append
+
+    def slowly(self, arrays):
+        clock[0] += 7.0
+        append(self, arrays)
+
+    monkeypatch.setattr(growing.GrowingRows, "append", slowly)
+    kept = Checkpoint(tmp_path / "run.ckpt", 10.0)
+    with kept.opened(DESCRIBED):
+        assert not kept.due()
+        clock[0] = 10.0
+        assert kept.due()
+        kept.keep("run", state(1), grows)
+        clock[0] = 17.0 + 19 * 7.0  # writing would take more than a twentieth
+        assert not kept.due()
+        clock[0] = 17.0 + 20 * 7.0
+        assert kept.due()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steps": 11}, "steps is 10 there and 11 here; choose another file"),
+        ({"x0": {"sha256": "b"}}, "other x0; choose another file"),
+        ({"check": [1.0, 2.1]}, "other check; choose another file"),
+        ({"seed": 3}, "seed is None there and 3 here; choose another file"),
+    ],
+)
+def test_the_checkpoint_of_another_run_is_refused(tmp_path, change, said):
+    path = tmp_path / "run.ckpt"
+    with Checkpoint(path, 0).opened(DESCRIBED) as kept:
+        kept.keep("run", state(2), grows)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"is that of another run: {said}"):
+        stored(path, DESCRIBED | change)
+    assert path.read_bytes() == before
+    same(stored(path)["run"], state(2))
+
+
+def test_values_of_functions_may_differ_by_rounding():
+    assert difference({"check": [1.0]}, {"check": [1.0 + 1e-12]}) is None
+    assert difference({"check": [1.0]}, {"check": [1.0, 1.0]}) == "other check"
+
+
+def test_another_version_is_refused_and_another_machine_is_not(tmp_path, monkeypatch):
+    path = tmp_path / "run.ckpt"
+    with Checkpoint(path, 0).opened(DESCRIBED) as kept:
+        kept.keep("run", state(2), grows)
+    versions = checkpoints.library_versions()
+    monkeypatch.setattr(checkpoints, "library_versions", lambda: versions | {"flds": "9.9"})
+    with pytest.raises(ValueError, match=r"is of version .*, and this is 9\.9; choose another file"):
+        stored(path)
+    monkeypatch.setattr(checkpoints, "library_versions", lambda: versions | {"numpy": "9.9"})
+    with pytest.warns(RuntimeWarning, match=r"the last digits may differ: numpy .* then, 9\.9 now"):
+        same(stored(path)["run"], state(2))
+
+
+@pytest.mark.parametrize("name", ["run.ckpt", "run.ckpt.rows0"])
+@pytest.mark.parametrize("place", [0, 70, -1])
+def test_a_damaged_checkpoint_is_refused(tmp_path, name, place):
+    with Checkpoint(tmp_path / "run.ckpt", 0).opened(DESCRIBED) as kept:
+        kept.keep("run", state(9), grows)
+    data = bytearray((tmp_path / name).read_bytes())
+    data[place] ^= 1
+    (tmp_path / name).write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"is no checkpoint that can be read|is damaged"):
+        stored(tmp_path / "run.ckpt")
+
+
+def test_missing_rows_are_said(tmp_path):
+    with Checkpoint(tmp_path / "run.ckpt", 0).opened(DESCRIBED) as kept:
+        kept.keep("run", state(9), grows)
+    (tmp_path / "run.ckpt.rows0").unlink()
+    with pytest.raises(ValueError, match=r"is damaged: run\.ckpt\.rows0, which belongs beside it, is missing"):
+        stored(tmp_path / "run.ckpt")
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
+    others = ("run.ckpt.rows", "run.ckpt.rowsx", "other.ckpt.rows0", ".other.ckpt.1.ab.part", "run.ckpt2")
+    for name in (*others, "run.ckpt.rows3", ".run.ckpt.1.ab.part"):
+        (tmp_path / name).write_text("left")
+    with Checkpoint(tmp_path / "run.ckpt", 0).opened(DESCRIBED) as kept:
+        kept.keep("run", state(1), grows)
+        kept.remove()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+def test_another_process_is_refused(tmp_path):
+    path = tmp_path / "run.ckpt"
+    program = f"""
+        from pathlib import Path
+        from solvers.results.checkpoint import Checkpoint
+        with Checkpoint({str(path)!r}, 0).opened({{}}):
+            print("held", flush=True)
+            input()
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "held\n"
+    said = (
+        rf"another run is at work on the checkpoint .*, process {child.pid}; wait for its end, or choose another file"
+    )
+    with pytest.raises(BlockingIOError, match=said):
+        stored(path, {})
+    child.kill()
+    child.communicate()
+    assert stored(path, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "every", "error", "said"),
+    [
+        (3, 1.0, TypeError, "checkpoint must be the name of a file, got 3"),
+        ("run", "often", TypeError, "checkpoint_every must be"),
+        ("run", -1, ValueError, "checkpoint_every must be a finite number of at least 0"),
+        ("run", np.nan, ValueError, "checkpoint_every must be a finite number"),
+    ],
+)
+def test_arguments_are_checked(path, every, error, said):
+    with pytest.raises(error, match=said):
+        solvers.solve(ORNSTEIN_UHLENBECK, np.ones(10), 0.0, 1.0, 3, checkpoint=path, checkpoint_every=every)
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *arguments: False)
+    with pytest.raises(PermissionError, match=r"checkpoint: the folder .* cannot be written to; choose another"):
+        stored(tmp_path / "run.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_function_that_failed_may_be_mended(tmp_path):
+    """A solve that fails goes on where it was kept, once its function, which has the same code, does not."""
+    fails, path = [True], tmp_path / "run.ckpt"
+
+    def own(t, x):
+        if t > 0.5 and fails[0]:
+            raise ValueError("not yet")
+        return x.sum()
+
+    asked = {"save": {"own": own}, "checkpoint": path, "checkpoint_every": 0}
+    run = (ORNSTEIN_UHLENBECK, np.linspace(-1, 1, 500), 0.0, 1.0, 400)
+    with pytest.warns(RuntimeWarning, match="not yet"):
+        assert solvers.solve(*run, **asked).status == "failed"
+    fails[0] = False
+    found, whole = solvers.solve(*run, **asked), solvers.solve(*run, save={"own": own})
+    assert 0 < found.settings["continued_from_step"] <= 200
+    for name, item in whole.variables.items():
+        np.testing.assert_array_equal(found.variables[name].values, item.values)
+    assert list(tmp_path.iterdir()) == []
