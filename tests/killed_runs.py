@@ -37,7 +37,7 @@ EQUATION = solvers.McKeanVlasov(
 
 
 def training(**kept):
-    return flds.solve_flds(TRAINED, particles=1000, depth=3, threads=1, replicates=2, operator="lazy", **kept)
+    return flds.solve_flds(TRAINED, particles=2000, depth=3, threads=1, replicates=2, operator="lazy", **kept)
 
 
 def mean_ode(**kept):
@@ -53,13 +53,13 @@ RUNS = {"training": training, "mean_ode": mean_ode, "equation": equation}
 
 
 def held(path):
-    """Return the step that a checkpoint holds, or None where there is none."""
+    """Return how many runs a checkpoint holds, and the step of the last of them; or None where there is none."""
     if not path.exists():
         return None
-    *_, last = (state for name, state in arrays.read_arrays(path).items() if name != "checkpoint")
-    if "ended_status" in last:
-        return "ended"
-    return int((last["next_step"] if "next_step" in last else last["step"]).values)
+    states = [state for name, state in arrays.read_arrays(path).items() if name != "checkpoint"]
+    if "ended_status" in states[-1]:
+        return len(states), "ended"
+    return len(states), int((states[-1]["next_step"] if "next_step" in states[-1] else states[-1]["step"]).values)
 
 
 def die_at(count):
@@ -87,7 +87,7 @@ def main():
     shared = {} if world is None else {"communicator": world}
     print("begins", flush=True)
     run = RUNS[name](checkpoint=folder / "run.checkpoint", checkpoint_every=0, **shared)
-    found = digest(run, leave_out=("final_particles",) if world is not None else ())
+    found = digest(run, leave_out=("final_particles",))
     tell(world, "done", found, run.status, str(run.settings.get("continued_from_step")))
 
 

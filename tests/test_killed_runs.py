@@ -38,8 +38,10 @@ def went_on(name, folder, expected):
     there = held(folder / CHECKPOINT)
     found, step = finished(start(name, folder))
     assert found == expected
-    if there != "ended":
-        assert step == str(there)
+    if there is None:
+        assert step == "None"
+    elif there[1] != "ended":
+        assert step == str(there[1])
     assert list(folder.iterdir()) == []
     return there
 
@@ -97,7 +99,7 @@ def test_forty_kills(undisturbed, tmp_path_factory):
 
 
 SMALL = (
-    "--particles", "1000", "--depth", "3", "--steps", "100", "--train-samples", "100", "--test-samples", "20",
+    "--particles", "1000", "--depth", "3", "--steps", "60", "--train-samples", "100", "--test-samples", "20",
     "--operator", "lazy", "--threads", "1",
 )  # fmt: skip
 
@@ -118,7 +120,7 @@ def test_the_command_goes_on_after_sigterm(tmp_path):
     assert job.wait(PATIENCE) == 128 + signal.SIGTERM
     early = flds.load(tmp_path / "run.nc")
     assert early.status == "interrupted"
-    there = held(kept)
+    _, there = held(kept)
     assert there > early.steps[-1]
     assert command(*asked, "--quiet").wait(PATIENCE) == 0
     assert command("solve", *SMALL, "--out", tmp_path / "whole.nc", "--quiet").wait(PATIENCE) == 0

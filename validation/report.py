@@ -117,7 +117,7 @@ def validate(
             if stored is None:
                 report[name] = _section(name, scale, out, say)
                 text = np.frombuffer(json.dumps(report[name]).encode(), np.uint8)
-                kept_so_far.keep(name, {"json": Variable(("byte",), text, "section")}, ended=True)
+                kept_so_far.end(name, {"json": Variable(("byte",), text, "section")})
             else:
                 report[name] = json.loads(stored["json"].values.tobytes())
             found += [Claim(**claim) for claim in report[name]["claims"]]

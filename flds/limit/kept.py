@@ -41,7 +41,7 @@ def keep(checkpoint: Checkpoint, past: Past) -> None:
     if checkpoint.path is None:
         return
     last = len(past.rounds) - 1
-    checkpoint.keep(f"round_{last}", _state(past.rounds[last]), ended=True)
+    checkpoint.end(f"round_{last}", _state(past.rounds[last]), None)
     rest = {"sizes": past.sizes, "modelled": past.modelled, "expected": past.expected, "seconds": past.seconds}
     checkpoint.keep(_SEARCH, {"json": _text(rest)})
 

@@ -63,7 +63,7 @@ class KeptRuns(NamedTuple):
     def end(self, name: str, run: Run) -> None:
         """Keep a run that has ended."""
         if run.status in ("completed", "diverged"):
-            self.checkpoint.keep(name, ended_snapshot(self.problem, run), _grows, ended=True)
+            self.checkpoint.end(name, ended_snapshot(self.problem, run), _grows)
 
     def _done(self, state: Any) -> int:
         return self.problem.steps if _STATUS in state else first_step(state)

@@ -79,10 +79,10 @@ class KeptReplicates:
         return None if self.checkpoint.path is None else KeptReplicate(self.checkpoint, _name(replicate))
 
     def end(self, replicate: int, recorder: Recorder, always: bool = False) -> None:
-        """Keep a replicate that has ended, if it is time to, or there is none to come."""
-        always = always or replicate == self.settings.replicates - 1
-        if recorder.status in ("completed", "diverged") and (always or self.checkpoint.due()):
-            self.checkpoint.keep(_name(replicate), ended_snapshot(recorder), grows, ended=True)
+        """Keep a replicate that has ended: at once if it is time to, or there is none to come, else with the next."""
+        if recorder.status in ("completed", "diverged") and self.checkpoint.path is not None:
+            now = always or replicate == self.settings.replicates - 1 or self.checkpoint.due()
+            self.checkpoint.end(_name(replicate), ended_snapshot(recorder), grows if now else None)
 
     def _done(self, replicate: int) -> int:
         state = self.state(replicate)

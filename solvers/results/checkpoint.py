@@ -27,6 +27,7 @@ from solvers.results.lock import Lock
 from solvers.results.versions import library_versions
 
 State = Mapping[str, Variable]
+Grows = Callable[[str], bool]
 
 EVERY = 600.0
 _SCHEMA = "flds.checkpoint/1"
@@ -112,9 +113,7 @@ class Checkpoint:
         """Whether it is time to keep the run; ranks ask together."""
         return self.path is not None and on_first(lambda: time.monotonic() >= self._next, self._communicator)
 
-    def keep(
-        self, name: str, state: State, grows: Callable[[str], bool] = lambda name: False, ended: bool = False
-    ) -> None:
+    def keep(self, name: str, state: State, grows: Grows = lambda name: False) -> None:
         """Write a group of arrays, beside those that have ended, in place of what was there.
 
         The rows of arrays whose names say that they grow are those of before, and some more. Where it cannot be
@@ -123,15 +122,18 @@ class Checkpoint:
         if self.path is None:
             return
         start = time.monotonic()
-        groups = {**self._ended, name: state}
-        if ended:
-            self._ended[name] = state
         try:
-            self._write(groups, grows)
+            self._write({**self._ended, name: state}, grows)
         except OSError as error:
             self._warn(f"no checkpoint could be written ({error.strerror or error}); the run goes on without")
         end = time.monotonic()
         self._next = end + max(self.every, _SHARE * (end - start))
+
+    def end(self, name: str, state: State, grows: Grows | None = lambda name: False) -> None:
+        """Write a group that stays as it is from now on; without `grows` only when the next one is written."""
+        self._ended[name] = state
+        if grows is not None:
+            self.keep(name, state, grows)
 
     def remove(self) -> None:
         """Remove the files: the run has come to its end."""
@@ -213,7 +215,7 @@ class Checkpoint:
     def _refusal(self, why: str) -> BaseException:
         return shared(ValueError(f"the checkpoint {str(self.path)!r} {why}"))
 
-    def _write(self, groups: Mapping[str, State], grows: Callable[[str], bool]) -> None:
+    def _write(self, groups: Mapping[str, State], grows: Grows) -> None:
         assert self.path is not None
         growing = {(g, n): item for g, state in groups.items() for n, item in state.items() if grows(n)}
         fixed = {g: {n: item for n, item in state.items() if not grows(n)} for g, state in groups.items()}

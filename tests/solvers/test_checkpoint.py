@@ -72,7 +72,7 @@ def test_groups_that_have_ended_stay(tmp_path):
     path = tmp_path / "run.ckpt"
     kept = Checkpoint(path, 0)
     with kept.opened(DESCRIBED):
-        kept.keep("first", state(3), grows, ended=True)
+        kept.end("first", state(3), grows)
         kept.keep("second", state(5), grows)
     kept = Checkpoint(path, 0)
     with kept.opened(DESCRIBED):
@@ -293,3 +293,12 @@ def test_a_function_that_failed_may_be_mended(tmp_path):
     for name, item in whole.variables.items():
         np.testing.assert_array_equal(found.variables[name].values, item.values)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_group_that_has_ended_is_written_with_the_next(tmp_path):
+    kept = Checkpoint(tmp_path / "run.ckpt", 0)
+    with kept.opened(DESCRIBED):
+        kept.end("first", state(3), None)
+        assert not (tmp_path / "run.ckpt").exists()
+        kept.keep("second", state(5), grows)
+    same(stored(tmp_path / "run.ckpt")["first"], state(3))
