@@ -13,7 +13,7 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from flds.processes import run_each
-from flds.sweeps.folder import sign, sweep_out
+from flds.sweeps.folder import is_done, sign, sweep_out
 from flds.sweeps.grid import Task, plain
 from solvers.processors import available_threads
 from solvers.progress import progress_bar
@@ -51,6 +51,8 @@ def run_all(tasks: list[Task], executor: Executor | None, workers: int, progress
 def run(task: Task) -> str:
     """Solve one task and write its file; return its error, or nothing."""
     try:
+        if is_done(task, {}):  # an executor does again what a worker had done that died since
+            return ""
         sweep_out(task.path.parent, [task])
         checkpoint = Checkpoint(task.checkpoint, task.options.get("checkpoint_every", EVERY), stays=True)
         with warnings.catch_warnings():
