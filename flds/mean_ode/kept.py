@@ -58,7 +58,7 @@ class KeptRuns(NamedTuple):
         """Return the run of this name, to go on with or to begin, or None without a checkpoint."""
         if self.checkpoint.path is None:
             return None
-        return KeptRun(self.checkpoint, name, dict(self.checkpoint.stored.get(name, {})))
+        return KeptRun(self.checkpoint, name, dict(self.checkpoint.stored.pop(name, {})))
 
     def end(self, name: str, run: Run) -> None:
         """Keep a run that has ended."""

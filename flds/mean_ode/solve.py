@@ -148,6 +148,7 @@ def run(
     passes = problem.steps + 1
     with checkpoint.opened(described(problem, settings, name, states)):
         kept = KeptRuns(checkpoint, problem)
+        continued = kept.continued
         total = settings.replicates * (passes - (first_step(states[0]) if states else 0)) - kept.done
         with progress_bar(total + (2 * passes if settings.depth_error else 0), shown) as bar:
             runs = list(_trained(kind, problem, settings, states, bar, kept, executor))
@@ -159,7 +160,7 @@ def run(
         notes = notes_on(problem, ended, status, remark)
         timings = {"compile": 0.0, "solve": time.perf_counter() - start}
         solution = assemble(problem, settings, name, ended, difference, status, timings, notes + checkpoint.notes)
-        solution.settings |= kept.continued
+        solution.settings |= continued
         if status in ("completed", "diverged") and not checkpoint.stays:
             checkpoint.remove()
     if status != "completed":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -13,8 +13,9 @@ from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder
 from flds.training.snapshot import early_snapshot, ended_snapshot, grows, steps_done
 from solvers.results.checkpoint import Checkpoint
-from solvers.results.files import State
+from solvers.results.files import State, Variable
 
+_ENDED = "ended_status"
 # Settings that decide no numbers.
 _FREE = ("threads", "rank_budget")
 
@@ -40,39 +41,40 @@ class KeptReplicates:
         Those of the run.
     states : sequence of dict
         The states that replicates start from, if they do not start with step 0.
+
+    Attributes
+    ----------
+    continued : dict
+        The step that an earlier process came to, in the last replicate that it began, as a setting; or nothing.
+    done : int
+        Passes that need not be done again, of all replicates.
     """
 
     def __init__(
         self, checkpoint: Checkpoint, problem: TrainingProblem, settings: Settings, states: Sequence[State]
     ) -> None:
         self.checkpoint, self.problem, self.settings = checkpoint, problem, settings
-        self.states = [dict(checkpoint.stored.get(_name(index), {})) for index in range(settings.replicates)]
-        self._first = list(states)
-
-    @property
-    def continued(self) -> dict[str, int]:
-        """The step that an earlier process came to, in the last replicate that it began, as a setting; or nothing."""
-        known = [index for index, state in enumerate(self.states) if state]
-        return {"continued_from_step": self._done(known[-1])} if known else {}
+        kept = [checkpoint.stored.pop(_name(index), None) for index in range(settings.replicates)]
+        known = [self._done(state) for state in kept if state is not None]
+        self.continued = {"continued_from_step": known[-1]} if known else {}
+        begin: list[State | None] = [*states] or [None] * settings.replicates
+        self.states = [first if state is None else dict(state) for first, state in zip(begin, kept, strict=True)]
+        self.done = sum(map(self._done, self.states))
 
     @property
     def notes(self) -> list[str]:
         """What a user should know of the checkpoint."""
         return list(self.checkpoint.notes)
 
-    @property
-    def done(self) -> int:
-        """Passes that need not be done again, of all replicates."""
-        return sum(self._done(index) for index in range(self.settings.replicates))
-
     def ended(self, replicate: int) -> Recorder | None:
         """Return what was recorded of a replicate that has ended, or None."""
         state = self.states[replicate]
-        return Recorder.of_ended(self.problem, self.settings, state) if "ended_status" in state else None
+        return None if state is None or _ENDED not in state else Recorder.of_ended(self.problem, self.settings, state)
 
-    def state(self, replicate: int) -> State | None:
-        """Return where training of a replicate goes on, or None where it begins."""
-        return self.states[replicate] or (self._first[replicate] if self._first else None)
+    def take(self, replicate: int) -> State | None:
+        """Return where training of a replicate goes on, or None where it begins; its memory is then the caller's."""
+        state, self.states[replicate] = self.states[replicate], None
+        return state
 
     def of(self, replicate: int) -> KeptReplicate | None:
         """Return what keeps a replicate while it is trained, or None without a checkpoint."""
@@ -84,13 +86,11 @@ class KeptReplicates:
             now = always or replicate == self.settings.replicates - 1 or self.checkpoint.due()
             self.checkpoint.end(_name(replicate), ended_snapshot(recorder), grows if now else None)
 
-    def _done(self, replicate: int) -> int:
-        state = self.state(replicate)
+    def _done(self, state: Mapping[str, Variable] | None) -> int:
+        """Return how many passes need not be done again."""
         if state is None:
             return 0
-        if "ended_status" in state:
-            return self.problem.steps + 1
-        step = steps_done(state)
+        step = self.problem.steps + 1 if _ENDED in state else steps_done(state)
         return int(state["batch_loss"].values.size) if step is None else step
 
 

@@ -7,6 +7,7 @@ it was after its last update, before the passes that were broken off.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def ended_snapshot(recorder: Recorder) -> dict[str, Variable]:
     return recorder.state | {name: _field(name, array, None) for name, array in arrays.items()}
 
 
-def steps_done(state: dict[str, Variable]) -> int | None:
+def steps_done(state: Mapping[str, Variable]) -> int | None:
     """Return how many updates a run had made that ended early, or None if it had made all of them."""
     return int(state["next_step"].values) if "next_step" in state else None
 

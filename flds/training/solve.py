@@ -231,8 +231,10 @@ def _trained(
     executor: Executor | None,
 ) -> Iterator[Recorder]:
     """Yield what was recorded of each replicate, in order, until one ends as the others would."""
-    waiting = {number: kept.state(number) for number in range(settings.replicates) if kept.ended(number) is None}
-    arguments = {number: (kind, problem, settings, number, state) for number, state in waiting.items()}
+    arguments: dict[int, tuple[Any, ...]] = {}
+    if executor is not None:
+        waiting = [number for number in range(settings.replicates) if kept.ended(number) is None]
+        arguments = {number: (kind, problem, settings, number, kept.take(number)) for number in waiting}
     with Apart(executor, _train_replicate, arguments) as apart:
         for number in range(settings.replicates):
             recorder = kept.ended(number)
@@ -241,7 +243,7 @@ def _trained(
                 if executor is None:
                     # no name holds the network, whose memory is free for what is made of the records
                     recorder = train(
-                        kind(problem, settings, seed, ensemble=ensemble), bar, waiting[number], kept.of(number)
+                        kind(problem, settings, seed, ensemble=ensemble), bar, kept.take(number), kept.of(number)
                     )
                 else:
                     recorder = Recorder.of_ended(problem, settings, apart.result(number))

@@ -29,6 +29,7 @@ def train(
                 network.initialise()
             else:
                 first = go_on(network, recorder, state)
+                state = None  # what the network has not taken over is no longer needed
             place = first, network.mark()
             for step, batch in enumerate(problem.batches[first:], first):
                 inputs, targets = problem.x[batch], problem.y[batch]

@@ -43,7 +43,7 @@ def described(
 
 def stored(checkpoint: Checkpoint, course: Course, states: Array, saved: Saved) -> tuple[Course, dict[str, int]]:
     """Take over what an earlier process left; return the course that is left, and where it begins as a setting."""
-    state = checkpoint.stored.get(_RUN)
+    state = checkpoint.stored.pop(_RUN, None)
     if state is None:
         return course, {}
     step = int(state["step"].values)
