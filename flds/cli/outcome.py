@@ -48,9 +48,10 @@ def finish(
     A checkpoint of a run that has ended is removed once the results are written.
     """
     from flds.plotting.curves import chance
+    from solvers.ranks import on_first
 
     interrupts.ignore()  # what was computed is written, come what may
-    place = keep(solution, out) if speaks(communicator) or solution.groups else out
+    place = keep(solution, out) if solution.groups else on_first(lambda: keep(solution, out), communicator)
     if checkpoint is not None:
         if solution.status in ("completed", "diverged"):
             checkpoint.remove()

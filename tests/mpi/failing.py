@@ -10,6 +10,8 @@ import numpy as np
 from mpi4py import MPI
 
 import flds
+import solvers
+from tests.solvers.equations import ORNSTEIN_UHLENBECK as EQUATION
 
 WORLD = MPI.COMM_WORLD
 HOW, WHO = sys.argv[1], int(sys.argv[2])
@@ -35,6 +37,19 @@ problem = flds.TrainingProblem(
     [[1.0, 2.0]], [1.0], steps=100_000 if HOW == "wait" else 50, learning_rate=0.1,
     activation=flds.Activation(value=value, derivative=lambda h: 1 - np.tanh(h) ** 2),
 )  # fmt: skip
+if HOW == "differ":
+    where = {"training": flds.solve_flds, "equation": solvers.solve, "forward": flds.solve_forward}
+    for name, solve in where.items():
+        given = (
+            (problem,) if name == "training" else (EQUATION, np.ones(5000), 0.0, 1.0, 2) if name == "equation" else ()
+        )
+        try:
+            solve(*given, seed=WORLD.Get_rank(), threads=1, communicator=WORLD)
+        except ValueError as error:
+            said = WORLD.allgather(str(error))
+            if WORLD.Get_rank() == 0:
+                print(name, *set(said), flush=True)
+    raise SystemExit
 run = flds.solve_flds(problem, particles=5000, depth=2, threads=1, communicator=WORLD)
 lines = WORLD.allgather(f"{run.status} at {len(run.batch_loss)}")
 if WORLD.Get_rank() == 0:

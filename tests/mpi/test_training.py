@@ -40,6 +40,13 @@ def test_a_rank_that_fails_ends_all_and_is_named(how, said):
     assert taken < 60  # of which most is for starting three interpreters
 
 
+def test_ranks_that_are_given_different_arguments():
+    status, out, err = run(2, *program("failing", "differ", "0"))
+    assert status == 0, err
+    said = "the ranks of a communicator must be given the same arguments, but some differ"
+    assert out.splitlines() == [f"{name} {said}" for name in ("training", "equation", "forward")]
+
+
 def at_work(job, ranks):
     """Wait until all ranks are at work; return their processes."""
     found = []
