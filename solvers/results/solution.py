@@ -185,6 +185,8 @@ class Solution:
     def to_csv(self, path: str | os.PathLike[str], *, long: bool = False) -> Path:
         """Write what changes with the step or the time as a table, and return the path.
 
+        Variables that ranks share are left out.
+
         Parameters
         ----------
         path : path
@@ -207,7 +209,8 @@ class Solution:
                 f"there is nothing to write over steps or times; the variables are {', '.join(self.variables)}"
             )
         checks.flag("long", long)
-        over = {name: item for name, item in self.variables.items() if item.dims[:1] == (first,)}
+        whole = {name: item for name, item in self.variables.items() if item.spread is None}
+        over = {name: item for name, item in whole.items() if item.dims[:1] == (first,)}
         return write_table(path, long_rows(over, self.data) if long else wide_rows(over))
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:

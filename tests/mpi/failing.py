@@ -38,11 +38,12 @@ problem = flds.TrainingProblem(
     activation=flds.Activation(value=value, derivative=lambda h: 1 - np.tanh(h) ** 2),
 )  # fmt: skip
 if HOW == "differ":
-    where = {"training": flds.solve_flds, "equation": solvers.solve, "forward": flds.solve_forward}
-    for name, solve in where.items():
-        given = (
-            (problem,) if name == "training" else (EQUATION, np.ones(5000), 0.0, 1.0, 2) if name == "equation" else ()
-        )
+    calls = (
+        ("training", flds.solve_flds, (problem,)),
+        ("equation", solvers.solve, (EQUATION, np.ones(5000), 0.0, 1.0, 2)),
+        ("forward", flds.solve_forward, ()),
+    )
+    for name, solve, given in calls:
         try:
             solve(*given, seed=WORLD.Get_rank(), threads=1, communicator=WORLD)
         except ValueError as error:
