@@ -156,12 +156,17 @@ def test_two_commands_on_one_checkpoint(tmp_path):
         (("--checkpoint", "text"), "'text' is no checkpoint that can be read"),
         (("--checkpoint", "run.nc"), "--checkpoint must not be what --out writes, got 'run.nc'; choose another name"),
         (("--checkpoint", "run.png"), "--checkpoint must not be what --out writes, got 'run.png'; choose another name"),
+        (
+            ("--checkpoint", "run.ckpt", "--fit"),
+            "--fit may choose another number of particles when the command is given",
+        ),
         (("--checkpoint-every", "-1"), "checkpoint_every must be a finite number of at least 0, got -1"),
     ],
 )
 def test_what_is_no_checkpoint(tmp_path, option, said):
     (tmp_path / "text").write_text("something else")
-    job = command("solve", *SMALL, *option, "--quiet", "--out", "run.nc", cwd=tmp_path, stderr=subprocess.PIPE)
+    sizes = SMALL[2:] if "--fit" in option else SMALL
+    job = command("solve", *sizes, *option, "--quiet", "--out", "run.nc", cwd=tmp_path, stderr=subprocess.PIPE)
     _, err = job.communicate(timeout=PATIENCE)
     assert job.returncode == 2
     assert err.startswith(f"flds: {said}")

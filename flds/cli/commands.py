@@ -131,6 +131,10 @@ def solve(
         raise ValueError("--fit chooses the number of particles; leave out --particles and --width")
     if fit and mpi:
         raise ValueError("--fit chooses for one process; leave out --fit or --mpi")
+    if fit and checkpoint is not None:
+        raise ValueError(
+            "--fit may choose another number of particles when the command is given again; give --particles"
+        )
     on_first(lambda: check_out(out), communicator)
     dataset = load_data(data)
     problem = training_problem(
