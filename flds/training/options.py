@@ -168,7 +168,7 @@ class Options(TypedDict, total=False):
         from there and ends with the same bits; ``settings["continued_from_step"]`` says where. The file is removed when
         training is done, and stays where it was interrupted. Another run, or another version, is refused.
     checkpoint_every : float
-        Seconds between checkpoints, by default 600; more where writing them would take more than a twentieth of the
+        Seconds between checkpoints, by default 600; more where writing them would take more than a fortieth of the
         time.
     """
 

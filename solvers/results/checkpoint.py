@@ -32,8 +32,8 @@ Grows = Callable[[str], bool]
 EVERY = 600.0
 _SCHEMA = "flds.checkpoint/1"
 _HEADER = "checkpoint"
-# A run may spend 1/20 of its time on checkpoints.
-_SHARE = 20.0
+# A run may spend 1/40 of its time on checkpoints.
+_SHARE = 40.0
 # A file of rows with more dead bytes than this, and than others, is written anew.
 _DEAD = 2**26
 _ROUNDING = 1e-9
@@ -47,7 +47,7 @@ class Checkpoint:
     path : path, optional
         The file; without it nothing is kept.
     every : float
-        Seconds from one to the next, at least; more where writing takes more than 1/20 of the time.
+        Seconds from one to the next, at least; more where writing takes more than 1/40 of the time.
     stays : bool
         Whether the file stays, and is held, until `close`, for results that are yet to be written.
 

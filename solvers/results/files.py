@@ -197,6 +197,13 @@ def write(path: Path, fill: Callable[[Callable[[Any], None]], None], sealed: boo
     return checksum.hexdigest()
 
 
+def put(file: Any, data: Any) -> None:
+    """Write all of some bytes to a file without a buffer."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
 def seal(path: Path) -> str:
     """Append a seal to a file; return the checksum of what stood there."""
     checksum = digest_of(path, 0, path.stat().st_size)

@@ -84,7 +84,7 @@ def solve(
         ``settings["continued_from_step"]`` says where. The file is removed when the solve is done, and stays where it
         was interrupted or failed. That of another run, as far as its functions can be compared, is refused.
     checkpoint_every : float
-        Seconds between checkpoints; more where writing them would take more than a twentieth of the time.
+        Seconds between checkpoints; more where writing them would take more than a fortieth of the time.
     progress : bool
         Whether a bar on standard error counts the steps.
 

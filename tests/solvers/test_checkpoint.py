@@ -156,9 +156,9 @@ def test_the_interval_grows_with_the_time_that_writing_takes(tmp_path, monkeypat
         clock[0] = 10.0
         assert kept.due()
         kept.keep("run", state(1), grows)
-        clock[0] = 17.0 + 19 * 7.0  # writing would take more than a twentieth
+        clock[0] = 17.0 + 39 * 7.0  # writing would take more than a fortieth
         assert not kept.due()
-        clock[0] = 17.0 + 20 * 7.0
+        clock[0] = 17.0 + 40 * 7.0
         assert kept.due()
 
 
