@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,8 @@ _HEADER = "checkpoint"
 _SHARE = 40.0
 # A file of rows with more dead bytes than this, and than others, is written anew.
 _DEAD = 2**26
+# Bytes of what may change that are copied, for the disk to have them while the run goes on.
+_COPIED = 2**28
 _ROUNDING = 1e-9
 
 
@@ -75,7 +78,10 @@ class Checkpoint:
         self._communicator: Any = None
         self._described: dict[str, Any] = {}
         self._lock: Lock | None = None
-        self._next = np.inf
+        self._next, self._start = np.inf, 0.0
+        self._apart = False  # whether the disk is waited for while the run goes on
+        self._thread: threading.Thread | None = None
+        self._error: OSError | MemoryError | None = None
 
     @staticmethod
     def of(given: Any, every: float | None = None) -> Checkpoint:
@@ -111,23 +117,38 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Whether it is time to keep the run; ranks ask together."""
-        return self.path is not None and on_first(lambda: time.monotonic() >= self._next, self._communicator)
+        return self.path is not None and on_first(self._is_time, self._communicator)
 
     def keep(self, name: str, state: State, grows: Grows = lambda name: False) -> None:
         """Write a group of arrays, beside those that have ended, in place of what was there.
 
-        The rows of arrays whose names say that they grow are those of before, and some more. Where it cannot be
-        written the run goes on, with a warning.
+        The rows of arrays whose names say that they grow are those of before, and some more. The disk may take its
+        time for it, for which `wait` waits. Where it cannot be written the run goes on, with a warning.
         """
         if self.path is None:
             return
-        start = time.monotonic()
+        self.wait()
+        self._start = time.monotonic()
         try:
-            self._write({**self._ended, name: state}, grows)
-        except OSError as error:
-            self._warn(f"no checkpoint could be written ({error.strerror or error}); the run goes on without")
-        end = time.monotonic()
-        self._next = end + max(self.every, _SHARE * (end - start))
+            commit = self._appended({**self._ended, name: state}, grows)
+        except (OSError, MemoryError) as error:
+            commit = _raise(error)
+        if self._apart:
+            self._thread = threading.Thread(target=self._conclude, args=(commit,))
+            self._thread.start()
+        else:
+            self._conclude(commit)
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until what is kept is on the disk, and warn if it could not be written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            why = getattr(error, "strerror", None) or checks.reason(error)
+            self._warn(f"no checkpoint could be written ({why}); the run goes on without")
 
     def end(self, name: str, state: State, grows: Grows | None = lambda name: False) -> None:
         """Write a group that stays as it is from now on; without `grows` only when the next one is written."""
@@ -139,10 +160,12 @@ class Checkpoint:
         """Remove the files: the run has come to its end."""
         if self.path is None:
             return
+        self.wait()
         on_first(self._remove, self._communicator)
 
     def close(self) -> None:
         """Let other processes have the file."""
+        self.wait()
         if self._lock is not None:
             self._lock.release(remove=True)
             self._lock = None
@@ -215,13 +238,27 @@ class Checkpoint:
     def _refusal(self, why: str) -> BaseException:
         return shared(ValueError(f"the checkpoint {str(self.path)!r} {why}"))
 
-    def _write(self, groups: Mapping[str, State], grows: Grows) -> None:
+    def _is_time(self) -> bool:
+        busy = self._thread is not None and self._thread.is_alive()
+        return not busy and time.monotonic() >= self._next
+
+    def _appended(self, groups: Mapping[str, State], grows: Grows) -> Callable[[], None]:
+        """Append rows, and return what is left to do: to wait for the disk, and to write the file that refers to them.
+
+        One process does that while the run goes on, with copies of what may change, unless they are large.
+        """
         assert self.path is not None
+        path, before = self.path, self._rows
         growing = {(g, n): item for g, state in groups.items() for n, item in state.items() if grows(n)}
         fixed = {g: {n: item for n, item in state.items() if not grows(n)} for g, state in groups.items()}
-        rows, before = self._rows, self._rows.path
+        size = sum(item.values.nbytes for state in fixed.values() for item in state.values())
+        self._apart = self._communicator is None and size <= _COPIED
+        if self._apart:
+            fixed = {g: {n: i._replace(values=i.values.copy()) for n, i in s.items()} for g, s in fixed.items()}
+        rows = before
         rows.forget(growing)
-        if rows.dead > max(_DEAD, rows.end - rows.dead):
+        whole = groups.keys() == self._ended.keys()  # which may be the end, where all of it is removed
+        if rows.dead > max(_DEAD, rows.end - rows.dead) and not whole:
             rows = GrowingRows(self._rows_file(int(rows.path.name.rpartition("rows")[2]) + 1), self._communicator)
         rows.append(growing)
         header = {
@@ -233,10 +270,24 @@ class Checkpoint:
             "rows": rows.index(),
         }
         text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        write_arrays(self.path, fixed | {_HEADER: {"json": Variable(("byte",), text, "header")}}, self._communicator)
-        self._rows = rows
-        if rows.path != before:
-            on_first(lambda: before.unlink(missing_ok=True), self._communicator)
+
+        def commit() -> None:
+            rows.sync()
+            write_arrays(path, fixed | {_HEADER: {"json": Variable(("byte",), text, "header")}}, self._communicator)
+            self._rows = rows
+            if rows.path != before.path:
+                on_first(lambda: before.path.unlink(missing_ok=True), self._communicator)
+
+        return commit
+
+    def _conclude(self, commit: Callable[[], None]) -> None:
+        """Do what is left, and say when the next checkpoint is due."""
+        try:
+            commit()
+        except (OSError, MemoryError) as error:
+            self._error = error
+        end = time.monotonic()
+        self._next = end + max(self.every, _SHARE * (end - self._start))
 
     def _rows_file(self, number: int) -> Path:
         assert self.path is not None
@@ -261,6 +312,13 @@ class Checkpoint:
             self.notes.append(note)
             if self._communicator is None or self._communicator.Get_rank() == 0:
                 warnings.warn(note, RuntimeWarning, stacklevel=2)
+
+
+def _raise(error: OSError | MemoryError) -> Callable[[], None]:
+    def commit() -> None:
+        raise error
+
+    return commit
 
 
 def difference(there: Any, here: Any, name: str = "") -> str | None:

@@ -37,6 +37,16 @@ _SHARE, _ROOM = 0.4, 1.1
 _PATIENCE = 10.0
 
 
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+# It is the whole process's, and reading it means to change it.
+_UMASK = _umask()
+
+
 class Variable(NamedTuple):
     """One array of a solution, with named dimensions; where it is spread over ranks, what this one holds of it."""
 
@@ -62,7 +72,7 @@ def replacing(target: Path) -> Iterator[Path]:
     os.close(handle)
     try:
         yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, 0o666 & ~_UMASK)
         os.replace(name, target)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
@@ -263,9 +273,3 @@ try:
 except Exception as error:
     sys.exit(str(error).splitlines()[0] if str(error) else type(error).__name__)
 """
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

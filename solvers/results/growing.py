@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class GrowingRows:
         self.columns = {name: column for name, column in self.columns.items() if name in names}
 
     def append(self, arrays: Mapping[Name, Variable]) -> None:
-        """Write the rows of these arrays that are not yet there; if that fails, all is as it was.
+        """Write the rows of these arrays that are not yet there, for `sync`; if that fails, all is as it was.
 
         Raises
         ------
@@ -151,17 +152,23 @@ class GrowingRows:
             file.truncate(self.end)
 
     def _write_all(self, places: list[Place]) -> str:
-        """Write rows one after the other; return their checksum, for which nothing is read again."""
+        """Write rows one after the other; return their checksum, which another thread computes meanwhile."""
         checksum, end = hashlib.sha256(), self.end
-        with self.path.open("r+b", buffering=0) as file:
+        with self.path.open("r+b", buffering=0) as file, ThreadPoolExecutor(1) as other:
             file.seek(end)
             for place in places:
-                for data in (b"\0" * (place.offset - end), place.values.reshape(-1).view(np.uint8)):
-                    checksum.update(data)
+                pieces: tuple[Any, ...] = (b"\0" * (place.offset - end), place.values.reshape(-1).view(np.uint8))
+                for data in pieces:
+                    other.submit(checksum.update, data)
                     put(file, data)
                 end = place.offset + place.values.nbytes
-            os.fsync(file.fileno())
         return checksum.hexdigest()
+
+    def sync(self) -> None:
+        """Wait until the disk has what was appended; ranks have done so where they wrote."""
+        if self.end and self.communicator is None:
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def _write_own(self, places: list[Place]) -> None:
         first = self.communicator.Get_rank() == 0

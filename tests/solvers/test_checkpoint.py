@@ -55,6 +55,7 @@ def test_what_is_kept_is_read_back_and_rows_are_written_once(tmp_path):
         assert kept.stored == {}
         for count in (1, 4, 4, 9):
             kept.keep("run", state(count), grows)
+            kept.wait()
             sizes.append((tmp_path / "run.ckpt.rows0").stat().st_size)
     assert np.diff(sizes)[1] == 0
     assert sizes[-1] <= 9 * 3 * 8 + 3 * 64
@@ -117,14 +118,17 @@ def test_a_full_disk_is_a_warning_and_the_last_checkpoint_stays(tmp_path, monkey
     kept = Checkpoint(path, 0)
     with kept.opened(DESCRIBED):
         kept.keep("run", state(3), grows)
+        kept.wait()
         monkeypatch.setattr(os, called, full)
         if called == "replace" and which == 2:
             kept.keep("run", state(4), grows)
+            kept.wait()
             expected = 4
         else:
             expected = 3
+        kept.keep("run", state(5), grows)
         with pytest.warns(RuntimeWarning, match=r"no checkpoint could be written \(No space left on device\)"):
-            kept.keep("run", state(5), grows)
+            kept.wait()
         same(stored_beside(path, tmp_path)["run"], state(expected))
         kept.keep("run", state(6), grows)
     same(stored(path)["run"], state(6))
@@ -156,6 +160,7 @@ def test_the_interval_grows_with_the_time_that_writing_takes(tmp_path, monkeypat
         clock[0] = 10.0
         assert kept.due()
         kept.keep("run", state(1), grows)
+        kept.wait()
         clock[0] = 17.0 + 39 * 7.0  # writing would take more than a fortieth
         assert not kept.due()
         clock[0] = 17.0 + 40 * 7.0
