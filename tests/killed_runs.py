@@ -15,7 +15,7 @@ import numpy as np
 
 import flds
 import solvers
-from solvers.results import arrays
+from solvers.results import arrays, checkpoint
 from tests.mpi.digest import communicator, digest, tell
 
 RNG = np.random.default_rng(0)
@@ -85,6 +85,7 @@ def main():
     if when != "never":
         die_at(int(when))
     shared = {} if world is None else {"communicator": world}
+    checkpoint._SHARE = 0.0  # one after the other
     print("begins", flush=True)
     run = RUNS[name](checkpoint=folder / "run.checkpoint", checkpoint_every=0, **shared)
     found = digest(run, leave_out=("final_particles",))

@@ -138,6 +138,7 @@ def test_two_commands_on_one_checkpoint(tmp_path):
     deadline = time.monotonic() + PATIENCE
     while not kept.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
+    first.send_signal(signal.SIGSTOP)
     second = command(*asked, "--out", tmp_path / "second.nc", stderr=subprocess.PIPE)
     _, err = second.communicate(timeout=PATIENCE)
     assert second.returncode == 2
