@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flds.limit.extrapolation import MULTIPLES
+from flds.limit.extrapolation import MULTIPLES, Round
 from flds.results.limit import LimitEstimate
 from flds.training.assemble import output_variables
 from flds.training.description import describe
+from flds.training.problem import TrainingProblem
 from solvers.results.versions import library_versions
 
-if TYPE_CHECKING:
-    from flds.limit.estimate import Search
 
-
-def assemble(search: Search) -> LimitEstimate:
-    """Return the solution of the last round of a search."""
-    problem, last = search.problem, search.reported
+def assemble(
+    problem: TrainingProblem,
+    last: Round,
+    rounds: list[Round],
+    asked: dict[str, Any],
+    status: str,
+    timings: dict[str, float],
+    notes: list[str],
+) -> LimitEstimate:
+    """Return the solution of the round that is reported, the last of all, with what was asked for."""
     settings = last.settings
     recorded = list(settings.recorded_samples)
     cut = len(recorded)
@@ -37,12 +42,9 @@ def assemble(search: Search) -> LimitEstimate:
     description, arrays = describe(problem)
     saved: dict[str, Any] = {
         "solver": "estimate_limit",
-        **({"continued_from_round": search.continued} if search.continued else {}),
-        "target_error": search.target,
-        "budget_seconds": search.budget,
+        **asked,
         "particles": last.particles,
         "depth": last.depth,
-        "replicates": search.replicates,
         "depths": [last.depth // 2 * multiple for multiple in sorted(MULTIPLES)],
         "seeds": last.seeds,
         "backward_weights": settings.backward_weights,
@@ -51,19 +53,17 @@ def assemble(search: Search) -> LimitEstimate:
         "tolerance": settings.tolerance,
         "record_every": settings.record_every,
         "dtype": settings.dtype,
-        "threads": search.threads,
         "rounds": [
-            {"particles": r.particles, "depth": r.depth, "half_width": r.widest, "seconds": r.seconds}
-            for r in search.rounds
+            {"particles": r.particles, "depth": r.depth, "half_width": r.widest, "seconds": r.seconds} for r in rounds
         ],
     }
     return LimitEstimate(
         variables=variables | arrays,
-        status=search.status,
-        timings=search.timings,
+        status=status,
+        timings=timings,
         seed=settings.seed,
         settings=saved,
-        notes=search.notes,
+        notes=notes,
         versions=library_versions(),
         extra={"problem": description},
     )

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -138,7 +139,7 @@ def estimate_limit(
         "record_every": record_every,
         "recorded_samples": recorded_samples,
     }
-    search = Search(
+    search = _Search(
         problem,
         options,
         checks.positive_integer("replicates", replicates, smallest=2),
@@ -158,11 +159,14 @@ def estimate_limit(
             kept.remove()
     for note in search.warned:
         warnings.warn(note, RuntimeWarning, stacklevel=2)
-    return assemble(search)
+    found: dict[str, Any] = {"continued_from_round": search.continued} if search.continued else {}
+    found |= {"target_error": target_error, "budget_seconds": budget_seconds}
+    found |= {"replicates": search.replicates, "threads": search.threads}
+    return assemble(problem, search.reported, search.rounds, found, search.status, search.timings, search.notes)
 
 
 @dataclass
-class Search:
+class _Search:
     """Rounds, and the decision how large the next one is."""
 
     problem: TrainingProblem
