@@ -185,8 +185,9 @@ class _Search:
     timings: dict[str, float] = field(default_factory=dict)
     continued: int = 0  # rounds of an earlier process
 
-    def run(self, particles: int, depth: int, checkpoint: Checkpoint) -> None:
+    def run(self, particles: int, depth: int, checkpoint: Checkpoint | None = None) -> None:
         """Run rounds until one of them is good enough or the next one would be too large."""
+        checkpoint = checkpoint or Checkpoint()
         earlier = past(checkpoint)
         plan: Plan | None = plan_round(self.problem, particles, depth, self.options)
         assert plan is not None
