@@ -19,6 +19,7 @@ ROOMS = {
     "solvers.checks": "",
     "solvers.interrupts": "",
     "solvers.processors": "solvers.checks",
+    "solvers.fingerprint": "",
     "solvers.identity": "",
     "solvers.kernel_cache": "",
     "solvers.progress": "",
@@ -30,7 +31,7 @@ ROOMS = {
     "solvers.ensemble": "solvers.accelerate solvers.checks solvers.interrupts solvers.memory solvers.partition "
     "solvers.processors solvers.ranks",
     "solvers.matrices": "solvers.accelerate solvers.ensemble solvers.partition",
-    "solvers.sde": "solvers.accelerate solvers.checks solvers.ensemble solvers.identity solvers.matrices "
+    "solvers.sde": "solvers.accelerate solvers.checks solvers.ensemble solvers.fingerprint solvers.matrices "
     "solvers.memory solvers.partition solvers.plotting solvers.processors solvers.progress solvers.ranks "
     "solvers.results",
     "solvers.plotting": "solvers.results",

@@ -155,8 +155,8 @@ def test_two_commands_on_one_checkpoint(tmp_path):
         (("--checkpoint", "nowhere/run.ckpt"), "checkpoint: the folder 'nowhere' does not exist; create it first"),
         (("--checkpoint", "."), "checkpoint must name a file, got '.'"),
         (("--checkpoint", "text"), "'text' is no checkpoint that can be read"),
-        (("--checkpoint", "run.nc"), "--checkpoint must not be what --out writes, got 'run.nc'; choose another name"),
-        (("--checkpoint", "run.png"), "--checkpoint must not be what --out writes, got 'run.png'; choose another name"),
+        (("--checkpoint", "run.nc"), "--checkpoint must not be what is read or written, got 'run.nc'"),
+        (("--checkpoint", "run.png"), "--checkpoint must not be what is read or written, got 'run.png'"),
         (
             ("--checkpoint", "run.ckpt", "--fit"),
             "--fit may choose another number of particles when the command is given",

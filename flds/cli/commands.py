@@ -115,7 +115,7 @@ def solve(
     from solvers.results.checkpoint import Checkpoint
 
     communicator, kept = world() if mpi else None, Checkpoint(checkpoint, checkpoint_every, stays=True)
-    on_first(lambda: check_kept(kept, out), communicator)
+    on_first(lambda: check_kept(kept, out, source), communicator)
     if source is not None:
         _check_alone(context, {"source", "out", "quiet", "threads", "mpi", "checkpoint", "checkpoint_every"})
         on_first(lambda: check_out(out, source), communicator)
@@ -172,7 +172,7 @@ def resume(
 
     communicator, kept = world() if mpi else None, Checkpoint(checkpoint, checkpoint_every, stays=True)
     on_first(lambda: check_out(out, file), communicator)
-    on_first(lambda: check_kept(kept, out), communicator)
+    on_first(lambda: check_kept(kept, out, file), communicator)
     solution = from_file(
         file, threads, quiet, go_on, communicator, steps=steps, learning_rate=learning_rate, checkpoint=kept
     )

@@ -80,6 +80,8 @@ class Interrupts:
 
 
 interrupts = Interrupts()
+# Ends all ranks of an MPI job with a status, where there are any, since the others may wait for this one.
+end_all: Callable[[int, str], None] | None = None
 
 
 def run(start: Callable[[], None]) -> None:
@@ -111,6 +113,8 @@ def ending() -> Iterator[None]:
 def interrupted(kept: str = "") -> NoReturn:
     """Say that the command was interrupted, and what it kept; end the process."""
     interrupts.ignore()
+    if end_all is not None:
+        end_all(interrupts.status, f"flds: interrupted; {kept}" if kept else "flds: interrupted")
     fail(f"interrupted; {kept}" if kept else "interrupted before anything was computed", interrupts.status)
 
 

@@ -46,12 +46,17 @@ def check_out(out: Path, source: Path | None = None) -> None:
         _check_picture(picture, out, source)
 
 
-def check_kept(checkpoint: Checkpoint, out: Path) -> None:
-    """Refuse a checkpoint that could not be written, or, as it is removed at the end, that is what is written."""
+def check_kept(checkpoint: Checkpoint, out: Path, source: Path | None = None) -> None:
+    """Refuse a checkpoint that could not be written, or, as it is removed at the end, that is read or written."""
     checkpoint.check()
     path = checkpoint.path
-    if path is not None and os.path.realpath(path) in map(os.path.realpath, (out, picture_of(out))):
-        raise ValueError(f"--checkpoint must not be what --out writes, got {str(path)!r}; choose another name")
+    if path is None:
+        return
+    results = [out, picture_of(out), *([] if source is None else [source])]
+    taken = {os.path.realpath(f"{result}{suffix}") for result in results for suffix in ("", ".state")}
+    own = os.path.realpath(path)
+    if any(one == own or re.fullmatch(r"\.rows\d+", one.removeprefix(own)) for one in taken):
+        raise ValueError(f"--checkpoint must not be what is read or written, got {str(path)!r}; choose another name")
 
 
 def check_table(csv: Path, source: Path) -> None:

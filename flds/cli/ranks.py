@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from functools import partial
 from typing import Any
+
+from flds.cli import console
 
 # One of these is set for a process that mpiexec, srun or the like has started.
 _STARTED = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", "MPI_LOCALRANKID")
+
+
+# Seconds that other ranks leave to the first to say what ended them.
+_PATIENCE = 1.0
 
 
 def world() -> Any:
@@ -26,9 +34,18 @@ def world() -> Any:
         raise ValueError(f"--mpi needs mpi4py and an MPI: pip install 'flds[mpi]' ({error})") from None
     if communicator.Get_size() == 1 and not any(name in os.environ for name in _STARTED):
         raise ValueError("--mpi runs under mpiexec: mpiexec -n 4 flds solve --mpi …")
+    console.end_all = partial(_end_all, communicator)
     if communicator.Get_rank() > 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
     return communicator
+
+
+def _end_all(communicator: Any, status: int, said: str) -> None:
+    """End all ranks of an interrupted job; the first one says so, if it comes to that."""
+    if communicator.Get_rank() > 0:
+        time.sleep(_PATIENCE)
+    console.note(said)
+    communicator.Abort(status)
 
 
 def speaks(communicator: Any) -> bool:

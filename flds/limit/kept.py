@@ -12,6 +12,7 @@ from flds.limit.extrapolation import Round
 from flds.training.description import describe
 from flds.training.options import Settings
 from flds.training.problem import TrainingProblem
+from solvers.fingerprint import fingerprint
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.files import Variable
 
@@ -33,7 +34,8 @@ class Past(NamedTuple):
 
 def described(problem: TrainingProblem, **chosen: Any) -> dict[str, Any]:
     """Return what a checkpoint is known by."""
-    return {"solver": "estimate_limit", **describe(problem)[0], **chosen}
+    functions = {"sha256": fingerprint(problem.phi)}
+    return {"solver": "estimate_limit", **describe(problem)[0], "functions": functions, **chosen}
 
 
 def keep(checkpoint: Checkpoint, past: Past) -> None:

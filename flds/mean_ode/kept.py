@@ -15,6 +15,7 @@ from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.records import Run
 from flds.mean_ode.snapshot import first_step, recorded, snapshot
 from flds.results.descriptions import digest
+from solvers.fingerprint import fingerprint
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.files import State, Variable
 from solvers.results.solution import STATUSES
@@ -29,7 +30,9 @@ def described(
     chosen = {name: value for name, value in asdict(settings).items() if name != "threads"}
     arrays = {name: {"sha256": digest(item.values)} for name, item in constants(problem).items()}
     start = first_step(states[0]) if states else 0
-    return {"solver": solver, **describe(problem), **chosen, **arrays, "starts_after": start}
+    functions = {"sha256": fingerprint(problem.blocks, problem.laws)}
+    known = {"solver": solver, **describe(problem), "functions": functions}
+    return {**known, **chosen, **arrays, "starts_after": start}
 
 
 class KeptRuns(NamedTuple):
@@ -54,11 +57,15 @@ class KeptRuns(NamedTuple):
         state = self.checkpoint.stored.get(name, {})
         return run_of(self.problem, state) if _STATUS in state else None
 
+    def take(self, name: str) -> State:
+        """Return where a run goes on, or nothing where it begins; its memory is then the caller's."""
+        return dict(self.checkpoint.stored.pop(name, {}))
+
     def of(self, name: str) -> KeptRun | None:
         """Return the run of this name, to go on with or to begin, or None without a checkpoint."""
         if self.checkpoint.path is None:
             return None
-        return KeptRun(self.checkpoint, name, dict(self.checkpoint.stored.pop(name, {})))
+        return KeptRun(self.checkpoint, name, self.take(name))
 
     def end(self, name: str, run: Run) -> None:
         """Keep a run that has ended."""

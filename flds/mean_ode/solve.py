@@ -180,7 +180,12 @@ def _trained(
     """Yield the runs of the replicates, in order, until one is interrupted."""
     names = [f"replicate_{index}" for index in range(settings.replicates)]
     waiting = {index: states[index] if states else None for index, name in enumerate(names) if not kept.ended(name)}
-    arguments = {index: (kind, problem, settings, index, state) for index, state in waiting.items()}
+    arguments: dict[int, tuple[Any, ...]] = {}
+    if executor is not None:
+        arguments = {
+            index: (kind, problem, settings, index, kept.take(names[index]) or state)
+            for index, state in waiting.items()
+        }
     with Apart(executor, _train_replicate, arguments) as apart:
         for index, name in enumerate(names):
             run = kept.ended(name)

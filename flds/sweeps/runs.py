@@ -50,6 +50,7 @@ def run_all(tasks: list[Task], executor: Executor | None, workers: int, progress
 
 def run(task: Task) -> str:
     """Solve one task and write its file; return its error, or nothing."""
+    checkpoint = Checkpoint()
     try:
         if is_done(task, {}):  # an executor does again what a worker had done that died since
             return ""
@@ -63,11 +64,12 @@ def run(task: Task) -> str:
             solution.save(task.path)
             checkpoint.remove()
             task.failure.unlink(missing_ok=True)
-        checkpoint.close()
     except KeyboardInterrupt:
         return ""
     except Exception as error:
         return _told(error)
+    finally:
+        checkpoint.close()
     return ""
 
 

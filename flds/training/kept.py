@@ -12,6 +12,7 @@ from flds.training.options import Settings
 from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder
 from flds.training.snapshot import early_snapshot, ended_snapshot, grows, steps_done
+from solvers.fingerprint import fingerprint
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.files import State, Variable
 
@@ -26,6 +27,7 @@ def described(problem: TrainingProblem, settings: Settings, solver: str, states:
     return {
         "solver": solver,
         **describe(problem)[0],
+        "functions": {"sha256": fingerprint(problem.phi)},
         **chosen,
         "starts_after": int(states[0]["batch_loss"].values.size) if states else 0,
     }

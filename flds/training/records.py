@@ -135,8 +135,10 @@ class Recorder:
         """Take over records."""
         self.batch_loss = arrays["batch_loss"].tolist()
         # older states do not say how large the outputs were, which are small before training
-        known = "initial_sizes" in arrays
-        self.divergence.initial = arrays["initial_sizes"] if known else np.array([self.batch_loss[0], 0.0])
+        if "initial_sizes" in arrays:
+            self.divergence.initial = arrays["initial_sizes"]
+        elif self.batch_loss:
+            self.divergence.initial = np.array([self.batch_loss[0], 0.0])
         self.completed_steps = len(self.batch_loss) - 1
         kernels, layers = self.settings.record_kernels, range(self.settings.depth)
         for index, step in enumerate(arrays["recorded_step"].tolist()):

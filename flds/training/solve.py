@@ -194,14 +194,14 @@ def run(
     checks.flag("progress", progress)
     settings, cost, notes = decide(problem, particles, depth, sampling, options)
     communicator, known = options.get("communicator"), described(problem, settings, solver, states)
-    require_same(communicator, known)
+    checkpoint = Checkpoint.of(options.get("checkpoint"), options.get("checkpoint_every"))
+    require_same(communicator, known, str(checkpoint.path))
     executor = check_executor(options.get("executor"), communicator)
     if executor is not None and options.get("threads") is None:
         settings = replace(settings, threads=1)
     ensemble = home(settings.particles, settings.threads, communicator)
     timings = {"compile": compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
-    checkpoint = Checkpoint.of(options.get("checkpoint"), options.get("checkpoint_every"))
     with checkpoint.opened(known, communicator):
         kept = KeptReplicates(checkpoint, problem, settings, states)
         total = settings.replicates * (problem.steps + 1) - kept.done

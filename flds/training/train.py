@@ -63,7 +63,7 @@ def train(
         network.forget(place[1])
         if network.settings.keep_state:
             recorder.state = early_snapshot(network, recorder, place[0])
-        if kept is not None and recorder.status == "interrupted":
+        if kept is not None:
             kept.keep(network, recorder, place[0])
     recorder.finish()
     return recorder

@@ -76,6 +76,7 @@ class MPIParticles(ThreadParticles):
     def running(self) -> Iterator[Particles]:
         with self._or_all_end(), super().running():
             yield self
+            self._interrupts.pending = None  # of a signal after the last sum, which not all ranks have heard
 
     def check(self) -> None:
         """Do nothing: an interrupt comes where all ranks hear of it, in their next sum."""

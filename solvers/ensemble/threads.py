@@ -189,7 +189,7 @@ class ThreadParticles(Particles):
     def apply(self, work: Callable[..., object], out: Array, *arrays: Array) -> None:
         if self.cut is not None:
             work(out, *arrays)
-            self._interrupts.check()
+            self.check()
             return
 
         def on(share: slice) -> None:
@@ -286,7 +286,7 @@ class ThreadParticles(Particles):
         if self._workers is None or len(items) <= 1 or size < _SMALL_WORK:
             for item in items:
                 work(item)
-            self._interrupts.check()
+            self.check()
             return
         turns = iter(items)
 
@@ -295,7 +295,7 @@ class ThreadParticles(Particles):
                 work(item)
 
         self._workers.share(take_turns, len(items) - 1)
-        self._interrupts.check()
+        self.check()
 
 
 def _turns(groups: int, threads: int) -> list[slice]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.partition import share_of
-from solvers.ranks import Spread, in_turn, on_first
+from solvers.ranks import Spread, agreed, in_turn, on_first
 from solvers.results.files import (
     SEAL_BYTES,
     Variable,
@@ -146,6 +146,10 @@ def read_arrays(path: Path, communicator: Any = None) -> dict[str, dict[str, Var
         If the file does not fit its seal, or is not such a file.
     """
     on_first(lambda: check_seal(path), communicator)
+    return agreed(lambda: _read(path, communicator), communicator)
+
+
+def _read(path: Path, communicator: Any) -> dict[str, dict[str, Variable]]:
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError("it is not a file of arrays that this version reads")

@@ -39,7 +39,7 @@ _SHARE = 40.0
 _DEAD = 2**26
 # Bytes of what may change that are copied, for the disk to have them while the run goes on.
 _COPIED = 2**28
-_ROUNDING = 1e-9
+_ROUNDING, _TINY = 1e-9, 1e-12
 
 
 class Checkpoint:
@@ -338,7 +338,7 @@ def difference(there: Any, here: Any, name: str = "") -> str | None:
         return None
     if isinstance(there, list) and isinstance(here, list):
         with suppress(TypeError, ValueError):
-            if len(there) == len(here) and np.allclose(there, here, rtol=_ROUNDING, atol=_ROUNDING):
+            if len(there) == len(here) and np.allclose(there, here, rtol=_ROUNDING, atol=_TINY):
                 return None
         return f"other {name}"
     return f"{name} is {checks.shown(there)} there and {checks.shown(here)} here"

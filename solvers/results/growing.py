@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from solvers.ranks import in_turn, on_first
+from solvers.ranks import agreed, in_turn, on_first
 from solvers.results.arrays import ALIGNMENT, Place, read_array, spread_of
 from solvers.results.files import Variable, digest_of, put
 
@@ -133,7 +133,7 @@ class GrowingRows:
         """
         if self.end:
             on_first(self._check, self.communicator)
-        return {name: self._read(column) for name, column in self.columns.items()}
+        return agreed(lambda: {name: self._read(column) for name, column in self.columns.items()}, self.communicator)
 
     def _read(self, column: _Column) -> Variable:
         shape = (column.rows, *column.rest)

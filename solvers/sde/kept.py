@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 
 from solvers.ensemble.threads import ThreadParticles
-from solvers.identity import identity
+from solvers.fingerprint import fingerprint
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.files import Variable
 from solvers.sde.field import ExternalField
@@ -28,16 +27,18 @@ def described(
     settings: dict[str, Any], course: Course, ensemble: ThreadParticles, x: Array, saved: Saved, wanted: Sequence[int]
 ) -> dict[str, Any]:
     """Return what a checkpoint is known by: grid, scheme, functions, where particles start, and what is saved."""
-    equation, field = course.equation, course.field.field
-    functions = {name: _known(getattr(equation, name)) for name in equation.given}
+    equation, field, scheme = course.equation, course.field.field, course.scheme
+    saves = {name: {"sha256": fingerprint(statistic.function)} for name, statistic in saved.statistics.items()}
     return {
         **settings,
         "seed": course.brownian.seed,
+        "vectorized": equation.vectorized,
+        "stages": {"sha256": fingerprint(type(scheme), scheme)},
         "x0": {"sha256": _fingerprint(x, ensemble)},
-        "field": None if field is None else _field(field, course, ensemble),
-        "functions": {name: {"sha256": mark} for name, mark in functions.items()},
-        "save": {name: {"sha256": _known(statistic.function)} for name, statistic in saved.statistics.items()},
-        "save_at": {"sha256": repr(list(wanted))},
+        "field": None if field is None else {"sha256": _field(field, ensemble)},
+        "functions": {name: {"sha256": fingerprint(getattr(equation, name))} for name in equation.given},
+        "save": saves,
+        "save_at": {"sha256": fingerprint(list(wanted))},
     }
 
 
@@ -67,12 +68,6 @@ def keep(checkpoint: Checkpoint, now: Ensemble, saved: Saved, ensemble: ThreadPa
     checkpoint.keep(_RUN, state, lambda name: name.startswith(_SAVED))
 
 
-def _known(function: Any) -> str:
-    """Return what a function is known by: its code and what that refers to, or its name where that cannot be told."""
-    plain = function.py_func if isinstance(function, Dispatcher) else function
-    return (identity(plain) if callable(plain) else None) or str(getattr(plain, "__qualname__", "?"))
-
-
 def _fingerprint(x: Array, ensemble: ThreadParticles) -> str:
     """Return the bits of sums over particles, which are the same for any number of ranks."""
     places = (ensemble.first + np.arange(x.shape[1])) / ensemble.particles
@@ -84,10 +79,12 @@ def _fingerprint(x: Array, ensemble: ThreadParticles) -> str:
     return ensemble.average(summed, (3, len(x)), 5 * x.size).tobytes().hex()
 
 
-def _field(field: ExternalField, course: Course, ensemble: ThreadParticles) -> dict[str, str]:
-    """Return what a field is known by, at the first and the last time."""
-    kind = type(field).__qualname__
-    ends = [course.field.at(step) for step in (course.first, course.brownian.steps)]
-    if field.per_particle:
-        return {"sha256": kind + "".join(_fingerprint(one.T, ensemble) for one in ends)}
-    return {"sha256": kind + "".join(one.tobytes().hex() for one in ends)}
+def _field(field: ExternalField, ensemble: ThreadParticles) -> str:
+    """Return what a field is known by: all its values, which ranks may hold parts of."""
+    if type(field) is not ExternalField:
+        return fingerprint(type(field), field)
+    values, times = field.values, field.times
+    if field.per_particle and values.shape[times is not None] != ensemble.particles:  # of a rank
+        rows = np.moveaxis(values, int(times is not None), -1)
+        return fingerprint(times, _fingerprint(rows.reshape(-1, rows.shape[-1]), ensemble))
+    return fingerprint(times, field.per_particle, values)

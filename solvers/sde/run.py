@@ -20,7 +20,15 @@ from solvers.ensemble.threads import ThreadParticles
 from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.partition import STRETCH, most_held, partition
 from solvers.progress import step_bar
-from solvers.ranks import agreed, check_communicator, memory_of_rank, require_same, shared, threads_of_rank
+from solvers.ranks import (
+    agreed,
+    check_communicator,
+    is_shared,
+    memory_of_rank,
+    require_same,
+    shared,
+    threads_of_rank,
+)
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.solution import Solution, Variable
 from solvers.results.versions import library_versions
@@ -139,6 +147,7 @@ class MeanFieldRun:
             known: dict[str, Any] = {}
             if checkpoint.path is not None:
                 known = kept.described(settings, self.course, ensemble, self.x, saved, wanted)
+            require_same(ensemble.communicator, str(checkpoint.path))
             with checkpoint.opened(known, ensemble.communicator):
                 self.course, continued = kept.stored(checkpoint, self.course, self.states, saved)
                 with step_bar(steps - self.course.first, progress and ensemble.speaks) as count:
@@ -217,14 +226,12 @@ class MeanFieldRun:
                     return "diverged", now, ""
                 if now.step == first > begin:  # where an earlier process has done the rest
                     continue
-                if now.step in looked_at:
-                    self.look(now)
-                if now.step in due:
-                    saved.add(now.step, now.t, now.x, now.m)
+                with self.ensemble.whole():  # an interrupt in between would leave a time without its record
+                    self.record(now, saved, looked_at, due)
+                    if begin < now.step < steps and checkpoint.due():
+                        kept.keep(checkpoint, now, saved, self.ensemble)
                 if now.step > first:
                     count(len(now.history))
-                if begin < now.step < steps and checkpoint.due():
-                    kept.keep(checkpoint, now, saved, self.ensemble)
         except KeyboardInterrupt:
             if now is None:
                 raise
@@ -232,11 +239,21 @@ class MeanFieldRun:
                 kept.keep(checkpoint, now, saved, self.ensemble)
             return "interrupted", now, ""
         except Exception as error:  # whatever a coefficient, a field or a statistic of the user's raises
+            if self.ensemble.ranks > 1 and not is_shared(error):
+                raise
             if now is None or now.step == begin:  # nothing is lost
                 raise shared(RuntimeError(f"the first step failed: {reason(error)}")) from None
             return "failed", now, reason(error)
         assert now is not None
         return "completed", now, ""
+
+    def record(self, now: Ensemble, saved: Saved, looked_at: set[int], due: set[int]) -> None:
+        """Look at the particles, and save what is to be saved of them, if it is time for it."""
+        communicator = self.ensemble.communicator
+        if now.step in looked_at:
+            agreed(lambda: self.look(now), communicator)
+        if now.step in due:
+            agreed(lambda: saved.add(now.step, now.t, now.x, now.m), communicator)
 
     def look(self, now: Ensemble) -> None:
         """Try the coefficients on the outermost particles of this time, and the first."""
