@@ -219,3 +219,49 @@ def test_sections_of_a_validation_are_kept(tmp_path):
     assert list(report["sections"]) == ["first", "second"]
     assert "2 confirmed" in done.stdout
     assert not (tmp_path / "v.ckpt").exists()
+
+
+def test_a_rank_that_is_outgrown_on_an_executor():
+    asked = {"rank_budget": (1, 1), "replicates": 2, "particles": 600, "depth": 2, "operator": "lazy"}
+    with ThreadPoolExecutor(1) as executor, pytest.warns(RuntimeWarning, match="rank"):
+        found = flds.solve_flds(TRAINED, executor=executor, **asked)
+    assert found.status == "rank_budget"
+
+
+def test_a_result_that_could_not_be_written_lets_go_of_its_checkpoint(tmp_path, monkeypatch):
+    """In a worker that lives on the next try finds it free."""
+    with monkeypatch.context() as patched:
+
+        def full(self, path):
+            raise OSError(28, "No space left on device")
+
+        patched.setattr(flds.Solution, "save", full)
+        (task,) = Grid(TRAINED, {"learning_rate": [0.2]}, None, {"particles": 600}).tasks(tmp_path)
+        assert "No space left" in run_task(task)
+    assert run_task(task) == ""
+    assert [path.name for path in tmp_path.iterdir()] == [task.path.name]
+
+
+def tail(k):
+    """tanh with wings beyond ±3, and its derivative."""
+    return (
+        lambda h: np.tanh(h) + k * np.maximum(np.abs(h) - 3.0, 0.0) ** 2,
+        lambda h: 1 - np.tanh(h) ** 2 + 2 * k * np.maximum(np.abs(h) - 3.0, 0.0) * np.sign(h),
+    )
+
+
+def test_an_activation_is_known_by_its_code(tmp_path, monkeypatch):
+    """Two that agree where they are tried are told apart."""
+
+    def run(k):
+        own = flds.Activation(*tail(k))
+        problem = flds.TrainingProblem(TRAINED.x, TRAINED.y[:, 0], activation=own, steps=10)
+        return flds.solve_flds(problem, particles=600, depth=2, checkpoint=tmp_path / "run.ckpt", checkpoint_every=0)
+
+    with monkeypatch.context() as patched:
+        killed_after(patched, flds.training.network.Network, "update", 8)
+        with pytest.raises(Killed):
+            run(0.0)
+    with pytest.raises(ValueError, match="is that of another run: other functions"):
+        run(0.5)
+    assert run(0.0).status == "completed"

@@ -51,6 +51,21 @@ if HOW == "differ":
             if WORLD.Get_rank() == 0:
                 print(name, *set(said), flush=True)
     raise SystemExit
+
+
+class Field(solvers.ExternalField):
+    """One that a rank cannot have at later times."""
+
+    def at(self, t):
+        if t > 0.5 and WORLD.Get_rank() == WHO:
+            raise ValueError("no field here")
+        return super().at(t)
+
+
+if HOW == "field":
+    carried = solvers.McKeanVlasov(drift=lambda t, x, m, f: f - x, vectorized=True)
+    solvers.solve(carried, np.ones(5000), 0.0, 1.0, 10, field=Field(1.0), threads=1, communicator=WORLD)
+    raise SystemExit
 run = flds.solve_flds(problem, particles=5000, depth=2, threads=1, communicator=WORLD)
 lines = WORLD.allgather(f"{run.status} at {len(run.batch_loss)}")
 if WORLD.Get_rank() == 0:

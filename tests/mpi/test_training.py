@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 import flds
-from tests.mpi.ranks import ROOT, program, run, seconds_to_end, start
+from tests.mpi.ranks import PATIENCE, ROOT, program, run, seconds_to_end, start
 
 pytest.importorskip("mpi4py")
 FLDS = (sys.executable, "-m", "flds")
@@ -57,14 +58,46 @@ def at_work(job, ranks):
     return found
 
 
-def test_an_interrupt_ends_all_ranks_at_the_same_step():
+@pytest.mark.parametrize("to", ["all", "one"])
+def test_an_interrupt_ends_all_ranks_at_the_same_step(to):
+    """Whether mpiexec hands it on, or it reaches one rank alone."""
     job = start(2, *program("failing", "wait", "0"))
-    at_work(job, 2)
-    job.send_signal(signal.SIGINT)
+    ranks = at_work(job, 2)
+    if to == "all":
+        job.send_signal(signal.SIGINT)
+    else:
+        os.kill(ranks[1], signal.SIGINT)
     out, err = job.communicate(timeout=60)
     ended = [line for line in out.splitlines() if line.startswith("interrupted at ")]
     assert len(ended) == 2, (out, err)
     assert ended[0] == ended[1]
+
+
+def test_a_field_that_one_rank_cannot_have_ends_all():
+    job = start(2, *program("failing", "field", "1"))
+    _, err = seconds_to_end(job)
+    assert job.returncode != 0
+    assert "rank 1 of 2 ended all: ValueError: no field here" in err
+
+
+def test_a_command_that_is_interrupted_keeps_its_checkpoint(tmp_path):
+    """Ranks that are ended by SIGTERM keep what they came to, and another number of them goes on."""
+    asked = (*FLDS, "solve", "--mpi", *LONG, "--checkpoint", "run.ckpt", "--checkpoint-every", "0", "--quiet")
+    job = start(2, *asked, cwd=tmp_path)
+    deadline = time.monotonic() + PATIENCE
+    while not (tmp_path / "run.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    job.send_signal(signal.SIGTERM)
+    _, err = job.communicate(timeout=PATIENCE)
+    assert job.returncode == 128 + signal.SIGTERM, err
+    early = flds.load(tmp_path / "flds.nc")
+    assert early.status == "interrupted"
+    assert (tmp_path / "run.ckpt").exists()
+    status, _, err = run(3, *asked, cwd=tmp_path)
+    assert status == 0, err
+    found = flds.load(tmp_path / "flds.nc")
+    assert found.settings["continued_from_step"] > early.steps[-1]
+    assert sorted(os.listdir(tmp_path)) == ["flds.nc", "flds.png"]
 
 
 def test_a_rank_that_is_killed_ends_all():
@@ -75,6 +108,10 @@ def test_a_rank_that_is_killed_ends_all():
     assert taken < 10
 
 
+LONG = (
+    "--particles", "4000", "--depth", "2", "--steps", "30", "--train-samples", "100", "--test-samples", "20",
+    "--threads", "1",
+)  # fmt: skip
 SMALL = ("--particles", "4000", "--depth", "2", "--steps", "3", "--train-samples", "60", "--test-samples", "20")
 
 

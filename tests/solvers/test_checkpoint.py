@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -281,10 +282,11 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
 
 def test_a_function_that_failed_may_be_mended(tmp_path):
     """A solve that fails goes on where it was kept, once its function, which has the same code, does not."""
-    fails, path = [True], tmp_path / "run.ckpt"
+    path, ready = tmp_path / "kept" / "run.ckpt", str(tmp_path / "ready")
+    path.parent.mkdir()
 
     def own(t, x):
-        if t > 0.5 and fails[0]:
+        if t > 0.5 and not os.path.exists(ready):
             raise ValueError("not yet")
         return x.sum()
 
@@ -292,12 +294,12 @@ def test_a_function_that_failed_may_be_mended(tmp_path):
     run = (ORNSTEIN_UHLENBECK, np.linspace(-1, 1, 500), 0.0, 1.0, 400)
     with pytest.warns(RuntimeWarning, match="not yet"):
         assert solvers.solve(*run, **asked).status == "failed"
-    fails[0] = False
+    (tmp_path / "ready").touch()
     found, whole = solvers.solve(*run, **asked), solvers.solve(*run, save={"own": own})
     assert 0 < found.settings["continued_from_step"] <= 200
     for name, item in whole.variables.items():
         np.testing.assert_array_equal(found.variables[name].values, item.values)
-    assert list(tmp_path.iterdir()) == []
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_group_that_has_ended_is_written_with_the_next(tmp_path):
@@ -307,3 +309,69 @@ def test_a_group_that_has_ended_is_written_with_the_next(tmp_path):
         assert not (tmp_path / "run.ckpt").exists()
         kept.keep("second", state(5), grows)
     same(stored(tmp_path / "run.ckpt")["first"], state(3))
+
+
+def test_an_interrupt_between_two_statistics_loses_no_record(tmp_path):
+    """A time is kept with its record or not at all."""
+
+    def stop(t, x):
+        if t == 0.5 and interrupts[0]:
+            interrupts[0] = False
+            signal.raise_signal(signal.SIGINT)
+        return x.sum()
+
+    interrupts, asked = [True], {"save": {"stop": stop, "mean": "mean"}}
+    run = (ORNSTEIN_UHLENBECK, np.linspace(-1, 1, 5000), 0.0, 1.0, 20)
+    with pytest.warns(RuntimeWarning, match="interrupted at t = "):
+        early = solvers.solve(*run, checkpoint=tmp_path / "run.ckpt", **asked)
+    assert early.times[-1] == 0.5
+    interrupts[0] = True  # part of the function's closure, by which it is known
+    with pytest.raises(ValueError, match="other stop"):
+        solvers.solve(*run, checkpoint=tmp_path / "run.ckpt", save={"stop": lambda t, x: x.sum(), "mean": "mean"})
+    interrupts[0] = False
+    whole = solvers.solve(*run, **asked)
+    assert whole.times.size == 21
+
+
+def ramp(k):
+    return solvers.McKeanVlasov(drift=lambda t, x, m: -k * x, vectorized=True)
+
+
+X0 = np.linspace(-1.0, 1.0, 600)
+TIMES = np.linspace(0.0, 1.0, 5)
+
+
+def wave(k):
+    return solvers.ExternalField(k * np.sin(np.pi * TIMES), TIMES)
+
+
+def carried(field):
+    return solvers.McKeanVlasov(drift=lambda t, x, m, f: f - x, vectorized=True), field
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ((ramp(1.0), {}), (ramp(3.0), {}), "other drift"),
+        ((ramp(1.0), {}), (ramp(1.0), {"seed": 1}), "seed is 0 there and 1 here"),
+        ((ramp(1.0), {}), (ramp(1.0), {"save": "variance"}), "mean"),
+        ((ramp(1.0), {}), (ramp(1.0), {"scheme": "heun"}), "scheme is 'euler_maruyama' there and 'heun' here"),
+        ((ramp(1.0), {}), (ramp(1.0), {"x0": X0[::-1].copy()}), "other x0"),
+        ((ramp(1.0), {}), (ramp(1.0), {"save_at": [1.0]}), "other save_at"),
+        ((carried(0)[0], {"field": wave(1.0)}), (carried(0)[0], {"field": wave(5.0)}), "other field"),
+    ],
+)
+def test_whatever_decides_the_numbers_is_compared(tmp_path, first, second, said):
+    def solve(equation, x0=X0, save="mean", **rest):
+        return solvers.solve(equation, x0, 0.0, 1.0, 40, save=save, checkpoint=tmp_path / "run.ckpt", **rest)
+
+    equation, rest = first
+    keep = Checkpoint.remove
+    try:
+        Checkpoint.remove = lambda self: None  # as if the process had ended before it
+        solve(equation, checkpoint_every=0, **rest)
+    finally:
+        Checkpoint.remove = keep
+    equation, rest = second
+    with pytest.raises(ValueError, match=f"is that of another run: .*{said}"):
+        solve(equation, **rest)
