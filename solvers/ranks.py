@@ -79,11 +79,12 @@ def on_first(work: Callable[[], T], communicator: Any = None) -> T:
     """Return on all ranks what work() returns on the first, which alone calls it; it must be picklable."""
     if communicator is None:
         return work()
-    found, error = _attempt(work) if communicator.Get_rank() == 0 else (None, None)
+    first = communicator.Get_rank() == 0
+    found, error = _attempt(lambda: pickle.dumps(work())) if first else (None, None)
     found, error = communicator.bcast((found, error))
     if error is not None:
         raise shared(error)
-    return found
+    return pickle.loads(found)  # type: ignore[no-any-return, arg-type]
 
 
 def in_turn(work: Callable[[], object], communicator: Any = None) -> None:
@@ -119,7 +120,7 @@ def require_same(communicator: Any, *given: Any) -> None:
         data: Any = np.ascontiguousarray(one) if isinstance(one, np.ndarray) else repr(one).encode()
         digest.update(data)
     if len(set(communicator.allgather(digest.hexdigest()))) > 1:
-        raise ValueError("the ranks of a communicator must be given the same arguments, but some differ")
+        raise shared(ValueError("the ranks of a communicator must be given the same arguments, but some differ"))
 
 
 def threads_of_rank(given: Any, communicator: Any = None) -> int:

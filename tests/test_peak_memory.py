@@ -127,7 +127,7 @@ def test_noise_that_takes_more_than_a_day_is_refused(call):
 def test_the_default_run_is_the_same_on_every_machine(monkeypatch):
     problem, options, found = three_samples(steps=20), {"operator": "auto"}, set()
     for free, rate, threads in ((20e9, 1e10, 1), (1e9, 1e8, 2), (0.3e9, 1e12, 64)):
-        for module in ("solvers.memory", "solvers.ensemble.homes"):
+        for module in ("solvers.memory", "solvers.ranks"):
             monkeypatch.setattr(f"{module}.available_memory", lambda free=free: free)
         monkeypatch.setattr("flds.training.speed.multiply_adds_per_second", lambda *sizes, rate=rate: rate)
         given = options | {"threads": threads}

@@ -44,7 +44,7 @@ def run_all(tasks: list[Task], executor: Executor | None, workers: int, progress
         try:
             run_each(_run_apart, given, workers, ended)
         finally:
-            sweep_out(tasks[0].path.parent, tasks)
+            sweep_out(tasks[0].path.parent, tasks, ended=True)
     return unwritten
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 # Messages of more numbers are cut up, so that each rank adds up a part of them for all.
 _LONG = 1 << 13
+# Seconds in which what a rank says last is handed on, before all end.
+_PATIENCE = 0.5
 # What all ranks raise together.
 _SHARED = (KeyboardInterrupt, SystemExit, Everywhere, np.linalg.LinAlgError)
 
@@ -182,9 +185,11 @@ class MPIParticles(ThreadParticles):
         except BaseException as error:
             if is_shared(error):
                 raise
+            print(f"rank {self.rank} of {self.ranks} ended all: {reason(error)}", file=sys.stderr, flush=True)
             if not isinstance(error, MemoryError):
                 traceback.print_exc()
-            print(f"rank {self.rank} of {self.ranks} ended all: {reason(error)}", file=sys.stderr, flush=True)
+                sys.stderr.flush()
+            time.sleep(_PATIENCE)
             self.communicator.Abort(1)
             os._exit(1)
 

@@ -24,7 +24,7 @@ from solvers.ranks import on_first, shared
 from solvers.results.arrays import read_arrays, write_arrays
 from solvers.results.files import Variable
 from solvers.results.growing import GrowingRows
-from solvers.results.lock import Lock
+from solvers.results.lock import Lock, lock_of
 from solvers.results.versions import library_versions
 
 State = Mapping[str, Variable]
@@ -188,7 +188,7 @@ class Checkpoint:
         path = self.path
         assert path is not None
         busy = f"another run is at work on the checkpoint {str(path)!r}"
-        self._lock = self._lock or Lock(path.with_name(f".{path.name}.lock"), busy, "file")
+        self._lock = self._lock or Lock(lock_of(path), busy, "file")
 
     def _read(self) -> None:
         """Read what was left; a file of rows that nothing refers to is removed."""

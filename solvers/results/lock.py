@@ -9,6 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 
+def lock_of(path: Path) -> Path:
+    """Return the file that is held for the work that a file is of."""
+    return path.with_name(f".{path.name}.lock")
+
+
 class Lock:
     """Hold a file against other processes; one that comes second is refused and does not wait.
 

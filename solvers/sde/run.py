@@ -232,6 +232,7 @@ class MeanFieldRun:
                         kept.keep(checkpoint, now, saved, self.ensemble)
                 if now.step > first:
                     count(len(now.history))
+            self.ensemble.check()  # one that came while the last time was recorded
         except KeyboardInterrupt:
             if now is None:
                 raise

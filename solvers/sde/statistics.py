@@ -61,7 +61,7 @@ class Statistic:
     def _value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
         """Return the value for all particles, of which x, (D, held), are those of this process."""
         whole = ensemble.gather(x, to_all=False)
-        return on_first(lambda: np.asarray(self.function(t, seen(whole, scalar))), ensemble.communicator)
+        return on_first(lambda: self.function(t, seen(whole, scalar)), ensemble.communicator)
 
 
 class _Average(Statistic):

@@ -249,7 +249,7 @@ def test_mistakes_are_one_line():
         r'batch_order must be "sequential" or "random" to go on': lambda: flds.resume(kept, 2),
         r"learning_rate must be a number or one per further step \(2\), got shape \(3,\)":
             lambda: flds.resume(untrained, 2, learning_rate=[1, 2, 3]),
-        r"unknown option 'depth'; only threads, rank_budget can differ":
+        r"unknown option 'depth'; only threads, rank_budget, communicator, executor, checkpoint, checkpoint_every can":
             lambda: flds.resume(kept, 1, depth=4),
         r"learning_rate is for a TrainingProblem": lambda: flds.resume(mean, 1, learning_rate=0.1),
         r'keep_state needs sampling "matched" or "law", got "matched_all"':
