@@ -84,7 +84,7 @@ def on_first(work: Callable[[], T], communicator: Any = None) -> T:
     found, error = communicator.bcast((found, error))
     if error is not None:
         raise shared(error)
-    return pickle.loads(found)  # type: ignore[no-any-return, arg-type]
+    return pickle.loads(found)
 
 
 def in_turn(work: Callable[[], object], communicator: Any = None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.processes import refuse_unguarded
 from flds.results.sweep import Sweep
-from flds.sweeps.folder import alone, check, is_done, settle
+from flds.sweeps.folder import alone, check, is_done, settle, sweep_out
 from flds.sweeps.grid import Grid
 from flds.sweeps.results import RESULT, collect, earlier, is_of
 from flds.sweeps.runs import run_all
@@ -104,6 +104,7 @@ def sweep(
         settle(place, plan)
         waiting = [task for task in waiting if not is_done(task, {})]
         unwritten = run_all(waiting, executor, min(len(waiting), most), progress)
+        sweep_out(place, tasks, ended=True)
         found = collect(tasks, plan, unwritten, len(tasks) - len(waiting))
         if unwritten:
             told = "; ".join(f"{path.name}: {' '.join(error.split())}" for path, error in unwritten.items())

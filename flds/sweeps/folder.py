@@ -10,6 +10,7 @@ from typing import Any
 
 from flds.sweeps.grid import ITEM, Grid, Task, plain
 from solvers.results.arrays import STATE
+from solvers.results.checkpoint import remnants
 from solvers.results.files import write_text
 from solvers.results.lock import Lock, lock_of
 from solvers.results.solution import Solution, load
@@ -105,15 +106,17 @@ def sign(solution: Solution, task: Task) -> None:
 def sweep_out(folder: Path, tasks: list[Task], ended: bool = False) -> None:
     """Remove what processes that died while they wrote have left of the description and of runs without a result.
 
-    Where all processes have `ended`, locks that they held are removed as well.
+    Where all processes have `ended`, the locks that they held go as well, and checkpoints of runs with a result.
     """
     missing = [task for task in tasks if not task.path.exists()]  # of others it may be the only copy of their arrays
     names = {_DESCRIPTION} | {task.path.name for task in missing} | {task.failure.name for task in missing}
     for part in folder.glob(".*.part"):  # .NAME.PROCESS.RANDOM.part
         if part.name[1:].rsplit(".", 3)[0].removesuffix(STATE) in names:
             part.unlink(missing_ok=True)
-    for task in missing if ended else ():
+    for task in tasks if ended else ():
         lock_of(task.checkpoint).unlink(missing_ok=True)
+        for left in remnants(task.checkpoint) if task.path.exists() else ():
+            left.unlink(missing_ok=True)
 
 
 def _check_runs(folder: Path, plan: Grid) -> None:

@@ -314,6 +314,13 @@ class Checkpoint:
                 warnings.warn(note, RuntimeWarning, stacklevel=2)
 
 
+def remnants(path: Path) -> list[Path]:
+    """Return all files of a checkpoint, its lock included, that there are."""
+    name = re.escape(path.name)
+    left = re.compile(rf"{name}|{name}\.rows\d+|\.{name}\.lock|\.{name}\.\d+\.[^.]+\.part")
+    return [one for one in path.parent.iterdir() if left.fullmatch(one.name)]
+
+
 def _raise(error: OSError | MemoryError) -> Callable[[], None]:
     def commit() -> None:
         raise error
