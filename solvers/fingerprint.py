@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from solvers.identity import names_read
+
 # The number of each object that was met, and the object.
 Seen = dict[int, tuple[int, Any]]
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
@@ -113,7 +115,7 @@ def _function(function: types.FunctionType, seen: Seen) -> Iterator[bytes]:
             yield from _parts(cell.cell_contents, seen)
         except ValueError:  # not set yet
             yield b"empty"
-    for name in sorted(_names(function.__code__)):
+    for name in sorted(names_read(function.__code__)):
         if name in function.__globals__:
             yield name.encode()
             yield from _global(function.__globals__[name], function.__code__, seen)
@@ -126,7 +128,7 @@ def _global(value: Any, code: types.CodeType, seen: Seen) -> Iterator[bytes]:
         return
     yield f"module {value.__name__}".encode()
     if value.__name__.split(".")[0] not in _NAMED:
-        for name in sorted(_names(code)):
+        for name in sorted(names_read(code)):
             inner = vars(value).get(name)
             if isinstance(inner, (types.FunctionType, *_PLAIN)):
                 yield from _parts(inner, seen)
@@ -136,12 +138,6 @@ def _code(code: types.CodeType, seen: Seen) -> Iterator[bytes]:
     yield code.co_code
     yield f"{code.co_names} {code.co_varnames} {code.co_freevars} {code.co_argcount} {code.co_flags}".encode()
     yield from _parts(code.co_consts, seen)
-
-
-def _names(code: types.CodeType) -> set[str]:
-    """Names that a code and the codes inside it read, of variables and of attributes."""
-    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*map(_names, inner))
 
 
 def _is_named(kind: type) -> bool:

@@ -87,7 +87,7 @@ def _function(function: Any, seen: dict[int, int]) -> Iterator[str]:
             yield from _value(cell.cell_contents, seen)
         except ValueError:  # not set yet
             raise _Unknown(function) from None
-    for name in sorted(_names(function.__code__)):
+    for name in sorted(names_read(function.__code__)):
         if name in function.__globals__:
             yield f"global {name}"
             yield from _global(function.__globals__[name], function.__code__, seen)
@@ -99,7 +99,7 @@ def _global(value: Any, code: types.CodeType, seen: dict[int, int]) -> Iterator[
     """Describe what a name of a module refers to, and of another module what the code may read there."""
     yield from _value(value, seen)
     if isinstance(value, types.ModuleType) and not _library(value):
-        for name in sorted(_names(code)):
+        for name in sorted(names_read(code)):
             if hasattr(value, name):
                 yield name
                 yield from _global(getattr(value, name), code, seen)
@@ -114,10 +114,10 @@ def _code(code: types.CodeType, seen: dict[int, int]) -> Iterator[str]:
         yield from _value(constant, seen)
 
 
-def _names(code: types.CodeType) -> set[str]:
+def names_read(code: types.CodeType) -> set[str]:
     """Names that a code and the codes inside it read, of variables and of attributes."""
     inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*map(_names, inner))
+    return set(code.co_names).union(*map(names_read, inner))
 
 
 def _library(value: Any) -> bool:

@@ -19,7 +19,7 @@ ROOMS = {
     "solvers.checks": "",
     "solvers.interrupts": "",
     "solvers.processors": "solvers.checks",
-    "solvers.fingerprint": "",
+    "solvers.fingerprint": "solvers.identity",
     "solvers.identity": "",
     "solvers.kernel_cache": "",
     "solvers.progress": "",

@@ -18,8 +18,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import flds
 from flds.cli.pictures import attempt
 from flds.cli.places import clean_parts, written
@@ -111,15 +109,14 @@ def validate(
     found: list[Claim] = []
     kept_so_far = Checkpoint(checkpoint)
     known = {"solver": "validate", "sections": chosen, "scale": scale.name, "out": None if out is None else str(out)}
-    with kept_so_far.opened(known):
+    with kept_so_far.opened(lambda: known):
         for name in chosen:
             stored = kept_so_far.stored.get(name)
             if stored is None:
                 report[name] = _section(name, scale, out, say)
-                text = np.frombuffer(json.dumps(report[name]).encode(), np.uint8)
-                kept_so_far.end(name, {"json": Variable(("byte",), text, "section")})
+                kept_so_far.end(name, {"json": Variable.of_json(report[name], "section")})
             else:
-                report[name] = json.loads(stored["json"].values.tobytes())
+                report[name] = stored["json"].json()
             found += [Claim(**claim) for claim in report[name]["claims"]]
             if out is not None:
                 _write(out, report)

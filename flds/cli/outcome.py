@@ -49,11 +49,12 @@ def finish(
     """
     from flds.plotting.curves import chance
     from solvers.ranks import on_first
+    from solvers.results.checkpoint import FINAL
 
     interrupts.ignore()  # what was computed is written, come what may
     place = keep(solution, out) if solution.groups else on_first(lambda: keep(solution, out), communicator)
     if checkpoint is not None:
-        if solution.status in ("completed", "diverged"):
+        if solution.status in FINAL:
             checkpoint.remove()
         checkpoint.close()
     if not speaks(communicator):

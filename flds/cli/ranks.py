@@ -12,8 +12,6 @@ from flds.cli import console
 
 # One of these is set for a process that mpiexec, srun or the like has started.
 _STARTED = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", "MPI_LOCALRANKID")
-
-
 # Seconds that other ranks leave to the first to say what ended them.
 _PATIENCE = 1.0
 

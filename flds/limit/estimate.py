@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,7 @@ def estimate_limit(
     asked |= {"recorded_samples": np.array(recorded_samples).tolist(), "sizes": list(sizes)}
     asked |= {"replicates": search.replicates, "target_error": target_error, "budget_seconds": budget_seconds}
     kept = Checkpoint(checkpoint)
-    with kept.opened(described(problem, **asked) if checkpoint is not None else {}):
+    with kept.opened(partial(described, problem, **asked)):
         search.run(*sizes, kept)
         if search.status != "interrupted":
             kept.remove()

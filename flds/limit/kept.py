@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from flds.limit.extrapolation import Round
-from flds.training.description import describe
-from flds.training.options import Settings
+from flds.training.kept import known
+from flds.training.options import Settings, stored_settings
 from flds.training.problem import TrainingProblem
-from solvers.fingerprint import fingerprint
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.files import Variable
 
@@ -34,8 +32,7 @@ class Past(NamedTuple):
 
 def described(problem: TrainingProblem, **chosen: Any) -> dict[str, Any]:
     """Return what a checkpoint is known by."""
-    functions = {"sha256": fingerprint(problem.phi)}
-    return {"solver": "estimate_limit", **describe(problem)[0], "functions": functions, **chosen}
+    return {"solver": "estimate_limit", **known(problem), **chosen}
 
 
 def keep(checkpoint: Checkpoint, past: Past) -> None:
@@ -45,7 +42,7 @@ def keep(checkpoint: Checkpoint, past: Past) -> None:
     last = len(past.rounds) - 1
     checkpoint.end(f"round_{last}", _state(past.rounds[last]), None)
     rest = {"sizes": past.sizes, "modelled": past.modelled, "expected": past.expected, "seconds": past.seconds}
-    checkpoint.keep(_SEARCH, {"json": _text(rest)})
+    checkpoint.keep(_SEARCH, {"json": Variable.of_json(rest, "search")})
 
 
 def past(checkpoint: Checkpoint) -> Past | None:
@@ -53,7 +50,7 @@ def past(checkpoint: Checkpoint) -> Past | None:
     stored = checkpoint.stored.get(_SEARCH)
     if stored is None:
         return None
-    rest = _read(stored["json"])
+    rest = stored["json"].json()
     rounds = [_round(state) for name, state in checkpoint.stored.items() if name != _SEARCH][: len(rest["modelled"])]
     sizes = None if rest["sizes"] is None else (rest["sizes"][0], rest["sizes"][1])
     return Past(rounds, sizes, rest["modelled"], rest["expected"], rest["seconds"])
@@ -67,21 +64,11 @@ def _state(one: Round) -> dict[str, Variable]:
         name: Variable(tuple(f"{name}_{axis}" for axis in range(array.ndim)), array, name)
         for name, array in arrays.items()
     }
-    return state | {"json": _text(rest | {"settings": asdict(one.settings)})}
+    return state | {"json": Variable.of_json(rest | {"settings": asdict(one.settings)}, "the rest")}
 
 
 def _round(state: Mapping[str, Variable]) -> Round:
-    rest = _read(state["json"])
-    settings: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in rest["settings"].items()
-    }
+    rest = state["json"].json()
+    settings = replace(stored_settings(Settings, rest["settings"]), threads=rest["settings"]["threads"])
     arrays: dict[str, Any] = {name: item.values for name, item in state.items() if name != "json"}
-    return Round(**rest | arrays | {"settings": Settings(**settings)})
-
-
-def _text(value: Any) -> Variable:
-    return Variable(("byte",), np.frombuffer(json.dumps(value).encode(), np.uint8), "JSON")
-
-
-def _read(item: Variable) -> Any:
-    return json.loads(item.values.tobytes())
+    return Round(**rest | arrays | {"settings": settings})

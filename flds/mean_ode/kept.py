@@ -16,7 +16,7 @@ from flds.mean_ode.records import Run
 from flds.mean_ode.snapshot import first_step, recorded, snapshot
 from flds.results.descriptions import digest
 from solvers.fingerprint import fingerprint
-from solvers.results.checkpoint import Checkpoint
+from solvers.results.checkpoint import FINAL, Checkpoint
 from solvers.results.files import State, Variable
 from solvers.results.solution import STATUSES
 
@@ -57,19 +57,18 @@ class KeptRuns(NamedTuple):
         state = self.checkpoint.stored.get(name, {})
         return run_of(self.problem, state) if _STATUS in state else None
 
-    def take(self, name: str) -> State:
-        """Return where a run goes on, or nothing where it begins; its memory is then the caller's."""
-        return dict(self.checkpoint.stored.pop(name, {}))
+    def take(self, name: str) -> State | None:
+        """Return where a run goes on, or None where it begins; its memory is then the caller's."""
+        state = self.checkpoint.stored.pop(name, None)
+        return None if state is None else dict(state)
 
     def of(self, name: str) -> KeptRun | None:
-        """Return the run of this name, to go on with or to begin, or None without a checkpoint."""
-        if self.checkpoint.path is None:
-            return None
-        return KeptRun(self.checkpoint, name, self.take(name))
+        """Return what keeps a run while it goes on, or None without a checkpoint."""
+        return None if self.checkpoint.path is None else KeptRun(self.checkpoint, name)
 
     def end(self, name: str, run: Run) -> None:
         """Keep a run that has ended."""
-        if run.status in ("completed", "diverged"):
+        if run.status in FINAL:
             self.checkpoint.end(name, ended_snapshot(self.problem, run), _grows)
 
     def _done(self, state: Any) -> int:
@@ -77,11 +76,10 @@ class KeptRuns(NamedTuple):
 
 
 class KeptRun(NamedTuple):
-    """The run at work, in its checkpoint, with the state that an earlier process left of it."""
+    """The run at work, in its checkpoint."""
 
     checkpoint: Checkpoint
     name: str
-    state: State
 
     def due(self) -> bool:
         """Whether it is time to keep it."""

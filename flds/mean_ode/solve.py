@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -146,7 +147,7 @@ def run(
     require_room(problem, settings)
     kind, start = KINDS[name], time.perf_counter()
     passes = problem.steps + 1
-    with checkpoint.opened(described(problem, settings, name, states)):
+    with checkpoint.opened(partial(described, problem, settings, name, states)):
         kept = KeptRuns(checkpoint, problem)
         continued = kept.continued
         total = settings.replicates * (passes - (first_step(states[0]) if states else 0)) - kept.done
@@ -161,8 +162,7 @@ def run(
         timings = {"compile": 0.0, "solve": time.perf_counter() - start}
         solution = assemble(problem, settings, name, ended, difference, status, timings, notes + checkpoint.notes)
         solution.settings |= continued
-        if status in ("completed", "diverged") and not checkpoint.stays:
-            checkpoint.remove()
+        checkpoint.settle(status)
     if status != "completed":
         warnings.warn("; ".join(notes), RuntimeWarning, stacklevel=3)
     return solution
@@ -179,19 +179,20 @@ def _trained(
 ) -> Iterator[Run]:
     """Yield the runs of the replicates, in order, until one is interrupted."""
     names = [f"replicate_{index}" for index in range(settings.replicates)]
-    waiting = {index: states[index] if states else None for index, name in enumerate(names) if not kept.ended(name)}
+
+    def start(index: int) -> State | None:
+        return kept.take(names[index]) or (states[index] if states else None)
+
     arguments: dict[int, tuple[Any, ...]] = {}
     if executor is not None:
-        arguments = {
-            index: (kind, problem, settings, index, kept.take(names[index]) or state)
-            for index, state in waiting.items()
-        }
+        waiting = [index for index, name in enumerate(names) if kept.ended(name) is None]
+        arguments = {index: (kind, problem, settings, index, start(index)) for index in waiting}
     with Apart(executor, _train_replicate, arguments) as apart:
         for index, name in enumerate(names):
             run = kept.ended(name)
             if run is None:
                 if executor is None:
-                    run = _one_replicate(kind, problem, settings, index, waiting[index], bar, kept.of(name))
+                    run = _one_replicate(kind, problem, settings, index, start(index), bar, kept.of(name))
                 else:
                     run = run_of(problem, apart.result(index))
                     bar.update(problem.steps + 1)
@@ -239,8 +240,6 @@ def train(
     kept: KeptRun | None = None,
 ) -> Run:
     """K gradient steps, or those after a stored state; each step is recorded before its update."""
-    if kept is not None and kept.state:
-        state = kept.state
     problem, run, first = dynamics.problem, Run(), 0
     upcoming: int | None = None  # the step that comes next, where the units are between two steps
     due, divergence = RecordSteps(problem.steps, settings.record_every), Divergence(problem.divergence_factor)
@@ -311,7 +310,8 @@ def _depth_error(
         seed = replicate_seed(settings.seed, _DEPTH_SEED)
         drawn = draw_units(problem, 1, settings.units, seed, settings.sampling)
         same = [{name: np.repeat(values, depth + 1, axis=0) for name, values in z.items()} for z in drawn]
-        run = train(kind(problem, _cast(same, settings.dtype), settings.threads), settings, bar=bar, kept=kept.of(name))
+        dynamics = kind(problem, _cast(same, settings.dtype), settings.threads)
+        run = train(dynamics, settings, kept.take(name), bar, kept.of(name))
         kept.end(name, run)
         return run
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flds.sweeps.grid import ITEM, Grid, Task, plain
+from flds.sweeps.grid import CHECKPOINT, ITEM, Grid, Task, plain
 from solvers.results.arrays import STATE
 from solvers.results.checkpoint import remnants
 from solvers.results.files import write_text
@@ -113,9 +113,10 @@ def sweep_out(folder: Path, tasks: list[Task], ended: bool = False) -> None:
     for part in folder.glob(".*.part"):  # .NAME.PROCESS.RANDOM.part
         if part.name[1:].rsplit(".", 3)[0].removesuffix(STATE) in names:
             part.unlink(missing_ok=True)
-    for task in tasks if ended else ():
+    kept = [one for one in folder.iterdir() if CHECKPOINT in one.name] if ended else []
+    for task in tasks if kept else ():
         lock_of(task.checkpoint).unlink(missing_ok=True)
-        for left in remnants(task.checkpoint) if task.path.exists() else ():
+        for left in remnants(task.checkpoint, kept) if task.path.exists() else ():
             left.unlink(missing_ok=True)
 
 

@@ -36,6 +36,8 @@ _LATER = ("divergence_factor",)
 _OWN, _FREE = {"checkpoint", "communicator", "executor"}, {"threads", "checkpoint_every"}
 # What a value is called in a file's name where it is not a word or a number; its place in the list follows.
 ITEM = "item"
+# What the name of a run's checkpoint ends with, beside its file.
+CHECKPOINT = ".checkpoint"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Task:
 
     @property
     def checkpoint(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.checkpoint")
+        return self.path.with_name(f"{self.path.name}{CHECKPOINT}")
 
     @property
     def failure(self) -> Path:

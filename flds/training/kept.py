@@ -13,7 +13,7 @@ from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder
 from flds.training.snapshot import early_snapshot, ended_snapshot, grows, steps_done
 from solvers.fingerprint import fingerprint
-from solvers.results.checkpoint import Checkpoint
+from solvers.results.checkpoint import FINAL, Checkpoint
 from solvers.results.files import State, Variable
 
 _ENDED = "ended_status"
@@ -21,13 +21,17 @@ _ENDED = "ended_status"
 _FREE = ("threads", "rank_budget")
 
 
+def known(problem: TrainingProblem) -> dict[str, Any]:
+    """Return what a problem is known by: what a result says of it, and the code of its activation."""
+    return {**describe(problem)[0], "functions": {"sha256": fingerprint(problem.phi)}}
+
+
 def described(problem: TrainingProblem, settings: Settings, solver: str, states: Sequence[State]) -> dict[str, Any]:
     """Return what a checkpoint is known by: the problem, the settings, and from which step on it is trained."""
     chosen = {name: value for name, value in asdict(settings).items() if name not in _FREE}
     return {
         "solver": solver,
-        **describe(problem)[0],
-        "functions": {"sha256": fingerprint(problem.phi)},
+        **known(problem),
         **chosen,
         "starts_after": int(states[0]["batch_loss"].values.size) if states else 0,
     }
@@ -57,16 +61,11 @@ class KeptReplicates:
     ) -> None:
         self.checkpoint, self.problem, self.settings = checkpoint, problem, settings
         kept = [checkpoint.stored.pop(_name(index), None) for index in range(settings.replicates)]
-        known = [self._done(state) for state in kept if state is not None]
-        self.continued = {"continued_from_step": known[-1]} if known else {}
+        came_to = [self._done(state) for state in kept if state is not None]
+        self.continued = {"continued_from_step": came_to[-1]} if came_to else {}
         begin: list[State | None] = [*states] or [None] * settings.replicates
         self.states = [first if state is None else dict(state) for first, state in zip(begin, kept, strict=True)]
         self.done = sum(map(self._done, self.states))
-
-    @property
-    def notes(self) -> list[str]:
-        """What a user should know of the checkpoint."""
-        return list(self.checkpoint.notes)
 
     def ended(self, replicate: int) -> Recorder | None:
         """Return what was recorded of a replicate that has ended, or None."""
@@ -84,7 +83,7 @@ class KeptReplicates:
 
     def end(self, replicate: int, recorder: Recorder, always: bool = False) -> None:
         """Keep a replicate that has ended: at once if it is time to, or there is none to come, else with the next."""
-        if recorder.status in ("completed", "diverged") and self.checkpoint.path is not None:
+        if recorder.status in FINAL and self.checkpoint.path is not None:
             now = always or replicate == self.settings.replicates - 1 or self.checkpoint.due()
             self.checkpoint.end(_name(replicate), ended_snapshot(recorder), grows if now else None)
 

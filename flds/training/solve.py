@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -193,9 +194,10 @@ def run(
     """
     checks.flag("progress", progress)
     settings, cost, notes = decide(problem, particles, depth, sampling, options)
-    communicator, known = options.get("communicator"), described(problem, settings, solver, states)
+    communicator, known = options.get("communicator"), partial(described, problem, settings, solver, states)
     checkpoint = Checkpoint.of(options.get("checkpoint"), options.get("checkpoint_every"))
-    require_same(communicator, known, str(checkpoint.path))
+    if communicator is not None:
+        require_same(communicator, known(), str(checkpoint.path))
     executor = check_executor(options.get("executor"), communicator)
     if executor is not None and options.get("threads") is None:
         settings = replace(settings, threads=1)
@@ -211,13 +213,11 @@ def run(
         saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason} | kept.continued
         if solver == "simulate_resnet":
             saved["width"] = settings.particles
-        solution = _solution(problem, settings, recorders, timings, notes + kept.notes, saved)
-        if solution.status in ("completed", "diverged") and not checkpoint.stays:
-            checkpoint.remove()
+        solution = _solution(problem, settings, recorders, timings, notes + checkpoint.notes, saved)
+        checkpoint.settle(solution.status)
     for note in solution.notes if ensemble.speaks else ():
-        if note in checkpoint.notes:  # of which there was a warning
-            continue
-        warnings.warn(note, RuntimeWarning, stacklevel=3)
+        if note not in checkpoint.notes:  # of which there was a warning
+            warnings.warn(note, RuntimeWarning, stacklevel=3)
     return solution
 
 

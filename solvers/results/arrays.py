@@ -21,6 +21,7 @@ from solvers.partition import share_of
 from solvers.ranks import Spread, agreed, in_turn, on_first
 from solvers.results.files import (
     SEAL_BYTES,
+    State,
     Variable,
     check_seal,
     read_dataset_attributes,
@@ -41,7 +42,6 @@ _PARTICLES = ("particle", "final_particle")
 _MAGIC = b"flds arrays 1\n"
 ALIGNMENT = 64
 
-State = dict[str, Variable]
 Groups = Mapping[Any, Mapping[str, Variable]]
 
 
@@ -54,6 +54,11 @@ class Place(NamedTuple):
     values: NDArray[Any]
     shape: tuple[int, ...]
     offset: int
+
+    @property
+    def end(self) -> int:
+        """Where what follows may begin."""
+        return self.offset + int(np.prod(self.shape)) * self.values.itemsize
 
     def write(self, file: Any) -> None:
         """Write what is held here to where it belongs."""
@@ -204,10 +209,8 @@ def _layout(groups: Groups) -> list[Place]:
             values = np.ascontiguousarray(item.values)
             if values.dtype.hasobject:
                 raise TypeError(f"{name} must be an array of numbers, got dtype {values.dtype}")
-            shape = item.values.shape if item.spread is None else item.spread.shape(item.values.shape)
-            offset = end + -end % ALIGNMENT
-            end = offset + int(np.prod(shape)) * values.itemsize
-            places.append(Place(group, name, item, values, shape, offset))
+            places.append(Place(group, name, item, values, item.shape, end + -end % ALIGNMENT))
+            end = places[-1].end
     return places
 
 
@@ -231,32 +234,41 @@ def _write(path: Path, groups: Groups, communicator: Any) -> str:
 def _put_arrays(put: Callable[[Any], None], places: list[Place]) -> None:
     """Put arrays one after the other, then their index."""
     put(_MAGIC)
-    end = len(_MAGIC)
-    for place in places:
-        put(b"\0" * (place.offset - end))
-        put(place.values.reshape(-1).view(np.uint8))
-        end = place.offset + place.values.nbytes
+    for piece in pieces(places, len(_MAGIC)):
+        put(piece)
     put(_index(places))
+
+
+def pieces(places: list[Place], end: int) -> Iterator[Any]:
+    """Yield the bytes of arrays that one process has whole, and of the gaps before them, from the place `end` on."""
+    for place in places:
+        yield b"\0" * (place.offset - end)
+        yield place.values.reshape(-1).view(np.uint8)
+        end = place.end
+
+
+def write_own(path: Path, places: list[Place], communicator: Any) -> None:
+    """Write what this rank holds of arrays, and the first of them what all hold."""
+    first = communicator.Get_rank() == 0
+    with path.open("r+b") as file:
+        for place in places:
+            if first or place.item.spread is not None:
+                place.write(file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _write_spread(path: Path, places: list[Place], communicator: Any) -> str:
     """Write arrays of which each rank holds a part, one rank after the other, and a seal; return the checksum."""
-    ends = [place.offset + int(np.prod(place.shape)) * place.values.itemsize for place in places]
 
-    def own() -> None:
-        first = communicator.Get_rank() == 0
+    def frame() -> None:
         with path.open("r+b") as file:
-            if first:
-                file.write(_MAGIC)
-                file.seek(max(ends))
-                file.write(_index(places))
-            for place in places:
-                if first or place.item.spread is not None:
-                    place.write(file)
-            file.flush()
-            os.fsync(file.fileno())
+            file.write(_MAGIC)
+            file.seek(places[-1].end)
+            file.write(_index(places))
 
-    in_turn(own, communicator)
+    on_first(frame, communicator)
+    in_turn(lambda: write_own(path, places, communicator), communicator)
     return on_first(lambda: seal(path), communicator)
 
 

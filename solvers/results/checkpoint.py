@@ -12,7 +12,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ State = Mapping[str, Variable]
 Grows = Callable[[str], bool]
 
 EVERY = 600.0
+# How a run ends that has come to its end; others may go on.
+FINAL = ("completed", "diverged")
 _SCHEMA = "flds.checkpoint/1"
 _HEADER = "checkpoint"
 # A run may spend 1/40 of its time on checkpoints.
@@ -79,7 +81,6 @@ class Checkpoint:
         self._described: dict[str, Any] = {}
         self._lock: Lock | None = None
         self._next, self._start = np.inf, 0.0
-        self._apart = False  # whether the disk is waited for while the run goes on
         self._thread: threading.Thread | None = None
         self._error: OSError | MemoryError | None = None
 
@@ -89,8 +90,8 @@ class Checkpoint:
         return given if isinstance(given, Checkpoint) else Checkpoint(given, EVERY if every is None else every)
 
     @contextmanager
-    def opened(self, described: Mapping[str, Any], communicator: Any = None) -> Iterator[Checkpoint]:
-        """Hold the file and read what an earlier run of the same description has left.
+    def opened(self, described: Callable[[], Mapping[str, Any]], communicator: Any = None) -> Iterator[Checkpoint]:
+        """Hold the file and read what an earlier run has left of which described() returned the same.
 
         Raises
         ------
@@ -103,7 +104,7 @@ class Checkpoint:
             yield self
             return
         self._communicator = communicator
-        self._described = json.loads(json.dumps(described))
+        self._described = json.loads(json.dumps(described()))
         on_first(self._hold, communicator)
         try:
             self._read()
@@ -129,16 +130,21 @@ class Checkpoint:
             return
         self.wait()
         self._start = time.monotonic()
+        groups = {**self._ended, name: state}
         try:
-            commit = self._appended({**self._ended, name: state}, grows)
+            fixed, apart = self._fixed(groups, grows)
+            rows = self._appended(groups, grows)
         except (OSError, MemoryError) as error:
-            commit = _raise(error)
-        if self._apart:
-            self._thread = threading.Thread(target=self._conclude, args=(commit,))
-            self._thread.start()
+            self._error = error
+            self._rest()
         else:
-            self._conclude(commit)
-            self.wait()
+            header = self._header(groups, rows)
+            if apart:
+                self._thread = threading.Thread(target=self._commit, args=(fixed, header, rows))
+                self._thread.start()
+                return
+            self._commit(fixed, header, rows)
+        self.wait()
 
     def wait(self) -> None:
         """Wait until what is kept is on the disk, and warn if it could not be written."""
@@ -155,6 +161,11 @@ class Checkpoint:
         self._ended[name] = state
         if grows is not None:
             self.keep(name, state, grows)
+
+    def settle(self, status: str) -> None:
+        """Remove the files of a run that has ended so, if it has come to its end and they need not stay."""
+        if status in FINAL and not self.stays:
+            self.remove()
 
     def remove(self) -> None:
         """Remove the files: the run has come to its end."""
@@ -202,7 +213,7 @@ class Checkpoint:
             groups = read_arrays(path, self._communicator)
             if _HEADER not in groups:
                 raise ValueError("it holds something else")
-            header = json.loads(groups.pop(_HEADER)["json"].values.tobytes())
+            header = groups.pop(_HEADER)["json"].json()
             if header["schema"] != _SCHEMA:
                 raise ValueError(f"it is written as {header['schema']!r}, which this version does not read")
         except (ValueError, LookupError, TypeError) as error:
@@ -242,25 +253,26 @@ class Checkpoint:
         busy = self._thread is not None and self._thread.is_alive()
         return not busy and time.monotonic() >= self._next
 
-    def _appended(self, groups: Mapping[str, State], grows: Grows) -> Callable[[], None]:
-        """Append rows, and return what is left to do: to wait for the disk, and to write the file that refers to them.
+    def _fixed(self, groups: Mapping[str, State], grows: Grows) -> tuple[dict[str, State], bool]:
+        """Return what does not grow, and whether the disk may have it while the run goes on: copies, if not large."""
+        fixed: dict[str, State] = {g: {n: i for n, i in one.items() if not grows(n)} for g, one in groups.items()}
+        size = sum(item.values.nbytes for one in fixed.values() for item in one.values())
+        if self._communicator is not None or size > _COPIED:
+            return fixed, False
+        return {g: {n: i._replace(values=i.values.copy()) for n, i in one.items()} for g, one in fixed.items()}, True
 
-        One process does that while the run goes on, with copies of what may change, unless they are large.
-        """
-        assert self.path is not None
-        path, before = self.path, self._rows
+    def _appended(self, groups: Mapping[str, State], grows: Grows) -> GrowingRows:
+        """Append rows, for the disk to take; return where they are, which may be a new file."""
         growing = {(g, n): item for g, state in groups.items() for n, item in state.items() if grows(n)}
-        fixed = {g: {n: item for n, item in state.items() if not grows(n)} for g, state in groups.items()}
-        size = sum(item.values.nbytes for state in fixed.values() for item in state.values())
-        self._apart = self._communicator is None and size <= _COPIED
-        if self._apart:
-            fixed = {g: {n: i._replace(values=i.values.copy()) for n, i in s.items()} for g, s in fixed.items()}
-        rows = before
+        rows = self._rows
         rows.forget(growing)
         whole = groups.keys() == self._ended.keys()  # which may be the end, where all of it is removed
         if rows.dead > max(_DEAD, rows.end - rows.dead) and not whole:
             rows = GrowingRows(self._rows_file(int(rows.path.name.rpartition("rows")[2]) + 1), self._communicator)
         rows.append(growing)
+        return rows
+
+    def _header(self, groups: Mapping[str, State], rows: GrowingRows) -> State:
         header = {
             "schema": _SCHEMA,
             "versions": library_versions(),
@@ -269,23 +281,24 @@ class Checkpoint:
             "ended": list(self._ended),
             "rows": rows.index(),
         }
-        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        return {"json": Variable.of_json(header, "header")}
 
-        def commit() -> None:
-            rows.sync()
-            write_arrays(path, fixed | {_HEADER: {"json": Variable(("byte",), text, "header")}}, self._communicator)
-            self._rows = rows
-            if rows.path != before.path:
-                on_first(lambda: before.path.unlink(missing_ok=True), self._communicator)
-
-        return commit
-
-    def _conclude(self, commit: Callable[[], None]) -> None:
-        """Do what is left, and say when the next checkpoint is due."""
+    def _commit(self, fixed: Mapping[str, State], header: State, rows: GrowingRows) -> None:
+        """Wait until the disk has the rows, and write the file that refers to them."""
+        assert self.path is not None
+        before = self._rows.path
         try:
-            commit()
+            rows.sync()
+            write_arrays(self.path, {**fixed, _HEADER: header}, self._communicator)
+            self._rows = rows
+            if rows.path != before:
+                on_first(lambda: before.unlink(missing_ok=True), self._communicator)
         except (OSError, MemoryError) as error:
             self._error = error
+        self._rest()
+
+    def _rest(self) -> None:
+        """Settle when the next checkpoint is due."""
         end = time.monotonic()
         self._next = end + max(self.every, _SHARE * (end - self._start))
 
@@ -293,19 +306,18 @@ class Checkpoint:
         assert self.path is not None
         return self.path.with_name(f"{self.path.name}.rows{number}")
 
-    def _clean(self, all_of_it: bool = False) -> None:
-        """Remove what killed processes have left, and files of rows that are no longer referred to."""
+    def _clean(self) -> None:
+        """Remove what killed processes have left, and files of rows that are not referred to."""
         assert self.path is not None
-        name = re.escape(self.path.name)
-        left = re.compile(rf"\.{name}\.\d+\.[^.]+\.part|{name}\.rows\d+")
-        for other in list(self.path.parent.iterdir()):
-            if left.fullmatch(other.name) and (all_of_it or other != self._rows.path):
+        for other in remnants(self.path):
+            if other not in (self.path, lock_of(self.path), self._rows.path):
                 other.unlink(missing_ok=True)
 
     def _remove(self) -> None:
         assert self.path is not None
         self.path.unlink(missing_ok=True)  # first, since it refers to the others
-        self._clean(all_of_it=True)
+        self._rows.path.unlink(missing_ok=True)
+        self._clean()
 
     def _warn(self, note: str) -> None:
         if note not in self.notes:
@@ -314,18 +326,11 @@ class Checkpoint:
                 warnings.warn(note, RuntimeWarning, stacklevel=2)
 
 
-def remnants(path: Path) -> list[Path]:
-    """Return all files of a checkpoint, its lock included, that there are."""
+def remnants(path: Path, among: Iterable[Path] | None = None) -> list[Path]:
+    """Return all files of a checkpoint, its lock included, that there are in its folder, or among some of these."""
     name = re.escape(path.name)
     left = re.compile(rf"{name}|{name}\.rows\d+|\.{name}\.lock|\.{name}\.\d+\.[^.]+\.part")
-    return [one for one in path.parent.iterdir() if left.fullmatch(one.name)]
-
-
-def _raise(error: OSError | MemoryError) -> Callable[[], None]:
-    def commit() -> None:
-        raise error
-
-    return commit
+    return [one for one in (path.parent.iterdir() if among is None else among) if left.fullmatch(one.name)]
 
 
 def difference(there: Any, here: Any, name: str = "") -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from solvers.memory import available_memory
@@ -55,6 +57,20 @@ class Variable(NamedTuple):
     long_name: str
     units: str = "1"
     spread: Spread | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole array, of all ranks."""
+        return self.values.shape if self.spread is None else self.spread.shape(self.values.shape)
+
+    @staticmethod
+    def of_json(value: Any, long_name: str) -> Variable:
+        """Return an array of the bytes of a value as JSON."""
+        return Variable(("byte",), np.frombuffer(json.dumps(value).encode(), np.uint8), long_name)
+
+    def json(self) -> Any:
+        """Return the value that `of_json` was given."""
+        return json.loads(self.values.tobytes())
 
 
 State = dict[str, Variable]

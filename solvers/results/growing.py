@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from solvers.ranks import agreed, in_turn, on_first
-from solvers.results.arrays import ALIGNMENT, Place, read_array, spread_of
+from solvers.results.arrays import ALIGNMENT, Place, pieces, read_array, spread_of, write_own
 from solvers.results.files import Variable, digest_of, put
 
 Name = tuple[str, str]
@@ -99,8 +99,7 @@ class GrowingRows:
         """
         columns, places, end = dict(self.columns), [], self.end
         for name, item in arrays.items():
-            shape = item.values.shape if item.spread is None else item.spread.shape(item.values.shape)
-            dtype = item.values.dtype.str
+            shape, dtype = item.shape, item.values.dtype.str
             column = columns.get(name)
             fits = column is not None and (column.dtype, column.rest) == (dtype, shape[1:]) and column.rows <= shape[0]
             if column is None or not fits:
@@ -109,16 +108,15 @@ class GrowingRows:
             columns[name] = replace(column, lots=list(column.lots))
             if new:
                 values = np.ascontiguousarray(item.values[column.rows :])
-                offset = end + -end % ALIGNMENT
-                places.append(Place(*name, item, values, (new, *shape[1:]), offset))
-                end = offset + new * int(np.prod(shape[1:])) * values.itemsize
-                columns[name].lots.append((offset, new))
+                places.append(Place(*name, item, values, (new, *shape[1:]), end + -end % ALIGNMENT))
+                end = places[-1].end
+                columns[name].lots.append((places[-1].offset, new))
         if end > self.end:
             on_first(self._cut_off, self.communicator)
             if self.communicator is None:
                 checksum = self._write_all(places)
             else:
-                in_turn(lambda: self._write_own(places), self.communicator)
+                in_turn(lambda: write_own(self.path, places, self.communicator), self.communicator)
                 checksum = on_first(lambda: digest_of(self.path, self.end, end), self.communicator)
             self.blocks.append((self.end, end, checksum))
         self.columns, self.end = columns, end
@@ -153,15 +151,12 @@ class GrowingRows:
 
     def _write_all(self, places: list[Place]) -> str:
         """Write rows one after the other; return their checksum, which another thread computes meanwhile."""
-        checksum, end = hashlib.sha256(), self.end
+        checksum = hashlib.sha256()
         with self.path.open("r+b", buffering=0) as file, ThreadPoolExecutor(1) as other:
-            file.seek(end)
-            for place in places:
-                pieces: tuple[Any, ...] = (b"\0" * (place.offset - end), place.values.reshape(-1).view(np.uint8))
-                for data in pieces:
-                    other.submit(checksum.update, data)
-                    put(file, data)
-                end = place.offset + place.values.nbytes
+            file.seek(self.end)
+            for data in pieces(places, self.end):
+                other.submit(checksum.update, data)
+                put(file, data)
         return checksum.hexdigest()
 
     def sync(self) -> None:
@@ -169,15 +164,6 @@ class GrowingRows:
         if self.end and self.communicator is None:
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
-
-    def _write_own(self, places: list[Place]) -> None:
-        first = self.communicator.Get_rank() == 0
-        with self.path.open("r+b") as file:
-            for place in places:
-                if first or place.item.spread is not None:
-                    place.write(file)
-            file.flush()
-            os.fsync(file.fileno())
 
     def _check(self) -> None:
         for start, end, checksum in self.blocks:

@@ -34,7 +34,7 @@ def described(
         "seed": course.brownian.seed,
         "vectorized": equation.vectorized,
         "stages": {"sha256": fingerprint(type(scheme), scheme)},
-        "x0": {"sha256": _fingerprint(x, ensemble)},
+        "x0": {"sha256": _of_particles(x, ensemble)},
         "field": None if field is None else {"sha256": _field(field, ensemble)},
         "functions": {name: {"sha256": fingerprint(getattr(equation, name))} for name in equation.given},
         "save": saves,
@@ -68,7 +68,7 @@ def keep(checkpoint: Checkpoint, now: Ensemble, saved: Saved, ensemble: ThreadPa
     checkpoint.keep(_RUN, state, lambda name: name.startswith(_SAVED))
 
 
-def _fingerprint(x: Array, ensemble: ThreadParticles) -> str:
+def _of_particles(x: Array, ensemble: ThreadParticles) -> str:
     """Return the bits of sums over particles, which are the same for any number of ranks."""
     places = (ensemble.first + np.arange(x.shape[1])) / ensemble.particles
 
@@ -86,5 +86,5 @@ def _field(field: ExternalField, ensemble: ThreadParticles) -> str:
     values, times = field.values, field.times
     if field.per_particle and values.shape[times is not None] != ensemble.particles:  # of a rank
         rows = np.moveaxis(values, int(times is not None), -1)
-        return fingerprint(times, _fingerprint(rows.reshape(-1, rows.shape[-1]), ensemble))
+        return fingerprint(times, _of_particles(rows.reshape(-1, rows.shape[-1]), ensemble))
     return fingerprint(times, field.per_particle, values)

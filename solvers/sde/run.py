@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -144,16 +145,13 @@ class MeanFieldRun:
         with ensemble.running():
             compile_seconds = agreed(lambda: self.prepare(saved, len(wanted)), ensemble.communicator)
             start, settings = time.perf_counter(), self.settings()
-            known: dict[str, Any] = {}
-            if checkpoint.path is not None:
-                known = kept.described(settings, self.course, ensemble, self.x, saved, wanted)
+            known = partial(kept.described, settings, self.course, ensemble, self.x, saved, wanted)
             require_same(ensemble.communicator, str(checkpoint.path))
             with checkpoint.opened(known, ensemble.communicator):
                 self.course, continued = kept.stored(checkpoint, self.course, self.states, saved)
                 with step_bar(steps - self.course.first, progress and ensemble.speaks) as count:
                     status, final, failure = self.integrate(saved, set(wanted), count, checkpoint, begin)
-                if status in ("completed", "diverged") and not checkpoint.stays:
-                    checkpoint.remove()
+                checkpoint.settle(status)
         timings = {"compile": compile_seconds, "solve": time.perf_counter() - start}
         notes = [] if status == "completed" else [_explanation(status, final.t, failure)]
         for note in notes if ensemble.speaks else ():

@@ -37,7 +37,7 @@ def state(count, width=3):
 
 def stored(path, described=DESCRIBED):
     kept = Checkpoint(path, 0)
-    with kept.opened(described):
+    with kept.opened(lambda: described):
         return kept.stored
 
 
@@ -52,7 +52,7 @@ def same(found, expected):
 def test_what_is_kept_is_read_back_and_rows_are_written_once(tmp_path):
     path, sizes = tmp_path / "run.ckpt", []
     kept = Checkpoint(path, 0)
-    with kept.opened(DESCRIBED):
+    with kept.opened(lambda: DESCRIBED):
         assert kept.stored == {}
         for count in (1, 4, 4, 9):
             kept.keep("run", state(count), grows)
@@ -61,11 +61,11 @@ def test_what_is_kept_is_read_back_and_rows_are_written_once(tmp_path):
     assert np.diff(sizes)[1] == 0
     assert sizes[-1] <= 9 * 3 * 8 + 3 * 64
     same(stored(path)["run"], state(9))
-    with kept.opened(DESCRIBED):
+    with kept.opened(lambda: DESCRIBED):
         kept.keep("run", state(12), grows)  # another process appends to what is there
     same(stored(path)["run"], state(12))
     assert (tmp_path / "run.ckpt.rows0").stat().st_size - sizes[-1] <= 3 * 3 * 8 + 64
-    with kept.opened(DESCRIBED):
+    with kept.opened(lambda: DESCRIBED):
         kept.remove()
     assert list(tmp_path.iterdir()) == []
 
@@ -73,11 +73,11 @@ def test_what_is_kept_is_read_back_and_rows_are_written_once(tmp_path):
 def test_groups_that_have_ended_stay(tmp_path):
     path = tmp_path / "run.ckpt"
     kept = Checkpoint(path, 0)
-    with kept.opened(DESCRIBED):
+    with kept.opened(lambda: DESCRIBED):
         kept.end("first", state(3), grows)
         kept.keep("second", state(5), grows)
     kept = Checkpoint(path, 0)
-    with kept.opened(DESCRIBED):
+    with kept.opened(lambda: DESCRIBED):
         same(kept.stored["second"], state(5))
         kept.keep("second", state(6), grows)
     found = stored(path)
@@ -88,7 +88,7 @@ def test_groups_that_have_ended_stay(tmp_path):
 def test_rows_that_nobody_needs_any_more_are_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "_DEAD", 100)
     kept = Checkpoint(tmp_path / "run.ckpt", 0)
-    with kept.opened(DESCRIBED):
+    with kept.opened(lambda: DESCRIBED):
         kept.keep("first", state(1000), grows)
         kept.keep("second", state(5), grows)
     assert not (tmp_path / "run.ckpt.rows0").exists()
@@ -98,7 +98,7 @@ def test_rows_that_nobody_needs_any_more_are_dropped(tmp_path, monkeypatch):
 
 def test_rows_of_another_shape_are_written_anew(tmp_path):
     kept = Checkpoint(tmp_path / "run.ckpt", 0)
-    with kept.opened(DESCRIBED):
+    with kept.opened(lambda: DESCRIBED):
         kept.keep("run", state(4), grows)
         kept.keep("run", state(2, width=5), grows)
     same(stored(tmp_path / "run.ckpt")["run"], state(2, width=5))
@@ -117,7 +117,7 @@ def test_a_full_disk_is_a_warning_and_the_last_checkpoint_stays(tmp_path, monkey
         return plain(*arguments)
 
     kept = Checkpoint(path, 0)
-    with kept.opened(DESCRIBED):
+    with kept.opened(lambda: DESCRIBED):
         kept.keep("run", state(3), grows)
         kept.wait()
         monkeypatch.setattr(os, called, full)
@@ -156,7 +156,7 @@ def test_the_interval_grows_with_the_time_that_writing_takes(tmp_path, monkeypat
 
     monkeypatch.setattr(growing.GrowingRows, "append", slowly)
     kept = Checkpoint(tmp_path / "run.ckpt", 10.0)
-    with kept.opened(DESCRIBED):
+    with kept.opened(lambda: DESCRIBED):
         assert not kept.due()
         clock[0] = 10.0
         assert kept.due()
@@ -179,7 +179,7 @@ def test_the_interval_grows_with_the_time_that_writing_takes(tmp_path, monkeypat
 )
 def test_the_checkpoint_of_another_run_is_refused(tmp_path, change, said):
     path = tmp_path / "run.ckpt"
-    with Checkpoint(path, 0).opened(DESCRIBED) as kept:
+    with Checkpoint(path, 0).opened(lambda: DESCRIBED) as kept:
         kept.keep("run", state(2), grows)
     before = path.read_bytes()
     with pytest.raises(ValueError, match=f"is that of another run: {said}"):
@@ -195,7 +195,7 @@ def test_values_of_functions_may_differ_by_rounding():
 
 def test_another_version_is_refused_and_another_machine_is_not(tmp_path, monkeypatch):
     path = tmp_path / "run.ckpt"
-    with Checkpoint(path, 0).opened(DESCRIBED) as kept:
+    with Checkpoint(path, 0).opened(lambda: DESCRIBED) as kept:
         kept.keep("run", state(2), grows)
     versions = checkpoints.library_versions()
     monkeypatch.setattr(checkpoints, "library_versions", lambda: versions | {"flds": "9.9"})
@@ -209,7 +209,7 @@ def test_another_version_is_refused_and_another_machine_is_not(tmp_path, monkeyp
 @pytest.mark.parametrize("name", ["run.ckpt", "run.ckpt.rows0"])
 @pytest.mark.parametrize("place", [0, 70, -1])
 def test_a_damaged_checkpoint_is_refused(tmp_path, name, place):
-    with Checkpoint(tmp_path / "run.ckpt", 0).opened(DESCRIBED) as kept:
+    with Checkpoint(tmp_path / "run.ckpt", 0).opened(lambda: DESCRIBED) as kept:
         kept.keep("run", state(9), grows)
     data = bytearray((tmp_path / name).read_bytes())
     data[place] ^= 1
@@ -219,7 +219,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, name, place):
 
 
 def test_missing_rows_are_said(tmp_path):
-    with Checkpoint(tmp_path / "run.ckpt", 0).opened(DESCRIBED) as kept:
+    with Checkpoint(tmp_path / "run.ckpt", 0).opened(lambda: DESCRIBED) as kept:
         kept.keep("run", state(9), grows)
     (tmp_path / "run.ckpt.rows0").unlink()
     with pytest.raises(ValueError, match=r"is damaged: run\.ckpt\.rows0, which belongs beside it, is missing"):
@@ -230,7 +230,7 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
     others = ("run.ckpt.rows", "run.ckpt.rowsx", "other.ckpt.rows0", ".other.ckpt.1.ab.part", "run.ckpt2")
     for name in (*others, "run.ckpt.rows3", ".run.ckpt.1.ab.part"):
         (tmp_path / name).write_text("left")
-    with Checkpoint(tmp_path / "run.ckpt", 0).opened(DESCRIBED) as kept:
+    with Checkpoint(tmp_path / "run.ckpt", 0).opened(lambda: DESCRIBED) as kept:
         kept.keep("run", state(1), grows)
         kept.remove()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
@@ -241,7 +241,7 @@ def test_another_process_is_refused(tmp_path):
     program = f"""
         from pathlib import Path
         from solvers.results.checkpoint import Checkpoint
-        with Checkpoint({str(path)!r}, 0).opened({{}}):
+        with Checkpoint({str(path)!r}, 0).opened(dict):
             print("held", flush=True)
             input()
     """
@@ -304,7 +304,7 @@ def test_a_function_that_failed_may_be_mended(tmp_path):
 
 def test_a_group_that_has_ended_is_written_with_the_next(tmp_path):
     kept = Checkpoint(tmp_path / "run.ckpt", 0)
-    with kept.opened(DESCRIBED):
+    with kept.opened(lambda: DESCRIBED):
         kept.end("first", state(3), None)
         assert not (tmp_path / "run.ckpt").exists()
         kept.keep("second", state(5), grows)
