@@ -26,6 +26,8 @@ WITHIN = 0.2
         "mean_ode_states_and_features",
         pytest.param("kernels_of_matrices", marks=pytest.mark.slow),
         pytest.param("particles", marks=pytest.mark.slow),
+        pytest.param("mean_ode_features", marks=pytest.mark.slow),
+        pytest.param("forward", marks=pytest.mark.slow),
     ],
 )
 def test_the_predicted_memory_is_what_a_run_takes(name):

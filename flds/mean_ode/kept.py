@@ -68,7 +68,7 @@ class KeptRuns(NamedTuple):
 
     def end(self, name: str, run: Run) -> None:
         """Keep a run that has ended."""
-        if run.status in FINAL:
+        if run.status in FINAL and self.checkpoint.path is not None:
             self.checkpoint.end(name, ended_snapshot(self.problem, run), _grows)
 
     def _done(self, state: Any) -> int:

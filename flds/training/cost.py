@@ -30,8 +30,8 @@ _PROBED = 0.7
 _LAYER, _RECORD, _STEP = 10_000, 1_600, 48
 # Particles for each direction that leave matched noise worth the work of bases.
 _WORTH = 1.5
-# Vectors that a sample has in one pass through one layer.
-_PASS = 8
+# Vectors that a sample has in one pass through one layer, of training and where it is probed.
+_PASS, _PROBE = 8, 5
 # Larger training sets are not searched for repeated rows.
 _COMPARED = 1_000
 
@@ -276,7 +276,7 @@ class Workload:
     def _temporaries(self) -> float:
         """Bytes of the states at all depths, and of one pass through one layer, of the batch or of what is probed."""
         probed = min(PROBE_CHUNK, self.probes // self.records)
-        held = (self.depth + 1 + _PASS) * self.batch, (self.depth + 2) * self.batch + _PASS * probed
+        held = (self.depth + 1 + _PASS) * self.batch, (self.depth + 2) * self.batch + _PROBE * probed
         return max(held) * self.held * self.itemsize
 
     def draws(self, operator: str) -> int:

@@ -203,7 +203,7 @@ class _Untrained:
         asked = (self.horizon, particles, depth, self.fine, dtype, self.seed, self.phi.name)
         require_same(communicator, self.inputs, *asked)
         self.ensemble = home(particles, threads, communicator)
-        rows = max(held * self.samples, self.samples + d) * most_held(particles, self.ensemble.ranks)
+        rows = (held * self.samples + self._apart(d)) * most_held(particles, self.ensemble.ranks)
         kept = (_GRID + 8 * self.samples * (1 + self.joint * self.samples)) * (depth + 1)
         remedy = 'lower particles or depth, or use dtype="float32"'
         needed = INTERPRETER_BYTES + rows * self.dtype.itemsize + kept
@@ -226,7 +226,7 @@ class _Untrained:
         """Yield h at depths from 0 to L; h_0 = U x/√d as in a network. The path is kept for `backward` if asked."""
         path = BrownianMotion(0.0, self.horizon, self.depth, self.samples, self.seed, self.fine, Stream.FORWARD)
         states = self._states(self.depth + 1 if whole_path else 2)
-        self._combine(states[0], self.inputs / math.sqrt(self.inputs.shape[1]), Stream.INPUT)
+        self._combine(states, self.inputs / math.sqrt(self.inputs.shape[1]), Stream.INPUT)
         if whole_path:
             self.path = states
         outside = FieldOnGrid(None, path.times)
@@ -236,7 +236,7 @@ class _Untrained:
         """Yield g at depths from L to 0; g_L is the readout."""
         path = BrownianMotion(self.horizon, 0.0, self.depth, self.samples, self.seed, self.fine, Stream.BACKWARD)
         states = self._states(2)
-        self._combine(states[0], np.ones((self.samples, 1)), Stream.READOUT)
+        self._combine(states, np.ones((self.samples, 1)), Stream.READOUT)
         moments, outside = 0 if self.joint else 1, _Features(self.path, path.times)
         yield from self._solve(backward_equation(self.phi, self.joint), moments, states, path, outside)
 
@@ -251,11 +251,17 @@ class _Untrained:
     def _states(self, count: int) -> Array:
         return self.ensemble.allocate(count * self.samples, self.dtype).reshape(count, self.samples, -1)
 
-    def _combine(self, out: Array, coefficients: Matrix, stream: Stream) -> None:
-        weights = self.ensemble.allocate(coefficients.shape[1], self.dtype)
+    def _apart(self, count: int) -> int:
+        """Return how many of so many weights need memory of their own, beside that of a second state."""
+        return count if count > self.samples else 0
+
+    def _combine(self, states: Array, coefficients: Matrix, stream: Stream) -> None:
+        """Set the first state to the product of coefficients with weights, which may lie where the second will be."""
+        count = coefficients.shape[1]
+        weights = self.ensemble.allocate(count, self.dtype) if self._apart(count) else states[1, :count]
         # without depth there is no refinement
         self.ensemble.fill(weights, Noise(self.seed), Address(stream, positions=tuple(range(len(weights)))))
-        self.ensemble.combine(out, [(coefficients, weights)])
+        self.ensemble.combine(states[0], [(coefficients, weights)])
 
     def _solve(
         self, equation: McKeanVlasov, moments: int, states: Array, path: BrownianMotion, outside: FieldOnGrid

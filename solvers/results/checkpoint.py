@@ -158,6 +158,8 @@ class Checkpoint:
 
     def end(self, name: str, state: State, grows: Grows | None = lambda name: False) -> None:
         """Write a group that stays as it is from now on; without `grows` only when the next one is written."""
+        if self.path is None:
+            return
         self._ended[name] = state
         if grows is not None:
             self.keep(name, state, grows)
