@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -14,24 +16,41 @@ MPIEXEC = Path(sys.executable).parent / "mpiexec"
 PATIENCE = 120
 
 
-def start(ranks, *command, **rest):
-    """Start a command on so many ranks, in a process group of its own."""
+@contextmanager
+def started(ranks, *command, **rest):
+    """Start a command on so many ranks, in a process group of its own; whatever is left of it in the end is killed."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | rest.pop("env", {})
-    return subprocess.Popen(
+    job = subprocess.Popen(
         [str(MPIEXEC), "-n", str(ranks), *map(str, command)],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **rest,
     )  # fmt: skip
+    try:
+        yield job
+    finally:
+        if job.poll() is None:  # ranks are in sessions of their own, and wait for each other at full speed
+            for process in [*descendants(job.pid), job.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            job.communicate()
+
+
+def descendants(process):
+    """Return the processes that one has started, and those that these have."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parts[2]))
+    found = list(parents.get(process, ()))
+    for child in found:
+        found += parents.get(child, ())
+    return found
 
 
 def run(ranks, *command, **rest):
     """Run a command on so many ranks; return its exit status, what it printed, and what it said."""
-    job = start(ranks, *command, **rest)
-    try:
+    with started(ranks, *command, **rest) as job:
         out, err = job.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        job.kill()
-        raise
-    return job.returncode, out, err
+        return job.returncode, out, err
 
 
 def program(name, *arguments):

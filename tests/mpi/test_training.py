@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import flds
-from tests.mpi.ranks import PATIENCE, ROOT, program, run, seconds_to_end, start
+from tests.mpi.ranks import PATIENCE, ROOT, program, run, seconds_to_end, started
 
 pytest.importorskip("mpi4py")
 FLDS = (sys.executable, "-m", "flds")
@@ -34,11 +34,11 @@ def test_the_bits_of_one_process(name, lines, tmp_path):
     [("raise", "ArithmeticError: a number that I do not like"), ("memory", "MemoryError: no room")],
 )
 def test_a_rank_that_fails_ends_all_and_is_named(how, said):
-    job = start(3, *program("failing", how, "1"))
-    taken, err = seconds_to_end(job)
-    assert job.returncode != 0
-    assert f"rank 1 of 3 ended all: {said}" in err
-    assert taken < 60  # of which most is for starting three interpreters
+    with started(3, *program("failing", how, "1")) as job:
+        taken, err = seconds_to_end(job)
+        assert job.returncode != 0
+        assert f"rank 1 of 3 ended all: {said}" in err
+        assert taken < 60  # of which most is for starting three interpreters
 
 
 def test_ranks_that_are_given_different_arguments():
@@ -61,51 +61,51 @@ def at_work(job, ranks):
 @pytest.mark.parametrize("to", ["all", "one"])
 def test_an_interrupt_ends_all_ranks_at_the_same_step(to):
     """Whether mpiexec hands it on, or it reaches one rank alone."""
-    job = start(2, *program("failing", "wait", "0"))
-    ranks = at_work(job, 2)
-    if to == "all":
-        job.send_signal(signal.SIGINT)
-    else:
-        os.kill(ranks[1], signal.SIGINT)
-    out, err = job.communicate(timeout=60)
-    ended = [line for line in out.splitlines() if line.startswith("interrupted at ")]
-    assert len(ended) == 2, (out, err)
-    assert ended[0] == ended[1]
+    with started(2, *program("failing", "wait", "0")) as job:
+        ranks = at_work(job, 2)
+        if to == "all":
+            job.send_signal(signal.SIGINT)
+        else:
+            os.kill(ranks[1], signal.SIGINT)
+        out, err = job.communicate(timeout=60)
+        ended = [line for line in out.splitlines() if line.startswith("interrupted at ")]
+        assert len(ended) == 2, (out, err)
+        assert ended[0] == ended[1]
 
 
 def test_a_field_that_one_rank_cannot_have_ends_all():
-    job = start(2, *program("failing", "field", "1"))
-    _, err = seconds_to_end(job)
-    assert job.returncode != 0
-    assert "rank 1 of 2 ended all: ValueError: no field here" in err
+    with started(2, *program("failing", "field", "1")) as job:
+        _, err = seconds_to_end(job)
+        assert job.returncode != 0
+        assert "rank 1 of 2 ended all: ValueError: no field here" in err
 
 
 def test_a_command_that_is_interrupted_keeps_its_checkpoint(tmp_path):
     """Ranks that are ended by SIGTERM keep what they came to, and another number of them goes on."""
     asked = (*FLDS, "solve", "--mpi", *LONG, "--checkpoint", "run.ckpt", "--checkpoint-every", "0", "--quiet")
-    job = start(2, *asked, cwd=tmp_path)
-    deadline = time.monotonic() + PATIENCE
-    while not (tmp_path / "run.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    job.send_signal(signal.SIGTERM)
-    _, err = job.communicate(timeout=PATIENCE)
-    assert job.returncode == 128 + signal.SIGTERM, err
-    early = flds.load(tmp_path / "flds.nc")
-    assert early.status == "interrupted"
-    assert (tmp_path / "run.ckpt").exists()
-    status, _, err = run(3, *asked, cwd=tmp_path)
-    assert status == 0, err
-    found = flds.load(tmp_path / "flds.nc")
-    assert found.settings["continued_from_step"] > early.steps[-1]
-    assert sorted(os.listdir(tmp_path)) == ["flds.nc", "flds.png"]
+    with started(2, *asked, cwd=tmp_path) as job:
+        deadline = time.monotonic() + PATIENCE
+        while not (tmp_path / "run.ckpt").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        job.send_signal(signal.SIGTERM)
+        _, err = job.communicate(timeout=PATIENCE)
+        assert job.returncode == 128 + signal.SIGTERM, err
+        early = flds.load(tmp_path / "flds.nc")
+        assert early.status == "interrupted"
+        assert (tmp_path / "run.ckpt").exists()
+        status, _, err = run(3, *asked, cwd=tmp_path)
+        assert status == 0, err
+        found = flds.load(tmp_path / "flds.nc")
+        assert found.settings["continued_from_step"] > early.steps[-1]
+        assert sorted(os.listdir(tmp_path)) == ["flds.nc", "flds.png"]
 
 
 def test_a_rank_that_is_killed_ends_all():
-    job = start(2, *program("failing", "wait", "0"))
-    os.kill(at_work(job, 2)[1], signal.SIGKILL)
-    taken, _ = seconds_to_end(job)
-    assert job.returncode != 0
-    assert taken < 10
+    with started(2, *program("failing", "wait", "0")) as job:
+        os.kill(at_work(job, 2)[1], signal.SIGKILL)
+        taken, _ = seconds_to_end(job)
+        assert job.returncode != 0
+        assert taken < 10
 
 
 LONG = (
