@@ -37,7 +37,12 @@ if TYPE_CHECKING:
     from flds.results.sweep import Sweep as Sweep
     from flds.sweeps import sweep as sweep
     from flds.training.activations import Activation as Activation
+    from flds.training.callbacks import TrainingRecord as TrainingRecord
     from flds.training.cost import CostEstimate as CostEstimate
+    from flds.training.optimizers import SGD as SGD
+    from flds.training.optimizers import Adam as Adam
+    from flds.training.optimizers import Muon as Muon
+    from flds.training.optimizers import Optimizer as Optimizer
     from flds.training.options import Options as Options
     from flds.training.problem import TrainingProblem as TrainingProblem
     from flds.training.solve import estimate_cost as estimate_cost
@@ -51,6 +56,7 @@ __version__ = "0.1.0"
 # Names load when first used, because numba, xarray and matplotlib take a second or more to import.
 _HOMES = {
     "Activation": "flds.training.activations",
+    "Adam": "flds.training.optimizers",
     "Attention": "flds.mean_ode.attention",
     "Block": "flds.mean_ode.blocks",
     "CostEstimate": "flds.training.cost",
@@ -62,11 +68,15 @@ _HOMES = {
     "MeanFieldProblem": "flds.mean_ode.problem",
     "MeanFieldSolution": "flds.results.mean_ode",
     "MeanOptions": "flds.mean_ode.options",
+    "Muon": "flds.training.optimizers",
+    "Optimizer": "flds.training.optimizers",
     "Options": "flds.training.options",
     "Regime": "flds.mean_ode.regimes",
+    "SGD": "flds.training.optimizers",
     "Solution": "flds.results.solution",
     "Sweep": "flds.results.sweep",
     "TrainingProblem": "flds.training.problem",
+    "TrainingRecord": "flds.training.callbacks",
     "TwoLayerPerceptron": "flds.mean_ode.blocks",
     "draw_units": "flds.mean_ode.draws",
     "estimate_cost": "flds.training.solve",

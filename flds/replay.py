@@ -70,7 +70,7 @@ def resume(
     solution: solvers.results.solution.Solution,
     steps: int | None = None,
     *,
-    learning_rate: float | ArrayLike | None = None,
+    learning_rate: Any = None,
     problem: TrainingProblem | MeanFieldProblem | None = None,
     progress: bool = False,
     **changes: Any,
@@ -83,8 +83,9 @@ def resume(
         As for `rerun`. It is left as it is.
     steps : int, optional
         Further updates; of a run that ended early by default those that it did not come to.
-    learning_rate : float or (steps,) array, optional
-        η_c of these updates; by default those planned, and then the last one. For a `TrainingProblem`.
+    learning_rate : float, (steps,) array, callable or dict, optional
+        Of these updates, for all parameters or by group, in the Mean ODE by parameter; by default those planned, and
+        then the last one. A callable is a function of the step, counted from the first of the whole training.
     problem, progress
         As for `rerun`.
     **changes

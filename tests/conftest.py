@@ -46,9 +46,8 @@ def one_sample(activation: str = "tanh", rate: float = 0.5, steps: int = 1, **re
 
 def three_samples(activation: str = "tanh", steps: int = 3, **rest) -> flds.TrainingProblem:
     rng = np.random.default_rng(1)
-    return flds.TrainingProblem(
-        rng.standard_normal((3, 5)), [1.0, -1.0, 0.5], activation=activation, learning_rate=0.5, steps=steps, **rest
-    )
+    inputs = rng.standard_normal((3, 5))
+    return flds.TrainingProblem(inputs, [1.0, -1.0, 0.5], activation=activation, steps=steps, **rest)
 
 
 @pytest.fixture

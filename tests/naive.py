@@ -72,7 +72,7 @@ def dense_outputs(problem, width, depth, seeds, backward_weights="tied", rng_see
         entry, branches, states, f = forward(x)
         slopes = np.stack([problem.loss_function.derivative(one, y) for one in f]) / len(batch)
         g = slopes @ v / width  # ∂loss/∂h_L
-        rate = problem.rates[step] * width
+        rate = problem.groups["hidden"].rates[step] * width
         new_v = v - rate * slopes.transpose(0, 2, 1) @ states[-1] / width
         for layer in reversed(range(depth)):
             h = states[layer]

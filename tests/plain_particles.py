@@ -24,6 +24,9 @@ class PlainParticles(Particles):
     def to_host(self, vectors):
         return vectors.view(np.ndarray)
 
+    def from_host(self, vectors):
+        return vectors.copy()
+
     def fill(self, out, noise, address, layer=0):
         noise.fill(out, slice(0, self.particles), address, layer)
 
@@ -96,7 +99,7 @@ def _guarded(method):
         finally:
             Guarded.open -= 1
         # what has a particle axis is guarded; small matrices are the host's
-        new = method.__name__ in ("allocate", "stack", "multiply")
+        new = method.__name__ in ("allocate", "stack", "multiply", "from_host")
         return found.view(Guarded) if new else found
 
     return guarded
@@ -107,5 +110,5 @@ class GuardedParticles(PlainParticles):
 
 
 for _name in ("allocate", "stack", "fill", "inner", "mean_squares", "gram", "project", "combine", "apply", "multiply",
-              "add_product"):  # fmt: skip
+              "from_host", "add_product"):  # fmt: skip
     setattr(GuardedParticles, _name, _guarded(getattr(PlainParticles, _name)))

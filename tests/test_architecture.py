@@ -173,9 +173,11 @@ def test_public_names_exist_and_are_documented():
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             _ = module.nothing
     assert importlib.import_module("flds").__all__ == [
-        "Activation", "Attention", "Block", "CostEstimate", "Dataset", "GatedLinearUnit", "LimitEstimate",
+        "Activation", "Adam", "Attention", "Block", "CostEstimate", "Dataset", "GatedLinearUnit", "LimitEstimate",
         "MatrixAfterActivation", "MatrixBeforeActivation", "MeanFieldProblem", "MeanFieldSolution", "MeanOptions",
-        "Options", "Regime", "Solution", "Sweep", "TrainingProblem", "TwoLayerPerceptron", "draw_units",
+        "Muon", "Optimizer", "Options", "Regime", "SGD", "Solution", "Sweep", "TrainingProblem", "TrainingRecord",
+        "TwoLayerPerceptron",
+        "draw_units",
         "estimate_cost",
         "estimate_limit", "follow_units", "load", "load_cifar10", "load_digits", "load_npz", "rerun", "residual_regime",
         "resume", "simulate_resnet", "solve_backward", "solve_flds", "solve_forward", "solve_mean_ode",

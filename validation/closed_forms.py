@@ -327,7 +327,7 @@ class IdentityDynamics:
         return np.array(recorded)
 
     def _train(self, step: int, inputs: Array, states: list[list[Array]], slopes: Array) -> None:
-        rate = self.problem.rates[step] / len(inputs)
+        rate = self.problem.groups["hidden"].rates[step] / len(inputs)
         # one gradient vector a sample, L'_s g_s, is all that the updates need
         gradients = [[slope @ self.readout] for slope in slopes]
         for matrix in reversed(self.matrices):

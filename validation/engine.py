@@ -160,10 +160,10 @@ def _first_output_minus_moment(network: Network, problem: flds.TrainingProblem) 
         first = network.forward(problem.x, Address(Stream.FORWARD, 0))
         slopes = problem.loss_function.derivative(first.outputs, problem.y)
         backward = network.backward(first, slopes, 0)
-        network.update(problem.x, slopes, first, backward, problem.rates[0])
+        network.update(problem.x, slopes, first, backward, 0)
         second = network.forward(problem.x, Address(Stream.FORWARD, 1))
         moment = network.ensemble.inner(first.states[-1], second.states[-1])[0, 0]
-    return float(second.outputs[0, 0] - 2 * problem.rates[0] * -slopes[0, 0] * moment)
+    return float(second.outputs[0, 0] - 2 * problem.groups["hidden"].rates[0] * -slopes[0, 0] * moment)
 
 
 def one_matrix(scale: Scale) -> Section:

@@ -5,7 +5,8 @@ They say what they can see: which fault they would refute.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +46,7 @@ def law(scale: Scale) -> Section:
     )
     for index, (activation, batch_size, weights) in enumerate(cases):
         problem = three_samples(activation, batch_size)
-        found = [
-            [one(problem, width, depth, weights, seed) for seed in range(index * seeds, (index + 1) * seeds)]
-            for one in (_lazy, _dense)
-        ]
+        found = both_kinds(problem, width, depth, weights, range(index * seeds, (index + 1) * seeds))
         outputs, losses = (
             [np.array([getattr(run, name) for run in runs]) for runs in found] for name in ("outputs", "batch_loss")
         )
@@ -61,16 +59,18 @@ def law(scale: Scale) -> Section:
         yield same_law(f"{name}: f^({problem.steps}) of three samples, {size}", *(f[:, -1] for f in outputs))
 
 
-def _lazy(problem: flds.TrainingProblem, width: int, depth: int, weights: str, seed: int) -> flds.Solution:
-    return flds.simulate_resnet(
-        problem, width=width, depth=depth, backward_weights=weights, seed=seed, operator="lazy", threads=1
-    )
-
-
-def _dense(problem: flds.TrainingProblem, width: int, depth: int, weights: str, seed: int) -> flds.Solution:
+def both_kinds(
+    problem: flds.TrainingProblem, width: int, depth: int, weights: str, seeds: Iterable[int], **options: Any
+) -> tuple[list[flds.Solution], list[flds.Solution]]:
+    """Train a lazily sampled network, with these options, and a dense one of torch, for every seed."""
     from validation import networks
 
-    return networks.train(problem, width=width, depth=depth, backward_weights=weights, seed=seed)
+    same: dict[str, Any] = {"width": width, "depth": depth, "backward_weights": weights}
+    lazy, dense = [], []
+    for seed in seeds:
+        lazy.append(flds.simulate_resnet(problem, **same, seed=seed, operator="lazy", threads=1, **options))
+        dense.append(networks.train(problem, **same, seed=seed))
+    return lazy, dense
 
 
 class MeansTest(NamedTuple):

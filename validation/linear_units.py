@@ -45,7 +45,7 @@ def linear_mean_ode(problem: MeanFieldProblem, depth: int = 64) -> Array:
     dimension, points, alpha = problem.dimension, 2 * depth + 1, problem.alpha
     eye = np.broadcast_to(np.eye(dimension), (points, dimension, dimension))
     moments = _Moments(0 * eye, problem.scales["u"] ** 2 * eye, problem.scales["v"] ** 2 * eye)
-    rate_u, rate_v = problem.rates["u"] / alpha, problem.rates["v"] / alpha
+    rate_u, rate_v = problem.rate("u", 0) / alpha, problem.rate("v", 0) / alpha
     outputs = []
     for step in range(problem.steps + 1):
         field = alpha * moments.cross / dimension

@@ -1,4 +1,4 @@
-"""Dense networks of finite width in torch, trained by torch.optim.SGD: the networks the theory is about."""
+"""Dense networks of finite width in torch, trained by torch.optim: the networks the theory is about."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from flds.training.problem import TrainingProblem
 from solvers import checks
 from solvers.results.solution import Variable
 from solvers.results.versions import library_versions
+from validation.rules import Rules
 
 Array = NDArray[np.float64]
 
@@ -111,6 +112,17 @@ class ResNet(torch.nn.Module):
         self.phi, self.post = ACTIVATIONS[activation], residual == "post"
         self.root_tau, self.root_width = math.sqrt(horizon / depth), math.sqrt(width)
 
+    @torch.no_grad()
+    def scale(self, deviations: dict[str, float]) -> None:
+        """Multiply the initial weights by the standard deviations of their groups."""
+        for name, weights in (
+            ("input", [self.input_weights]),
+            ("readout", [self.readout]),
+            ("hidden", [*self.weights, *self.backward_weights]),
+        ):
+            for weight in weights:
+                weight.mul_(deviations[name])
+
     def states(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Return h_0 … h_L, (samples, n) each, for inputs x, (samples, d)."""
         h = x @ self.input_weights.T / math.sqrt(x.shape[1])
@@ -150,12 +162,12 @@ def train(
     dtype: str = "float64",
     device: str = "cpu",
 ) -> Solution:
-    """Train a dense network by torch autograd and torch.optim.SGD with rate η_c n.
+    """Train a dense network by torch autograd and torch.optim, SGD with rate η_c n or another rule of the problem.
 
     Parameters
     ----------
     problem : TrainingProblem
-        With a built-in activation.
+        With a built-in activation and built-in optimisers.
     width, depth : int
         n and L.
     backward_weights : str
@@ -207,6 +219,7 @@ def train(
         torch.Generator().manual_seed(seed),
         real,
     ).to(device)
+    network.scale({name: group.standard_deviation for name, group in problem.groups.items()})
     drawn = time.perf_counter()
     # the last records of a diverging run overflow
     with threads_for(width < _MANY_THREADS), np.errstate(over="ignore", invalid="ignore"):
@@ -271,7 +284,7 @@ def _train(problem: TrainingProblem, network: ResNet, due: RecordSteps) -> tuple
     x, y, test_x = (
         torch.tensor(array, dtype=like.dtype, device=like.device) for array in (problem.x, problem.y, problem.test_x)
     )
-    optimizer = torch.optim.SGD([w for w in network.parameters() if w.requires_grad], lr=1.0)
+    rules = Rules(problem, {"input": network.input_weights, "readout": network.readout}, list(network.weights))
     records: list[_Record] = []
     batch_loss: list[float] = []
     divergence = Divergence(problem.divergence_factor)
@@ -289,8 +302,7 @@ def _train(problem: TrainingProblem, network: ResNet, due: RecordSteps) -> tuple
             variances = _variances(problem, f, states, batch)
             records.append(_Record(step, outputs, test_outputs, *variances))
         if step < problem.steps:
-            optimizer.param_groups[0]["lr"] = like.shape[1] * float(problem.rates[step])
-            _update(network, optimizer, loss)
+            _update(network, rules, loss, step)
     return records, batch_loss, "completed"
 
 
@@ -311,15 +323,17 @@ def _variances(
     return features, np.array([((width * g) ** 2).mean().item() for g in gradients])
 
 
-def _update(network: ResNet, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    """One step of SGD; copies for the backward pass receive the same update as the weights."""
-    optimizer.zero_grad()
+def _update(network: ResNet, rules: Rules, loss: torch.Tensor, step: int) -> None:
+    """One step; copies for the backward pass decay as the weights do, and receive the same update."""
+    network.zero_grad()
     loss.backward()
     before = [weight.detach().clone() for weight in network.weights] if network.backward_weights else []
-    optimizer.step()
+    rules.step(step)
+    hidden = rules.problem.groups["hidden"]
+    shrunk = 1.0 - float(hidden.rates[step]) * hidden.weight_decay
     with torch.no_grad():
         for copy, weight, old in zip(network.backward_weights, network.weights, before, strict=False):
-            copy += weight - old
+            copy.mul_(shrunk).add_(weight - shrunk * old)
 
 
 def _loss(problem: TrainingProblem, f: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ from solvers.plotting.style import save
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.files import Variable, write_text
 from solvers.results.versions import library_versions
-from validation import convergence, engine, exact, general_solver, intervals, law, limits, mean_ode
+from validation import convergence, engine, exact, general_solver, intervals, law, limits, mean_ode, optimizers
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
 
 SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
@@ -47,6 +47,7 @@ SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "independent_identity": engine.independent_identity,
     "one_matrix": engine.one_matrix,
     "law": law.law,
+    "optimizers": optimizers.optimizers,
     "matched_noise": engine.matched_noise,
     "singular": engine.singular,
     "million": engine.million,

@@ -94,11 +94,11 @@ class PrintedNetwork(Network):
         return _PrintedBranch(self.ensemble, self.problem.phi, operator, self.root_tau)
 
     def update(
-        self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass, rate: float
+        self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass, step: int
     ) -> None:
         """One step of SGD, which is remembered."""
-        super().update(inputs, slopes, forward, backward, rate)
-        rates = -rate / len(inputs) * backward.weights
+        super().update(inputs, slopes, forward, backward, step)
+        rates = -self.problem.groups["hidden"].rates[step] / len(inputs) * backward.weights
         for branch, h in zip(self.branches, forward.states[:-1], strict=True):
             assert isinstance(branch, _PrintedBranch)
             branch.remember(h[backward.active], rates)

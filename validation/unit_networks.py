@@ -156,7 +156,7 @@ def _train(
         gradients = torch.autograd.grad(loss.sum(), [a for _, a in tensors])
         with torch.no_grad():
             for (name, a), gradient in zip(tensors, gradients, strict=True):
-                a -= depth * width * problem.rates[name] / problem.alpha**2 * gradient
+                a -= depth * width * problem.rate(name, step) / problem.alpha**2 * gradient
     return UnitRuns(
         steps=np.array(sorted(due)),
         outputs=np.stack(outputs, axis=1),

@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from flds.cli.console import BAD_USAGE, ending, fail, interrupts
+from flds.cli.console import BAD_USAGE, ending, extra, fail, interrupts, say, show_list, silent
 from flds.cli.outcome import finish, from_file
 from flds.cli.pictures import attempt, draw_regime, quieten
 from flds.cli.places import check_folder, check_kept, check_out, check_plot, check_table, clean_parts
@@ -24,7 +22,9 @@ from flds.cli.training import (
     assignments,
     load_data,
     numbers_of,
+    rule_of,
     run,
+    scheduled,
     show_warnings,
     training_problem,
     whole_runs,
@@ -76,6 +76,12 @@ def solve(
     activation: Annotated[str, typer.Option(help="φ: identity, tanh, relu, gelu, erf, softplus, silu or sin.")] = DEFAULTS["activation"],
     horizon: Annotated[float, typer.Option(help="T, the length of the depth interval.")] = DEFAULTS["horizon"],
     learning_rate: Annotated[float, typer.Option(help="η_c; the rate of width n is η_c n.")] = DEFAULTS["learning_rate"],
+    schedule: Annotated[str, typer.Option(help="How η_c changes over the K steps: constant, cosine (½ (1 + cos πk/K)) or linear (1 − k/K).")] = "constant",
+    optimizer: Annotated[str, typer.Option(help="sgd, muon (on the hidden matrices, the rest by sgd) or adam (holds matrices whole).")] = DEFAULTS["optimizer"],
+    momentum: Annotated[float | None, typer.Option(help="Momentum of sgd (default 0) and muon (default 0.95).")] = None,
+    nesterov: Annotated[bool | None, typer.Option("--nesterov/--no-nesterov", help="Nesterov's momentum; default for muon.")] = None,
+    weight_decay: Annotated[float, typer.Option(help="λ: a step multiplies parameters by 1 − η_c λ first.")] = DEFAULTS["weight_decay"],
+    gradient_clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient, free of width; by default any.")] = DEFAULTS["gradient_clip"],
     steps: Annotated[int, typer.Option(help="Number of updates K.")] = DEFAULTS["steps"],
     loss: Annotated[str | None, typer.Option(help="squared, logistic or cross_entropy; by default cross_entropy for whole-number targets from 0 on, else squared.")] = DEFAULTS["loss"],
     batch_size: Annotated[int | None, typer.Option(help="Samples a step; default 16, or all of them if there are fewer.")] = DEFAULTS["batch_size"],
@@ -138,8 +144,9 @@ def solve(
     on_first(lambda: check_out(out), communicator)
     dataset = load_data(data)
     problem = training_problem(
-        dataset, activation, horizon, learning_rate, steps, loss, batch_size, batch_order, batch_seed, train_samples,
-        test_samples,
+        dataset, activation, horizon, scheduled(learning_rate, schedule, steps), steps, loss, batch_size, batch_order,
+        batch_seed, train_samples, test_samples, optimizer=rule_of(optimizer, momentum, nesterov),
+        weight_decay=weight_decay, gradient_clip=gradient_clip,
     )  # fmt: skip
     options = {
         "backward_weights": backward_weights, "operator": operator, "tolerance": tolerance,
@@ -234,16 +241,16 @@ def validate(
     Ends with status 1 if a claim of this library is refuted. Claims of papers are results either way. Naming
     sections runs these alone and keeps the others of the report in the folder.
     """
-    with _extra():
+    with extra():
         from validation import report
     if list_sections:
-        _list(report.titles())
+        show_list(report.titles())
         return
     check_folder(out, "report.json", "report.md")
     try:
         with whole_runs():
             claims = report.validate(
-                sections or (), full=full, out=out, checkpoint=checkpoint, say=_silent if quiet else _say
+                sections or (), full=full, out=out, checkpoint=checkpoint, say=silent if quiet else say
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("sections that had ended are kept in the report") from None
@@ -265,14 +272,14 @@ def reproduce(
     """Reproduce a figure of the papers: a picture, and a file with the numbers in it."""
     from validation import figures
 
-    with _extra(), whole_runs():
+    with extra(), whole_runs():
         if list_figures:
-            _list(figures.descriptions())
+            show_list(figures.descriptions())
             return
         if not figure:
             raise ValueError("name a figure, such as feature-learning/fig1; flds reproduce --list has them all")
         files = figures.reproduce(
-            figure, full=full, dataset=lambda: load_data(data), out=out, seed=seed, say=_silent if quiet else _say
+            figure, full=full, dataset=lambda: load_data(data), out=out, seed=seed, say=silent if quiet else say
         )
     if not quiet:
         for path in files:
@@ -351,33 +358,6 @@ def phase_diagram(
     print("\n".join(regime.lines()))
     if plot is not None and attempt(draw_regime, regime, plot):
         print(f"picture         {plot}")
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    """Say what to install where torch is missing, which `validation` needs and the solvers do not."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("torch", "torchsde"):
-            raise
-        raise ValueError(
-            f"this command needs {error.name}: install the extra with pip install 'flds[validation]'"
-        ) from None
-
-
-def _list(descriptions: dict[str, str]) -> None:
-    for name, description in descriptions.items():
-        print(f"{name:24} {description}")
-
-
-def _say(line: str) -> None:
-    interrupts.check()
-    print(line, flush=True)
-
-
-def _silent(line: str) -> None:
-    interrupts.check()
 
 
 def main() -> None:

@@ -140,3 +140,33 @@ def _finish_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # takes what is left
             if stream is sys.stdout:
                 sys.exit(CLOSED) if isinstance(error, BrokenPipeError) else fail(error, BAD_USAGE)
+
+
+@contextmanager
+def extra() -> Iterator[None]:
+    """Say what to install where torch is missing, which `validation` needs and the solvers do not."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("torch", "torchsde"):
+            raise
+        raise ValueError(
+            f"this command needs {error.name}: install the extra with pip install 'flds[validation]'"
+        ) from None
+
+
+def show_list(descriptions: dict[str, str]) -> None:
+    """Print names and what they stand for."""
+    for name, description in descriptions.items():
+        print(f"{name:24} {description}")
+
+
+def say(line: str) -> None:
+    """Print a line, unless an interrupt waits."""
+    interrupts.check()
+    print(line, flush=True)
+
+
+def silent(line: str) -> None:
+    """Print nothing; an interrupt comes all the same."""
+    interrupts.check()

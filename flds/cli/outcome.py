@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flds.results.solution import Solution
     from solvers.results.checkpoint import Checkpoint
 
-EXIT_CODES = {"completed": 0, "diverged": 3, "rank_budget": 4}
+EXIT_CODES = {"completed": 0, "stopped": 0, "diverged": 3, "rank_budget": 4}
 
 
 def from_file(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from flds.cli.console import note
 if TYPE_CHECKING:
     from flds.datasets import Dataset
     from flds.results.solution import Solution
+    from flds.training.optimizers import Optimizer
     from flds.training.problem import TrainingProblem
 
 # How `flds solve` and `flds sweep` train by default.
@@ -26,7 +28,11 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": None,
     "batch_order": "random",
     "batch_seed": 0,
+    "optimizer": "sgd",
+    "weight_decay": 0.0,
+    "gradient_clip": None,
 }
+SCHEDULES = ("constant", "cosine", "linear")
 # What the default run may take; the cost model chooses the number of particles within it. A run that is to fit this
 # machine takes its time and at most this share of its free memory, and where that is short one of the smaller numbers.
 DEFAULT_SECONDS, DEFAULT_BYTES, DEFAULT_SHARE = 5.8, 3.5e9, 0.8
@@ -50,7 +56,7 @@ def training_problem(
     dataset: Dataset,
     activation: str,
     horizon: float,
-    learning_rate: float,
+    learning_rate: float | list[float],
     steps: int,
     loss: str | None,
     batch_size: int | None,
@@ -58,6 +64,7 @@ def training_problem(
     batch_seed: int,
     train_samples: int | None,
     test_samples: int | None,
+    **rules: Any,
 ) -> TrainingProblem:
     from flds.training.problem import TrainingProblem
     from solvers.checks import positive_integer
@@ -79,7 +86,37 @@ def training_problem(
         batch_seed=batch_seed,
         test_inputs=dataset.test_inputs[:test] if tested else None,  # type: ignore[index]
         test_targets=dataset.test_targets[:test] if dataset.test_targets is not None else None,
+        **rules,
     )
+
+
+def rule_of(name: str, momentum: float | None, nesterov: bool | None) -> Optimizer:
+    """Return the optimiser of this name; what is None is its default."""
+    from flds.training.groups import SHORT_NAMES
+    from flds.training.optimizers import Adam, Muon
+    from solvers.checks import choice
+
+    kind: Any = SHORT_NAMES[choice("--optimizer", name, tuple(SHORT_NAMES))]
+    settings = {"momentum": momentum, "nesterov": nesterov}
+    given = {option: value for option, value in settings.items() if value is not None}
+    if given and kind is Adam:
+        raise ValueError(f"--{next(iter(given))} is for sgd and muon; leave it out with --optimizer adam")
+    if kind is Muon and momentum == 0 and nesterov is None:
+        given["nesterov"] = False
+    return kind(**given)
+
+
+def scheduled(learning_rate: float, schedule: str, steps: int) -> float | list[float]:
+    """Return η_c, or η_c of every step k of K: η_c ½ (1 + cos πk/K), or η_c (1 − k/K)."""
+    from solvers.checks import choice
+
+    parts: dict[str, Callable[[float], float]] = {
+        "cosine": lambda part: 0.5 * (1 + math.cos(math.pi * part)),
+        "linear": lambda part: 1 - part,
+    }
+    if choice("--schedule", schedule, SCHEDULES) == "constant":
+        return learning_rate
+    return [learning_rate * parts[schedule](step / steps) for step in range(steps)]
 
 
 def numbers_of(option: str, text: str) -> int | list[int]:

@@ -45,9 +45,11 @@ def peak_memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
     count = settings.units * (settings.depth + 1)
     units = item * count * sum(numbers)
     # drawing: uniforms, the parameters made of them, and one parameter's values before they are scaled;
-    # training: Z_0, Z, and the squares of how far one parameter has moved
+    # training: Z_0, Z, what a rule remembers, and the squares of how far one parameter has moved
     drawing, training = (size * count * (2 * sum(numbers) + max(numbers)) for size in (8, item))
-    kept = replicates * units if settings.keep_state else 0.0
+    remembered = sum(np.ndim(array) > 0 for array in problem.rule.init(np.zeros((1, 1))).values())
+    training += remembered * units
+    kept = replicates * (1 + remembered) * units if settings.keep_state else 0.0
     records, fields = _records(problem, settings)
     run = max(0.0, kept - units) + max(drawing, training + _passes(problem, settings))
     return INTERPRETER_BYTES + data + records + max(run, kept + fields)

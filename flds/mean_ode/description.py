@@ -8,6 +8,10 @@ import numpy as np
 
 from flds.mean_ode.blocks import Array, Block
 from flds.mean_ode.problem import MeanFieldProblem
+from flds.results.descriptions import digest
+from flds.training.description import described_rule
+from flds.training.optimizers import BUILT_IN
+from flds.training.optimizers.trial import steps_of
 from solvers.results.solution import Variable
 
 
@@ -21,8 +25,15 @@ def describe(problem: MeanFieldProblem) -> dict[str, Any]:
         "alpha": problem.alpha,
         "loss": problem.loss,
         "deviations": problem.scales,
-        "learning_rates": problem.rates,
+        "learning_rates": {
+            name: rate if isinstance(rate, float) else {"sha256": digest(rate)} for name, rate in problem.rates.items()
+        },
         "steps": problem.steps,
+        "optimizer": described_rule(problem.rule),
+        "weight_decay": problem.decays,
+        "batch_size": problem.batch_size,
+        "batch_order": problem.batch_order if isinstance(problem.batch_order, str) else "listed",
+        "batch_seed": int(problem.batch_seed),
         "divergence_factor": problem.divergence_factor,
         "dimension": problem.dimension,
         "check": function_values(problem),
@@ -37,6 +48,8 @@ def function_values(problem: MeanFieldProblem) -> list[float]:
     found = []
     for block, z in zip(problem.blocks, problem.initial(uniforms), strict=True):
         found.append(block.value(h.reshape(-1, problem.dimension) if block.tokenwise else h, z).ravel()[:8])
+    if type(problem.rule) not in BUILT_IN.values():
+        found.append(np.array(steps_of(problem.rule)))
     return np.concatenate(found).tolist()
 
 
@@ -67,6 +80,11 @@ def constants(problem: MeanFieldProblem) -> dict[str, Variable]:
             ("test_sample", *tokens, "dimension"), problem.test_x, "test states at depth 0"
         )
         variables["test_targets"] = _targets(problem, problem.test_y, ("test_sample", *tokens), "test targets")
+    for name, rate in problem.rates.items():
+        if not isinstance(rate, float):
+            variables[f"rate_{name}"] = Variable(("update",), rate, f"learning rate of {name} in each update")
+    if not isinstance(problem.batch_order, str):
+        variables["batch_order"] = Variable(("update", "place"), np.asarray(problem.batch_order), "samples trained on")
     return variables
 
 

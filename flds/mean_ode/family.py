@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +18,23 @@ from flds.results.descriptions import difference, same_functions
 from flds.results.loss_names import current_name
 from flds.results.mean_ode import MeanFieldSolution
 from flds.training.activations import ACTIVATIONS
+from flds.training.description import RULE, described_rule, rule_of
+from flds.training.groups import checked_rates, continued_rates
+from flds.training.optimizers import SGD
 from flds.training.options import stored_options, stored_settings
 
-# Arguments of the problem that are kept as they are; older files lack the last one.
-_PLAIN = ("alpha", "loss", "deviations", "learning_rates", "steps", "divergence_factor")
+# Arguments of the problem that are kept as they are; older files lack some.
+_PLAIN = (
+    "alpha", "loss", "deviations", "steps", "divergence_factor", "weight_decay", "batch_size", "batch_order",
+    "batch_seed",
+)  # fmt: skip
+# What solutions say that were made before there was a choice.
+_FORMERLY = {
+    "optimizer": described_rule(SGD()),
+    "batch_size": None,
+    "batch_order": "sequential",
+    "batch_seed": 0,
+}
 
 
 class MeanOdeFamily:
@@ -28,7 +42,7 @@ class MeanOdeFamily:
 
     solvers: tuple[str, ...] = ("solve_mean_ode", "solve_tangent_ode")
     problem_type: type = MeanFieldProblem
-    changes: tuple[str, ...] = ("threads", "executor", "checkpoint", "checkpoint_every")
+    changes: tuple[str, ...] = ("threads", "executor", "checkpoint", "checkpoint_every", "callback")
 
     def problem(self, solution: MeanFieldSolution) -> MeanFieldProblem:
         """Read the problem back from a solution.
@@ -61,19 +75,30 @@ class MeanOdeFamily:
         )
         same = {name: described[name] for name in _PLAIN if name in described}
         same["loss"] = current_name(same["loss"])
+        same["learning_rates"] = _rates_of(solution)
+        if "batch_order" in stored:
+            same["batch_order"] = stored["batch_order"]
+        rule = rule_of(described.get("optimizer", _FORMERLY["optimizer"]))
+        if rule is None:
+            raise ValueError(f"the optimizer {described['optimizer'][RULE]} is not built in: give the problem= itself")
+        same["optimizer"] = rule
         problem = MeanFieldProblem(**arrays, block=blocks, **same)  # type: ignore[arg-type]
         if not same_functions(described, function_values(problem)):  # one's own, of the name of another
             raise ValueError("an activation or block is not built in, though its name is: give the problem= itself")
         return problem
 
     def adapted(self, solution: MeanFieldSolution, problem: MeanFieldProblem) -> MeanFieldProblem:
-        """Return a problem with the steps of the solution, which may have gone on training."""
-        return replace(problem, steps=solution.extra["problem"]["steps"])
+        """Return a problem with the steps and rates of the solution, which may have gone on training."""
+        if problem.batches.listed:
+            return problem
+        described = solution.extra["problem"]
+        return replace(problem, steps=described["steps"], learning_rates=_rates_of(solution))
 
     def differs(self, solution: MeanFieldSolution, problem: MeanFieldProblem) -> str | None:
         """Return the first thing in which a problem differs from that of the solution, or None."""
         described = solution.extra["problem"]
-        found = difference(described | {"loss": current_name(described["loss"])}, describe(problem))
+        formerly = _FORMERLY | {"weight_decay": dict.fromkeys(described["learning_rates"], 0.0)}
+        found = difference(formerly | described | {"loss": current_name(described["loss"])}, describe(problem))
         if found:
             return found
         for name, item in constants(problem).items():
@@ -102,10 +127,14 @@ class MeanOdeFamily:
         changes: dict[str, Any],
     ) -> MeanFieldSolution:
         """Run the solver from the state of a solution, for more steps or to the end of those planned."""
-        if learning_rate is not None:
-            raise TypeError("learning_rate is for a TrainingProblem; the rates of a MeanFieldProblem are constant")
-        planned = problem.steps
-        longer = replace(problem, steps=planned if steps is None else (planned if done is None else done) + steps)
+        done = problem.steps if done is None else done
+        total = problem.steps if steps is None else done + steps
+        if total != problem.steps and problem.batches.listed:
+            raise ValueError(
+                'batch_order must be "sequential" or "random" to go on, but the problem lists its batches, '
+                f"which end after {problem.steps} steps"
+            )
+        longer = replace(problem, steps=total, learning_rates=_rates(problem, done, total, learning_rate))
         options = MeanOptions(**stored_options(MeanOptions, solution.settings) | changes)  # type: ignore[typeddict-item]
         settings = resolve_mean(longer, solution.settings["units"], solution.settings["depth"], options)
         return solve.run(solution.settings["solver"], longer, settings, progress, solution.states, options)
@@ -129,6 +158,30 @@ class MeanOdeFamily:
             with dynamics.ensemble.running():
                 parts.append(problem.squeezed(problem.read(dynamics.forward(x.astype(settings.dtype)))))
         return np.array(parts, np.float64)
+
+
+def _rates_of(solution: MeanFieldSolution) -> dict[str, Any]:
+    """Return the learning rates of a solution by parameter name."""
+    described = solution.extra["problem"]["learning_rates"]
+    return {
+        name: solution.variables[f"rate_{name}"].values if isinstance(rate, dict) else float(rate)
+        for name, rate in described.items()
+    }
+
+
+def _rates(problem: MeanFieldProblem, done: int, total: int, given: Any) -> dict[str, Any]:
+    """Return the rates of a run that goes on after so many steps, to so many in all."""
+    named = given if isinstance(given, Mapping) else dict.fromkeys(problem.rates, given)
+    for name in named:
+        if name not in problem.rates:
+            raise ValueError(f"learning_rate must name parameters ({', '.join(problem.rates)}), got {name!r}")
+    rates: dict[str, Any] = {}
+    for name, planned in problem.rates.items():
+        further = named.get(name)
+        if further is not None:
+            further = checked_rates("learning_rate", further, total - done, "further step", done)
+        rates[name] = continued_rates(planned, problem.steps, done, total, further)
+    return rates
 
 
 def _same(stored: NDArray[Any], values: NDArray[Any]) -> bool:

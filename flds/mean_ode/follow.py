@@ -57,6 +57,8 @@ def follow_units(
 
     if "features" not in solution.variables or len(solution.steps) != solution.steps[-1] + 1:
         raise ValueError("solution must have features at every step: solve with record_features=True, record_every=1")
+    if not problem.rule.plain or any(problem.decays.values()):
+        raise ValueError("problem must be trained by plain SGD without weight_decay for units to follow it")
     places = np.asarray(checks.finite("depths", depths), np.float64)
     if places.ndim != 1 or places.min() < 0 or places.max() > 1:
         raise ValueError(f"depths must be a list of numbers in [0, 1], got {checks.shown(depths)}")
@@ -81,7 +83,7 @@ def follow_units(
                 at = {name: start[name][layer] if tangent else z[name][step, layer] for name in z}
                 gradient = block.pull(h[layer].reshape(shape), b[layer].reshape(shape), at)[1]
                 for name, change in gradient.items():
-                    z[name][step + 1, layer] = z[name][step, layer] - problem.rates[name] * factor / rows * change
+                    z[name][step + 1, layer] = z[name][step, layer] - problem.rate(name, step) * factor / rows * change
     return moved
 
 

@@ -13,7 +13,8 @@ from flds.mean_ode.network import Dynamics
 from flds.mean_ode.options import MeanSettings
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.records import Run
-from flds.mean_ode.snapshot import first_step, recorded, snapshot
+from flds.mean_ode.snapshot import first_step, recorded, remembered, snapshot
+from flds.mean_ode.update import Update
 from flds.results.descriptions import digest
 from solvers.fingerprint import fingerprint
 from solvers.results.checkpoint import FINAL, Checkpoint
@@ -30,7 +31,7 @@ def described(
     chosen = {name: value for name, value in asdict(settings).items() if name != "threads"}
     arrays = {name: {"sha256": digest(item.values)} for name, item in constants(problem).items()}
     start = first_step(states[0]) if states else 0
-    functions = {"sha256": fingerprint(problem.blocks, problem.laws)}
+    functions = {"sha256": fingerprint(problem.blocks, problem.laws, problem.rule)}
     known = {"solver": solver, **describe(problem), "functions": functions}
     return {**known, **chosen, **arrays, "starts_after": start}
 
@@ -85,9 +86,9 @@ class KeptRun(NamedTuple):
         """Whether it is time to keep it."""
         return self.checkpoint.due()
 
-    def keep(self, dynamics: Dynamics, run: Run, step: int) -> None:
+    def keep(self, dynamics: Dynamics, update: Update, run: Run, step: int) -> None:
         """Keep it before the passes of a step."""
-        state = snapshot(dynamics.problem, dynamics.moved, run.records, step)
+        state = snapshot(dynamics.problem, dynamics.moved, run.records, step) | remembered(update)
         self.checkpoint.keep(self.name, state, _grows)
 
 

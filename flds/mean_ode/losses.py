@@ -50,6 +50,11 @@ class Loss(ABC):
         """Return the share of classes that are predicted; only where `classifies`."""
         raise NotImplementedError(f"the loss {self.name!r} has no accuracy")
 
+    def measured(self, outputs: Array, targets: NDArray[Any]) -> tuple[float, float]:
+        """Return the mean loss of some samples and their accuracy, NaN where there is none."""
+        accuracy = self.accuracy(outputs, targets) if self.classifies else np.nan
+        return float(self.values(outputs, targets).mean()), accuracy
+
 
 class _OfNumbers(Loss):
     """A loss that compares every output with a number of its own; one output needs no axis in the targets."""

@@ -13,7 +13,6 @@ from flds.mean_ode.blocks import Array, Block, Parameters
 from flds.mean_ode.depth import integrate
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.update import Stretch, Update
-from flds.training.optimizers import SGD, Optimizer
 from solvers.ensemble.threads import ThreadParticles
 from solvers.partition import partition
 
@@ -47,14 +46,7 @@ class Dynamics(ABC):
         Z_0 for each block, arrays (nodes, *shape, units) by name.
     threads : int
         Number of threads; results do not depend on it.
-
-    Attributes
-    ----------
-    optimizer : Optimizer
-        The rule by which `train` moves the units.
     """
-
-    optimizer: Optimizer = SGD()
 
     def __init__(self, problem: MeanFieldProblem, initial: list[Parameters], threads: int = 1) -> None:
         self.problem, self.initial = problem, initial
@@ -101,9 +93,9 @@ class Dynamics(ABC):
         """Return b at the nodes as `backward` does, and move every unit by the update, H-(14) or H-(20)."""
         return self._back(lambda part, h, b: self._step(part, h, b, update), states, covector)
 
-    def update(self, rule: Optimizer, rows: int) -> Update:
-        """Return what moves these units by a rule, for gradients that are sums over so many rows."""
-        return Update(rule, self.problem.rates, self.moved, self.factor, rows)
+    def update(self, rows: int) -> Update:
+        """Return what moves these units by the rule of the problem, for gradients that are sums over so many rows."""
+        return Update(self.problem, self.moved, self.factor, rows)
 
     def travel(self, parameter: str) -> Array:
         """Return the root mean square over units of ‖Z(s) − Z_0‖/√p at each node, (nodes,)."""

@@ -16,7 +16,7 @@ def notes_on(problem: MeanFieldProblem, runs: list[Run], status: str, remark: st
         found.append("training diverged: lower learning_rates")
     elif status == "interrupted":
         found.append("interrupted")
-    if status != "completed":
+    if status not in ("completed", "stopped"):
         records = runs[-1].records
         found += [f"the last step recorded is {records[-1].step if records else None}", *filter(None, [remark])]
     if runs[0].status == "completed":

@@ -7,7 +7,9 @@ from typing import Any, TypedDict
 
 from flds.mean_ode.draws import SAMPLINGS
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.training.options import DTYPES
+from flds.training.callbacks import require_one_run
+from flds.training.optimizers import SGD
+from flds.training.options import DTYPES, MOST_RECORDS
 from solvers import checks
 from solvers.processors import thread_count
 
@@ -28,17 +30,17 @@ class MeanOptions(TypedDict, total=False):
         depth/2 steps: the variable ``outputs_depth_error`` is a third of their distance, which a method of order two
         would leave, or the distance itself where depth is below 8.
     record_every : int
-        Steps between records; the last step is always recorded.
+        Steps between records; the last step is always recorded. By default every step, with minibatches at most 20.
     record_features : bool
-        Record h and b at all nodes, as `follow_units` needs.
+        Record h and b at all nodes, as `follow_units` needs. Not with minibatches.
     keep_state : bool
         Keep the trained units, for `MeanFieldSolution.predict` and `resume`.
     dtype : str
         "float64" or "float32".
     threads : int
         Number of threads, up to 4,096; by default all CPUs. Results do not depend on it.
-    executor, checkpoint, checkpoint_every : Executor, path, float
-        As in `flds.Options`.
+    executor, checkpoint, checkpoint_every, callback : Executor, path, float, callable
+        As in `flds.Options`. A callback watches one run, so it goes with neither replicates nor depth_error.
     """
 
     sampling: str
@@ -53,6 +55,7 @@ class MeanOptions(TypedDict, total=False):
     executor: Any
     checkpoint: Any
     checkpoint_every: float
+    callback: Any
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def resolve_mean(problem: Any, units: int, depth: int, options: MeanOptions) -> 
         seed=checks.seed_number("seed", given.get("seed", 0)),
         replicates=checks.positive_integer("replicates", given.get("replicates", 1)),
         depth_error=checks.flag("depth_error", given.get("depth_error", False)),
-        record_every=checks.positive_integer("record_every", given.get("record_every", 1)),
+        record_every=checks.positive_integer("record_every", given.get("record_every", _record_every(problem))),
         record_features=checks.flag("record_features", given.get("record_features", False)),
         keep_state=checks.flag("keep_state", given.get("keep_state", False)),
         dtype=checks.choice("dtype", given.get("dtype", "float64"), DTYPES),
@@ -95,4 +98,22 @@ def resolve_mean(problem: Any, units: int, depth: int, options: MeanOptions) -> 
     )
     if settings.depth_error and depth % 2:
         raise ValueError(f"depth must be even to estimate its error, got {depth}")
+    require_one_run(given.get("callback"), settings.replicates + settings.depth_error, given.get("executor"))
+    if settings.record_features and not problem.batches.full:
+        raise ValueError("record_features needs every step to train on all samples; leave out batch_size or it")
     return settings
+
+
+def _record_every(problem: MeanFieldProblem) -> int:
+    return 1 if problem.batches.full else -(-max(1, problem.steps) // (MOST_RECORDS - 1))
+
+
+def require_linear(problem: MeanFieldProblem) -> None:
+    """Refuse rules that have no tangent ODE: a step must be linear in the gradients, and the initial units stay."""
+    if not isinstance(problem.rule, SGD):
+        raise ValueError(
+            f"the tangent ODE needs steps that are linear in the gradients, as those of SGD are, got "
+            f"{type(problem.rule).__name__}; use solve_mean_ode"
+        )
+    if any(problem.decays.values()):
+        raise ValueError("the tangent ODE holds the initial units, which weight_decay would shrink; use solve_mean_ode")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flds.mean_ode import recipe
 from flds.mean_ode.attention import Attention
 from flds.mean_ode.blocks import (
     Block,
@@ -19,12 +20,15 @@ from flds.mean_ode.blocks import (
     Parameters,
     TwoLayerPerceptron,
 )
+from flds.mean_ode.laws import Quantile, checked_law, gaussian
 from flds.mean_ode.losses import Loss, get_loss
+from flds.mean_ode.recipe import Rates
 from flds.training.activations import Activation
+from flds.training.batches import Batches
+from flds.training.optimizers import PLAIN, Optimizer
 from solvers import checks
 
 Array = NDArray[np.float64]
-Quantile = Callable[[Array], Array]
 
 _BLOCKS: dict[str, Callable[[str | Activation], tuple[Block, ...]]] = {
     "two_layer_perceptron": lambda rho: (TwoLayerPerceptron(rho),),
@@ -66,8 +70,9 @@ class MeanFieldProblem:
         Standard deviations of the entries of the parameters "u" and "v"; default √D.
     deviations : dict, optional
         Standard deviations by parameter name, for other blocks.
-    learning_rates : float, dict or (η_u, η_v), optional
-        One for all parameters, or by name; default the block's own, for perceptrons η_u = D min(1, D/σ_v²), η_v = D.
+    learning_rates : float, callable, dict or (η_u, η_v), optional
+        One for all parameters, or by name: a number, one per step as an array, or a function of the step; default the
+        block's own, for perceptrons η_u = D min(1, D/σ_v²), η_v = D.
         They suit the loss "mean_squared" and inputs with entries of order 1; "cross_entropy" mostly needs smaller ones.
     steps : int
         K, the number of updates.
@@ -84,6 +89,17 @@ class MeanFieldProblem:
         Samples that are evaluated and not trained on, any number, shaped like `inputs` and `targets`.
     divergence_factor : float
         As for `TrainingProblem`.
+    batch_size : int, optional
+        As for `TrainingProblem`, as what follows.
+    batch_order : str or (steps, batch) integer array
+        "sequential", "random" or sample indices.
+    batch_seed : int
+        Seed of "random".
+    optimizer : Optimizer or str
+        `flds.SGD`, `flds.Adam`, or a rule of your own that moves each unit for itself; it sees the gradient that
+        learning rates multiply.
+    weight_decay : float or dict
+        λ, decoupled, for all parameters or by name: before a step parameters are multiplied by 1 − η λ.
 
     Raises
     ------
@@ -103,7 +119,7 @@ class MeanFieldProblem:
     sigma_u: float | None = None
     sigma_v: float | None = None
     deviations: Mapping[str, float] | None = None
-    learning_rates: float | Mapping[str, float] | tuple[float, float] | None = None
+    learning_rates: Any = None
     steps: int = 100
     loss: str = "mean_squared"
     embedding: ArrayLike | None = None
@@ -112,6 +128,11 @@ class MeanFieldProblem:
     test_inputs: ArrayLike | None = None
     test_targets: ArrayLike | None = None
     divergence_factor: float = 1e6
+    batch_size: int | None = None
+    batch_order: str | ArrayLike = "sequential"
+    batch_seed: int = 0
+    optimizer: Optimizer | str = PLAIN
+    weight_decay: float | Mapping[str, float] = 0.0
     blocks: tuple[Block, ...] = field(init=False, repr=False)
     loss_function: Loss = field(init=False, repr=False)
     x: Array = field(init=False, repr=False)
@@ -120,7 +141,9 @@ class MeanFieldProblem:
     test_y: NDArray[Any] = field(init=False, repr=False)
     laws: dict[str, Quantile] = field(init=False, repr=False)
     scales: dict[str, float] = field(init=False, repr=False)
-    rates: dict[str, float] = field(init=False, repr=False)
+    rates: dict[str, Rates] = field(init=False, repr=False)
+    decays: dict[str, float] = field(init=False, repr=False)
+    batches: Batches = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._set("loss_function", get_loss(self.loss))
@@ -151,9 +174,9 @@ class MeanFieldProblem:
         self._set(
             "test_y", self._checked_targets("test_targets", self.test_targets, self.test_x) if tested else self.y[:0]
         )
-        self._set("laws", self._named("initial_laws", self.initial_laws or {}, _checked_law))
+        self._set("laws", self._named("initial_laws", self.initial_laws or {}, checked_law))
         self._set("scales", self._checked_scales())
-        self._set("rates", self._checked_rates())
+        self._set_recipe()
         two_units = self.initial([np.full((self.numbers(block), 2), 0.3) for block in self.blocks])
         for block, z in zip(self.blocks, two_units, strict=True):
             self._try(block, z)
@@ -177,6 +200,16 @@ class MeanFieldProblem:
     def shapes(self) -> list[dict[str, tuple[int, ...]]]:
         """Shapes of the parameters of a unit, by name, for each block."""
         return [block.shapes(self.dimension) for block in self.blocks]
+
+    @property
+    def rule(self) -> Optimizer:
+        """The rule that moves the units."""
+        return self.optimizer  # type: ignore[return-value]
+
+    def rate(self, name: str, step: int) -> float:
+        """Return the learning rate of a parameter in an update."""
+        rates = self.rates[name]
+        return float(rates if np.ndim(rates) == 0 else rates[step])  # type: ignore[index]
 
     def embed(self, name: str, inputs: Any) -> Array:
         """Return inputs as states h(0), (samples[, tokens], D), called `name` in errors.
@@ -215,9 +248,10 @@ class MeanFieldProblem:
         """Return the loss of each sample (and token), from outputs (…, outputs) and targets like `y`."""
         return self.loss_function.values(outputs, targets)
 
-    def loss_gradient(self, h: Array) -> Array:
-        """Return ∇loss with respect to h(1) of every training sample (and token), in the shape of h."""
-        slope = self.loss_function.slope(self.read(h), self.y)
+    def loss_gradient(self, h: Array, targets: NDArray[Any] | None = None) -> Array:
+        """Return ∇loss with respect to h(1) of every sample (and token), in the shape of h; by default of all that are
+        trained on."""
+        slope = self.loss_function.slope(self.read(h), self.y if targets is None else targets)
         return slope if self.unembedding is None else np.asarray(slope @ np.asarray(self.unembedding).T)
 
     def initial(self, uniforms: list[Array]) -> list[Parameters]:
@@ -238,7 +272,7 @@ class MeanFieldProblem:
             parameters, first = {}, 0
             for name, shape in shapes.items():
                 count = math.prod(shape)
-                part = self.laws.get(name, _gaussian)(values[..., first : first + count, :])
+                part = self.laws.get(name, gaussian)(values[..., first : first + count, :])
                 parameters[name] = self.scales[name] * part.reshape(*values.shape[:-2], *shape, values.shape[-1])
                 first += count
             drawn.append(parameters)
@@ -247,7 +281,7 @@ class MeanFieldProblem:
     def symmetric(self, block: Block) -> bool:
         """Whether changing the sign of the block's `flipped` parameters changes that of φ and not the law."""
         grid = np.linspace(0.05, 0.95, 20)  # without ½, where a law may jump
-        laws = [self.laws.get(name, _gaussian) for name in block.flipped]
+        laws = [self.laws.get(name, gaussian) for name in block.flipped]
         return bool(laws) and all(np.allclose(law(grid), -law(1 - grid), atol=1e-9) for law in laws)
 
     def _set(self, name: str, value: Any) -> None:
@@ -255,6 +289,20 @@ class MeanFieldProblem:
             value = value.copy()
             value.flags.writeable = False
         object.__setattr__(self, name, value)
+
+    def _set_recipe(self) -> None:
+        defaults = self._defaults("rates", lambda block: block.rates(self.dimension, self.scales))
+        given, decay = self.learning_rates, self.weight_decay
+        for label, named in (("learning_rates", given), ("weight_decay", decay)):
+            if isinstance(named, Mapping):
+                self._named(label, named, lambda _, value: value)
+        self._set("optimizer", recipe.rule_of(self.optimizer))
+        self._set("rates", recipe.rates_of(given, defaults, self.optimizer, self.steps))  # type: ignore[arg-type]
+        self._set("decays", recipe.decays_of(decay, self.rates))
+        if not isinstance(self.batch_order, str):
+            self._set("batch_order", np.array(checks.numeric("batch_order", self.batch_order)))
+        order = self.batch_order
+        self._set("batches", Batches(self.samples, self.steps, self.batch_size, order, self.batch_seed))
 
     def _checked_blocks(self) -> tuple[Block, ...]:
         if isinstance(self.block, str):
@@ -340,40 +388,3 @@ class MeanFieldProblem:
         shapes, given = ({name: np.shape(a) for name, a in arrays.items()} for arrays in (z, gradient))
         if given != shapes:
             raise ValueError(f"pull of the block {block.name!r} must return gradients of shapes {shapes}, got {given}")
-
-    def _checked_rates(self) -> dict[str, float]:
-        rates = self._defaults("rates", lambda block: block.rates(self.dimension, self.scales))
-        given = self.learning_rates
-        if given is None:
-            return rates
-        if isinstance(given, (tuple, list, np.ndarray)):
-            if len(given) != 2 or set(rates) != {"u", "v"}:
-                raise ValueError(
-                    "learning_rates must be a pair (η_u, η_v) only for perceptrons, got "
-                    f"{checks.shown(given)}; give a number or a dictionary by parameter name"
-                )
-            given = {"u": given[0], "v": given[1]}
-        elif not isinstance(given, Mapping):
-            given = dict.fromkeys(rates, given)
-        return rates | self._named("learning_rates", given, lambda name, v: checks.positive_number(name, v, zero=True))
-
-
-def _gaussian(uniforms: Array) -> Array:
-    from scipy.special import ndtri
-
-    return np.asarray(ndtri(uniforms))
-
-
-def _checked_law(name: str, law: Any) -> Quantile:
-    """Refuse what is not a quantile function of mean 0 and variance 1."""
-    if not callable(law):
-        raise TypeError(f"{name} must be a quantile function from (0, 1) to the line, got {checks.shown(law)}")
-    grid = (np.arange(100_000) + 0.5) / 100_000
-    given = checks.called(f"{name} must be a function of arrays on (0, 1), but failed on one", law, grid)
-    values = np.asarray(checks.numeric(f"the value of {name}", given), np.float64)
-    if values.shape != grid.shape or not np.all(np.isfinite(values)) or np.any(np.diff(values) < 0):
-        raise ValueError(f"{name} must be an increasing, finite function of arrays on (0, 1)")
-    # the midpoint rule misses tails of order 1e-3 of the variance at this many points
-    if abs(values.mean()) > 1e-3 or abs(values.var() - 1) > 1e-2:
-        raise ValueError(f"{name} must have mean 0 and variance 1, got {values.mean():.3g} and {values.var():.3g}")
-    return law

@@ -14,6 +14,7 @@ from flds.mean_ode.blocks import Parameters
 from flds.mean_ode.network import Dynamics
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.records import Record
+from flds.mean_ode.update import Update
 from flds.training.snapshot import steps_done
 from solvers.results.solution import Variable
 
@@ -49,6 +50,16 @@ def snapshot(
         values = np.array([record.travel[name] for record in records])
         variables[f"recorded_travel_{name}"] = Variable(("record", "node"), values, f"recorded travel of {name}")
     return variables
+
+
+def remembered(update: Update) -> dict[str, Variable]:
+    """Return what a rule remembers of the units, for a state."""
+    found = {}
+    for name, values in update.state().items():
+        axes = [f"{name}_{axis}" for axis in range(1, values.ndim - 1)]
+        dims = ("node", *axes, "unit") if values.ndim else ()
+        found[name] = Variable(dims, values, name.replace("_", " "))
+    return found
 
 
 def restore(dynamics: Dynamics, state: dict[str, Variable]) -> list[Record]:

@@ -19,12 +19,14 @@ from flds.mean_ode.draws import draw_units
 from flds.mean_ode.kept import KeptRun, KeptRuns, described, ended_snapshot, run_of
 from flds.mean_ode.network import Dynamics, MeanDynamics, TangentDynamics
 from flds.mean_ode.notes import notes_on
-from flds.mean_ode.options import MeanOptions, MeanSettings, resolve_mean
+from flds.mean_ode.options import MeanOptions, MeanSettings, require_linear, resolve_mean
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.records import Record, Run
-from flds.mean_ode.snapshot import first_step, restore, snapshot
+from flds.mean_ode.snapshot import first_step, remembered, restore, snapshot
+from flds.mean_ode.update import Update
 from flds.results.mean_ode import MeanFieldSolution
 from flds.training.apart import Apart, check_executor
+from flds.training.callbacks import Watch
 from flds.training.divergence import Divergence, outcome
 from flds.training.options import RecordSteps
 from solvers import checks
@@ -125,6 +127,7 @@ def solve_tangent_ode(
     Paper H, eqs. (18)–(21).
     """
     settings = resolve_mean(problem, units, depth, options)
+    require_linear(problem)
     _require_centred(problem)
     return run("solve_tangent_ode", problem, settings, progress, options=options)
 
@@ -145,6 +148,7 @@ def run(
         settings = replace(settings, threads=1)
     shown = checks.flag("progress", progress)
     require_room(problem, settings)
+    watch = Watch(given.get("callback"), problem.loss_function.measured, (problem.y, problem.test_y))
     kind, start = KINDS[name], time.perf_counter()
     passes = problem.steps + 1
     with checkpoint.opened(partial(described, problem, settings, name, states)):
@@ -152,7 +156,7 @@ def run(
         continued = kept.continued
         total = settings.replicates * (passes - (first_step(states[0]) if states else 0)) - kept.done
         with progress_bar(total + (2 * passes if settings.depth_error else 0), shown) as bar:
-            runs = list(_trained(kind, problem, settings, states, bar, kept, executor))
+            runs = list(_trained(kind, problem, settings, states, bar, kept, executor, watch))
             status, _, complete, remark = outcome([run.status for run in runs], settings.replicates)
             difference = None
             if settings.depth_error and status == "completed":
@@ -163,7 +167,7 @@ def run(
         solution = assemble(problem, settings, name, ended, difference, status, timings, notes + checkpoint.notes)
         solution.settings |= continued
         checkpoint.settle(status)
-    if status != "completed":
+    if status not in ("completed", "stopped"):
         warnings.warn("; ".join(notes), RuntimeWarning, stacklevel=3)
     return solution
 
@@ -176,6 +180,7 @@ def _trained(
     bar: Any,
     kept: KeptRuns,
     executor: Executor | None,
+    watch: Watch,
 ) -> Iterator[Run]:
     """Yield the runs of the replicates, in order, until one is interrupted."""
     names = [f"replicate_{index}" for index in range(settings.replicates)]
@@ -192,7 +197,7 @@ def _trained(
             run = kept.ended(name)
             if run is None:
                 if executor is None:
-                    run = _one_replicate(kind, problem, settings, index, start(index), bar, kept.of(name))
+                    run = _one_replicate(kind, problem, settings, index, start(index), bar, kept.of(name), watch)
                 else:
                     run = run_of(problem, apart.result(index))
                     bar.update(problem.steps + 1)
@@ -217,12 +222,13 @@ def _one_replicate(
     state: State | None,
     bar: Any = None,
     kept: KeptRun | None = None,
+    watch: Watch | None = None,
 ) -> Run:
     try:
         dynamics = prepare(kind, problem, settings, index)
     except KeyboardInterrupt:
         return Run([], "interrupted")
-    return train(dynamics, settings, state, bar, kept)
+    return train(dynamics, settings, state, bar, kept, watch)
 
 
 def prepare(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSettings, replicate: int) -> Dynamics:
@@ -238,62 +244,85 @@ def train(
     state: dict[str, Variable] | None = None,
     bar: Any = None,
     kept: KeptRun | None = None,
+    watch: Watch | None = None,
 ) -> Run:
     """K gradient steps, or those after a stored state; each step is recorded before its update."""
     problem, run, first = dynamics.problem, Run(), 0
     upcoming: int | None = None  # the step that comes next, where the units are between two steps
     due, divergence = RecordSteps(problem.steps, settings.record_every), Divergence(problem.divergence_factor)
     inputs, tests = problem.x.astype(settings.dtype), problem.test_x.astype(settings.dtype)
-    update = dynamics.update(dynamics.optimizer, rows=inputs.size // problem.dimension)
+    full, size = problem.batches.full, problem.batches.size
+    update = dynamics.update(rows=size * inputs[0].size // problem.dimension)
     try:
         if state is not None:
-            first = _go_on(dynamics, run, due, divergence, state)
+            first = _go_on(dynamics, update, run, due, divergence, state)
         with dynamics.ensemble.running():
             for step in range(first, problem.steps + 1):
                 upcoming = step
+                batch = slice(None) if full else problem.batches.table[step]
                 states: list[Array] = []
                 covectors: list[Array] = []
-                last = dynamics.forward(inputs, states)
+                last, targets = dynamics.forward(inputs[batch], states), problem.y[batch]
                 outputs = problem.read(last)
-                if divergence.at(problem.losses(outputs, problem.y).mean(), np.mean(outputs**2)):
+                if divergence.at(problem.losses(outputs, targets).mean(), np.mean(outputs**2)):
                     run.status = "diverged"
                     break
-                travel = {name: dynamics.travel(name) for name in problem.rates} if step in due else {}
-                tested = problem.read(dynamics.forward(tests) if step in due and len(tests) else tests)
-                if step < problem.steps:
+                slope = problem.loss_gradient(last, targets).astype(settings.dtype)
+                if step in due:
+                    travel = {name: dynamics.travel(name) for name in problem.rates}
+                    tested = problem.read(dynamics.forward(tests) if len(tests) else tests)
+                    outputs = outputs if full else problem.read(dynamics.forward(inputs))
+                    if watch is not None and watch.ends(step, outputs, tested, problem.outputs == 1):
+                        run.status = "stopped" if step < problem.steps else run.status
+                if step < problem.steps and run.status != "stopped":
                     upcoming = None  # there is no going on from half an update
+                    update.begin(step)
                     with dynamics.ensemble.whole():
-                        covectors = dynamics.descend(states, problem.loss_gradient(last).astype(settings.dtype), update)
+                        covectors = dynamics.descend(states, slope, update)
                 elif settings.record_features:
-                    covectors = dynamics.backward(states, problem.loss_gradient(last).astype(settings.dtype))
+                    covectors = dynamics.backward(states, slope)
                 if step in due:
                     pair = (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
                     run.keep(Record(step, outputs, tested, travel, *pair), due.count)
+                if run.status == "stopped":
+                    if settings.keep_state and step:
+                        run.state = snapshot(problem, dynamics.moved, run.records, step) | remembered(update)
+                    break
                 if settings.keep_state and step == problem.steps:
-                    run.state = snapshot(problem, dynamics.moved, run.records)
+                    run.state = snapshot(problem, dynamics.moved, run.records) | remembered(update)
                 upcoming = step + 1
                 if kept is not None and step < problem.steps and kept.due():
-                    kept.keep(dynamics, run, upcoming)
+                    kept.keep(dynamics, update, run, upcoming)
                 if bar is not None:
                     bar.update()
     except KeyboardInterrupt:
         if upcoming != problem.steps + 1:  # else all was done
             run.status = "interrupted"
             if settings.keep_state and upcoming:
-                run.state = snapshot(problem, dynamics.moved, run.records, upcoming)
+                run.state = snapshot(problem, dynamics.moved, run.records, upcoming) | remembered(update)
             if kept is not None and upcoming:
-                kept.keep(dynamics, run, upcoming)
+                kept.keep(dynamics, update, run, upcoming)
     return run
 
 
-def _go_on(dynamics: Dynamics, run: Run, due: RecordSteps, divergence: Divergence, state: dict[str, Variable]) -> int:
+def _go_on(
+    dynamics: Dynamics,
+    update: Update,
+    run: Run,
+    due: RecordSteps,
+    divergence: Divergence,
+    state: dict[str, Variable],
+) -> int:
     """Restore units and records, and return the step that comes next; the first record says what "diverged" means."""
     first, problem = first_step(state), dynamics.problem
+    update.restore({name: item.values for name, item in state.items()})
     for record in restore(dynamics, state):
         if record.step < first:
             run.keep(record, due.count)
     for record in run.records[:1]:
-        divergence.at(problem.losses(record.outputs, problem.y).mean(), np.mean(record.outputs**2))
+        batch = slice(None) if problem.batches.full else problem.batches.table[0]
+        outputs = record.outputs[batch]
+        divergence.at(problem.losses(outputs, problem.y[batch]).mean(), np.mean(outputs**2))
     return first
 
 

@@ -45,7 +45,7 @@ class Family(Protocol):
         problem: Any,
         done: int | None,
         steps: int | None,
-        learning_rate: float | ArrayLike | None,
+        learning_rate: Any,
         progress: bool,
         changes: dict[str, Any],
     ) -> Solution:

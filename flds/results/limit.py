@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import solvers.results.solution
+from flds.results.recipe import recipe
 
 # Samples whose limit a summary lists.
 _SHOWN = 10
@@ -50,6 +51,7 @@ class LimitEstimate(solvers.results.solution.Solution):
             f"network    {problem['activation']}, horizon {problem['horizon']:g}",
             f"method     {settings['particles']} particles, depths {depths}, {settings['replicates']} replicates, "
             f"sampling by {settings['sampling']}",
+            f"trained by {recipe(problem, problem['learning_rate'], self.variables, 'problem_learning_rate')}",
             f"rounds     {len(settings['rounds'])}, seed {self.seed}",
         ]
         if len(self.steps):

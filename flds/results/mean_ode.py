@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from flds.results.loss_names import current_name
+from flds.results.recipe import recipe
 from flds.results.replicates import completed
 from flds.results.solution import Solution
 
@@ -50,6 +51,7 @@ class MeanFieldSolution(Solution):
             f"method     {settings['units']} units at {settings['depth'] + 1} nodes, {settings['sampling']} draws, "
             f"{settings['dtype']}, seed {self.seed}, {completed(settings)}",
         ]
+        lines.append(f"trained by {recipe(problem, problem['learning_rates'], self.variables, 'rate')}")
         if len(self.steps):
             lines.append(f"step       {self.steps[-1]} of {problem['steps']}")
             loss = current_name(problem["loss"])

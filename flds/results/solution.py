@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import solvers.results.solution
 from flds.results.kernels import step_kernel
+from flds.results.recipe import recipe
 from flds.results.replicates import completed, mean_and_error
 from flds.results.upstairs import upstairs
 from solvers.results.solution import Variable
@@ -140,6 +141,7 @@ class Solution(solvers.results.solution.Solution):
             f"solver     {settings['solver']}, {settings['backward_weights']} backward weights",
             f"network    {size}, depth {settings['depth']}, {problem['activation']}, horizon {problem['horizon']:g}",
             f"method     {settings['operator']} operator, sampling by {settings['sampling']}, {settings['dtype']}",
+            f"trained by {recipe(problem, problem['learning_rate'], self.variables, 'problem_learning_rate')}",
             f"tolerance  {settings['tolerance']:.3g}, seed {self.seed}, {completed(settings)}",
         ]
         if settings["operator"] == "lazy" and len(self.rank):

@@ -31,9 +31,14 @@ _SOLVERS: dict[type, tuple[Any, dict[str, Callable[..., Any]]]] = {
     MeanFieldProblem: (MeanOptions, {"solve_mean_ode": solve_mean_ode, "solve_tangent_ode": solve_tangent_ode}),
 }
 # Fields of problems that older sweeps did not know; at their defaults they mean what was meant then.
-_LATER = ("divergence_factor",)
+_LATER = {
+    TrainingProblem: ("divergence_factor", "optimizer", "weight_decay", "gradient_clip", "standard_deviations"),
+    MeanFieldProblem: (
+        "divergence_factor", "optimizer", "weight_decay", "batch_size", "batch_order", "batch_seed"
+    ),
+}  # fmt: skip
 # Options that a sweep decides for its runs, and those that decide no numbers.
-_OWN, _FREE = {"checkpoint", "communicator", "executor"}, {"threads", "checkpoint_every"}
+_OWN, _FREE = {"callback", "checkpoint", "communicator", "executor"}, {"threads", "checkpoint_every"}
 # What a value is called in a file's name where it is not a word or a number; its place in the list follows.
 ITEM = "item"
 # What the name of a run's checkpoint ends with, beside its file.
@@ -163,10 +168,11 @@ _OPTION = "option "
 
 def _deciding(problem: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Everything that decides the numbers of a run but its solver, by name."""
+    later = next(names for kind, names in _LATER.items() if isinstance(problem, kind))
     parts = {
         item.name: getattr(problem, item.name)
         for item in fields(problem)
-        if item.init and not (item.name in _LATER and getattr(problem, item.name) == item.default)
+        if item.init and not (item.name in later and getattr(problem, item.name) == item.default)
     }
     if isinstance(problem, MeanFieldProblem):
         parts["loss"] = former_name(problem.loss)  # a new name of the same loss leaves folders what they were

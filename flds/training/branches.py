@@ -47,10 +47,8 @@ class ResidualBranch(ABC):
         """Pull the gradients g back to the states h that the branch met."""
 
     @abstractmethod
-    def gradients(
-        self, met: Any, pulled: Any, weights: NDArray[np.float64], batch: int
-    ) -> Iterator[tuple[WeightOperator, Gradient]]:
-        """Yield each matrix and its gradient over √τ, from the rows of the tapes of samples with these weights."""
+    def gradients(self, met: Any, pulled: Any, weights: NDArray[np.float64], batch: int) -> Iterator[Gradient]:
+        """Yield the gradient by each of `operators`, over √τ, from the tapes of samples with these weights."""
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the state of the operators, by name: own memory, no copies; arrays over particles have these last."""
@@ -93,5 +91,5 @@ class SingleMatrix(ResidualBranch):
 
     def gradients(
         self, met: Coordinates, pulled: Coordinates, weights: NDArray[np.float64], batch: int
-    ) -> Iterator[tuple[WeightOperator, Gradient]]:
-        yield self.operators[0], Gradient(pulled, met, weights, batch)
+    ) -> Iterator[Gradient]:
+        yield Gradient(pulled, met, weights, batch)

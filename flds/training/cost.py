@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flds.training.batches import TABLED
 from flds.training.network import PROBE_CHUNK
+from flds.training.optimizers import PLAIN, Optimizer
 from flds.training.options import RecordSteps, Settings
-from flds.training.problem import TABLED, TrainingProblem
+from flds.training.problem import TrainingProblem
 from flds.training.speed import Speed, measured_speed, reference_speed
 from solvers.ensemble.threads import FEW
 from solvers.matrices.matched import ROOM
@@ -30,6 +32,8 @@ _PROBED = 0.7
 _LAYER, _RECORD, _STEP = 10_000, 1_600, 48
 # Particles for each direction that leave matched noise worth the work of bases.
 _WORTH = 1.5
+# Rows of the matrix that a rule's memory is counted of, and matrices that a thread holds while it makes a step.
+_PROBED_ROWS, _AT_WORK = 8, 5
 # Vectors that a sample has in one pass through one layer, of training and where it is probed.
 _PASS, _PROBE = 8, 5
 # Larger training sets are not searched for repeated rows.
@@ -91,7 +95,10 @@ class CostEstimate:
 
 @dataclass(frozen=True)
 class Workload:
-    """The sizes that decide the cost of a run; `probes` and `recorded` count samples, in all records and in one."""
+    """The sizes that decide the cost of a run; `probes` and `recorded` count samples, in all records and in one.
+
+    `rule` is that of the hidden matrices, `vectors` how many the others remember of U and v.
+    """
 
     particles: int
     depth: int
@@ -112,6 +119,8 @@ class Workload:
     kept: bool
     replicates: int
     data: float
+    rule: Optimizer = PLAIN
+    vectors: int = 0
     ranks: int = 1
 
     @staticmethod
@@ -142,6 +151,11 @@ class Workload:
             kept=settings.keep_state,
             replicates=settings.replicates,
             data=data,
+            rule=problem.groups["hidden"].optimizer,
+            vectors=sum(
+                rows * round(_numbers(problem.groups[name].optimizer, _PROBED_ROWS))
+                for name, rows in (("input", problem.x.shape[1]), ("readout", problem.outputs))
+            ),
             ranks=ranks,
         )
 
@@ -226,17 +240,21 @@ class Workload:
         """Peak bytes of the process at these final ranks of the forward and the backward basis."""
         total = sum(rank)
         drawn = 2 * total * self.depth if self.sampling == "matched_all" else 0  # all draws, and as they grow
-        numbers = (2 * total * self.depth + self._constants() + drawn) * self.held * self.itemsize
-        numbers += 8 * self.depth * rank[0] * rank[1] * (2 if self.tied else 1)
+        numbers: float = (2 * total * self.depth + self._constants() + drawn) * self.held * self.itemsize
+        numbers += 8 * self.depth * rank[0] * rank[1] * ((2 if self.tied else 1) + _numbers(self.rule, _PROBED_ROWS))
+        numbers += 0 if self.rule.plain else 8 * self.threads * _AT_WORK * rank[0] * rank[1]
         grown = [side * (1 - min(1.0, side / max(self.visits, 1)) / 2) for side in rank]  # mean over the steps
         return self._peak(numbers, 8 * total, 8 * sum(grown), 8 * max(rank))
 
     def dense_memory(self) -> float:
         """Peak bytes of the process with weights held as matrices; coordinates are then whole vectors."""
-        numbers = self.particles**2 * self.depth * (1 if self.tied else 2) + self._constants() * self.particles
+        numbers: float = self.particles**2 * self.depth * (1 if self.tied else 2) + self._constants() * self.particles
         # those of gradients are recorded in float64
         recorded, widest = (self.itemsize + 8) * self.particles, 8 * self.particles
-        return self._peak(numbers * self.itemsize, 2 * self.itemsize * self.particles, recorded, widest)
+        numbers *= self.itemsize
+        if not self.rule.plain:
+            numbers += 8 * (self.depth * _numbers(self.rule, _PROBED_ROWS) + _AT_WORK) * self.particles**2
+        return self._peak(numbers, 2 * self.itemsize * self.particles, recorded, widest)
 
     def rows(self) -> float:
         """Bytes of the records of one replicate, but for kernels."""
@@ -247,7 +265,7 @@ class Workload:
         return self.records * (self.recorded * self.outputs + 2 * self.depth + 4) * 8.0
 
     def _constants(self) -> int:
-        return (self.inputs + self.outputs) * (1 if self.sampling == "law" else 2)
+        return (self.inputs + self.outputs) * (1 if self.sampling == "law" else 2) + self.vectors
 
     def _peak(self, network: float, coordinates: float, recorded: float, widest: float) -> float:
         """Peak bytes: in the last replicate's training, or when its records and those of all others become variables.
@@ -279,6 +297,13 @@ class Workload:
         held = (self.depth + 1 + _PASS) * self.batch, (self.depth + 2) * self.batch + _PROBE * probed
         return max(held) * self.held * self.itemsize
 
+    def rule_work(self, operator: str) -> float:
+        """Multiply–adds of the steps of the hidden matrices on one thread, as they grow."""
+        rows = self.expected_rank if operator == "lazy" else self.particles
+        grown = min(1.0, rows / max(self.visits, 1)) if operator == "lazy" else 0.0
+        cubes = rows**3 * (1 - 0.75 * grown)  # mean over the steps
+        return self.rule.work * self.steps * self.depth * cubes / min(self.threads, self.depth)
+
     def draws(self, operator: str) -> int:
         """Vectors of all particles that are drawn in all layers."""
         lazy, dense = 2 * self.expected_rank + self.probes, self.particles * (1 if self.tied else 2)
@@ -306,7 +331,12 @@ class Workload:
             + samples * self.particles * self.depth * speed.elementwise
             + self.draws(operator) * self.particles * self.refinement * speed.normal
         )
-        return passes * self.depth * calls * speed.call + shared / self.ranks
+        return passes * self.depth * calls * speed.call + shared / self.ranks + self.rule_work(operator) / speed.product
+
+
+def _numbers(rule: Optimizer, rows: int) -> float:
+    """Return how many numbers a rule remembers of a square matrix, over its entries."""
+    return float(sum(np.size(array) for array in rule.init(np.zeros((rows, rows))).values()) / rows**2)
 
 
 def _distinct(problem: TrainingProblem) -> int:

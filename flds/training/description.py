@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
@@ -9,39 +11,79 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flds.results.descriptions import digest
+from flds.training.optimizers import BUILT_IN, Optimizer
+from flds.training.optimizers.trial import steps_of
 from flds.training.problem import TrainingProblem
 from solvers.results.solution import Variable
 
 # Data up to this size travel with the result; larger data are named by their hash.
 EMBEDDED_BYTES = 64 * 2**20
+# What names the class of a rule, beside its settings.
+RULE = "rule"
 
 
 def function_values(problem: TrainingProblem) -> list[float]:
-    """Return what φ and φ' give at some points."""
+    """Return what φ and φ' give at some points, and the steps of rules of one's own in a small case."""
     points = np.linspace(-3.0, 3.0, 7)
-    return [*problem.phi.value(points).tolist(), *problem.phi.derivative(points).tolist()]
+    values = [*problem.phi.value(points).tolist(), *problem.phi.derivative(points).tolist()]
+    for rule in own_rules(problem):
+        values += steps_of(rule)
+    return values
+
+
+def own_rules(problem: TrainingProblem) -> list[Optimizer]:
+    """Return the rules that are not built in, once for each group that takes one."""
+    rules = (group.optimizer for group in problem.groups.values())
+    return [rule for rule in rules if BUILT_IN.get(type(rule).__name__) is not type(rule)]
+
+
+def described_rule(rule: Optimizer) -> dict[str, Any]:
+    """Return a rule as JSON: its class, and its settings where it is built in."""
+    settings: dict[str, Any] = asdict(rule) if type(rule) in BUILT_IN.values() else {}  # type: ignore[call-overload]
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    return {RULE: type(rule).__name__, **plain}
+
+
+def rule_of(described: Mapping[str, Any]) -> Optimizer | None:
+    """Return the rule that was described, or None if it is not built in."""
+    settings = dict(described)
+    kind = BUILT_IN.get(settings.pop(RULE))
+    return None if kind is None else kind(**settings)
+
+
+def is_array(described: Any) -> bool:
+    """Whether a description is that of an array."""
+    return isinstance(described, Mapping) and "sha256" in described
 
 
 def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Variable]]:
     """Return the problem as JSON, with what its functions give at some points, and arrays that are not too large."""
     description: dict[str, Any] = {}
     arrays: dict[str, NDArray[Any]] = {}
-    for item in dataclass_fields(problem):
-        if not item.init:
-            continue
-        value = getattr(problem, item.name)  # arrays are the problem's own copies
-        if item.name == "activation":
-            description["activation"] = problem.phi.name
-            description["check"] = function_values(problem)
-        elif value is None or isinstance(value, (str, int, float)):
-            description[item.name] = value
+    for name, value in _given(problem):
+        if isinstance(value, Mapping):
+            description[name] = {group: _described(f"{name}_{group}", one, arrays) for group, one in value.items()}
         else:
-            arrays[item.name] = np.asarray(value)
+            description[name] = _described(name, value, arrays)
+    description["activation"], description["check"] = problem.phi.name, function_values(problem)
     embedded = sum(array.nbytes for array in arrays.values()) <= EMBEDDED_BYTES
     variables = {}
-    for name, array in arrays.items():
-        description[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest(array)}
-        if embedded:
-            dims = tuple(f"{name}_{axis}" for axis in range(array.ndim))
-            variables[f"problem_{name}"] = Variable(dims, array, f"{name} of the problem")
+    for name, array in arrays.items() if embedded else ():
+        dims = tuple(f"{name}_{axis}" for axis in range(array.ndim))
+        variables[f"problem_{name}"] = Variable(dims, array, f"{name} of the problem")
     return description, variables
+
+
+def _given(problem: TrainingProblem) -> Iterator[tuple[str, Any]]:
+    for item in dataclass_fields(problem):
+        if item.init and item.name != "activation":
+            yield item.name, getattr(problem, item.name)  # arrays are the problem's own copies
+
+
+def _described(name: str, value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, Optimizer):
+        return described_rule(value)
+    array = arrays[name] = np.asarray(value)
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest(array)}

@@ -44,7 +44,8 @@ def outcome(statuses: list[str], replicates: int) -> tuple[str, int, list[int], 
 
     Kept are the replicates that completed, or else the one that gave the status.
     """
-    status = next((one for one in ("interrupted", "rank_budget", "diverged") if one in statuses), "completed")
+    early = ("interrupted", "rank_budget", "diverged", "stopped")
+    status = next((one for one in early if one in statuses), "completed")
     ended = statuses.index(status)
     complete = [index for index, one in enumerate(statuses) if one == "completed"]
     if status == "completed":

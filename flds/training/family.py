@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -12,13 +13,23 @@ from flds.results.descriptions import difference, digest, same_functions
 from flds.results.solution import Solution
 from flds.training import snapshot
 from flds.training.activations import ACTIVATIONS
-from flds.training.description import describe, function_values
+from flds.training.description import RULE, describe, described_rule, function_values, is_array, rule_of
+from flds.training.groups import RATE, by_group, checked_rates, continued_rates, of_group
+from flds.training.optimizers import SGD
 from flds.training.options import Options, Settings, stored_options, stored_settings
-from flds.training.problem import TrainingProblem, checked_rates
+from flds.training.problem import Rate, TrainingProblem
 from flds.training.solve import run, simulate_resnet, solve_flds
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
 from solvers.results.arrays import together
+
+# What solutions say that were made before there was a choice.
+_FORMERLY = {
+    "optimizer": described_rule(SGD()),
+    "weight_decay": 0.0,
+    "gradient_clip": None,
+    "standard_deviations": 1.0,
+}
 
 
 class TrainingFamily:
@@ -26,7 +37,9 @@ class TrainingFamily:
 
     solvers: tuple[str, ...] = ("solve_flds", "simulate_resnet")
     problem_type: type = TrainingProblem
-    changes: tuple[str, ...] = ("threads", "rank_budget", "communicator", "executor", "checkpoint", "checkpoint_every")
+    changes: tuple[str, ...] = (
+        "threads", "rank_budget", "communicator", "executor", "checkpoint", "checkpoint_every", "callback"
+    )  # fmt: skip
 
     def problem(self, solution: Solution) -> TrainingProblem:
         """Read the problem back from a solution.
@@ -45,20 +58,12 @@ class TrainingFamily:
             if not item.init or item.name not in described:
                 continue
             value = described[item.name]
-            if isinstance(value, dict):
-                name = f"problem_{item.name}"
-                if name not in solution.variables:
-                    raise ValueError(
-                        f"the file has only the hash of {item.name}, which were too large to be kept: give the "
-                        f"problem= itself, with data of shape {tuple(value['shape'])} and SHA-256 {value['sha256']}"
-                    )
-                stored = np.asarray(solution.variables[name].values, value["dtype"])
-                if digest(stored) != value["sha256"]:
-                    raise ValueError(
-                        f"{item.name} of the solution do not have the SHA-256 that it states: they were changed"
-                    )
-                value = stored
-            given[item.name] = value
+            if isinstance(value, dict) and not is_array(value) and RULE not in value:
+                given[item.name] = {
+                    group: _restored(solution, f"{item.name}_{group}", one) for group, one in value.items()
+                }
+            else:
+                given[item.name] = _restored(solution, item.name, value)
         problem = TrainingProblem(**given)
         if not same_functions(described, function_values(problem)):  # one's own, of the name of another
             raise ValueError(own)
@@ -67,18 +72,14 @@ class TrainingFamily:
     def adapted(self, solution: Solution, problem: TrainingProblem) -> TrainingProblem:
         """Return a problem with the steps and rates of the solution, which may have gone on training."""
         described = solution.extra["problem"]
-        rate = described["learning_rate"]
-        if isinstance(rate, dict):
-            stored = solution.variables.get("problem_learning_rate")
-            if stored is None:  # too large to be kept, and to be compared by its hash
-                return problem
-            rate = stored.values
-        listed = not isinstance(problem.batch_order, str)
-        return problem if listed else replace(problem, steps=described["steps"], learning_rate=rate)
+        rates = _rates_of(solution, described["learning_rate"])
+        if rates is None or not isinstance(problem.batch_order, str):  # to be compared by their hash
+            return problem
+        return replace(problem, steps=described["steps"], learning_rate=rates)
 
     def differs(self, solution: Solution, problem: TrainingProblem) -> str | None:
         """Return the first thing in which a problem differs from that of the solution, or None."""
-        return difference(solution.extra["problem"], describe(problem)[0])
+        return difference(_FORMERLY | solution.extra["problem"], describe(problem)[0])
 
     def again(self, solution: Solution, problem: TrainingProblem, progress: bool, changes: dict[str, Any]) -> Solution:
         """Run the solver again."""
@@ -94,7 +95,7 @@ class TrainingFamily:
         problem: TrainingProblem,
         done: int | None,
         steps: int | None,
-        learning_rate: float | ArrayLike | None,
+        learning_rate: Rate | Mapping[str, Rate] | None,
         progress: bool,
         changes: dict[str, Any],
     ) -> Solution:
@@ -151,12 +152,51 @@ def _options(solution: Solution) -> dict[str, Any]:
     return options
 
 
-def _rates(problem: TrainingProblem, done: int, total: int, given: float | ArrayLike | None) -> float | ArrayLike:
+def _restored(solution: Solution, name: str, value: Any) -> Any:
+    """Return what was described, from the variables of a solution where it is an array."""
+    if isinstance(value, dict) and RULE in value:
+        rule = rule_of(value)
+        if rule is None:
+            raise ValueError(f"the optimizer {value[RULE]} is not built in: give the problem= itself")
+        return rule
+    if not is_array(value):
+        return value
+    stored = solution.variables.get(f"problem_{name}")
+    if stored is None:
+        raise ValueError(
+            f"the file has only the hash of {name}, which were too large to be kept: give the "
+            f"problem= itself, with data of shape {tuple(value['shape'])} and SHA-256 {value['sha256']}"
+        )
+    values = np.asarray(stored.values, value["dtype"])
+    if digest(values) != value["sha256"]:
+        raise ValueError(f"{name} of the solution do not have the SHA-256 that it states: they were changed")
+    return values
+
+
+def _rates_of(solution: Solution, described: Any) -> Any:
+    """Return the learning rates of a solution, or None where they were too large to be kept."""
+    by_name = described if isinstance(described, dict) and not is_array(described) else {"": described}
+    found = {}
+    for group, value in by_name.items():
+        if is_array(value):
+            stored = solution.variables.get("_".join(filter(None, ("problem_learning_rate", group))))
+            if stored is None:
+                return None
+            value = stored.values
+        found[group] = value
+    return found if by_name is described else found[""]
+
+
+def _rates(problem: TrainingProblem, done: int, total: int, given: Any) -> Any:
     """Return the rates of a run that goes on after so many steps, to so many in all."""
-    if given is not None:
-        return np.concatenate([problem.rates[:done], checked_rates(given, total - done, "further step")])
-    if np.ndim(problem.learning_rate) == 0:
-        return problem.learning_rate
-    if not problem.steps:
-        raise ValueError("learning_rate must be given, since the solution has none to go on with")
-    return np.concatenate([problem.rates[:total], np.full(max(0, total - problem.steps), problem.rates[-1])])
+
+    def further(name: str, value: Any) -> Any:
+        return checked_rates(name, value, total - done, "further step", done)
+
+    new = {} if given is None else by_group("learning_rate", given, further)
+    rates = {
+        name: continued_rates(of_group(problem.learning_rate, name, RATE), problem.steps, done, total, after)
+        for name, after in ((name, of_group(new, name, None)) for name in problem.groups)
+    }
+    grouped = isinstance(problem.learning_rate, dict) or isinstance(given, dict)
+    return rates if grouped else next(iter(rates.values()))

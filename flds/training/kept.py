@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from flds.training.description import describe
+from flds.training.description import describe, own_rules
 from flds.training.network import Network
 from flds.training.options import Settings
 from flds.training.problem import TrainingProblem
@@ -22,8 +22,8 @@ _FREE = ("threads", "rank_budget")
 
 
 def known(problem: TrainingProblem) -> dict[str, Any]:
-    """Return what a problem is known by: what a result says of it, and the code of its activation."""
-    return {**describe(problem)[0], "functions": {"sha256": fingerprint(problem.phi)}}
+    """Return what a problem is known by: what a result says of it, and the code of its functions."""
+    return {**describe(problem)[0], "functions": {"sha256": fingerprint(problem.phi, *own_rules(problem))}}
 
 
 def described(problem: TrainingProblem, settings: Settings, solver: str, states: Sequence[State]) -> dict[str, Any]:

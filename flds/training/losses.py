@@ -37,6 +37,11 @@ class Loss(ABC):
         """Return the share of samples whose class is predicted; only where `classifies`."""
         raise NotImplementedError
 
+    def measured(self, outputs: Array, targets: Array) -> tuple[float, float]:
+        """Return the mean loss of some samples and their accuracy, NaN where there is none."""
+        accuracy = self.accuracy(outputs, targets) if self.classifies else np.nan
+        return float(self.value(outputs, targets).mean()), accuracy
+
 
 class Squared(Loss):
     """½(f − y)², summed over outputs."""

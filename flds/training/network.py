@@ -1,6 +1,6 @@
 """Forward pass, backward pass and update of N particles at depth L: the coupled system, discretised.
 
-With lazily sampled tied weights and noise by law, the N particles are a ResNet of width N under SGD, exactly in law.
+With lazily sampled tied weights and noise by law, the N particles are a ResNet of width N in training, exactly in law.
 With independent weights they follow the Euler–Maruyama scheme of Definition 1, F-(7)–(9). The passes do not know which
 of these, whether the weights are held as a matrix, what a branch is, or where the particles live.
 """
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flds.training.branches import ResidualBranch, SingleMatrix
-from flds.training.optimizers import SGD, Gradient, Optimizer
+from flds.training.optimizers import Gradient
 from flds.training.options import Settings
+from flds.training.parameters import Matrix, Parameter, Vectors, clipped
 from flds.training.problem import TrainingProblem
 from solvers.ensemble.particles import Array, Particles
 from solvers.ensemble.random import Address, Noise, Stream
@@ -56,13 +57,13 @@ class BackwardPass:
 class Network:
     """N particles at depth L, with the trainable U, W_1 … W_L and v.
 
-    In its methods `step` is k and `rate` η_c; `inputs` are (b, d), `slopes` L', (b, outputs), h and g (b, N). `address`
+    In its methods `step` is k; `inputs` are (b, d), `slopes` L', (b, outputs), h and g (b, N). `address`
     says where fresh noise is found; `forward` and `backward` are the passes of the batch.
 
     Parameters
     ----------
     problem : TrainingProblem
-        Supplies d, the number of outputs, φ and T.
+        Supplies d, the number of outputs, φ, T, and the rules of all parameters.
     settings : Settings
         Supplies N, L, the operator, the sampling and the precision.
     seed : int
@@ -71,13 +72,6 @@ class Network:
         The particles take the noise that those from `first` on of a larger network take.
     ensemble : Particles, optional
         Where the particles live; by default in this process, on its threads.
-    optimizer : Optimizer, optional
-        The rule of all parameters; by default SGD.
-
-    Raises
-    ------
-    ValueError
-        If the state is to be kept and the optimiser is another one.
     """
 
     def __init__(
@@ -87,15 +81,11 @@ class Network:
         seed: int,
         first: int = 0,
         ensemble: Particles | None = None,
-        optimizer: Optimizer | None = None,
     ) -> None:
-        self.problem, self.settings, self.optimizer = problem, settings, optimizer or SGD()
-        if settings.keep_state and type(self.optimizer) is not SGD:
-            raise ValueError("keep_state is for SGD: what another optimizer remembers is not kept; leave it out")
+        self.problem, self.settings = problem, settings
         self.ensemble = ensemble or ThreadParticles(settings.particles, settings.threads)
         self.noise = Noise(seed, settings.noise_depth // settings.depth, first=first)
         self.root_tau = math.sqrt(problem.horizon / settings.depth)
-        self._remembered: dict[Any, Any] = {}  # what the optimiser remembers of each parameter
 
     def initialise(self) -> None:
         """Draw U, v and what is to be known of every W_ℓ in advance."""
@@ -142,21 +132,23 @@ class Network:
         return BackwardPass(active, weights, g, tapes[::-1], np.array(variance[::-1]))
 
     def update(
-        self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass, rate: float
+        self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass, step: int
     ) -> None:
-        """One step with rate η_c n on U and v, and η_c on every W_ℓ; the gradient is the batch mean."""
+        """Update `step` of all parameters, from the gradient of the batch mean."""
+        gradients = list(zip(self.parameters, self._gradients(inputs, slopes, forward, backward), strict=True))
+        for parameter, gradient in clipped(gradients, self.problem.gradient_clip):
+            parameter.move(gradient, step)
+
+    def _gradients(
+        self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass
+    ) -> Iterator[Gradient]:
+        """Yield n times the gradient by U and by v, and the gradients by the matrices over √τ, as `parameters` go."""
         batch, active, weights = len(inputs), backward.active, backward.weights
-        d = inputs.shape[1]
-        bottom = Gradient(weights[:, None] * inputs[active], backward.bottom, batch=batch, divisor=math.sqrt(d))
-        top = Gradient(slopes, forward.states[-1], batch=batch)
-        for name, vectors, gradient in (("input", self.input_weights, bottom), ("readout", self.readout, top)):
-            step = self._next_step(name, vectors, gradient, rate)
-            self.ensemble.combine(vectors, [(step.coefficients.T, step.right)], add=True)
-        passes = zip(self.branches, forward.tapes, backward.tapes, strict=True)
-        for layer, (branch, met, pulled) in enumerate(passes):
-            for index, (operator, gradient) in enumerate(branch.gradients(met[active], pulled, weights, batch)):
-                step = self._next_step((layer, index), operator, replace(gradient, multiplier=self.root_tau), rate)
-                operator.update(step.coefficients, step.right)
+        root = math.sqrt(inputs.shape[1])
+        yield Gradient(weights[:, None] * inputs[active], backward.bottom, batch=batch, divisor=root)
+        yield Gradient(slopes, forward.states[-1], batch=batch)
+        for branch, met, pulled in zip(self.branches, forward.tapes, backward.tapes, strict=True):
+            yield from branch.gradients(met[active], pulled, weights, batch)
 
     def probe(self, inputs: Array, positions: Sequence[int]) -> NDArray[np.float64]:
         """Return the outputs of inputs that are not trained on, (inputs, outputs).
@@ -181,6 +173,8 @@ class Network:
         state: dict[str, NDArray[Any]] = {"input_weights": self.input_weights, "readout": self.readout}
         for layer, branch in enumerate(self.branches):
             state |= {f"layer_{layer}_{name}": array for name, array in branch.state().items()}
+        for parameter in self.parameters:
+            state |= parameter.state()
         return state
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -194,6 +188,8 @@ class Network:
                 layers[int(layer)][part] = array
         for branch, arrays in zip(self.branches, layers, strict=True):
             branch.restore(arrays)
+        for parameter in self.parameters:
+            parameter.restore(state)
 
     def mark(self) -> list[Any]:
         """Return what `forget` needs to come back to here."""
@@ -220,15 +216,38 @@ class Network:
             orthonormalise(self.ensemble, constants)
         operators = self._weight_matrices(constants, draw)
         self.branches = [self.branch(layer, operator) for layer, operator in enumerate(operators)]
+        self.parameters = list(self._parameters())
+        if draw:
+            for parameter in self.parameters[:2]:
+                deviation = parameter.group.standard_deviation
+                if deviation != 1.0:
+                    parameter.shrink(deviation)
+
+    def _parameters(self) -> Iterator[Parameter]:
+        """Yield U, v and the matrices of all branches, from the input to the output."""
+        groups, ensemble = self.problem.groups, self.ensemble
+        yield Vectors("input", groups["input"], ensemble, self.input_weights)
+        yield Vectors("readout", groups["readout"], ensemble, self.readout)
+        for layer, branch in enumerate(self.branches):
+            for index, operator in enumerate(branch.operators):
+                yield Matrix(f"layer_{layer}_{index}", groups["hidden"], operator, self.root_tau, self.root_tau)
 
     def _weight_matrices(self, constants: Array, draw: bool) -> Iterator[WeightOperator]:
         settings, ensemble = self.settings, self.ensemble
-        tied = settings.backward_weights == "tied"
+        tied, deviation = settings.backward_weights == "tied", self.problem.groups["hidden"].standard_deviation
         drawn = ensemble.copy(constants) if settings.sampling != "law" else constants
         shared = MatchedAllSampling(ensemble, drawn) if settings.sampling == "matched_all" else Sampling()
         for layer in range(settings.depth):
             if settings.operator == "dense":
-                yield DenseOperator(ensemble, self.noise, layer, tied=tied, dtype=settings.numpy_dtype, draw=draw)
+                yield DenseOperator(
+                    ensemble,
+                    self.noise,
+                    layer,
+                    tied=tied,
+                    dtype=settings.numpy_dtype,
+                    draw=draw,
+                    deviation=deviation,
+                )
                 continue
             matched = settings.sampling == "matched"
             yield LazyOperator(
@@ -240,14 +259,8 @@ class Network:
                 budget=settings.rank_budget,
                 dtype=settings.numpy_dtype,
                 sampling=MatchedSampling(ensemble, drawn) if matched else shared,
+                deviation=deviation,
             )
-
-    def _next_step(self, name: Any, parameter: Any, gradient: Gradient, rate: float) -> Gradient:
-        """Return what the optimiser adds to a parameter, and remember for it what it wants remembered."""
-        known = name in self._remembered
-        state = self._remembered[name] if known else self.optimizer.init(parameter)
-        step, self._remembered[name] = self.optimizer.step(gradient, state, rate)
-        return step
 
     def _combination(self, coefficients: Array, vectors: Array) -> Array:
         out = self.ensemble.allocate(len(coefficients), vectors.dtype)

@@ -34,7 +34,7 @@ def on_end(status: str, where: str, settings: Settings, unmatched: Iterable[bool
     `unmatched` says of each run whether some of its noise was drawn by law for lack of room.
     """
     notes = []
-    if status != "completed":
+    if status not in ("completed", "stopped"):
         explained = _EXPLANATIONS[status].format(step=where, budget=settings.rank_budget)
         notes.append("; ".join(filter(None, [explained, remark])))
     if any(unmatched):

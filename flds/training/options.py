@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 
+from flds.training.optimizers import Optimizer
 from flds.training.problem import TrainingProblem
 from solvers import checks
 from solvers.processors import available_threads
@@ -170,6 +171,10 @@ class Options(TypedDict, total=False):
     checkpoint_every : float
         Seconds between checkpoints, by default 600; more where writing them would take more than a fortieth of the
         time.
+    callback : callable
+        Called with each record, a `flds.TrainingRecord`, before the update of its step. Where it returns True the run
+        ends with the status "stopped", as early stopping needs; with ``keep_state=True`` it can be gone on with. One
+        run only, without replicates and executor; of several ranks the first calls it.
     """
 
     backward_weights: str
@@ -189,6 +194,7 @@ class Options(TypedDict, total=False):
     executor: Any
     checkpoint: Any
     checkpoint_every: float
+    callback: Any
 
 
 def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str, options: Options) -> Settings:
@@ -219,6 +225,7 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
         dtype = "float32" if sampling == "matched" and tolerance >= _COARSE else "float64"
     budget = options.get("rank_budget")
     communicator = check_communicator(options.get("communicator"))
+    operator = _for_rule(problem.groups["hidden"].optimizer, operator)
     if operator == "auto" and (budget is not None or communicator is not None):
         operator = "lazy"  # only the lazy operator has ranks, and matrices held whole are held by one process
     if operator == "dense" and communicator is not None:
@@ -245,10 +252,20 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
     )
 
 
+def _for_rule(rule: Optimizer, operator: str) -> str:
+    """Return the operator; a rule that treats entries of matrices needs them whole."""
+    if rule.entrywise and operator == "lazy":
+        raise ValueError(
+            f'operator="lazy" needs steps of low rank, but {type(rule).__name__} treats entries of the hidden matrices '
+            'each for itself; use operator="dense", or another rule for "hidden", such as flds.Muon()'
+        )
+    return "dense" if rule.entrywise else operator
+
+
 def _tolerance(problem: TrainingProblem, particles: int, sampling: str, given: float | None) -> float:
     if given is None:
         # Features move by about η_c a step, so a fixed tolerance would drop the movement at small rates.
-        movement = min(1.0, float(problem.rates.max(initial=0.0)))
+        movement = min(1.0, problem.largest_rate)
         given = _DROPPED[sampling] * movement / particles**0.5
     tolerance = checks.positive_number("tolerance", given, zero=True)
     if tolerance >= 1:

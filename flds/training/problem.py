@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flds.training import groups
 from flds.training.activations import Activation, get_activation
+from flds.training.batches import Batches
+from flds.training.groups import Group, by_group
 from flds.training.losses import Loss, Squared, get_loss
+from flds.training.optimizers import PLAIN, Optimizer
 from solvers import checks
-from solvers.memory import require_memory
 
 Array = NDArray[np.float64]
-
-# Bytes for each entry of the table of batches: the entry, and what making it takes.
-TABLED = 16
+Rate = float | ArrayLike | Callable[[int], float]
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingProblem:
-    """A depth-scaled ResNet, F-(1), and the stochastic gradient descent that trains it.
+    """A depth-scaled ResNet, F-(1), and how it is trained.
+
+    Some arguments are one value for all parameters, or a dictionary of values by group: "input" (U), "hidden" (the
+    matrices W_ℓ) and "readout" (v). A group that is not named has learning rate 0.5, no weight decay, standard
+    deviation 1 and plain SGD.
 
     Parameters
     ----------
@@ -34,8 +39,8 @@ class TrainingProblem:
         φ: identity, tanh, relu, gelu, erf, softplus, silu, sin, or one of your own.
     horizon : float
         T, the length of the depth interval; a residual branch carries sqrt(T/L).
-    learning_rate : float or (steps,) array
-        η_c; the rate of width n is η_c n.
+    learning_rate : float, (steps,) array, callable or dict
+        η_c; the rate of width n is η_c n. A callable is a function of the step k, and kept as its values.
     steps : int
         K, the number of updates; outputs are defined at steps 0 to K.
     loss : str, optional
@@ -50,6 +55,17 @@ class TrainingProblem:
         Seed of "random"; it belongs to the problem, so that every solver sees the same batches.
     test_inputs, test_targets : arrays, optional
         Samples that are evaluated and not trained on, any number, shaped like `inputs` and `targets`.
+    optimizer : Optimizer, str or dict
+        `flds.SGD`, `flds.Adam`, `flds.Muon`, or a rule of your own; "sgd", "adam" and "muon" are those with their
+        defaults. `Muon` given alone is for the hidden matrices, and
+        the rest takes plain SGD; with Adam on vectors it is ``{"hidden": Muon(), "input": Adam(), "readout": Adam()}``.
+    weight_decay : float or dict
+        λ, decoupled: before a step parameters are multiplied by 1 − η_c λ, which must be above 0.
+    gradient_clip : float, optional
+        Gradients are scaled down where their norm exceeds it: the root of Σ ‖G‖² over matrices, with G in coordinates
+        of their bases, plus n Σ ‖∇‖² over vectors, which is of order 1 at any width.
+    standard_deviations : float or dict
+        Of the initial entries of U, W_ℓ and v.
     divergence_factor : float
         Training has diverged when the loss of a batch or the mean square of its outputs exceeds this factor times the
         largest of 1 and both at step 0, or is not finite.
@@ -70,7 +86,7 @@ class TrainingProblem:
     targets: ArrayLike
     activation: str | Activation = "tanh"
     horizon: float = 1.0
-    learning_rate: float | ArrayLike = 0.5
+    learning_rate: Rate | Mapping[str, Rate] = groups.RATE
     steps: int = 50
     loss: str | None = None
     batch_size: int | None = None
@@ -79,13 +95,18 @@ class TrainingProblem:
     test_inputs: ArrayLike | None = None
     test_targets: ArrayLike | None = None
     divergence_factor: float = 1e6
+    optimizer: Optimizer | str | Mapping[str, Optimizer | str] = PLAIN
+    weight_decay: float | Mapping[str, float] = 0.0
+    gradient_clip: float | None = None
+    standard_deviations: float | Mapping[str, float] = 1.0
     phi: Activation = field(init=False, repr=False)
     loss_function: Loss = field(init=False, repr=False)
     x: Array = field(init=False, repr=False)
     y: Array = field(init=False, repr=False)
     test_x: Array = field(init=False, repr=False)
     test_y: Array = field(init=False, repr=False)
-    rates: Array = field(init=False, repr=False)
+    groups: dict[str, Group] = field(init=False, repr=False)
+    _batches: Batches = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._set("x", checks.matrix("inputs", self.inputs))
@@ -98,12 +119,8 @@ class TrainingProblem:
         self._set("horizon", checks.positive_number("horizon", self.horizon))
         self._set("steps", checks.positive_integer("steps", self.steps, smallest=0))
         self._set("divergence_factor", checks.positive_number("divergence_factor", self.divergence_factor))
-        self._set("batch_seed", checks.seed_number("batch_seed", self.batch_seed))
-        self._check_batches()
-        require_memory(TABLED * (self.steps + 1) * self.batch, "take fewer steps")
-        self._set("rates", checked_rates(self.learning_rate, self.steps, "step"))
-        scalar = np.ndim(self.learning_rate) == 0
-        self._set("learning_rate", float(self.learning_rate) if scalar else self.rates)  # type: ignore[arg-type]
+        self._set_batches()
+        self._check_groups()
         if (self.test_inputs is None) != (self.test_targets is None):
             raise ValueError("test_inputs and test_targets must be given together, got only one of them")
         if self.test_inputs is None:
@@ -137,28 +154,48 @@ class TrainingProblem:
     @property
     def batch(self) -> int:
         """Samples in one step."""
-        if not isinstance(self.batch_order, str):
-            return int(np.shape(self.batch_order)[1])
-        return self.batch_size or self.samples
+        return self._batches.size
 
     @property
     def full_batch(self) -> bool:
         """Whether every step trains on all samples, in their own order."""
-        return isinstance(self.batch_order, str) and self.batch == self.samples
+        return self._batches.full
 
-    @cached_property
+    @property
     def batches(self) -> NDArray[np.intp]:
         """Sample indices, (steps + 1, batch): the last row is only recorded, never trained on."""
-        rows, batch = self.steps + 1, self.batch
-        if not isinstance(self.batch_order, str):
-            order = np.asarray(self.batch_order, np.intp)
-            return order[np.arange(rows) % len(order)]
-        if self.full_batch or self.batch_order == "sequential":
-            return (np.arange(rows * batch) % self.samples).reshape(rows, batch)
-        epochs = -(-rows * batch // self.samples)
-        generator = np.random.default_rng(self.batch_seed)
-        order = np.concatenate([generator.permutation(self.samples) for _ in range(epochs)])
-        return order[: rows * batch].reshape(rows, batch)
+        return self._batches.table
+
+    @property
+    def largest_rate(self) -> float:
+        """The largest learning rate of all groups and steps."""
+        return max(float(group.rates.max(initial=0.0)) for group in self.groups.values())
+
+    def _set_batches(self) -> None:
+        order = self.batch_order
+        if not isinstance(order, str):
+            self._set("batch_order", np.array(checks.numeric("batch_order", order)))
+        given = self.samples, self.steps, self.batch_size, self.batch_order, self.batch_seed
+        self._set("_batches", Batches(*given))
+        self._batches.require_memory()
+        self._set("batch_seed", int(self.batch_seed))
+        if self.batch_size is not None:
+            self._set("batch_size", int(self.batch_size))
+
+    def _check_groups(self) -> None:
+        checked: dict[str, Callable[[str, Any], Any]] = {
+            "learning_rate": lambda name, given: groups.checked_rates(name, given, self.steps),
+            "optimizer": groups.checked_rule,
+            "weight_decay": groups.checked_decay,
+            "standard_deviations": groups.checked_deviation,
+        }
+        for name, check in checked.items():
+            self._set(name, by_group(name, getattr(self, name), check))
+        if self.gradient_clip is not None:
+            self._set("gradient_clip", checks.positive_number("gradient_clip", self.gradient_clip))
+        rates, rule = self.learning_rate, self.optimizer
+        decay, deviations = self.weight_decay, self.standard_deviations
+        self._set("groups", groups.groups_of(rates, rule, decay, deviations, self.steps))
 
     def _set(self, name: str, value: Any) -> None:
         if isinstance(value, np.ndarray) and value.flags.writeable:
@@ -175,32 +212,6 @@ class TrainingProblem:
             )
         return self.loss_function.encode(values, name)
 
-    def _check_batches(self) -> None:
-        if self.batch_size is not None:
-            size = checks.positive_integer("batch_size", self.batch_size)
-            self._set("batch_size", size)
-            if size > self.samples:
-                raise ValueError(f"batch_size must be at most the {self.samples} samples, got {size}")
-        if isinstance(self.batch_order, str):
-            checks.choice("batch_order", self.batch_order, ("sequential", "random"))
-            return
-        order = checks.numeric("batch_order", self.batch_order)
-        self._set("batch_order", order)
-        if order.ndim != 2 or order.dtype.kind not in "iu" or order.shape[0] != self.steps or order.size == 0:
-            raise ValueError(
-                f"batch_order must be an integer array of shape (steps, batch) with {self.steps} steps, "
-                f"got dtype {order.dtype} and shape {order.shape}"
-            )
-        if order.min() < 0 or order.max() >= self.samples:
-            raise ValueError(
-                f"batch_order must hold sample indices from 0 to {self.samples - 1}, got {order.min()} to {order.max()}"
-            )
-        if self.batch_size is not None and self.batch_size != order.shape[1]:
-            raise ValueError(
-                f"batch_size must be left out or equal the columns of batch_order ({order.shape[1]}), "
-                f"got {self.batch_size}"
-            )
-
 
 def _default_loss(targets: Any) -> str:
     """Return the loss of numbers; refuse what may be class labels."""
@@ -211,22 +222,3 @@ def _default_loss(targets: Any) -> str:
             'loss="cross_entropy" to tell classes apart, or loss="squared" to fit them as numbers'
         )
     return Squared.name
-
-
-def checked_rates(given: Any, steps: int, each: str) -> Array:
-    """Return learning rates, (steps,), from a number or from one for `each` step.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If they are something else, or negative.
-    """
-    rule = f"a number or one per {each}"
-    if steps == 0 and np.shape(checks.numeric("learning_rate", given, rule)) == (0,):
-        return np.empty(0)
-    rates = np.asarray(checks.finite("learning_rate", given, rule), np.float64)
-    if rates.ndim > 1 or (rates.ndim == 1 and len(rates) != steps):
-        raise ValueError(f"learning_rate must be {rule} ({steps}), got shape {rates.shape}")
-    if np.any(rates < 0):
-        raise ValueError(f"learning_rate must not be negative, got {rates.min():g}")
-    return np.broadcast_to(rates, (steps,))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flds.training.callbacks import Watch
 from flds.training.divergence import Divergence
 from flds.training.network import BackwardPass, ForwardPass, Network
 from flds.training.options import RecordSteps, Settings
@@ -83,6 +84,11 @@ class Recorder:
             )
         self.batch_loss.append(float(loss))
         self.completed_steps = step
+
+    def last_ends(self, watch: Watch) -> bool:
+        """Whether the run is to end with the last record."""
+        last = self.records[-1]
+        return watch.ends(last.step, last.outputs, last.test_outputs, squeezed=self.problem.outputs == 1)
 
     def finish(self) -> None:
         """Read off the final ranks; the network can then be freed."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flds.training.network import BackwardPass, ForwardPass, Network
+from flds.training.parameters import REMEMBERED
 from flds.training.records import Recorder
 from solvers.ensemble.homes import home
 from solvers.ensemble.particles import Particles
@@ -33,6 +34,7 @@ _DESCRIBED = {
     "gradient_images": ("images of the gradient directions", "gradient_direction particle"),
     "learned": ("learned part of the weights on the directions", "learned_row learned_column"),
     "mass": ("sum of squares seen, and dropped", "side share"),
+    "share": ("share of the initial weights that is left", ""),
     "response": ("products of the gradient directions with the images of the features", "learned_row learned_column"),
     "weights": ("weights over the root of the width", "neuron other_neuron"),
     "backward_weights": ("independent backward weights over the root of the width", "neuron other_neuron"),
@@ -156,7 +158,7 @@ def go_on(network: Network, recorder: Recorder, state: dict[str, Variable]) -> i
     )
     slopes = problem.loss_function.derivative(forward.outputs, problem.y[batch])
     with network.ensemble.whole():
-        network.update(problem.x[batch], slopes, forward, backward, problem.rates[step])
+        network.update(problem.x[batch], slopes, forward, backward, step)
     return step + 1
 
 
@@ -177,7 +179,8 @@ def _field(name: str, array: NDArray[Any], ensemble: Particles | None) -> Variab
         _, layer, part = name.split("_", 2)
     # of a branch of one's own, whose arrays over particles have these last
     axes = [f"{part}_{axis}" for axis in range(array.ndim)]
-    if ensemble is not None and array.ndim and array.shape[-1] == ensemble.held:
+    of_matrix = name.startswith(f"{REMEMBERED}layer_")
+    if ensemble is not None and array.ndim and array.shape[-1] == ensemble.held and not of_matrix:
         axes[-1] = "particle"
     long_name, dims = _DESCRIBED.get(part, (part.replace("_", " "), " ".join(axes)))
     named = tuple(f"{dim}_{layer}" if dim in _OF_A_LAYER else dim for dim in dims.split())

@@ -16,6 +16,7 @@ import numpy as np
 from flds.results.solution import Solution
 from flds.training.apart import Apart, check_executor
 from flds.training.assemble import assemble
+from flds.training.callbacks import Watch, require_one_run
 from flds.training.cost import CostEstimate
 from flds.training.divergence import outcome
 from flds.training.kept import KeptReplicates, described
@@ -63,7 +64,8 @@ def solve_flds(
         Show a progress bar on standard error.
     **options : Options
         backward_weights, seed, operator, tolerance, rank_budget, noise_depth, record_every,
-        recorded_samples, record_kernels, keep_state, dtype, threads, replicates; see `flds.Options`.
+        recorded_samples, record_kernels, keep_state, dtype, threads, replicates, callback and others; see
+        `flds.Options`.
 
     Returns
     -------
@@ -201,6 +203,10 @@ def run(
     executor = check_executor(options.get("executor"), communicator)
     if executor is not None and options.get("threads") is None:
         settings = replace(settings, threads=1)
+    callback = options.get("callback")
+    require_one_run(callback, settings.replicates, executor)
+    targets = problem.y[list(settings.recorded_samples)], problem.test_y
+    watch = Watch(callback, problem.loss_function.measured, targets, communicator)
     ensemble = home(settings.particles, settings.threads, communicator)
     timings = {"compile": compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
@@ -208,7 +214,7 @@ def run(
         kept = KeptReplicates(checkpoint, problem, settings, states)
         total = settings.replicates * (problem.steps + 1) - kept.done
         with progress_bar(total, progress and ensemble.speaks) as bar:
-            recorders = list(_trained(kind, problem, settings, ensemble, kept, bar, executor))
+            recorders = list(_trained(kind, problem, settings, ensemble, kept, bar, executor, watch))
         timings["solve"] = time.perf_counter() - start
         saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason} | kept.continued
         if solver == "simulate_resnet":
@@ -229,6 +235,7 @@ def _trained(
     kept: KeptReplicates,
     bar: Any,
     executor: Executor | None,
+    watch: Watch,
 ) -> Iterator[Recorder]:
     """Yield what was recorded of each replicate, in order, until one ends as the others would."""
     arguments: dict[int, tuple[Any, ...]] = {}
@@ -242,9 +249,8 @@ def _trained(
                 seed = replicate_seed(settings.seed, number)
                 if executor is None:
                     # no name holds the network, whose memory is free for what is made of the records
-                    recorder = train(
-                        kind(problem, settings, seed, ensemble=ensemble), bar, kept.take(number), kept.of(number)
-                    )
+                    network = partial(kind, problem, settings, seed, ensemble=ensemble)
+                    recorder = train(network(), bar, kept.take(number), kept.of(number), watch)
                 else:
                     recorder = Recorder.of_ended(problem, settings, apart.result(number))
                     bar.update(problem.steps + 1)

@@ -15,6 +15,8 @@ from solvers.ensemble.threads import FEW, ThreadParticles
 # Speeds are measured with so many particles, where there are not few, so that the next size finds the same speed; and
 # where bases take more bytes than caches hold, with so many bytes of them.
 _MEASURED, _CACHED, _BEYOND_CACHES = 1 << 16, 1 << 24, 1 << 26
+# Rows of small matrices.
+_SQUARE = 256
 # Directions that vectors meet at a time there.
 _MET = 64
 
@@ -32,6 +34,8 @@ class Speed(NamedTuple):
         Seconds of a normal number.
     call : float
         Seconds of an operation of no work.
+    product : float
+        Multiply–adds a second of one thread in products of small square matrices, in float64.
     """
 
     rate: float
@@ -39,6 +43,7 @@ class Speed(NamedTuple):
     elementwise: float
     normal: float
     call: float
+    product: float
 
 
 def reference_speed(rows: tuple[int, int], itemsize: int, threads: int) -> Speed:
@@ -48,7 +53,7 @@ def reference_speed(rows: tuple[int, int], itemsize: int, threads: int) -> Speed
     """
     gain = min(threads, 2) ** 0.5  # two share the memory's bandwidth
     rate, probe_rate = (gain * 3e9 * count**0.5 * 8 / itemsize for count in rows)
-    return Speed(rate, probe_rate, 14e-9 / gain, NORMAL_SECONDS / gain, 4e-6)
+    return Speed(rate, probe_rate, 14e-9 / gain, NORMAL_SECONDS / gain, 4e-6, 1.2e10)
 
 
 def measured_speed(rows: tuple[int, int], itemsize: int, threads: int, few: bool, bases: int) -> Speed:
@@ -75,8 +80,8 @@ def multiply_adds_per_second(rows: int, copies: int, itemsize: int, particles: i
 
 
 @cache
-def _seconds(itemsize: int, particles: int, threads: int) -> tuple[float, float, float]:
-    """Measure what a particle takes elementwise, a normal number, and a call."""
+def _seconds(itemsize: int, particles: int, threads: int) -> tuple[float, float, float, float]:
+    """Measure what a particle takes elementwise, a normal number, a call, and products of small matrices."""
     ensemble, dtype = ThreadParticles(particles, threads), np.dtype(f"f{itemsize}")
     states, one, number = np.ones((8, particles), dtype), ThreadParticles(1), np.ones((1, 1))
 
@@ -90,7 +95,9 @@ def _seconds(itemsize: int, particles: int, threads: int) -> tuple[float, float,
         each = _typical(elementwise), _typical(lambda: ensemble.fill(states, Noise(0), address))
     with one.running():
         call = _typical(lambda: one.gram(number), 100)
-    return each[0] / states.size, each[1] / states.size, call
+        square = np.ones((_SQUARE, _SQUARE))
+        product = _SQUARE**3 / _typical(lambda: square @ square)
+    return each[0] / states.size, each[1] / states.size, call, product
 
 
 def _typical(work: Callable[[], object], times: int = 5) -> float:

@@ -6,19 +6,25 @@ from typing import Any
 
 import numpy as np
 
+from flds.training.callbacks import Watch
 from flds.training.kept import KeptReplicate
 from flds.training.network import Network
 from flds.training.records import Recorder
 from flds.training.snapshot import early_snapshot, go_on, snapshot
 from solvers.ensemble.random import Address, Stream
 from solvers.matrices.operator import RankBudgetExceeded
+from solvers.results.checkpoint import FINAL
 from solvers.results.files import Variable
 
 
 def train(
-    network: Network, bar: Any = None, state: dict[str, Variable] | None = None, kept: KeptReplicate | None = None
+    network: Network,
+    bar: Any = None,
+    state: dict[str, Variable] | None = None,
+    kept: KeptReplicate | None = None,
+    watch: Watch | None = None,
 ) -> Recorder:
-    """Forward through depth, loss, backward through depth, update; for every step."""
+    """Forward through depth, loss, backward through depth, update; for every step, unless who watches ends it."""
     problem = network.problem
     recorder = Recorder(problem, network.settings, network)
     place: tuple[int, list[Any]] | None = None  # the step that comes next, and what the weights revealed before it
@@ -41,10 +47,13 @@ def train(
                 slopes = problem.loss_function.derivative(forward.outputs, targets)
                 backward = network.backward(forward, slopes, step)
                 recorder.record(step, loss, forward, backward)
+                if watch is not None and step in recorder.due and recorder.last_ends(watch) and step < problem.steps:
+                    recorder.status = "stopped"
+                    break
                 if step < problem.steps:
                     place = None  # there is no going on from half an update
                     with network.ensemble.whole():
-                        network.update(inputs, slopes, forward, backward, problem.rates[step])
+                        network.update(inputs, slopes, forward, backward, step)
                     place = step + 1, network.mark()
                     if kept is not None and kept.due():
                         kept.keep(network, recorder, step + 1)
@@ -59,11 +68,11 @@ def train(
         recorder.status = "diverged"
     except KeyboardInterrupt:
         recorder.status = "interrupted"
-    if place is not None and recorder.status in ("rank_budget", "interrupted"):
+    if place is not None and recorder.status in ("rank_budget", "interrupted", "stopped"):
         network.forget(place[1])
         if network.settings.keep_state:
             recorder.state = early_snapshot(network, recorder, place[0])
-        if kept is not None:
+        if kept is not None and recorder.status not in FINAL:
             kept.keep(network, recorder, place[0])
     recorder.finish()
     return recorder

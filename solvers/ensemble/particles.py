@@ -81,6 +81,10 @@ class Particles(ABC):
         """Return `vectors`, (rows, N), as a NumPy array, which may be the same memory."""
 
     @abstractmethod
+    def from_host(self, vectors: NDArray[Any]) -> Array:
+        """Return `vectors`, a NumPy array (rows, N) that all processes have, as one of particles, perhaps in place."""
+
+    @abstractmethod
     def fill(self, out: Array, noise: Noise, address: Address, layer: int = 0) -> None:
         """Fill `out`, (positions, N), with the noise of an address at a layer."""
 

@@ -122,6 +122,9 @@ class ThreadParticles(Particles):
     def to_host(self, vectors: Array) -> NDArray[Any]:
         return vectors
 
+    def from_host(self, vectors: NDArray[Any]) -> Array:
+        return vectors[:, self.first : self.first + self.held]
+
     def fill(self, out: Array, noise: Noise, address: Address, layer: int = 0) -> None:
         def work(piece: tuple[slice, slice]) -> None:
             rows, share = piece

@@ -33,18 +33,30 @@ class DenseOperator(WeightOperator):
         Storage of the entries.
     draw : bool
         Whether to draw the entries, or leave them to be restored.
+    deviation : float
+        Standard deviation of the entries of W, 1 in paper F.
     """
 
     def __init__(
-        self, ensemble: Particles, noise: Noise, layer: int, *, tied: bool, dtype: np.dtype, draw: bool = True
+        self,
+        ensemble: Particles,
+        noise: Noise,
+        layer: int,
+        *,
+        tied: bool,
+        dtype: np.dtype,
+        draw: bool = True,
+        deviation: float = 1.0,
     ) -> None:
-        self.ensemble, self._tied = ensemble, tied
+        self.ensemble, self.particles, self._tied = ensemble, ensemble.particles, tied
         self.weights = ensemble.allocate(ensemble.particles, dtype)
         self.backward_weights = self.weights if tied else ensemble.allocate(ensemble.particles, dtype)
         if draw:
             self._draw(self.weights, noise, Stream.WEIGHTS, layer)
             if not tied:
                 self._draw(self.backward_weights, noise, Stream.BACKWARD_WEIGHTS, layer)
+            if deviation != 1.0:
+                self.shrink(deviation)
 
     def _draw(self, weights: Array, noise: Noise, stream: Stream, layer: int) -> None:
         root = np.sqrt(self.ensemble.particles)
@@ -70,8 +82,26 @@ class DenseOperator(WeightOperator):
         return self.ensemble.to_host(self.ensemble.map(lambda part: part / root, vectors))
 
     def update(self, gradients: Coordinates, features: Coordinates) -> None:
-        both = (self.weights,) if self._tied else (self.weights, self.backward_weights)
-        self.ensemble.add_product(gradients, features, *both)
+        self.ensemble.add_product(gradients, features, *self._both)
+
+    def add(self, step: Coordinates) -> None:
+        def work(weights: Array, change: Array) -> None:
+            weights += change
+
+        change = self.ensemble.from_host(step)
+        for weights in self._both:
+            self.ensemble.apply(work, weights, change)
+
+    def shrink(self, factor: float) -> None:
+        def work(weights: Array) -> None:
+            weights *= factor
+
+        for weights in self._both:
+            self.ensemble.apply(work, weights)
+
+    @property
+    def _both(self) -> tuple[Array, ...]:
+        return (self.weights,) if self._tied else (self.weights, self.backward_weights)
 
     def state(self) -> dict[str, NDArray[Any]]:
         return {"weights": self.weights} | ({} if self._tied else {"backward_weights": self.backward_weights})

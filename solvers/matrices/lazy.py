@@ -87,7 +87,7 @@ class Side:
 
 
 class LazyOperator(WeightOperator):
-    """𝒲 sampled only where it is used.
+    """𝒲 sampled only where it is used: ω 𝒲_0 + Pᵀ A Q / N, with 𝒲_0 what is sampled.
 
     With `tied=True`, N particles have exactly the law of an N×N Gaussian matrix under the same updates;
     with `tied=False` the images on the two sides are independent, as in Definition 1 of paper F.
@@ -110,6 +110,8 @@ class LazyOperator(WeightOperator):
         How fresh vectors are conditioned: by law, or with exact second moments.
     dtype : numpy dtype
         Storage of directions and images; sums over particles, norms and pivots are float64 always.
+    deviation : float
+        Standard deviation of the entries of W, 1 in paper F.
 
     Raises
     ------
@@ -134,8 +136,11 @@ class LazyOperator(WeightOperator):
         budget: tuple[int, int],
         sampling: Sampling,
         dtype: np.dtype,
+        deviation: float = 1.0,
     ) -> None:
         self.ensemble, self.noise, self.layer, self.tied = ensemble, noise, layer, tied
+        self.particles = ensemble.particles
+        self.share = float(deviation)  # ω: what is left of the matrix that is sampled, whose entries have deviation 1
         self.tolerance = max(tolerance, ROUNDING_FLOOR[dtype])
         self.sampling = sampling
         self.features = Side(ensemble, budget[0], dtype)
@@ -156,6 +161,13 @@ class LazyOperator(WeightOperator):
     def update(self, gradients: Coordinates, features: Coordinates) -> None:
         self.learned[: gradients.shape[1], : features.shape[1]] += gradients.T @ features
 
+    def add(self, step: Coordinates) -> None:
+        self.learned[: len(step), : step.shape[1]] += step
+
+    def shrink(self, factor: float) -> None:
+        self.share *= factor
+        self.learned[...] *= factor
+
     @property
     def learned(self) -> Coordinates:
         """A, (backward rank, forward rank): the learned part of 𝒲 is P A Qᵀ/N."""
@@ -175,11 +187,13 @@ class LazyOperator(WeightOperator):
             "gradient_images": self.gradients.images,
             "learned": self.learned,
             "mass": np.array([[side.mass, side.dropped] for side in sides]),
+            "share": np.array(self.share),
         } | ({"response": self.response} if self.tied else {})
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         for side, name, mass in ((self.features, "feature", 0), (self.gradients, "gradient", 1)):
             side.restore(state[f"{name}_directions"], state[f"{name}_images"], *state["mass"][mass])
+        self.share = float(state.get("share", self.share))  # which older states leave out
         self._make_room()
         learned = state["learned"]
         self.learned[: len(learned), : learned.shape[1]] = learned
@@ -213,7 +227,7 @@ class LazyOperator(WeightOperator):
         passes, e, draw = self._passes(address, vectors.dtype)
         constants = vectors[:0] if self.sampling.constants is None else self.sampling.constants
         learned = np.ascontiguousarray(self._facing(domain, self.learned))
-        sides, numbers = (domain.basis, codomain.basis, learned), (self.tied, self.tolerance, draw)
+        sides, numbers = (domain.basis, codomain.basis, learned, self.share), (self.tied, self.tolerance, draw)
         if states is None:
             response = np.ascontiguousarray(self._facing(domain, self.response))
             probed = passes.probe(e, vectors, constants, *sides, response, *numbers)

@@ -24,7 +24,15 @@ class RankBudgetExceeded(Everywhere):
 
 
 class WeightOperator(ABC):
-    """𝒲 = W/√N at one layer, or, with independent backward weights, the pair (𝒲, 𝒲̃)."""
+    """𝒲 = W/√N at one layer, or, with independent backward weights, the pair (𝒲, 𝒲̃).
+
+    Attributes
+    ----------
+    particles : int
+        N.
+    """
+
+    particles: int
 
     @abstractmethod
     def forward(
@@ -51,6 +59,14 @@ class WeightOperator(ABC):
 
         `gradients` and `features` are coordinates, (b, rank) each; one of them is already multiplied by minus the rate.
         """
+
+    @abstractmethod
+    def add(self, step: Coordinates) -> None:
+        """Add Pᵀ step Q / N to 𝒲 (and to 𝒲̃), with `step` in the coordinates of the bases P and Q, (rank, rank)."""
+
+    @abstractmethod
+    def shrink(self, factor: float) -> None:
+        """Multiply 𝒲 (and 𝒲̃) by a factor."""
 
     @abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:

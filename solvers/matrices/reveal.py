@@ -58,8 +58,8 @@ class Probed(NamedTuple):
 class Passes(NamedTuple):
     """`reveal` and `probe`, whose arguments stand where they are made.
 
-    The sides of the matrix are those of the vectors and of their images, with A facing them; the response is zero where
-    the matrix is not tied.
+    The sides of the matrix are those of the vectors and of their images, with A facing them, and ω, the share of what
+    is sampled; the response is zero where the matrix is not tied.
     """
 
     reveal: Function
@@ -122,7 +122,7 @@ def _revealing(algebra: Algebra, condition: Function, correction: Function, comp
         return known, fresh, kept, squares.sum(), dropped
 
     def reveal(  # type: ignore[no-untyped-def]
-        e, vectors, states, constants, room, domain, codomain, learned, tied, tolerance, draw
+        e, vectors, states, constants, room, domain, codomain, learned, share, tied, tolerance, draw
     ):
         """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned), and reveal what is fresh."""
         known, fresh, kept, mass, dropped = expand(e, vectors, domain.directions, tolerance, room.directions)
@@ -140,7 +140,7 @@ def _revealing(algebra: Algebra, condition: Function, correction: Function, comp
                 change = shifted(response, inner(e, (noise,), codomain.directions))
                 combine(e, noise, ((change, codomain.directions),), True)
         image = empty(e, vectors)
-        terms = ((known, domain.images), (fresh, noise), (known @ learned, codomain.directions))
+        terms = ((share * known, domain.images), (share * fresh, noise), (known @ learned, codomain.directions))
         combine(e, image, terms, False)
         return Revealed(image, coordinates, count, response, mass, dropped, matched)
 
@@ -152,7 +152,7 @@ def _probing(algebra: Algebra, condition: Function, precision: float) -> Functio
     fill, empty = algebra.fill, algebra.empty
 
     def probe(  # type: ignore[no-untyped-def]
-        e, vectors, constants, domain, codomain, learned, response, tied, tolerance, draw
+        e, vectors, constants, domain, codomain, learned, share, response, tied, tolerance, draw
     ):
         """Multiply by 𝒲 and forget.
 
@@ -169,11 +169,12 @@ def _probing(algebra: Algebra, condition: Function, precision: float) -> Functio
         smallest = max(tolerance, precision) ** 2 * np.diag(gram)
         factor, kept = revealing(gram - known @ known.T.copy(), smallest, e.particles - rank)
         drawn = noise if len(kept) == count else noise[kept]
-        pull = known @ (learned - response)
+        pull = known @ (learned - share * response)
         if tied:
-            pull += inner(e, (codomain.images,), vectors).T - factor @ inner(e, (drawn,), codomain.directions)
+            met = inner(e, (codomain.images,), vectors).T - factor @ inner(e, (drawn,), codomain.directions)
+            pull += share * met
         image = empty(e, vectors)
-        terms = ((known, domain.images), (factor, drawn), (pull, codomain.directions))
+        terms = ((share * known, domain.images), (share * factor, drawn), (pull, codomain.directions))
         combine(e, image, terms, False)
         return Probed(image, np.hstack((known, factor)), matched)
 

@@ -32,7 +32,7 @@ Grows = Callable[[str], bool]
 
 EVERY = 600.0
 # How a run ends that has come to its end; others may go on.
-FINAL = ("completed", "diverged")
+FINAL = ("completed", "diverged", "stopped")
 _SCHEMA = "flds.checkpoint/1"
 _HEADER = "checkpoint"
 # A run may spend 1/40 of its time on checkpoints.

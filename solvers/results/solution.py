@@ -41,7 +41,7 @@ _SPREAD = "particles"
 _COUNTED = "counted"
 # Results in a folder that an error names.
 _NAMED = 5
-STATUSES = ("completed", "diverged", "rank_budget", "interrupted", "failed")
+STATUSES = ("completed", "diverged", "rank_budget", "interrupted", "failed", "stopped")
 
 
 @dataclass(repr=False, eq=False)

@@ -35,7 +35,7 @@ def numpy_resnet(seed):
     p, dimension = PROBLEM, PROBLEM.dimension
     z = draw_units(p, SIZE, SIZE, seed, "iid")[0]
     u, v, branch = z["u"], z["v"], 1 / (SIZE * SIZE)
-    rate_u, rate_v = p.rates["u"] / p.samples, p.rates["v"] / p.samples
+    rate_u, rate_v = p.rate("u", 0) / p.samples, p.rate("v", 0) / p.samples
     for step in range(p.steps + 1):
         states, h = [], p.x
         for layer in range(SIZE):

@@ -227,7 +227,7 @@ def test_followed_units_move_as_the_units_of_the_limit_do():
         ({"block": "matrix_after_activation", "sigma_v": 1.0}, "sigma_v needs a block with a parameter 'v'"),
         ({"deviations": {"w": 1.0}}, "deviations must name parameters of the block"),
         ({"learning_rates": (1.0, 2.0, 3.0)}, "learning_rates must be a pair"),
-        ({"learning_rates": -1.0}, "must be a finite number of at least 0"),
+        ({"learning_rates": -1.0}, r"learning_rates\['u'\] must not be negative, got -1"),
         ({"initial_laws": {"v": lambda p: p}}, "must have mean 0 and variance 1"),
         ({"loss": "logistic"}, "targets must be -1 or 1"),
         ({"test_inputs": X}, "test_inputs and test_targets must be given together"),

@@ -40,10 +40,17 @@ def copied(one):
     return [{name: values.copy() for name, values in z.items()} for z in one.moved]
 
 
-def stepped(one, rule=None):
+def stepped(one):
     """One step; returns the covectors."""
     rows = one.problem.x.size // one.problem.dimension
-    return one.descend(*slope_at(one), one.update(rule or SGD(), rows))
+    return one.descend(*slope_at(one), begun(one, rows))
+
+
+def begun(one, rows):
+    """The first update of the units."""
+    update = one.update(rows)
+    update.begin(0)
+    return update
 
 
 def farthest(one, other):
@@ -95,34 +102,21 @@ def test_a_pass_that_moves_units_is_caught():
     assert farthest(one.moved, before) > 1e-4
 
 
-class Momentum:
-    """buf = μ buf + G; the step is minus the rate times buf."""
-
-    def init(self, parameters):
-        return np.zeros_like(parameters)
-
-    def step(self, gradient, state, rate):
-        state = 0.8 * state + gradient
-        return -rate * state, state
-
-
-class Signs:
+class Signs(flds.Optimizer):
     """A rule to which the size of a gradient matters: the step is ±rate, against its sign, where it exceeds a bound."""
-
-    def init(self, parameters):
-        return None
 
     def step(self, gradient, state, rate):
         return -rate * np.sign(gradient) * (np.abs(gradient) > 0.01), state
 
 
-@pytest.mark.parametrize("rule", [SGD, Momentum, Signs])
+@pytest.mark.parametrize("rule", [SGD(), SGD(momentum=0.8), flds.Adam(), Signs()])
 @pytest.mark.parametrize(("kind", "block"), KINDS)
 def test_a_rule_moves_units_as_it_moves_all_of_them_at_once(kind, block, rule):
-    one, other, whole = dynamics(kind, block, threads=2), dynamics(kind, block), rule()
-    update = one.update(rule(), 12)
+    one, other, whole = dynamics(kind, block, 2, optimizer=rule), dynamics(kind, block, optimizer=rule), rule
+    update = one.update(12)
     states = None
-    for _ in range(3):
+    for step in range(3):
+        update.begin(step)
         one.descend(*slope_at(one), update)
         gradients = Gathered(other)
         other.backward(*slope_at(other), gradients)
@@ -147,14 +141,15 @@ def test_plain_gradient_descent_is_taken_at_once_only_where_a_block_can():
     stepped(dynamics(block=Quick()))
     assert len(asked) == 8  # two stretches of units a node
     assert asked[0] == {"u": 0.3 / 1.5 / 12, "v": 0.3 / 1.5 / 12}
-    stepped(dynamics(block=Quick()), Momentum())
+    stepped(dynamics(block=Quick(), optimizer=SGD(momentum=0.8)))
+    stepped(dynamics(block=Quick(), weight_decay=0.1))
     stepped(dynamics(TangentDynamics, Quick()))
     assert len(asked) == 8
 
 
 def test_a_rate_of_zero_holds_a_parameter_whatever_its_gradient():
-    for rule in (SGD(), Momentum()):
-        one = dynamics(block="gated_linear_unit", learning_rates={"u": 0.0})
+    for rule in (SGD(), SGD(momentum=0.8)):
+        one = dynamics(block="gated_linear_unit", learning_rates={"u": 0.0}, optimizer=rule)
         before = copied(one)
         states, slope = slope_at(one)
         gradients = Gathered(one)
@@ -162,7 +157,7 @@ def test_a_rate_of_zero_holds_a_parameter_whatever_its_gradient():
         gradients.arrays[0]["u"][...] = np.inf
         for node in range(4):
             gradient = {name: values[node] for name, values in gradients.arrays[0].items()}
-            one.update(rule, 12)(Stretch(0, node, slice(0, 40)), gradient)
+            begun(one, 12)(Stretch(0, node, slice(0, 40)), gradient)
         assert np.array_equal(one.moved[0]["u"], before[0]["u"])
         assert not np.array_equal(one.moved[0]["v"], before[0]["v"])
 

@@ -32,7 +32,10 @@ X, Y = np.ones((4, 3)), np.array([1.0, -1.0, 1.0, -1.0])
         ({"targets": [1, -2, 0, 1], "loss": "cross_entropy"}, "class indices from 0 to at most 9999 .* got -2"),
         ({"targets": [0, 1, 0, 1e300], "loss": "cross_entropy"}, r"class indices .* got 1e\+300"),
         ({"loss": ["squared"]}, "loss must be one of squared, logistic, cross_entropy, got"),
-        ({"learning_rate": True}, "learning_rate must be a number or one per step, got True"),
+        (
+            {"learning_rate": True},
+            r"learning_rate must be a number, one per step \(50\) or a function of the step, got True",
+        ),
         ({"batch_order": [[0, 1], [2]], "steps": 2}, "batch_order must be a rectangular array of numbers"),
         ({"targets": np.ones((4, 2)), "loss": "cross_entropy"}, r"class indices of shape \(samples,\)"),
         ({"targets": [1, 2, -1, 1], "loss": "logistic"}, 'targets must be -1 or 1 for the loss "logistic", got 2'),
@@ -47,7 +50,7 @@ X, Y = np.ones((4, 3)), np.array([1.0, -1.0, 1.0, -1.0])
         ({"learning_rate": np.inf}, "learning_rate must be finite, got inf"),
         (
             {"learning_rate": [0.1, 0.2], "steps": 3},
-            r"learning_rate must be a number or one per step \(3\), got shape \(2,\)",
+            r"learning_rate must be a number, one per step \(3\) or a function of the step, got shape \(2,\)",
         ),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"batch_size": 5}, "batch_size must be at most the 4 samples, got 5"),

@@ -146,7 +146,7 @@ def test_interrupt_keeps_what_was_computed(monkeypatch):
 def test_every_early_end_has_an_explanation():
     from solvers.results.solution import STATUSES
 
-    assert set(_EXPLANATIONS) == set(STATUSES) - {"completed", "failed"}
+    assert set(_EXPLANATIONS) == set(STATUSES) - {"completed", "failed", "stopped"}
 
 
 def test_matched_noise_that_runs_out_of_room_says_so():

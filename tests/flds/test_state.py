@@ -247,15 +247,17 @@ def test_mistakes_are_one_line():
         r"return_error needs at least two replicates, got 1": lambda: kept.predict(np.eye(5), return_error=True),
         r"steps must be at least 1, got 0": lambda: flds.resume(kept, 0),
         r'batch_order must be "sequential" or "random" to go on': lambda: flds.resume(kept, 2),
-        r"learning_rate must be a number or one per further step \(2\), got shape \(3,\)":
+        r"learning_rate must be a number, one per further step \(2\) or a function of the step, got shape \(3,\)":
             lambda: flds.resume(untrained, 2, learning_rate=[1, 2, 3]),
-        r"unknown option 'depth'; only threads, rank_budget, communicator, executor, checkpoint, checkpoint_every can":
+        r"unknown option 'depth'; only threads, rank_budget, communicator, executor, checkpoint, checkpoint_every, "
+        "callback can differ":
             lambda: flds.resume(kept, 1, depth=4),
-        r"learning_rate is for a TrainingProblem": lambda: flds.resume(mean, 1, learning_rate=0.1),
+        r"learning_rate must name parameters \(u, v\), got 'w'":
+            lambda: flds.resume(mean, 1, learning_rate={"w": 0.1}),
         r'keep_state needs sampling "matched" or "law", got "matched_all"':
             lambda: flds.solve_flds(three_samples(), particles=500, depth=1, sampling="matched_all", keep_state=True),
         r"solution must be a Solution, got str": lambda: flds.resume("part.nc", 1),
-        r"learning_rate must be a number or one per further step, got True":
+        r"learning_rate must be a number, one per further step \(1\) or a function of the step, got True":
             lambda: flds.resume(untrained, 1, learning_rate=True),
         r"solution must be of one of solve_flds, simulate_resnet, solve_mean_ode, solve_tangent_ode, got Solution":
             lambda: flds.resume(flds.solve_forward(particles=100, depth=2), 1),

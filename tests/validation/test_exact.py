@@ -123,8 +123,8 @@ def travel_of_the_node_before(self, parameter):
 TRAVEL = Dynamics.travel
 
 
-def first_rate_always(self, inputs, slopes, forward, backward, rate):
-    UPDATE_NETWORK(self, inputs, slopes, forward, backward, self.problem.rates[0])
+def first_rate_always(self, inputs, slopes, forward, backward, step):
+    UPDATE_NETWORK(self, inputs, slopes, forward, backward, 0)
 
 
 def losses_of_the_first_samples(problem, steps, recorded, *outputs):
@@ -136,8 +136,8 @@ def with_replacement(self):
     return np.random.default_rng(self.batch_seed).integers(0, self.samples, shape)
 
 
-def mean_over_outputs(self, h):
-    return LOSS_GRADIENT(self, h) / self.outputs
+def mean_over_outputs(self, h, targets=None):
+    return LOSS_GRADIENT(self, h, targets) / self.outputs
 
 
 def only_the_last_block(self, work, node, h, *rest):

@@ -8,7 +8,7 @@ import pytest
 import flds
 from solvers.matrices import reveal
 from tests.conftest import MARGIN
-from validation import law
+from validation import law, networks
 from validation.problems import three_samples
 
 torch = pytest.importorskip("torch")
@@ -56,7 +56,9 @@ def test_shifts_and_factors_stated_are_refuted_nine_times_in_ten(monkeypatch):
 @pytest.fixture(scope="module")
 def dense():
     """Outputs of dense networks at all steps, (seeds, steps · samples)."""
-    return np.array([law._dense(three_samples("tanh"), WIDTH, DEPTH, "tied", seed).outputs for seed in range(SEEDS)])
+    return np.array(
+        [networks.train(three_samples("tanh"), width=WIDTH, depth=DEPTH, seed=seed).outputs for seed in range(SEEDS)]
+    )
 
 
 def lazy(**options):

@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 import flds
 from flds.mean_ode import depth
 from flds.mean_ode.network import MeanDynamics
+from flds.mean_ode.update import Update
 from validation import mean_ode
 from validation.claims import Scale
 
@@ -32,14 +33,13 @@ def test_theorems_are_not_refuted_at_small_sizes():
 
 def input_rate_without_dimension(monkeypatch):
     """η_u = min(1, α^-2) without D."""
-    original = MeanDynamics.update
+    begin = Update.begin
 
-    def wrong(self, rule, rows):
-        found = original(self, rule, rows)
-        found.steps["u"] /= self.problem.dimension
-        return found
+    def wrong(self, step):
+        begin(self, step)
+        self.steps["u"] /= self.problem.dimension
 
-    monkeypatch.setattr(MeanDynamics, "update", wrong)
+    monkeypatch.setattr(Update, "begin", wrong)
 
 
 def test_the_first_travel_is_known_exactly(monkeypatch):

@@ -144,7 +144,7 @@ def test_networks_follow_the_equations_of_training(kind):
                 pulled, gradient = block.pull(states[layer].reshape(shape), b.reshape(shape), at)
                 back += pulled.reshape(b.shape)
                 for name, change in gradient.items():
-                    z[name][layer] -= p.rates[name] / (p.alpha * b.size / p.dimension) * change
+                    z[name][layer] -= p.rate(name, 0) / (p.alpha * b.size / p.dimension) * change
             b = b + p.alpha / (layers * width) * back
     assert np.max(np.abs(runs.outputs[0, -1] - outputs[-1])) < 1e-12
     assert np.max(np.abs(runs.outputs[0, 0] - outputs[0])) < 1e-12

@@ -1,13 +1,12 @@
-"""Rules that turn gradients into steps, in the feature-learning dynamics and in the Mean ODE.
+"""Gradients of a network of particles: low-rank, sums over the samples of a batch.
 
-Gradients of the units of a Mean ODE are arrays. Those of a network of particles are low-rank: sums over the samples of
-a batch. Those of a weight matrix are in the coordinates of its operator, those of vectors, such as U and v, have the
-particles' own arrays as second factor.
+Those of a weight matrix are in the coordinates of its operator, those of vectors, such as U and v, have the particles'
+own arrays as second factor.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
+Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,7 @@ class Gradient:
             return np.asarray(self.left * number)
         return np.asarray(number * self.weights[:, None] * self.left)
 
-
-class Optimizer(ABC):
-    """A rule for one parameter; rules hold no state of their own, so one serves all.
-
-    Gradients are arrays, or `Gradient`, which is multiplied by numbers like one. What a rule does to a `Gradient` must
-    keep it a sum of products, as multiples and sums are; a rule that takes each entry for itself, such as Adam, needs
-    whole arrays.
-    """
-
-    def init(self, parameter: Any = None) -> Any:
-        """Return what is remembered before the first step of a parameter: an array, or a weight matrix's operator."""
-        return None
-
-    @abstractmethod
-    def step(self, gradient: Any, state: Any, rate: float) -> tuple[Any, Any]:
-        """Return what is added to the parameter, and what is remembered next; `rate` is the learning rate."""
-
-
-@dataclass(frozen=True)
-class SGD(Optimizer):
-    """Stochastic gradient descent: minus the rate times the gradient."""
-
-    def step(self, gradient: Any, state: Any, rate: float) -> tuple[Any, Any]:
-        return gradient * -rate, state
+    def squares(self, gram: Callable[[Array], Matrix]) -> float:
+        """Return the sum of squares of the whole, with ⟨right_i, right_j⟩ = gram(right)."""
+        coefficients = self.coefficients
+        return float(np.sum((coefficients @ coefficients.T) * gram(self.right)))

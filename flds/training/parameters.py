@@ -1,0 +1,212 @@
+"""What is trained, one object each: how it moves by its rule, and what the rule remembers of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flds.training.groups import Group
+from flds.training.optimizers import Gradient
+from solvers.ensemble.particles import Array, Particles
+from solvers.matrices.operator import WeightOperator
+
+# What names of arrays that rules remember begin with, in a state.
+REMEMBERED = "remembered_"
+
+
+class Parameter(ABC):
+    """Vectors, or a weight matrix, with the rule of its group.
+
+    Attributes
+    ----------
+    name : str
+        Of it in a state, and of no other.
+    group : Group
+        Its rule, learning rates and weight decay.
+    remembered : dict
+        What the rule remembers, arrays by name.
+    """
+
+    name: str
+    group: Group
+    remembered: dict[str, Any]
+
+    def move(self, gradient: Gradient, step: int) -> None:
+        """Make update `step` of the network: decay, and then the step of the rule."""
+        rate, decay = float(self.group.rates[step]), self.group.weight_decay
+        if decay:
+            self.shrink(1.0 - rate * decay)
+        if self.group.optimizer.plain:
+            self.descend(gradient * -rate)
+        else:
+            self.follow(gradient, rate)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what the rule remembers, by names for a state: own memory, not copies."""
+        return {f"{REMEMBERED}{self.name}_{name}": array for name, array in self.remembered.items()}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `state` returned, from all that a state has."""
+        begin = f"{REMEMBERED}{self.name}_"
+        self.remembered = {
+            name.removeprefix(begin): self.kept(array) for name, array in state.items() if name.startswith(begin)
+        }
+
+    def kept(self, array: NDArray[Any]) -> Any:
+        """Return an array of a state as memory of one's own."""
+        return np.array(array)
+
+    @abstractmethod
+    def squares(self, gradient: Gradient) -> float:
+        """Return n times the sum of squares of the gradient, which is free of width."""
+
+    @abstractmethod
+    def shrink(self, factor: float) -> None:
+        """Multiply by a factor."""
+
+    @abstractmethod
+    def descend(self, step: Gradient) -> None:
+        """Add a step that is a sum of products."""
+
+    @abstractmethod
+    def follow(self, gradient: Gradient, rate: float) -> None:
+        """Add the step of the rule, which sees a whole array, and remember for it what it wants remembered."""
+
+
+class Vectors(Parameter):
+    """Rows of particles, such as U and v, (rows, N); gradients are n times those of their entries.
+
+    Parameters
+    ----------
+    name : str
+        In a state.
+    group : Group
+        Its rule.
+    ensemble : Particles
+        The particles.
+    values : (rows, N) array
+        Moved in place.
+    """
+
+    def __init__(self, name: str, group: Group, ensemble: Particles, values: Array) -> None:
+        self.name, self.group, self.ensemble, self.values = name, group, ensemble, values
+        self.remembered = self._blank()
+
+    def squares(self, gradient: Gradient) -> float:
+        return gradient.squares(lambda right: self.ensemble.inner(right, right))
+
+    def shrink(self, factor: float) -> None:
+        def work(values: Array) -> None:
+            values *= factor
+
+        self.ensemble.apply(work, self.values)
+
+    def descend(self, step: Gradient) -> None:
+        self.ensemble.combine(self.values, [(step.coefficients.T, step.right)], add=True)
+
+    def follow(self, gradient: Gradient, rate: float) -> None:
+        whole = self.ensemble.allocate(len(self.values), self.values.dtype)
+        self.ensemble.combine(whole, [(gradient.coefficients.T, gradient.right)])
+        spread = [name for name in self.remembered if np.ndim(self.remembered[name])]
+        numbers = {name: value for name, value in self.remembered.items() if name not in spread}
+        after: dict[str, Any] = {}
+
+        def work(values: Array, seen: Array, *arrays: Array) -> None:
+            state = dict(zip(spread, arrays, strict=True))
+            step, state_after = self.group.optimizer.step(seen, numbers | state, rate)
+            values += step
+            for name, array in state.items():
+                array[...] = state_after[name]
+            after.update({name: state_after[name] for name in numbers})  # the same from each part
+
+        self.ensemble.apply(work, self.values, whole, *(self.remembered[name] for name in spread))
+        self.remembered |= after
+
+    def kept(self, array: NDArray[Any]) -> Any:
+        if not np.ndim(array):
+            return np.array(array)
+        out = self.ensemble.allocate(len(array), array.dtype)
+        out[...] = array
+        return out
+
+    def _blank(self) -> dict[str, Any]:
+        """Return what is remembered before the first step."""
+        rule, (rows, dtype) = self.group.optimizer, (len(self.values), self.values.dtype)
+        blank: dict[str, Any] = {}
+        for name, first in rule.init(np.zeros((rows, 1), dtype)).items():
+            if np.ndim(first) == 0:
+                blank[name] = np.array(first)
+                continue
+            blank[name] = self.ensemble.allocate(rows, np.asarray(first).dtype)
+
+            def work(out: Array, name: str = name) -> None:
+                out[...] = rule.init(np.zeros(out.shape, dtype))[name]
+
+            self.ensemble.apply(work, blank[name])
+        return blank
+
+
+class Matrix(Parameter):
+    """A weight matrix, whose rule sees coordinates of the gradient on its bases, as they are by now.
+
+    Parameters
+    ----------
+    name : str
+        In a state.
+    group : Group
+        Its rule.
+    operator : WeightOperator
+        𝒲.
+    inside : float
+        What a branch multiplies the steps of its matrices by: (T/L)^(1−e), where its image carries s = (T/L)^e and
+        gradients are over s. The gradient by A is s times what is seen.
+    """
+
+    def __init__(self, name: str, group: Group, operator: WeightOperator, scale: float, inside: float) -> None:
+        self.name, self.group, self.operator = name, group, operator
+        self.scale, self.inside = scale, inside
+        self.remembered = {}
+
+    def squares(self, gradient: Gradient) -> float:
+        return self.scale**2 * gradient.squares(lambda right: np.asarray(right @ right.T, np.float64))
+
+    def shrink(self, factor: float) -> None:
+        self.operator.shrink(factor)
+
+    def descend(self, step: Gradient) -> None:
+        step = replace(step, multiplier=step.multiplier * self.inside)
+        self.operator.update(step.coefficients, step.right)
+
+    def follow(self, gradient: Gradient, rate: float) -> None:
+        rule, number = self.group.optimizer, 1.0
+        if rule.entrywise:  # entries of 𝒲 are of size 1/n of those of n 𝒲, as the gradient that is seen
+            number = float(self.operator.particles)
+        seen = number * (gradient.coefficients.T @ gradient.right)
+        state = rule.init(np.zeros(seen.shape, seen.dtype))
+        for name, array in self.remembered.items():
+            state[name] = _in_the_corner(state[name], array)
+        step, self.remembered = rule.step(seen, state, rate)
+        self.operator.add(step * (self.inside / number))
+
+
+def clipped(gradients: list[tuple[Parameter, Gradient]], largest: float | None) -> list[tuple[Parameter, Gradient]]:
+    """Return the gradients, all multiplied by min(1, largest / norm); the norm is the root of all `squares`."""
+    if largest is None:
+        return gradients
+    norm = sum(parameter.squares(gradient) for parameter, gradient in gradients) ** 0.5
+    if norm <= largest:
+        return gradients
+    return [(parameter, gradient * (largest / norm)) for parameter, gradient in gradients]
+
+
+def _in_the_corner(array: Any, old: Any) -> NDArray[Any]:
+    """Put an array of a smaller matrix into what stands for a larger one."""
+    if np.shape(array) == np.shape(old):
+        return np.asarray(old)
+    array[tuple(slice(0, size) for size in np.shape(old))] = old
+    return np.asarray(array)

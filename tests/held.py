@@ -1,0 +1,42 @@
+"""Lazy networks with given initial matrices: they reveal what dense networks hold, so that outputs can be compared."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flds.training.network import Network
+from solvers.matrices.dense import DenseOperator
+from solvers.matrices.lazy import LazyOperator
+from solvers.matrices.sampling import Sampling
+
+
+class HeldOperator(LazyOperator):
+    """A lazy operator whose images of new directions are those of matrices that are held, (N, N) each."""
+
+    def hold(self, forward, backward):
+        self.held = forward, backward
+
+    def _multiply(self, domain, codomain, vectors, address, states):
+        known = domain.rank
+        _, coordinates = super()._multiply(domain, codomain, vectors, address, states)
+        forward, backward = self.held
+        matrix = forward if domain is self.features else backward.T
+        domain.images[known:] = domain.directions[known:] @ matrix.T
+        learned = self.learned.T if domain is self.features else self.learned
+        image = self.share * coordinates @ domain.images + coordinates @ learned @ codomain.directions
+        return image, coordinates
+
+
+class HeldNetwork(Network):
+    """The lazy twin of the dense network of the same seed."""
+
+    def _weight_matrices(self, constants, draw):
+        settings, tied = self.settings, self.settings.backward_weights == "tied"
+        for layer in range(settings.depth):
+            dense = DenseOperator(self.ensemble, self.noise, layer, tied=tied, dtype=np.dtype(float))
+            lazy = HeldOperator(
+                self.ensemble, self.noise, layer, tied=tied, tolerance=0.0, budget=(settings.particles,) * 2,
+                sampling=Sampling(), dtype=np.dtype(float), deviation=self.problem.groups["hidden"].standard_deviation,
+            )  # fmt: skip
+            lazy.hold(dense.weights, dense.backward_weights)
+            yield lazy

@@ -1,0 +1,138 @@
+"""Optimisers: networks that are sampled where training looks against dense ones, and limits in width and depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import flds
+from validation.claims import Claim, Scale, Section, Table, check, mean_and_error
+from validation.law import both_kinds, same_law
+from validation.problems import three_samples
+
+Array = NDArray[np.float64]
+
+_ADAM = flds.Adam(betas=(0.9, 0.95), epsilon=1e-3)
+# Rules as people train, with rates at which features move as much as under plain descent.
+RULES: dict[str, dict[str, Any]] = {
+    "momentum": {"optimizer": flds.SGD(momentum=0.9), "learning_rate": 0.1},
+    "Nesterov, decay, clipping": {
+        "optimizer": flds.SGD(momentum=0.8, nesterov=True),
+        "learning_rate": 0.2,
+        "weight_decay": 0.2,
+        "gradient_clip": 1.0,
+    },
+    "Muon (Newton–Schulz), Adam on vectors": {
+        "optimizer": {"hidden": flds.Muon(), "input": _ADAM, "readout": _ADAM},
+        "learning_rate": {"hidden": 0.2, "input": 0.1, "readout": 0.1},
+    },
+    "Muon (polar), cosine": {
+        "optimizer": flds.Muon(orthogonalization="polar"),
+        "learning_rate": lambda k: 0.15 * (1 + np.cos(np.pi * k / 6)),
+    },
+}
+# How far outputs at widths and depths four times as large may be apart, with their errors: a wrong power, at the least
+# a half, would change steps by a factor of two.
+_APART = 0.15
+
+
+def optimizers(scale: Scale) -> Section:
+    """Every rule against dense networks in law, and outputs that no longer change with width and depth.
+
+    Rules are seen in the coordinates of the bases, where they are exact; a wrong power of n, L or T would change
+    outputs of four times the width or depth by as much as training does.
+    """
+    yield from _laws(scale)
+    yield from _limits(scale)
+    yield from _transfer(scale)
+
+
+def _laws(scale: Scale) -> Section:
+    width, depth, seeds = 64, 4, scale.pick(240, 2000)
+    for index, (name, rest) in enumerate(RULES.items()):
+        problem = replace(three_samples("tanh", None), **rest)
+        found = both_kinds(problem, width, depth, "tied", range(index * seeds, (index + 1) * seeds), tolerance=0.0)
+        lazy, dense = (np.array([run.outputs for run in runs]) for runs in found)
+        size = f"width {width}, L = {depth}, {seeds} networks of each kind"
+        yield same_law(f"{name}: f^(0) … f^({problem.steps}) of three samples, {size}", lazy, dense)
+
+
+def _limits(scale: Scale) -> Section:
+    """Outputs after the last step at widths n, 4n, 16n, and at depths L, 4L, 16L."""
+    seeds = scale.pick(24, 96)
+    widths, depths = scale.pick(((100, 400), (2, 8)), ((100, 400, 1600, 6400), (2, 8, 32)))
+    lines = ["| rule | size | output of the first sample | its standard error |", "|---|---|---|---|"]
+    claims: list[Claim] = []
+    for name, rest in RULES.items():
+        problem = replace(three_samples("tanh", None), **rest)
+        for label, sizes in (
+            ("n", [{"width": n, "depth": 4} for n in widths]),
+            ("L", [{"width": widths[1], "depth": depth} for depth in depths]),
+        ):
+            found = [_last_outputs(problem, seeds, **size) for size in sizes]
+            for size, values in zip(sizes, found, strict=True):
+                mean, error = mean_and_error(values)
+                lines.append(f"| {name} | n = {size['width']}, L = {size['depth']} | {mean:.4f} | {error:.4f} |")
+            claims.append(_settled(f"{name}: change of the output from the last but one {label} to 4{label}", found))
+    yield Table(lines)
+    yield from claims
+
+
+def _settled(name: str, found: Sequence[Array]) -> Claim:
+    """The last two sizes give outputs that are closer than what training by another power would give."""
+    (one, first), (other, second) = (mean_and_error(values) for values in found[-2:])
+    apart, error = abs(other - one), float(np.hypot(first, second))
+    measured = f"{other - one:+.4f} ± {error:.4f}"
+    return check(name, measured, f"below {_APART} with four standard errors", bool(apart + 4 * error < _APART))
+
+
+def _last_outputs(problem: flds.TrainingProblem, seeds: int, width: int, depth: int) -> Array:
+    runs = [
+        flds.simulate_resnet(problem, width=width, depth=depth, seed=seed, operator="lazy", threads=1)
+        for seed in range(seeds)
+    ]
+    return np.array([run.outputs[-1, 0] for run in runs])
+
+
+def _transfer(scale: Scale) -> Section:
+    """The learning rate of the smallest loss, at a small and at a large network."""
+    seeds = scale.pick(8, 32)
+    small, large = {"width": 100, "depth": 4}, scale.pick({"width": 800, "depth": 16}, {"width": 3200, "depth": 32})
+    lines = ["| rule | learning rate | loss, small | loss, large |", "|---|---|---|---|"]
+    claims = []
+    rules = {"momentum": flds.SGD(momentum=0.9), "Muon": flds.Muon()}
+    for name, rule in rules.items():
+        rates = np.array([0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8])
+        losses = np.array(
+            [
+                [_last_loss(rate, rule, seeds, **size) for size in (small, large)]
+                for rate in rates
+            ]
+        )  # fmt: skip
+        lines += [
+            f"| {name} | {rate:g} | {one:.4g} | {other:.4g} |" for rate, (one, other) in zip(rates, losses, strict=True)
+        ]
+        best = rates[np.argmin(losses, axis=0)]
+        claims.append(
+            check(
+                f"{name}: best learning rate at n = {large['width']}, L = {large['depth']} over that at n = 100, L = 4",
+                f"{best[1]:g} / {best[0]:g}",
+                "a factor of 2 at most, the grid's step",
+                bool(0.5 <= best[1] / best[0] <= 2),
+            )
+        )
+    yield Table(lines)
+    yield from claims
+
+
+def _last_loss(rate: float, rule: flds.Optimizer, seeds: int, width: int, depth: int) -> float:
+    problem = replace(three_samples("tanh", None), learning_rate=float(rate), optimizer=rule)
+    losses = []
+    for seed in range(seeds):
+        run = flds.simulate_resnet(problem, width=width, depth=depth, seed=seed, operator="lazy", threads=1)
+        losses.append(run.loss[-1] if run.status == "completed" else np.inf)
+    return float(np.mean(losses))
