@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -91,11 +91,12 @@ def _settled(name: str, found: Sequence[Array]) -> Claim:
 
 
 def _last_outputs(problem: flds.TrainingProblem, seeds: int, width: int, depth: int) -> Array:
-    runs = [
-        flds.simulate_resnet(problem, width=width, depth=depth, seed=seed, operator="lazy", threads=1)
-        for seed in range(seeds)
-    ]
-    return np.array([run.outputs[-1, 0] for run in runs])
+    return np.array([run.outputs[-1, 0] for run in _networks(problem, seeds, width, depth)])
+
+
+def _networks(problem: flds.TrainingProblem, seeds: int, width: int, depth: int) -> Iterator[flds.Solution]:
+    for seed in range(seeds):
+        yield flds.simulate_resnet(problem, width=width, depth=depth, seed=seed, operator="lazy", threads=1)
 
 
 def _transfer(scale: Scale) -> Section:
@@ -131,8 +132,5 @@ def _transfer(scale: Scale) -> Section:
 
 def _last_loss(rate: float, rule: flds.Optimizer, seeds: int, width: int, depth: int) -> float:
     problem = replace(three_samples("tanh", None), learning_rate=float(rate), optimizer=rule)
-    losses = []
-    for seed in range(seeds):
-        run = flds.simulate_resnet(problem, width=width, depth=depth, seed=seed, operator="lazy", threads=1)
-        losses.append(run.loss[-1] if run.status == "completed" else np.inf)
-    return float(np.mean(losses))
+    runs = _networks(problem, seeds, width, depth)
+    return float(np.mean([run.loss[-1] if run.status == "completed" else np.inf for run in runs]))

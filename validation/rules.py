@@ -25,7 +25,7 @@ class Units(NamedTuple):
     gradient : float
         Times ∂f/∂parameter it is what rules see.
     entry : float
-        A step of 1 of the rule, in the parameter; for Adam.
+        A step of 1 of Muon or Adam, in the parameter.
     """
 
     rate: float
@@ -55,7 +55,7 @@ class Rules:
         self.problem = problem
         n, tau = matrices[0].shape[0], problem.horizon / len(matrices)
         vector = Units(rate=n, gradient=n, entry=1.0)
-        # 𝒲 = W/√n, and gradients are seen over √τ: n ∂f/∂𝒲 = n √n ∂f/∂W
+        # 𝒲 = W/√n, and gradients are seen over √τ: ∂f/∂𝒲 over √τ is √(n/τ) ∂f/∂W
         matrix = Units(rate=n, gradient=math.sqrt(n / tau), entry=math.sqrt(n * tau))
         self.items = [(problem.groups[name], parameter, vector) for name, parameter in vectors.items()]
         self.items += [(problem.groups["hidden"], parameter, matrix) for parameter in matrices]

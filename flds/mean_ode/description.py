@@ -10,7 +10,7 @@ from flds.mean_ode.blocks import Array, Block
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.results.descriptions import digest
 from flds.training.description import described_rule
-from flds.training.optimizers import BUILT_IN
+from flds.training.optimizers import is_own
 from flds.training.optimizers.trial import steps_of
 from solvers.results.solution import Variable
 
@@ -33,7 +33,7 @@ def describe(problem: MeanFieldProblem) -> dict[str, Any]:
         "weight_decay": problem.decays,
         "batch_size": problem.batch_size,
         "batch_order": problem.batch_order if isinstance(problem.batch_order, str) else "listed",
-        "batch_seed": int(problem.batch_seed),
+        "batch_seed": problem.batch_seed,
         "divergence_factor": problem.divergence_factor,
         "dimension": problem.dimension,
         "check": function_values(problem),
@@ -48,7 +48,7 @@ def function_values(problem: MeanFieldProblem) -> list[float]:
     found = []
     for block, z in zip(problem.blocks, problem.initial(uniforms), strict=True):
         found.append(block.value(h.reshape(-1, problem.dimension) if block.tokenwise else h, z).ravel()[:8])
-    if type(problem.rule) not in BUILT_IN.values():
+    if is_own(problem.rule):
         found.append(np.array(steps_of(problem.rule)))
     return np.concatenate(found).tolist()
 

@@ -14,13 +14,13 @@ from flds.mean_ode.description import constants, describe, function_values
 from flds.mean_ode.options import MeanOptions, MeanSettings, resolve_mean
 from flds.mean_ode.problem import BLOCK_TYPES, MeanFieldProblem
 from flds.mean_ode.snapshot import restore
-from flds.results.descriptions import difference, same_functions
+from flds.results.descriptions import difference, is_array, same_functions
 from flds.results.loss_names import current_name
 from flds.results.mean_ode import MeanFieldSolution
 from flds.training.activations import ACTIVATIONS
-from flds.training.description import RULE, described_rule, rule_of
+from flds.training.description import described_rule, rule_of
 from flds.training.groups import checked_rates, continued_rates
-from flds.training.optimizers import SGD
+from flds.training.optimizers import PLAIN
 from flds.training.options import stored_options, stored_settings
 
 # Arguments of the problem that are kept as they are; older files lack some.
@@ -30,7 +30,7 @@ _PLAIN = (
 )  # fmt: skip
 # What solutions say that were made before there was a choice.
 _FORMERLY = {
-    "optimizer": described_rule(SGD()),
+    "optimizer": described_rule(PLAIN),
     "batch_size": None,
     "batch_order": "sequential",
     "batch_seed": 0,
@@ -78,10 +78,7 @@ class MeanOdeFamily:
         same["learning_rates"] = _rates_of(solution)
         if "batch_order" in stored:
             same["batch_order"] = stored["batch_order"]
-        rule = rule_of(described.get("optimizer", _FORMERLY["optimizer"]))
-        if rule is None:
-            raise ValueError(f"the optimizer {described['optimizer'][RULE]} is not built in: give the problem= itself")
-        same["optimizer"] = rule
+        same["optimizer"] = rule_of(described.get("optimizer", _FORMERLY["optimizer"]))
         problem = MeanFieldProblem(**arrays, block=blocks, **same)  # type: ignore[arg-type]
         if not same_functions(described, function_values(problem)):  # one's own, of the name of another
             raise ValueError("an activation or block is not built in, though its name is: give the problem= itself")
@@ -129,11 +126,7 @@ class MeanOdeFamily:
         """Run the solver from the state of a solution, for more steps or to the end of those planned."""
         done = problem.steps if done is None else done
         total = problem.steps if steps is None else done + steps
-        if total != problem.steps and problem.batches.listed:
-            raise ValueError(
-                'batch_order must be "sequential" or "random" to go on, but the problem lists its batches, '
-                f"which end after {problem.steps} steps"
-            )
+        problem.batches.require_steps(total)
         longer = replace(problem, steps=total, learning_rates=_rates(problem, done, total, learning_rate))
         options = MeanOptions(**stored_options(MeanOptions, solution.settings) | changes)  # type: ignore[typeddict-item]
         settings = resolve_mean(longer, solution.settings["units"], solution.settings["depth"], options)
@@ -164,7 +157,7 @@ def _rates_of(solution: MeanFieldSolution) -> dict[str, Any]:
     """Return the learning rates of a solution by parameter name."""
     described = solution.extra["problem"]["learning_rates"]
     return {
-        name: solution.variables[f"rate_{name}"].values if isinstance(rate, dict) else float(rate)
+        name: solution.variables[f"rate_{name}"].values if is_array(rate) else float(rate)
         for name, rate in described.items()
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.records import Run
+from solvers.results.solution import AS_ASKED
 
 # Where training works the loss falls; one that grew by this factor is worth a note.
 _GROWN = 10.0
@@ -16,7 +17,7 @@ def notes_on(problem: MeanFieldProblem, runs: list[Run], status: str, remark: st
         found.append("training diverged: lower learning_rates")
     elif status == "interrupted":
         found.append("interrupted")
-    if status not in ("completed", "stopped"):
+    if status not in AS_ASKED:
         records = runs[-1].records
         found += [f"the last step recorded is {records[-1].step if records else None}", *filter(None, [remark])]
     if runs[0].status == "completed":

@@ -296,13 +296,13 @@ class MeanFieldProblem:
         for label, named in (("learning_rates", given), ("weight_decay", decay)):
             if isinstance(named, Mapping):
                 self._named(label, named, lambda _, value: value)
-        self._set("optimizer", recipe.rule_of(self.optimizer))
+        self._set("optimizer", recipe.unit_rule(self.optimizer))
         self._set("rates", recipe.rates_of(given, defaults, self.optimizer, self.steps))  # type: ignore[arg-type]
         self._set("decays", recipe.decays_of(decay, self.rates))
-        if not isinstance(self.batch_order, str):
-            self._set("batch_order", np.array(checks.numeric("batch_order", self.batch_order)))
-        order = self.batch_order
-        self._set("batches", Batches(self.samples, self.steps, self.batch_size, order, self.batch_seed))
+        chosen = self.samples, self.steps, self.batch_size, self.batch_order, self.batch_seed
+        self._set("batches", Batches(*chosen))
+        for name, value in self.batches.arguments.items():
+            self._set(name, value)
 
     def _checked_blocks(self) -> tuple[Block, ...]:
         if isinstance(self.block, str):

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.training.groups import checked_decay, checked_rates, checked_rule
-from flds.training.optimizers import BUILT_IN, SGD, Optimizer
-from flds.training.optimizers.trial import try_rule
+from flds.training.groups import checked_decay, checked_rates, checked_rule, require_shrinking
+from flds.training.optimizers import SGD, Optimizer, checked_own
 from solvers import checks
 
 Rates = float | NDArray[np.float64]
@@ -42,7 +41,7 @@ def rates_of(given: Any, defaults: Mapping[str, float], rule: Optimizer, steps: 
     }
 
 
-def rule_of(given: Any) -> Optimizer:
+def unit_rule(given: Any) -> Optimizer:
     """Return a rule that moves each unit for itself.
 
     Raises
@@ -55,8 +54,7 @@ def rule_of(given: Any) -> Optimizer:
         raise ValueError(
             f"optimizer must be a rule for units, such as flds.SGD or flds.Adam, got {rule!r}, for matrices"
         )
-    if type(rule) not in BUILT_IN.values():
-        try_rule("optimizer", rule, matrix=False)
+    checked_own("optimizer", rule, matrix=False)
     return rule
 
 
@@ -73,9 +71,5 @@ def decays_of(given: Any, rates: Mapping[str, Rates]) -> dict[str, float]:
     decays = dict.fromkeys(rates, 0.0)
     for name, value in given.items():
         decays[name] = checked_decay(f"weight_decay[{name!r}]", value)
-        largest = float(np.max(rates[name], initial=0.0))
-        if largest * decays[name] >= 1:
-            raise ValueError(
-                f"weight_decay times the learning rate must be below 1, got {largest * decays[name]:g} for {name}"
-            )
+        require_shrinking(name, np.asarray(rates[name]), decays[name])
     return decays

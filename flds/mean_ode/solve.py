@@ -34,6 +34,7 @@ from solvers.ensemble.random import replicate_seed
 from solvers.progress import progress_bar
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.files import State, Variable
+from solvers.results.solution import AS_ASKED
 
 # Units on which E φ(x, Z_0) = 0 is tested, and how far a mean may be from zero in standard errors of eight draws, so
 # that numbers of order 100 are hardly ever beyond by chance (Student's law with seven degrees of freedom: 2e-5).
@@ -167,7 +168,7 @@ def run(
         solution = assemble(problem, settings, name, ended, difference, status, timings, notes + checkpoint.notes)
         solution.settings |= continued
         checkpoint.settle(status)
-    if status not in ("completed", "stopped"):
+    if status not in AS_ASKED:
         warnings.warn("; ".join(notes), RuntimeWarning, stacklevel=3)
     return solution
 

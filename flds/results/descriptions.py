@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+# What names the class of a rule, beside its settings.
+RULE = "rule"
 
 
 def difference(then: dict[str, Any], now: dict[str, Any]) -> str | None:
@@ -25,6 +29,17 @@ def same_functions(then: dict[str, Any], values: list[float]) -> bool:
     """Whether functions that give these values are those of a description, as far as it says."""
     stored = then.get("check", values)
     return len(stored) == len(values) and np.allclose(stored, values, rtol=1e-9, atol=1e-12)
+
+
+def is_array(described: Any) -> bool:
+    """Whether a description is that of an array, by its hash."""
+    return isinstance(described, Mapping) and "sha256" in described
+
+
+def by_name(described: Any) -> dict[str, Any] | None:
+    """Return descriptions by group or parameter, or None where there is one for all."""
+    single = not isinstance(described, Mapping) or is_array(described) or RULE in described
+    return None if single else dict(described)
 
 
 def digest(array: NDArray[Any]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from flds.results.descriptions import RULE, by_name, is_array
 from solvers.results.solution import Variable
 
-_PLAIN = {"rule": "SGD"}
+_PLAIN = {RULE: "SGD"}
 
 
 def recipe(problem: Mapping[str, Any], rates: Any, variables: Mapping[str, Variable], kept: str) -> str:
@@ -22,45 +23,43 @@ def recipe(problem: Mapping[str, Any], rates: Any, variables: Mapping[str, Varia
     variables : dict
         Where these are, under names that begin with `kept`.
     """
-    parts = [_of_all(problem.get("optimizer", _PLAIN), _rule, "rule" in problem.get("optimizer", _PLAIN))]
-    by_name = isinstance(rates, Mapping) and "sha256" not in rates
+    parts = [_of_all(problem.get("optimizer", _PLAIN), _rule)]
 
     def rate(value: Any, name: str = "") -> str:
-        if not isinstance(value, Mapping):
+        if not is_array(value):
             return f"{value:g}"
         item = variables.get("_".join(filter(None, (kept, name))))
         if item is None or not len(item.values):
             return "changing"
         return f"{item.values[0]:g} to {item.values[-1]:g}"
 
-    shown = ", ".join(f"{name} {rate(value, name)}" for name, value in rates.items()) if by_name else rate(rates)
+    named = by_name(rates)
+    shown = rate(rates) if named is None else ", ".join(f"{name} {rate(value, name)}" for name, value in named.items())
     parts.append(f"learning rate {shown}")
     decay = problem.get("weight_decay", 0.0)
     if any(decay.values()) if isinstance(decay, Mapping) else decay:
-        parts.append(f"weight decay {_of_all(decay, '{:g}'.format, not isinstance(decay, Mapping))}")
+        parts.append(f"weight decay {_of_all(decay, '{:g}'.format)}")
     if problem.get("gradient_clip") is not None:
         parts.append(f"gradient clipped at {problem['gradient_clip']:g}")
     deviations = problem.get("standard_deviations", 1.0)
     if deviations != 1.0:
-        shown = _of_all(deviations, "{:g}".format, not isinstance(deviations, Mapping))
-        parts.append(f"standard deviations {shown}")
+        parts.append(f"standard deviations {_of_all(deviations, '{:g}'.format)}")
     return "; ".join(parts)
 
 
-def _of_all(value: Any, text: Any, alone: bool) -> str:
+def _of_all(value: Any, text: Callable[[Any], str]) -> str:
     """Return a value in words, or those of all names."""
-    if alone:
-        return str(text(value))
-    return ", ".join(f"{name} {text(one)}" for name, one in value.items())
+    named = by_name(value)
+    return text(value) if named is None else ", ".join(f"{name} {text(one)}" for name, one in named.items())
 
 
 def _rule(described: Mapping[str, Any]) -> str:
     settings = [
         name if value is True else str(value) if isinstance(value, str) else f"{name} {_number(value)}"
         for name, value in described.items()
-        if name != "rule" and value not in (False, 0.0)
+        if name != RULE and value not in (False, 0.0)
     ]
-    return f"{described['rule']}" + (f" ({', '.join(settings)})" if settings else "")
+    return f"{described[RULE]}" + (f" ({', '.join(settings)})" if settings else "")
 
 
 def _number(value: Any) -> str:

@@ -47,20 +47,36 @@ class Batches:
     seed: int
 
     def __post_init__(self) -> None:
-        checks.seed_number("batch_seed", self.seed)
-        size = self.given_size
-        if size is not None and checks.positive_integer("batch_size", size) > self.samples:
-            raise ValueError(f"batch_size must be at most the {self.samples} samples, got {size}")
+        object.__setattr__(self, "seed", checks.seed_number("batch_seed", self.seed))
+        if self.given_size is not None:
+            size = checks.positive_integer("batch_size", self.given_size)
+            if size > self.samples:
+                raise ValueError(f"batch_size must be at most the {self.samples} samples, got {size}")
+            object.__setattr__(self, "given_size", size)
         if isinstance(self.order, str):
             checks.choice("batch_order", self.order, ("sequential", "random"))
         else:
-            self._check_order(checks.numeric("batch_order", self.order))
+            object.__setattr__(self, "order", np.array(checks.numeric("batch_order", self.order)))
+            self._check_order(np.asarray(self.order))
         if not self.full:  # a table that is needed
             self.require_memory()
 
     def require_memory(self) -> None:
         """Raise MemoryError if the table of batches does not fit."""
         require_memory(TABLED * (self.steps + 1) * self.size, "take fewer steps")
+
+    def require_steps(self, steps: int) -> None:
+        """Raise ValueError if the batches of another number of steps are not known."""
+        if steps != self.steps and self.listed:
+            raise ValueError(
+                'batch_order must be "sequential" or "random" to go on, but the problem lists its batches, '
+                f"which end after {self.steps} steps"
+            )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a problem, as they were checked."""
+        return {"batch_size": self.given_size, "batch_order": self.order, "batch_seed": self.seed}
 
     @property
     def listed(self) -> bool:
@@ -70,7 +86,7 @@ class Batches:
     @property
     def size(self) -> int:
         """Samples in one step."""
-        return int(np.shape(self.order)[1]) if self.listed else int(self.given_size or self.samples)
+        return int(np.shape(self.order)[1]) if self.listed else self.given_size or self.samples
 
     @property
     def full(self) -> bool:

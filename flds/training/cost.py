@@ -153,7 +153,7 @@ class Workload:
             data=data,
             rule=problem.groups["hidden"].optimizer,
             vectors=sum(
-                rows * round(_numbers(problem.groups[name].optimizer, _PROBED_ROWS))
+                rows * round(_numbers(problem.groups[name].optimizer))
                 for name, rows in (("input", problem.x.shape[1]), ("readout", problem.outputs))
             ),
             ranks=ranks,
@@ -241,7 +241,7 @@ class Workload:
         total = sum(rank)
         drawn = 2 * total * self.depth if self.sampling == "matched_all" else 0  # all draws, and as they grow
         numbers: float = (2 * total * self.depth + self._constants() + drawn) * self.held * self.itemsize
-        numbers += 8 * self.depth * rank[0] * rank[1] * ((2 if self.tied else 1) + _numbers(self.rule, _PROBED_ROWS))
+        numbers += 8 * self.depth * rank[0] * rank[1] * ((2 if self.tied else 1) + _numbers(self.rule))
         numbers += 0 if self.rule.plain else 8 * self.threads * _AT_WORK * rank[0] * rank[1]
         grown = [side * (1 - min(1.0, side / max(self.visits, 1)) / 2) for side in rank]  # mean over the steps
         return self._peak(numbers, 8 * total, 8 * sum(grown), 8 * max(rank))
@@ -253,7 +253,7 @@ class Workload:
         recorded, widest = (self.itemsize + 8) * self.particles, 8 * self.particles
         numbers *= self.itemsize
         if not self.rule.plain:
-            numbers += 8 * (self.depth * _numbers(self.rule, _PROBED_ROWS) + _AT_WORK) * self.particles**2
+            numbers += 8 * (self.depth * _numbers(self.rule) + _AT_WORK) * self.particles**2
         return self._peak(numbers, 2 * self.itemsize * self.particles, recorded, widest)
 
     def rows(self) -> float:
@@ -334,9 +334,10 @@ class Workload:
         return passes * self.depth * calls * speed.call + shared / self.ranks + self.rule_work(operator) / speed.product
 
 
-def _numbers(rule: Optimizer, rows: int) -> float:
+def _numbers(rule: Optimizer) -> float:
     """Return how many numbers a rule remembers of a square matrix, over its entries."""
-    return float(sum(np.size(array) for array in rule.init(np.zeros((rows, rows))).values()) / rows**2)
+    square = np.zeros((_PROBED_ROWS, _PROBED_ROWS))
+    return float(sum(np.size(array) for array in rule.init(square).values()) / square.size)
 
 
 def _distinct(problem: TrainingProblem) -> int:

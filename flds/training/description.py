@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.results.descriptions import digest
-from flds.training.optimizers import BUILT_IN, Optimizer
+from flds.results.descriptions import RULE, digest
+from flds.training.optimizers import BUILT_IN, Optimizer, is_own
 from flds.training.optimizers.trial import steps_of
 from flds.training.problem import TrainingProblem
 from solvers.results.solution import Variable
 
 # Data up to this size travel with the result; larger data are named by their hash.
 EMBEDDED_BYTES = 64 * 2**20
-# What names the class of a rule, beside its settings.
-RULE = "rule"
 
 
 def function_values(problem: TrainingProblem) -> list[float]:
@@ -34,26 +32,23 @@ def function_values(problem: TrainingProblem) -> list[float]:
 def own_rules(problem: TrainingProblem) -> list[Optimizer]:
     """Return the rules that are not built in, once for each group that takes one."""
     rules = (group.optimizer for group in problem.groups.values())
-    return [rule for rule in rules if BUILT_IN.get(type(rule).__name__) is not type(rule)]
+    return [rule for rule in rules if is_own(rule)]
 
 
 def described_rule(rule: Optimizer) -> dict[str, Any]:
     """Return a rule as JSON: its class, and its settings where it is built in."""
-    settings: dict[str, Any] = asdict(rule) if type(rule) in BUILT_IN.values() else {}  # type: ignore[call-overload]
+    settings: dict[str, Any] = {} if is_own(rule) else asdict(rule)  # type: ignore[call-overload]
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
     return {RULE: type(rule).__name__, **plain}
 
 
-def rule_of(described: Mapping[str, Any]) -> Optimizer | None:
-    """Return the rule that was described, or None if it is not built in."""
+def rule_of(described: Mapping[str, Any]) -> Optimizer:
+    """Return the rule that was described; raises ValueError if it is not built in."""
     settings = dict(described)
     kind = BUILT_IN.get(settings.pop(RULE))
-    return None if kind is None else kind(**settings)
-
-
-def is_array(described: Any) -> bool:
-    """Whether a description is that of an array."""
-    return isinstance(described, Mapping) and "sha256" in described
+    if kind is None:
+        raise ValueError(f"the optimizer {described[RULE]} is not built in: give the problem= itself")
+    return kind(**settings)
 
 
 def describe(problem: TrainingProblem) -> tuple[dict[str, Any], dict[str, Variable]]:

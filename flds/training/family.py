@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flds.results.descriptions import difference, digest, same_functions
+from flds.results.descriptions import RULE, by_name, difference, digest, is_array, same_functions
 from flds.results.solution import Solution
 from flds.training import snapshot
 from flds.training.activations import ACTIVATIONS
-from flds.training.description import RULE, describe, described_rule, function_values, is_array, rule_of
+from flds.training.description import describe, described_rule, function_values, rule_of
 from flds.training.groups import RATE, by_group, checked_rates, continued_rates, of_group
-from flds.training.optimizers import SGD
+from flds.training.optimizers import PLAIN
 from flds.training.options import Options, Settings, stored_options, stored_settings
 from flds.training.problem import Rate, TrainingProblem
 from flds.training.solve import run, simulate_resnet, solve_flds
@@ -25,7 +25,7 @@ from solvers.results.arrays import together
 
 # What solutions say that were made before there was a choice.
 _FORMERLY = {
-    "optimizer": described_rule(SGD()),
+    "optimizer": described_rule(PLAIN),
     "weight_decay": 0.0,
     "gradient_clip": None,
     "standard_deviations": 1.0,
@@ -58,12 +58,12 @@ class TrainingFamily:
             if not item.init or item.name not in described:
                 continue
             value = described[item.name]
-            if isinstance(value, dict) and not is_array(value) and RULE not in value:
-                given[item.name] = {
-                    group: _restored(solution, f"{item.name}_{group}", one) for group, one in value.items()
-                }
-            else:
-                given[item.name] = _restored(solution, item.name, value)
+            named = by_name(value)
+            given[item.name] = (
+                _restored(solution, item.name, value)
+                if named is None
+                else {group: _restored(solution, f"{item.name}_{group}", one) for group, one in named.items()}
+            )
         problem = TrainingProblem(**given)
         if not same_functions(described, function_values(problem)):  # one's own, of the name of another
             raise ValueError(own)
@@ -103,11 +103,7 @@ class TrainingFamily:
         done = problem.steps if done is None else done
         total = problem.steps if steps is None else done + steps
         longer = problem
-        if total != problem.steps and not isinstance(problem.batch_order, str):
-            raise ValueError(
-                'batch_order must be "sequential" or "random" to go on, but the problem lists its batches, '
-                f"which end after {problem.steps} steps"
-            )
+        problem.batching.require_steps(total)
         if total != problem.steps or learning_rate is not None:
             longer = replace(problem, steps=total, learning_rate=_rates(problem, done, total, learning_rate))
         settings = solution.settings
@@ -155,10 +151,7 @@ def _options(solution: Solution) -> dict[str, Any]:
 def _restored(solution: Solution, name: str, value: Any) -> Any:
     """Return what was described, from the variables of a solution where it is an array."""
     if isinstance(value, dict) and RULE in value:
-        rule = rule_of(value)
-        if rule is None:
-            raise ValueError(f"the optimizer {value[RULE]} is not built in: give the problem= itself")
-        return rule
+        return rule_of(value)
     if not is_array(value):
         return value
     stored = solution.variables.get(f"problem_{name}")
@@ -175,16 +168,15 @@ def _restored(solution: Solution, name: str, value: Any) -> Any:
 
 def _rates_of(solution: Solution, described: Any) -> Any:
     """Return the learning rates of a solution, or None where they were too large to be kept."""
-    by_name = described if isinstance(described, dict) and not is_array(described) else {"": described}
-    found = {}
-    for group, value in by_name.items():
+    named, found = by_name(described), {}
+    for group, value in ({"": described} if named is None else named).items():
         if is_array(value):
             stored = solution.variables.get("_".join(filter(None, ("problem_learning_rate", group))))
             if stored is None:
                 return None
             value = stored.values
         found[group] = value
-    return found if by_name is described else found[""]
+    return found[""] if named is None else found
 
 
 def _rates(problem: TrainingProblem, done: int, total: int, given: Any) -> Any:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.training.optimizers import BUILT_IN, PLAIN, SGD, Adam, Muon, Optimizer
-from flds.training.optimizers.trial import try_rule
+from flds.training.optimizers import PLAIN, SGD, Adam, Muon, Optimizer, checked_own
 from solvers import checks
 
 Array = NDArray[np.float64]
@@ -90,15 +89,19 @@ def groups_of(learning_rate: Any, optimizer: Any, weight_decay: Any, deviations:
                     f"({', '.join(MATRICES)})"
                 )
             rule = PLAIN
-        if type(rule) not in BUILT_IN.values():
-            try_rule(f"optimizer of {name}", rule, name in MATRICES)
-        if steps and rates.max() * decay >= 1:
-            raise ValueError(
-                f"weight_decay times the learning rate must be below 1, got {rates.max() * decay:g} for {name} at step "
-                f"{rates.argmax()}"
-            )
+        checked_own(f"optimizer of {name}", rule, name in MATRICES)
+        require_shrinking(name, rates, decay)
         found[name] = Group(rule, rates, decay, of_group(deviations, name, 1.0))
     return found
+
+
+def require_shrinking(name: str, rates: Array, decay: float) -> None:
+    """Raise ValueError if weight decay would turn a parameter over in some step."""
+    if rates.size and rates.max() * decay >= 1:
+        raise ValueError(
+            f"weight_decay times the learning rate must be below 1, got {rates.max() * decay:g} for {name} at step "
+            f"{rates.argmax()}"
+        )
 
 
 def checked_rule(name: str, given: Any) -> Optimizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flds.training.options import Settings
+from solvers.results.solution import AS_ASKED
 
 _EXPLANATIONS = {
     "diverged": "training diverged after step {step}: lower learning_rate or horizon",
@@ -34,7 +35,7 @@ def on_end(status: str, where: str, settings: Settings, unmatched: Iterable[bool
     `unmatched` says of each run whether some of its noise was drawn by law for lack of room.
     """
     notes = []
-    if status not in ("completed", "stopped"):
+    if status not in AS_ASKED:
         explained = _EXPLANATIONS[status].format(step=where, budget=settings.rank_budget)
         notes.append("; ".join(filter(None, [explained, remark])))
     if any(unmatched):

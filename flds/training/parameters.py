@@ -101,10 +101,7 @@ class Vectors(Parameter):
         return gradient.squares(lambda right: self.ensemble.inner(right, right))
 
     def shrink(self, factor: float) -> None:
-        def work(values: Array) -> None:
-            values *= factor
-
-        self.ensemble.apply(work, self.values)
+        self.ensemble.scale(self.values, factor)
 
     def descend(self, step: Gradient) -> None:
         self.ensemble.combine(self.values, [(step.coefficients.T, step.right)], add=True)
@@ -162,9 +159,10 @@ class Matrix(Parameter):
         Its rule.
     operator : WeightOperator
         𝒲.
+    scale : float
+        s = (T/L)^e, which a branch's image carries; gradients are over s, so that by A is s times what is seen.
     inside : float
-        What a branch multiplies the steps of its matrices by: (T/L)^(1−e), where its image carries s = (T/L)^e and
-        gradients are over s. The gradient by A is s times what is seen.
+        What a branch multiplies the steps of its matrices by: (T/L)^(1−e).
     """
 
     def __init__(self, name: str, group: Group, operator: WeightOperator, scale: float, inside: float) -> None:

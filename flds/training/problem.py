@@ -106,7 +106,7 @@ class TrainingProblem:
     test_x: Array = field(init=False, repr=False)
     test_y: Array = field(init=False, repr=False)
     groups: dict[str, Group] = field(init=False, repr=False)
-    _batches: Batches = field(init=False, repr=False)
+    batching: Batches = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._set("x", checks.matrix("inputs", self.inputs))
@@ -119,7 +119,11 @@ class TrainingProblem:
         self._set("horizon", checks.positive_number("horizon", self.horizon))
         self._set("steps", checks.positive_integer("steps", self.steps, smallest=0))
         self._set("divergence_factor", checks.positive_number("divergence_factor", self.divergence_factor))
-        self._set_batches()
+        given = self.samples, self.steps, self.batch_size, self.batch_order, self.batch_seed
+        self._set("batching", Batches(*given))
+        self.batching.require_memory()
+        for name, value in self.batching.arguments.items():
+            self._set(name, value)
         self._check_groups()
         if (self.test_inputs is None) != (self.test_targets is None):
             raise ValueError("test_inputs and test_targets must be given together, got only one of them")
@@ -154,33 +158,22 @@ class TrainingProblem:
     @property
     def batch(self) -> int:
         """Samples in one step."""
-        return self._batches.size
+        return self.batching.size
 
     @property
     def full_batch(self) -> bool:
         """Whether every step trains on all samples, in their own order."""
-        return self._batches.full
+        return self.batching.full
 
     @property
     def batches(self) -> NDArray[np.intp]:
         """Sample indices, (steps + 1, batch): the last row is only recorded, never trained on."""
-        return self._batches.table
+        return self.batching.table
 
     @property
     def largest_rate(self) -> float:
         """The largest learning rate of all groups and steps."""
         return max(float(group.rates.max(initial=0.0)) for group in self.groups.values())
-
-    def _set_batches(self) -> None:
-        order = self.batch_order
-        if not isinstance(order, str):
-            self._set("batch_order", np.array(checks.numeric("batch_order", order)))
-        given = self.samples, self.steps, self.batch_size, self.batch_order, self.batch_seed
-        self._set("_batches", Batches(*given))
-        self._batches.require_memory()
-        self._set("batch_seed", int(self.batch_seed))
-        if self.batch_size is not None:
-            self._set("batch_size", int(self.batch_size))
 
     def _check_groups(self) -> None:
         checked: dict[str, Callable[[str, Any], Any]] = {

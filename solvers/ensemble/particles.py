@@ -158,6 +158,14 @@ class Particles(ABC):
         """Return a copy of `vectors`, (rows, N)."""
         return self.stack([vectors])
 
+    def scale(self, vectors: Array, factor: float) -> None:
+        """Multiply `vectors`, (rows, N), by a factor, in place."""
+
+        def work(part: Array) -> None:
+            part *= factor
+
+        self.apply(work, vectors)
+
     def each(self, work: Callable[[T], None], items: Sequence[T]) -> None:
         """Call work(item) for every item, in any order and perhaps at the same time; items know no particles."""
         for item in items:

@@ -93,11 +93,8 @@ class DenseOperator(WeightOperator):
             self.ensemble.apply(work, weights, change)
 
     def shrink(self, factor: float) -> None:
-        def work(weights: Array) -> None:
-            weights *= factor
-
         for weights in self._both:
-            self.ensemble.apply(work, weights)
+            self.ensemble.scale(weights, factor)
 
     @property
     def _both(self) -> tuple[Array, ...]:

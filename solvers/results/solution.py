@@ -41,6 +41,8 @@ _SPREAD = "particles"
 _COUNTED = "counted"
 # Results in a folder that an error names.
 _NAMED = 5
+# A run that ends so needs no explanation.
+AS_ASKED = ("completed", "stopped")
 STATUSES = ("completed", "diverged", "rank_budget", "interrupted", "failed", "stopped")
 
 

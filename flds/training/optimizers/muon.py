@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.training.optimizers.optimizer import Optimizer, State, momentum_of
-from flds.training.optimizers.sgd import checked_momentum
+from flds.training.optimizers.momentum import Momentum
+from flds.training.optimizers.optimizer import State
 from solvers import checks
 
 Matrix = NDArray[Any]
@@ -24,7 +24,7 @@ _RANK = 1e-9
 
 
 @dataclass(frozen=True)
-class Muon(Optimizer):
+class Muon(Momentum):
     """Muon: the step is −η O(M) with M the gradient with momentum, and O(M) its factor of equal singular values.
 
     It is for hidden matrices. No factor from their shapes is applied. The two ways to O(M) have different limits.
@@ -56,18 +56,15 @@ class Muon(Optimizer):
     matrices_only = True
 
     def __post_init__(self) -> None:
-        checked_momentum(self.momentum, self.nesterov)
+        super().__post_init__()
         checks.choice("orthogonalization", self.orthogonalization, ORTHOGONALIZATIONS)
 
     @property
     def work(self) -> float:  # type: ignore[override]
         return _WORK[self.orthogonalization]
 
-    def init(self, parameter: Any) -> State:
-        return {"momentum": 0.0 * parameter} if self.momentum else {}
-
     def step(self, gradient: Any, state: State, rate: float) -> tuple[Any, State]:
-        seen, state = momentum_of(gradient, state, self.momentum, self.nesterov)
+        seen, state = self.seen(gradient, state)
         orthogonal = polar if self.orthogonalization == "polar" else newton_schulz
         return orthogonal(seen) * -rate, state
 

@@ -66,11 +66,3 @@ class Optimizer(ABC):
 
         `rate` is the learning rate of this step. Neither `gradient` nor the arrays of `state` are to be changed.
         """
-
-
-def momentum_of(gradient: Any, state: State, momentum: float, nesterov: bool) -> tuple[Any, State]:
-    """Return the gradient with momentum, as torch has it: buf ← μ buf + G, of which buf or, by Nesterov, G + μ buf."""
-    if not momentum:
-        return gradient, state
-    velocity = momentum * state["momentum"] + gradient
-    return (gradient + momentum * velocity if nesterov else velocity), {"momentum": velocity}

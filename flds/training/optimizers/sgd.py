@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flds.training.optimizers.optimizer import Optimizer, State, momentum_of
-from solvers import checks
+from flds.training.optimizers.momentum import Momentum
+from flds.training.optimizers.optimizer import State
 
 
 @dataclass(frozen=True)
-class SGD(Optimizer):
+class SGD(Momentum):
     """Stochastic gradient descent: minus the rate times the gradient.
 
     Parameters
@@ -34,29 +34,14 @@ class SGD(Optimizer):
     momentum: float = 0.0
     nesterov: bool = False
 
-    def __post_init__(self) -> None:
-        checked_momentum(self.momentum, self.nesterov)
-
     @property
     def plain(self) -> bool:
         """Whether there is no momentum."""
         return type(self) is SGD and not self.momentum
 
-    def init(self, parameter: Any) -> State:
-        return {"momentum": 0.0 * parameter} if self.momentum else {}
-
     def step(self, gradient: Any, state: State, rate: float) -> tuple[Any, State]:
-        seen, state = momentum_of(gradient, state, self.momentum, self.nesterov)
+        seen, state = self.seen(gradient, state)
         return seen * -rate, state
-
-
-def checked_momentum(momentum: Any, nesterov: Any) -> None:
-    """Raise ValueError or TypeError unless these are a momentum and whether it is Nesterov's."""
-    value = checks.positive_number("momentum", momentum, zero=True)
-    if value >= 1:
-        raise ValueError(f"momentum must be below 1, or nothing is forgotten, got {value:g}")
-    if checks.flag("nesterov", nesterov) and not value:
-        raise ValueError("nesterov needs a momentum above 0, got 0; leave nesterov out")
 
 
 # The rule of whatever is given no other.
