@@ -15,7 +15,7 @@ from flds.mean_ode.blocks import Parameters
 from flds.mean_ode.draws import draw_units
 from flds.mean_ode.network import Dynamics, MeanDynamics, TangentDynamics
 from flds.mean_ode.options import MeanSettings
-from flds.mean_ode.solve import train
+from flds.mean_ode.train import train
 from validation import closed_forms
 from validation.claims import PAPER_H, Claim, Scale, Section, above, against, at_least, check, equal, margin_of
 from validation.convergence import exponent_of

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flds
+from validation import plain_mean_ode
 from validation.claims import Claim, Scale, Section, Table, check, mean_and_error
 from validation.law import both_kinds, same_law
 from validation.problems import three_samples
@@ -38,6 +39,8 @@ RULES: dict[str, dict[str, Any]] = {
 # How far outputs at widths and depths four times as large may be apart, with their errors: a wrong power, at the least
 # a half, would change steps by a factor of two.
 _APART = 0.15
+# Of float64, through few steps.
+_ROUNDING = 1e-12
 
 
 def optimizers(scale: Scale) -> Section:
@@ -46,9 +49,40 @@ def optimizers(scale: Scale) -> Section:
     Rules are seen in the coordinates of the bases, where they are exact; a wrong power of n, L or T would change
     outputs of four times the width or depth by as much as training does.
     """
+    yield from _mean_ode()
     yield from _laws(scale)
     yield from _limits(scale)
     yield from _transfer(scale)
+
+
+def _mean_ode() -> Section:
+    """Units of the Mean ODE by rules, schedules and minibatches, against the same written out in plain NumPy."""
+    rng, steps = np.random.default_rng(11), 5
+    x, y = rng.standard_normal((2, 4, 2))
+    order = rng.integers(0, 4, (steps, 2))
+    rates = {"u": 0.4 * (1 + np.cos(np.pi * np.arange(steps) / steps)), "v": np.full(steps, 0.3)}
+    decay = {"u": 0.2, "v": 0.1}
+    rules: dict[str, tuple[flds.Optimizer, plain_mean_ode.Move]] = {
+        "momentum": (flds.SGD(momentum=0.8), plain_mean_ode.momentum(rates, decay, 0.8)),
+        "Nesterov": (flds.SGD(momentum=0.8, nesterov=True), plain_mean_ode.momentum(rates, decay, 0.8, nesterov=True)),
+        "Adam": (flds.Adam(betas=(0.8, 0.9), epsilon=1e-3), plain_mean_ode.adam(rates, decay, (0.8, 0.9), 1e-3)),
+    }
+    for name, (rule, move) in rules.items():
+        problem = flds.MeanFieldProblem(
+            x, y, alpha=1.5, steps=steps, learning_rates=rates, weight_decay=decay, optimizer=rule, batch_order=order,
+        )  # fmt: skip
+        found = flds.solve_mean_ode(problem, units=4, depth=3, seed=2, record_every=1)
+        field, (units,) = plain_mean_ode.FIELDS["two_layer_perceptron"]("tanh"), flds.draw_units(problem, 4, 4, 2)
+        expected = plain_mean_ode.train(
+            field, units, x, y, "mean_squared", 1.5, {}, steps, np.eye(2), batches=list(order), move=move
+        )
+        off = float(np.abs(found.outputs - expected.outputs).max())
+        yield check(
+            f"Mean ODE, {name}, decay, a schedule, batches of two of four samples: outputs of {steps} steps",
+            f"differ from plain NumPy by {off:.1e}",
+            f"rounding, below {_ROUNDING:g}",
+            off < _ROUNDING,
+        )
 
 
 def _laws(scale: Scale) -> Section:

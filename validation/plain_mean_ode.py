@@ -5,7 +5,7 @@ Every derivative is that of the formula of a block by complex steps, one number 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from validation import plain
 Array = NDArray[np.float64]
 Units = dict[str, Array]  # by name, the last axis units; over depth, the first axis nodes
 Field = Callable[[Any, dict[str, Any]], Any]  # (h of one sample, units at one node) → Σ_j φ(h, z_j)
+Move = Callable[[int, str, Array, Array], Array]
 
 _STEP = 1e-30
 
@@ -61,7 +62,7 @@ class TrainedUnits:
 
 def train(
     field: Field, units: Units, inputs: Array, targets: NDArray[Any], loss: str, alpha: float, rates: dict[str, float],
-    steps: int, read: Array,
+    steps: int, read: Array, batches: Sequence[Any] | None = None, move: Move | None = None,
 ) -> TrainedUnits:  # fmt: skip
     """Train the units of nodes in depth by gradient descent.
 
@@ -83,6 +84,11 @@ def train(
         K.
     read : (D, outputs) array
         The unembedding W_U.
+    batches : sequence of index arrays, optional
+        The samples of each update; by default all.
+    move : callable, optional
+        Of a step, a name, units and the gradient that rates multiply, all nodes at once: the units after the step; by
+        default gradient descent at `rates`.
 
     Returns
     -------
@@ -105,13 +111,44 @@ def train(
             travel[name].append(np.sqrt(np.mean((z - start[name]) ** 2, axis=tuple(range(1, z.ndim)))))
         if step == steps:
             break
-        rows = outputs[..., 0].size
-        for node, here in enumerate(at):
-            pulled = [_pull_units(field, features[s, node], covectors[s, node], here) for s in range(len(inputs))]
-            for name in now:
-                now[name][node] -= rates[name] / (alpha * rows) * np.sum([one[name] for one in pulled], axis=0)
+        batch = range(len(inputs)) if batches is None else batches[step]
+        rows = outputs[0, ..., 0].size * len(batch)
+        pulled = [
+            [_pull_units(field, features[s, node], covectors[s, node], here) for s in batch]
+            for node, here in enumerate(at)
+        ]
+        for name, z in now.items():
+            gradient = np.sum([[one[name] for one in here] for here in pulled], axis=1) / (alpha * rows)
+            now[name] = z - rates[name] * gradient if move is None else move(step, name, z, gradient)
     ends, states, backs = (np.array(part) for part in zip(*records, strict=True))
     return TrainedUnits(ends, states, backs, {name: np.array(rows) for name, rows in travel.items()})
+
+
+def momentum(rates: dict[str, Array], decay: dict[str, float], mu: float, nesterov: bool = False) -> Move:
+    """Return moves by heavy-ball or Nesterov momentum, buf ← μ buf + G, with decoupled decay; rates are (steps,)."""
+    buffers: dict[str, Any] = dict.fromkeys(rates, 0.0)
+
+    def move(step: int, name: str, z: Array, gradient: Array) -> Array:
+        buffers[name] = mu * buffers[name] + gradient
+        seen = gradient + mu * buffers[name] if nesterov else buffers[name]
+        return (1 - rates[name][step] * decay[name]) * z - rates[name][step] * seen
+
+    return move
+
+
+def adam(rates: dict[str, Array], decay: dict[str, float], betas: tuple[float, float], epsilon: float) -> Move:
+    """Return moves by Adam with decoupled decay; rates are (steps,)."""
+    means: dict[str, Any] = dict.fromkeys(rates, 0.0)
+    squares: dict[str, Any] = dict.fromkeys(rates, 0.0)
+    one, two = betas
+
+    def move(step: int, name: str, z: Array, gradient: Array) -> Array:
+        means[name] = one * means[name] + (1 - one) * gradient
+        squares[name] = two * squares[name] + (1 - two) * gradient**2
+        mean, square = means[name] / (1 - one ** (step + 1)), squares[name] / (1 - two ** (step + 1))
+        return (1 - rates[name][step] * decay[name]) * z - rates[name][step] * mean / (np.sqrt(square) + epsilon)
+
+    return move
 
 
 def _pass(

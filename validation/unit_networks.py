@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from flds.mean_ode.blocks import (
 from flds.mean_ode.draws import draw_units
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.training.divergence import Divergence
+from flds.training.optimizers import SGD, Adam
 from flds.training.options import RecordSteps
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
@@ -80,12 +82,12 @@ def train_units(
     initial: list[Parameters] | None = None,
     track: Callable[[list[Parameters]], Array] | None = None,
 ) -> UnitRuns:
-    """Train ResNets h_ℓ = h_{ℓ-1} + α/(LM) Σ_j φ(h_{ℓ-1}, z^{jℓ}) by gradient descent, in float64.
+    """Train ResNets h_ℓ = h_{ℓ-1} + α/(LM) Σ_j φ(h_{ℓ-1}, z^{jℓ}) by the rule of the problem, in float64.
 
     Parameters
     ----------
     problem : MeanFieldProblem
-        With built-in activations, and blocks that are built in or have a method `torch_field`.
+        With built-in activations and rules, and blocks that are built in or have a method `torch_field`.
     hidden_width, depth : int
         M and L.
     seeds, seed : int
@@ -104,7 +106,7 @@ def train_units(
     Raises
     ------
     ValueError, TypeError
-        If an argument is not valid, or a block has no counterpart here.
+        If an argument is not valid, or a block or rule has no counterpart here.
 
     References
     ----------
@@ -137,12 +139,14 @@ def _train(
     units = [{name: torch.tensor(a, requires_grad=True) for name, a in z.items()} for z in initial]
     runs = len(next(iter(initial[0].values())))
     x = torch.tensor(problem.x).expand(runs, *problem.x.shape)
+    tensors = [(name, a) for z in units for name, a in z.items()]
+    rules = [unit_rule(problem.rule, a) for _, a in tensors]
     outputs, losses, history = [], [], []
     lost, divergence = np.zeros(runs, bool), Divergence(problem.divergence_factor)
     for step in range(problem.steps + 1):
         states = _forward(problem, fields, units, x, depth, width)
         f = _read(problem, states[-1])
-        loss = _loss(problem, f)
+        loss = _loss(problem, f, problem.y)
         lost |= divergence.at(loss.detach().numpy(), (f.detach() ** 2).flatten(1).mean(dim=1).numpy())
         if step in due:
             outputs.append(problem.squeezed(f.detach().numpy()).copy())
@@ -152,11 +156,18 @@ def _train(
                 history.append(track([{n: a.detach().numpy() for n, a in z.items()} for z in units]))
         if step == problem.steps:
             break
-        tensors = [(name, a) for z in units for name, a in z.items()]
+        if not problem.batches.full:
+            batch = problem.batches.table[step]
+            states = _forward(problem, fields, units, x[:, batch], depth, width)
+            loss = _loss(problem, _read(problem, states[-1]), problem.y[batch])
         gradients = torch.autograd.grad(loss.sum(), [a for _, a in tensors])
-        with torch.no_grad():
-            for (name, a), gradient in zip(tensors, gradients, strict=True):
-                a -= depth * width * problem.rate(name, step) / problem.alpha**2 * gradient
+        for (name, a), rule, gradient in zip(tensors, rules, gradients, strict=True):
+            rate = problem.rate(name, step)
+            if not rate:
+                continue
+            a.grad = depth * width / problem.alpha**2 * gradient  # H-(8): what rates multiply
+            rule.param_groups[0] |= {"lr": rate, "weight_decay": problem.decays[name]}
+            rule.step()
     return UnitRuns(
         steps=np.array(sorted(due)),
         outputs=np.stack(outputs, axis=1),
@@ -184,6 +195,26 @@ def unit_field(block: Block) -> Field:
     return lambda h, z: _FIELDS[type(block)](block, h, z)
 
 
+def unit_rule(rule: Any, parameter: torch.Tensor) -> torch.optim.Optimizer:
+    """Return torch's rule for one parameter, with decoupled decay; raises ValueError where there is none."""
+    if type(rule) is SGD:
+        return _DecoupledSGD([parameter], lr=1.0, momentum=rule.momentum, nesterov=rule.nesterov)
+    if type(rule) is Adam:
+        return torch.optim.AdamW([parameter], lr=1.0, betas=rule.betas, eps=rule.epsilon)
+    raise ValueError(f"networks of units are trained by SGD and Adam, got {rule!r}")
+
+
+class _DecoupledSGD(torch.optim.SGD):
+    """Decay of the parameters before the step, as AdamW has it, where torch's SGD adds it to the gradient."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        group = self.param_groups[0]
+        decay, group["weight_decay"] = group["weight_decay"], 0.0
+        group["params"][0].mul_(1 - group["lr"] * decay)
+        super().step()
+
+
 def _forward(
     problem: MeanFieldProblem,
     fields: list[Field],
@@ -207,13 +238,14 @@ def _read(problem: MeanFieldProblem, h: torch.Tensor) -> torch.Tensor:
     return h if problem.unembedding is None else h @ torch.tensor(np.asarray(problem.unembedding))
 
 
-def _loss(problem: MeanFieldProblem, f: torch.Tensor) -> torch.Tensor:
+def _loss(problem: MeanFieldProblem, f: torch.Tensor, targets: NDArray[Any]) -> torch.Tensor:
     """Mean loss of every run, (runs,)."""
+    y = torch.tensor(targets)
     if problem.loss == "mean_squared":
-        return ((f - torch.tensor(problem.y)) ** 2).flatten(1).mean(dim=1) / 2
+        return ((f - y) ** 2).flatten(1).mean(dim=1) / 2
     if problem.loss == "logistic":
-        return torch.nn.functional.softplus(-f * torch.tensor(problem.y)).flatten(1).mean(dim=1)
-    y = torch.tensor(problem.y).expand(f.shape[:-1])
+        return torch.nn.functional.softplus(-f * y).flatten(1).mean(dim=1)
+    y = y.expand(f.shape[:-1])
     losses = torch.nn.functional.cross_entropy(f.flatten(0, -2), y.flatten(), reduction="none")
     return losses.reshape(len(f), -1).mean(dim=1)
 

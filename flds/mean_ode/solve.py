@@ -21,14 +21,13 @@ from flds.mean_ode.network import Dynamics, MeanDynamics, TangentDynamics
 from flds.mean_ode.notes import notes_on
 from flds.mean_ode.options import MeanOptions, MeanSettings, require_linear, resolve_mean
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.mean_ode.records import Record, Run
-from flds.mean_ode.snapshot import first_step, remembered, restore, snapshot
-from flds.mean_ode.update import Update
+from flds.mean_ode.records import Run
+from flds.mean_ode.snapshot import first_step
+from flds.mean_ode.train import train
 from flds.results.mean_ode import MeanFieldSolution
 from flds.training.apart import Apart, check_executor
 from flds.training.callbacks import Watch
-from flds.training.divergence import Divergence, outcome
-from flds.training.options import RecordSteps
+from flds.training.divergence import outcome
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
 from solvers.progress import progress_bar
@@ -237,94 +236,6 @@ def prepare(kind: type[Dynamics], problem: MeanFieldProblem, settings: MeanSetti
     seed = replicate_seed(settings.seed, replicate)
     initial = draw_units(problem, settings.depth + 1, settings.units, seed, settings.sampling)
     return kind(problem, _cast(initial, settings.dtype), settings.threads)
-
-
-def train(
-    dynamics: Dynamics,
-    settings: MeanSettings,
-    state: dict[str, Variable] | None = None,
-    bar: Any = None,
-    kept: KeptRun | None = None,
-    watch: Watch | None = None,
-) -> Run:
-    """K gradient steps, or those after a stored state; each step is recorded before its update."""
-    problem, run, first = dynamics.problem, Run(), 0
-    upcoming: int | None = None  # the step that comes next, where the units are between two steps
-    due, divergence = RecordSteps(problem.steps, settings.record_every), Divergence(problem.divergence_factor)
-    inputs, tests = problem.x.astype(settings.dtype), problem.test_x.astype(settings.dtype)
-    full, size = problem.batches.full, problem.batches.size
-    update = dynamics.update(rows=size * inputs[0].size // problem.dimension)
-    try:
-        if state is not None:
-            first = _go_on(dynamics, update, run, due, divergence, state)
-        with dynamics.ensemble.running():
-            for step in range(first, problem.steps + 1):
-                upcoming = step
-                batch = slice(None) if full else problem.batches.table[step]
-                states: list[Array] = []
-                covectors: list[Array] = []
-                last, targets = dynamics.forward(inputs[batch], states), problem.y[batch]
-                outputs = problem.read(last)
-                if divergence.at(problem.losses(outputs, targets).mean(), np.mean(outputs**2)):
-                    run.status = "diverged"
-                    break
-                slope = problem.loss_gradient(last, targets).astype(settings.dtype)
-                if step in due:
-                    travel = {name: dynamics.travel(name) for name in problem.rates}
-                    tested = problem.read(dynamics.forward(tests) if len(tests) else tests)
-                    outputs = outputs if full else problem.read(dynamics.forward(inputs))
-                    if watch is not None and watch.ends(step, outputs, tested, problem.outputs == 1):
-                        run.status = "stopped" if step < problem.steps else run.status
-                if step < problem.steps and run.status != "stopped":
-                    upcoming = None  # there is no going on from half an update
-                    update.begin(step)
-                    with dynamics.ensemble.whole():
-                        covectors = dynamics.descend(states, slope, update)
-                elif settings.record_features:
-                    covectors = dynamics.backward(states, slope)
-                if step in due:
-                    pair = (np.array(states), np.array(covectors)) if settings.record_features else (np.empty(0),) * 2
-                    run.keep(Record(step, outputs, tested, travel, *pair), due.count)
-                if run.status == "stopped":
-                    if settings.keep_state and step:
-                        run.state = snapshot(problem, dynamics.moved, run.records, step) | remembered(update)
-                    break
-                if settings.keep_state and step == problem.steps:
-                    run.state = snapshot(problem, dynamics.moved, run.records) | remembered(update)
-                upcoming = step + 1
-                if kept is not None and step < problem.steps and kept.due():
-                    kept.keep(dynamics, update, run, upcoming)
-                if bar is not None:
-                    bar.update()
-    except KeyboardInterrupt:
-        if upcoming != problem.steps + 1:  # else all was done
-            run.status = "interrupted"
-            if settings.keep_state and upcoming:
-                run.state = snapshot(problem, dynamics.moved, run.records, upcoming) | remembered(update)
-            if kept is not None and upcoming:
-                kept.keep(dynamics, update, run, upcoming)
-    return run
-
-
-def _go_on(
-    dynamics: Dynamics,
-    update: Update,
-    run: Run,
-    due: RecordSteps,
-    divergence: Divergence,
-    state: dict[str, Variable],
-) -> int:
-    """Restore units and records, and return the step that comes next; the first record says what "diverged" means."""
-    first, problem = first_step(state), dynamics.problem
-    update.restore({name: item.values for name, item in state.items()})
-    for record in restore(dynamics, state):
-        if record.step < first:
-            run.keep(record, due.count)
-    for record in run.records[:1]:
-        batch = slice(None) if problem.batches.full else problem.batches.table[0]
-        outputs = record.outputs[batch]
-        divergence.at(problem.losses(outputs, problem.y[batch]).mean(), np.mean(outputs**2))
-    return first
 
 
 def _depth_error(

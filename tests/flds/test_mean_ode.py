@@ -13,7 +13,7 @@ from flds.mean_ode.depth import integrate
 from flds.mean_ode.draws import draw_units
 from flds.mean_ode.network import MeanDynamics, TangentDynamics
 from flds.mean_ode.options import MeanSettings
-from flds.mean_ode.solve import train
+from flds.mean_ode.train import train
 from validation.linear_units import linear_mean_ode
 
 GENERATOR = np.random.default_rng(3)

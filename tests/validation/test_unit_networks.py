@@ -9,11 +9,13 @@ import torch
 import flds
 from flds.mean_ode.draws import draw_units
 from flds.mean_ode.losses import LOSSES
+from validation import plain_mean_ode
 from validation.derivatives import check_block
 from validation.unit_networks import _loss, train_units, unit_field
 
 GENERATOR = np.random.default_rng(5)
 TOKENS, TARGETS = GENERATOR.normal(size=(3, 4, 5)), GENERATOR.normal(size=(3, 4, 5))
+RATES, DECAY = {"u": np.array([0.8, 0.4, 0.2, 0.6]), "v": np.full(4, 0.5)}, {"u": 0.2, "v": 0.1}
 BLOCKS = [
     *(flds.TwoLayerPerceptron(name) for name in ("tanh", "gelu", "erf", "softplus", "silu", "sin", "identity", "relu")),
     flds.GatedLinearUnit("silu"), flds.MatrixAfterActivation("softplus"), flds.MatrixBeforeActivation("erf"),
@@ -124,30 +126,65 @@ def test_what_is_no_block_is_found():
 @pytest.mark.parametrize("kind", ["two_layer_perceptron", "matrix_before_activation", "transformer"])
 def test_networks_follow_the_equations_of_training(kind):
     p = flds.MeanFieldProblem(TOKENS, TARGETS, block=kind, alpha=1.5, steps=2)
+    found, expected = trained_alike(p, lambda step, name, z, gradient: z - p.rate(name, 0) * gradient)
+    assert np.max(np.abs(found - expected)) < 1e-12
+
+
+@pytest.mark.parametrize(("rule", "move"), [
+    (flds.SGD(momentum=0.8), plain_mean_ode.momentum(RATES, DECAY, 0.8)),
+    (flds.SGD(momentum=0.8, nesterov=True), plain_mean_ode.momentum(RATES, DECAY, 0.8, nesterov=True)),
+    (flds.Adam(betas=(0.8, 0.9), epsilon=1e-3), plain_mean_ode.adam(RATES, DECAY, (0.8, 0.9), 1e-3)),
+])  # fmt: skip
+def test_networks_follow_rules_schedules_decay_and_batches(rule, move):
+    p = flds.MeanFieldProblem(TOKENS, TARGETS, alpha=1.5, steps=4, optimizer=rule, learning_rates=RATES,
+                              weight_decay=DECAY, batch_order=[[0], [1], [1], [0]])  # fmt: skip
+    found, expected = trained_alike(p, move)
+    assert np.max(np.abs(found - expected)) < 1e-12
+    assert np.max(np.abs(found - found[0])) > 0.05
+
+
+def test_rules_without_a_counterpart_are_refused():
+    class Own(flds.Optimizer):
+        def step(self, gradient, state, rate):
+            return -rate * gradient, state
+
+    p = flds.MeanFieldProblem(TOKENS, TARGETS, optimizer=Own(), learning_rates=0.1, steps=2)
+    with pytest.raises(ValueError, match="networks of units are trained by SGD and Adam, got "):
+        train_units(p, hidden_width=4, depth=2)
+
+
+def trained_alike(p, move):
+    """Outputs of the networks, and those of H-(1), (7) and (8), written out."""
     layers, width = 3, 4
     initial = draw_units(p, layers, width, 1, "iid")
-    runs = train_units(p, hidden_width=width, depth=layers,
+    runs = train_units(p, hidden_width=width, depth=layers, record_every=1,
                        initial=[{name: a[None] for name, a in z.items()} for z in initial])  # fmt: skip
     units = [{name: a.copy() for name, a in z.items()} for z in initial]
     outputs = []
-    for step in range(3):  # H-(1), (7) and (8), written out
+    for step in range(p.steps + 1):
         states = [p.x]
         for layer in range(layers):
             states.append(states[-1] + p.alpha / (layers * width) * total(p, units, layer, states[-1]))
         outputs.append(states[-1])
-        b = (states[-1] - p.y) / p.dimension
-        for layer in reversed(range(layers) if step < 2 else ()):
+        if step == p.steps:
+            return runs.outputs[0], np.array(outputs)
+        batch = np.arange(p.samples) if p.batches.full else p.batches.table[step]
+        b = (states[-1][batch] - p.y[batch]) / p.dimension
+        rows = b.size / p.dimension
+        gradients = [{name: np.zeros_like(a) for name, a in z.items()} for z in units]
+        for layer in reversed(range(layers)):
             back = np.zeros_like(b)
-            for block, z in zip(p.blocks, units, strict=True):
+            for block, z, gradient in zip(p.blocks, units, gradients, strict=True):
                 shape = (-1, p.dimension) if block.tokenwise else b.shape
                 at = {name: a[layer] for name, a in z.items()}
-                pulled, gradient = block.pull(states[layer].reshape(shape), b.reshape(shape), at)
+                pulled, change = block.pull(states[layer][batch].reshape(shape), b.reshape(shape), at)
                 back += pulled.reshape(b.shape)
-                for name, change in gradient.items():
-                    z[name][layer] -= p.rate(name, 0) / (p.alpha * b.size / p.dimension) * change
+                for name, values in change.items():
+                    gradient[name][layer] = values / (p.alpha * rows)
             b = b + p.alpha / (layers * width) * back
-    assert np.max(np.abs(runs.outputs[0, -1] - outputs[-1])) < 1e-12
-    assert np.max(np.abs(runs.outputs[0, 0] - outputs[0])) < 1e-12
+        for z, gradient in zip(units, gradients, strict=True):
+            for name in z:
+                z[name] = move(step, name, z[name], gradient[name])
 
 
 def total(p, units, layer, h):
@@ -174,7 +211,7 @@ def test_losses_and_their_slopes_are_those_of_torch(loss):
     targets = {"mean_squared": TARGETS, "logistic": np.sign(TARGETS), "cross_entropy": np.argmax(TARGETS, axis=-1)}
     p = flds.MeanFieldProblem(TOKENS, targets[loss], loss=loss, steps=0)
     f = torch.tensor(2 * TARGETS[None] + 0.3, requires_grad=True)
-    mean = _loss(p, f)
+    mean = _loss(p, f, p.y)
     assert mean.item() == pytest.approx(p.losses(f[0].detach().numpy(), p.y).mean(), rel=1e-14)
     slope = torch.autograd.grad(mean, f)[0].numpy()[0]
     np.testing.assert_allclose(
