@@ -20,10 +20,14 @@ from tests.mpi.digest import communicator, digest, tell
 
 RNG = np.random.default_rng(0)
 INPUTS, TARGETS = RNG.standard_normal((32, 5)), RNG.standard_normal(32)
+RULES = {"hidden": flds.Muon(), "input": flds.SGD(momentum=0.9, nesterov=True), "readout": flds.Adam()}
 TRAINED = flds.TrainingProblem(
-    INPUTS, TARGETS, steps=24, batch_size=4, batch_order="random", test_inputs=INPUTS + 0.1, test_targets=TARGETS
+    INPUTS, TARGETS, steps=24, batch_size=4, batch_order="random", test_inputs=INPUTS + 0.1, test_targets=TARGETS,
+    optimizer=RULES, learning_rate=0.1, weight_decay=0.1, gradient_clip=0.5,
+)  # fmt: skip
+SINE = flds.MeanFieldProblem(
+    INPUTS, np.sin(INPUTS), steps=40, optimizer=flds.SGD(momentum=0.8), batch_size=16, weight_decay=0.01
 )
-SINE = flds.MeanFieldProblem(INPUTS, np.sin(INPUTS), steps=40)
 
 
 def walk(t, x, m):

@@ -34,6 +34,11 @@ def rates_of(given: Any, defaults: Mapping[str, float], rule: Optimizer, steps: 
                 f"{checks.shown(given)}; give a number or a dictionary by parameter name"
             )
         given = {"u": given[0], "v": given[1]}
+    elif np.shape(given) == (2,) and steps == 2 and set(defaults) == {"u", "v"}:
+        raise ValueError(
+            "learning_rates as an array of two may mean (η_u, η_v) or one for each of 2 steps: give the pair as a "
+            "tuple, or rates per step in a dictionary by parameter name"
+        )
     elif not isinstance(given, Mapping):
         given = dict.fromkeys(defaults, given)
     return dict(defaults) | {

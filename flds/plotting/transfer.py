@@ -30,6 +30,8 @@ RATE, SEED = "learning_rate", "seed"
 _DRAWS = 2_000
 # Losses that change by more are drawn on a logarithmic axis.
 _WIDE = 20.0
+# Longer names below an axis are slanted.
+_WORD = 12
 _LINES = ("-", "--", "-.", ":")
 
 
@@ -178,6 +180,8 @@ def _curves(sweep: Sweep, name: str | None) -> dict[str, tuple[NDArray[Any], NDA
         raise TypeError(f"networks and limit must be results of flds.sweep, got {type(sweep).__name__}")
     if RATE not in sweep.grid:
         raise ValueError(f"the sweep must vary learning_rate, but varies {', '.join(sweep.grid)}")
+    if not _numbers(sweep, RATE):
+        raise ValueError("the sweep must vary learning_rate over numbers, but some of its values are others")
     return _over(sweep, RATE, name)
 
 
@@ -193,7 +197,7 @@ def _over(sweep: Sweep, x: str, name: str | None) -> dict[str, tuple[NDArray[Any
     others = [dim for dim in final.dims if dim != x]
     found = {}
     values = sweep.variables[x].values
-    order = np.argsort(values, kind="stable") if values.dtype.kind in "iuf" else np.arange(len(values))
+    order = np.argsort(values, kind="stable") if _numbers(sweep, x) else np.arange(len(values))
     for point in np.ndindex(*(final.sizes[dim] for dim in others)):
         at = dict(zip(others, point, strict=True))
         label = ", ".join(f"{dim} {final[dim].values[place]}" for dim, place in at.items())
@@ -201,6 +205,11 @@ def _over(sweep: Sweep, x: str, name: str | None) -> dict[str, tuple[NDArray[Any
         e = None if error is None else error.isel(at).values[order]
         found[label] = (values[order], y, e)
     return found
+
+
+def _numbers(sweep: Sweep, name: str) -> bool:
+    """Whether the values of a name are numbers."""
+    return sweep.variables[name].values.dtype.kind in "iuf"
 
 
 def _errorbar(ax: Axes, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | None, **style: Any) -> None:
@@ -225,7 +234,11 @@ def sweep_overview(sweep: Sweep) -> Figure:
         final = None
     if final is None or not np.isfinite(final.values).any():
         axes[0].axis("off")
-    elif RATE in sweep.grid and any(np.isfinite(losses).any() for _, losses, _ in _curves(sweep, None).values()):
+    elif (
+        RATE in sweep.grid
+        and _numbers(sweep, RATE)
+        and any(np.isfinite(losses).any() for _, losses, _ in _curves(sweep, None).values())
+    ):
         plot_transfer(sweep, ax=axes[0])
         axes[0].set_title("")
     else:
@@ -237,13 +250,16 @@ def sweep_overview(sweep: Sweep) -> Figure:
 def _plain(ax: Axes, sweep: Sweep, quantity: str) -> None:
     """Draw the final loss against the first name that has numbers, or the places of the first."""
     grid = sweep.grid
-    x = next((name for name in grid if name != SEED and sweep.variables[name].values.dtype.kind in "iuf"), None)
+    x = next((name for name in grid if name != SEED and _numbers(sweep, name)), None)
     x = x or next((name for name in grid if name != SEED), SEED)
     for place, (label, (values, losses, errors)) in enumerate(_over(sweep, x, None).items()):
-        numbers = values.dtype.kind in "iuf"
+        numbers = _numbers(sweep, x)
         at = values if numbers else np.arange(len(values))
         _errorbar(ax, at, losses, errors, color=PALETTE[place % len(PALETTE)], marker="o", label=label or None)
         if not numbers:
-            ax.set_xticks(at, [str(value) for value in values])
+            names = [str(value) for value in values]
+            ax.set_xticks(at, names)
+            if max(map(len, names)) > _WORD:
+                ax.tick_params("x", labelrotation=20)
     ax.set(xlabel=x.replace("_", " "), ylabel=f"final {quantity.replace('_', ' ')}")
     legend(ax)

@@ -8,6 +8,8 @@ from typing import Any
 from flds.results.descriptions import RULE, by_name, is_array
 from solvers.results.solution import Variable
 
+# Rules that, given for all parameters, move matrices only.
+MATRICES_ONLY = {"Muon"}
 _PLAIN = {RULE: "SGD"}
 
 
@@ -23,7 +25,10 @@ def recipe(problem: Mapping[str, Any], rates: Any, variables: Mapping[str, Varia
     variables : dict
         Where these are, under names that begin with `kept`.
     """
-    parts = [_of_all(problem.get("optimizer", _PLAIN), _rule)]
+    rule = problem.get("optimizer", _PLAIN)
+    parts = [_of_all(rule, _rule)]
+    if rule.get(RULE) in MATRICES_ONLY:
+        parts[0] += " on hidden matrices, SGD elsewhere"
 
     def rate(value: Any, name: str = "") -> str:
         if not is_array(value):

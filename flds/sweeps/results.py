@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flds.results.sweep import Sweep, overall
 from flds.sweeps.grid import ITEM, Grid, Task
+from flds.training.optimizers import Optimizer
 from solvers.results.solution import Solution, Variable, load
 from solvers.results.versions import library_versions
 
@@ -97,9 +98,22 @@ def _status(solution: Solution | None, error: str) -> str:
 
 
 def _labels(values: list[Any]) -> NDArray[Any]:
-    """Return the values of a name as coordinates; what is not a word or a number by its place."""
-    plain = [value if isinstance(value, (int, float, str)) else f"{ITEM}{place}" for place, value in enumerate(values)]
-    return np.array(plain)
+    """Return the values of a name as coordinates; what is no word, number or rule by its place."""
+    named = [_label(value) for value in values]
+    unclear = [one is None or named.count(one) > 1 for one in named]
+    return np.array([f"{ITEM}{place}" if unclear[place] else one for place, one in enumerate(named)])
+
+
+def _label(value: Any) -> int | float | str | None:
+    """Return a value, or that of every group in words; None for what has no short ones."""
+    if isinstance(value, (int, float, str)):
+        return value
+    if isinstance(value, Optimizer):
+        return str(value)
+    if not isinstance(value, Mapping):
+        return None
+    parts = {name: _label(part) for name, part in value.items()}
+    return None if None in parts.values() else ", ".join(f"{name} {part}" for name, part in parts.items())
 
 
 def _stacked(name: str, items: list[Variable | None], grid: tuple[str, ...], shape: tuple[int, ...]) -> Variable | None:

@@ -21,7 +21,8 @@ PROBLEMS = {
     "one sample": flds.TrainingProblem(INPUTS[:1], TARGETS[:1], steps=5, learning_rate=0.5),
     "minibatches": flds.TrainingProblem(
         INPUTS, TARGETS, steps=6, batch_size=4, batch_order="random", activation="relu",
-        test_inputs=INPUTS + 0.1, test_targets=TARGETS,
+        test_inputs=INPUTS + 0.1, test_targets=TARGETS, learning_rate=0.1, weight_decay=0.1, gradient_clip=0.5,
+        optimizer={"hidden": flds.Muon(), "input": flds.SGD(momentum=0.9), "readout": flds.Adam()},
     ),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 # What is remembered of a parameter: arrays by name.
@@ -45,6 +46,12 @@ class Optimizer(ABC):
     matrices_only: bool = False
     entrywise: bool = False
     work: float = 0.0
+
+    def __str__(self) -> str:
+        """Return the class and the settings that are not its defaults, such as Muon(momentum=0.5)."""
+        chosen: tuple[Any, ...] = fields(self) if is_dataclass(self) else ()
+        given = [(one.name, getattr(self, one.name)) for one in chosen if getattr(self, one.name) != one.default]
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given)})"
 
     @property
     def plain(self) -> bool:
