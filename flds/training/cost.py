@@ -241,8 +241,10 @@ class Workload:
         total = sum(rank)
         drawn = 2 * total * self.depth if self.sampling == "matched_all" else 0  # all draws, and as they grow
         numbers: float = (2 * total * self.depth + self._constants() + drawn) * self.held * self.itemsize
-        numbers += 8 * self.depth * rank[0] * rank[1] * ((2 if self.tied else 1) + _numbers(self.rule))
-        numbers += 0 if self.rule.plain else 8 * self.threads * _AT_WORK * rank[0] * rank[1]
+        numbers += 8 * self.depth * rank[0] * rank[1] * (2 if self.tied else 1)
+        if not self.rule.plain:
+            threads = min(self.threads, self.depth)
+            numbers += self.itemsize * (self.depth * _numbers(self.rule) + threads * _AT_WORK) * rank[0] * rank[1]
         grown = [side * (1 - min(1.0, side / max(self.visits, 1)) / 2) for side in rank]  # mean over the steps
         return self._peak(numbers, 8 * total, 8 * sum(grown), 8 * max(rank))
 
@@ -253,7 +255,7 @@ class Workload:
         recorded, widest = (self.itemsize + 8) * self.particles, 8 * self.particles
         numbers *= self.itemsize
         if not self.rule.plain:
-            numbers += 8 * (self.depth * _numbers(self.rule) + _AT_WORK) * self.particles**2
+            numbers += self.itemsize * (self.depth * _numbers(self.rule) + _AT_WORK) * self.particles**2
         return self._peak(numbers, 2 * self.itemsize * self.particles, recorded, widest)
 
     def rows(self) -> float:

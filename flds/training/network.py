@@ -136,8 +136,13 @@ class Network:
     ) -> None:
         """Update `step` of all parameters, from the gradient of the batch mean."""
         gradients = list(zip(self.parameters, self._gradients(inputs, slopes, forward, backward), strict=True))
+        on_host: list[tuple[Parameter, Gradient]] = []
         for parameter, gradient in clipped(gradients, self.problem.gradient_clip):
-            parameter.move(gradient, step)
+            if parameter.on_host:
+                on_host.append((parameter, gradient))
+            else:
+                parameter.move(gradient, step)
+        self.ensemble.each(lambda one: one[0].move(one[1], step), on_host)
 
     def _gradients(
         self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass
@@ -230,7 +235,8 @@ class Network:
         yield Vectors("readout", groups["readout"], ensemble, self.readout)
         for layer, branch in enumerate(self.branches):
             for index, operator in enumerate(branch.operators):
-                yield Matrix(f"layer_{layer}_{index}", groups["hidden"], operator, self.root_tau, self.root_tau)
+                name, dtype = f"layer_{layer}_{index}", self.settings.numpy_dtype
+                yield Matrix(name, groups["hidden"], operator, self.root_tau, self.root_tau, dtype)
 
     def _weight_matrices(self, constants: Array, draw: bool) -> Iterator[WeightOperator]:
         settings, ensemble = self.settings, self.ensemble

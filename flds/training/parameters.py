@@ -30,11 +30,14 @@ class Parameter(ABC):
         Its rule, learning rates and weight decay.
     remembered : dict
         What the rule remembers, arrays by name.
+    on_host : bool
+        Whether a move is long work of one thread, while others move other parameters.
     """
 
     name: str
     group: Group
     remembered: dict[str, Any]
+    on_host: bool = False
 
     def move(self, gradient: Gradient, step: int) -> None:
         """Make update `step` of the network: decay, and then the step of the rule."""
@@ -163,12 +166,17 @@ class Matrix(Parameter):
         s = (T/L)^e, which a branch's image carries; gradients are over s, so that by A is s times what is seen.
     inside : float
         What a branch multiplies the steps of its matrices by: (T/L)^(1−e).
+    dtype : numpy dtype
+        Of what its rule sees and remembers.
     """
 
-    def __init__(self, name: str, group: Group, operator: WeightOperator, scale: float, inside: float) -> None:
+    def __init__(
+        self, name: str, group: Group, operator: WeightOperator, scale: float, inside: float, dtype: np.dtype
+    ) -> None:
         self.name, self.group, self.operator = name, group, operator
-        self.scale, self.inside = scale, inside
+        self.scale, self.inside, self.dtype = scale, inside, dtype
         self.remembered = {}
+        self.on_host = operator.on_host and not group.optimizer.plain
 
     def squares(self, gradient: Gradient) -> float:
         return self.scale**2 * gradient.squares(lambda right: np.asarray(right @ right.T, np.float64))
@@ -184,7 +192,7 @@ class Matrix(Parameter):
         rule, number = self.group.optimizer, 1.0
         if rule.entrywise:  # entries of 𝒲 are of size 1/n of those of n 𝒲, as the gradient that is seen
             number = float(self.operator.particles)
-        seen = number * (gradient.coefficients.T @ gradient.right)
+        seen = (number * (gradient.coefficients.T @ gradient.right)).astype(self.dtype, copy=False)
         state = rule.init(np.zeros(seen.shape, seen.dtype))
         for name, array in self.remembered.items():
             state[name] = _in_the_corner(state[name], array)

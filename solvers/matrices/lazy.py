@@ -125,6 +125,8 @@ class LazyOperator(WeightOperator):
     for the law of a Gaussian matrix given some of its products.
     """
 
+    on_host = True
+
     def __init__(
         self,
         ensemble: Particles,

@@ -30,9 +30,12 @@ class WeightOperator(ABC):
     ----------
     particles : int
         N.
+    on_host : bool
+        Whether `update`, `add` and `shrink` are work in the memory of the host, which threads may share by operators.
     """
 
     particles: int
+    on_host: bool = False
 
     @abstractmethod
     def forward(

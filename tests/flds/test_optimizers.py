@@ -71,8 +71,8 @@ def test_a_wrong_power_of_depth_is_seen(rule, power, monkeypatch):
     plain = outputs(Network, problem, operator="dense")
     right = Matrix.__init__
 
-    def wrong(self, name, group, operator, scale, inside):
-        right(self, name, group, operator, scale, inside * (2.0 / 3) ** power)
+    def wrong(self, name, group, operator, scale, inside, dtype):
+        right(self, name, group, operator, scale, inside * (2.0 / 3) ** power, dtype)
 
     monkeypatch.setattr(Matrix, "__init__", wrong)
     assert np.abs(outputs(Network, problem, operator="dense") - plain).max() > 1e-2
