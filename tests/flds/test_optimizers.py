@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import flds
 from flds.training.method import decide
 from flds.training.network import Network
 from flds.training.optimizers.muon import newton_schulz, polar
+from flds.training.optimizers.trial import steps_of
 from flds.training.train import train
 from tests.conftest import three_samples
 from tests.held import HeldNetwork
@@ -59,6 +61,14 @@ def test_lazy_and_dense_networks_of_the_same_weights_agree(rule, weights, horizo
     dense = outputs(Network, problem, operator="dense", backward_weights=weights)
     assert np.abs(dense - dense[0]).max() > 0.05
     np.testing.assert_allclose(lazy, dense, rtol=0, atol=1e-11)
+
+
+def test_the_page_writes_the_rule_that_is_tested():
+    page = (Path(flds.__file__).parents[1] / "docs" / "optimizers.md").read_text(encoding="utf-8")
+    (code,) = (part.partition("```")[0] for part in page.split("```python\n") if "class Shampoo" in part)
+    names = {"np": np, "flds": flds, "x": np.eye(3), "y": np.ones(3), "__name__": __name__}
+    exec(code, names)
+    assert steps_of(names["Shampoo"](0.1)) == steps_of(Shampoo(0.1))
 
 
 @pytest.mark.parametrize("power", [-0.5, 0.5])

@@ -80,6 +80,11 @@ def test_units_follow_plain_numpy(monkeypatch):
 
 def test_outputs_that_go_on_growing_with_size_are_refuted():
     rng = np.random.default_rng(0)
-    same = [1.0 + 0.02 * rng.standard_normal(24) for _ in range(3)]
-    assert optimizers._settled("same", same).verdict == "confirmed"
-    assert optimizers._settled("doubled", [same[0], 2 * same[1], 4 * same[2]]).verdict == "refuted"
+    same = [1.0 + 0.02 * rng.standard_normal((24, 3)) for _ in range(3)]
+    grown = [same[0], 2 * same[1], 4 * same[2]]
+    for claim in (
+        lambda name, found: optimizers._settled(name, found, 8),
+        lambda name, found: optimizers._agree(name, found, (1, 10, 100)),
+    ):
+        assert claim("same", same).verdict == "confirmed"
+        assert claim("grown", grown).verdict == "refuted"
