@@ -114,6 +114,29 @@ def small_batches():
 
 
 @run
+def muon():
+    problem = training(steps=30, optimizer="muon")
+    return limit(problem, 2_500, 8, operator="lazy", sampling="law", recorded_samples=[0], record_every=30)
+
+
+@run
+def adam_of_vectors():
+    return limit(training(8, optimizer={"input": flds.Adam(), "readout": flds.Adam()}), 1_000_000, 2)
+
+
+@run
+def adam_of_matrices():
+    problem = training(8, steps=2, optimizer="adam")
+    return flds.simulate_resnet(problem, width=3000, depth=3, dtype="float32", **THREADS)
+
+
+@run
+def mean_ode_adam():
+    problem = pairs(optimizer=flds.Adam(), learning_rates=0.1)
+    return flds.solve_mean_ode(problem, units=32_768, depth=16, keep_state=True, replicates=2, **THREADS)
+
+
+@run
 def mean_ode():
     return flds.solve_mean_ode(pairs(), units=32_768, depth=32, **THREADS)
 

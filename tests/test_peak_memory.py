@@ -24,6 +24,9 @@ WITHIN = 0.2
     [
         "by_law",
         "mean_ode_states_and_features",
+        "mean_ode_adam",
+        pytest.param("muon", marks=pytest.mark.slow),
+        pytest.param("adam_of_vectors", marks=pytest.mark.slow),
         pytest.param("kernels_of_matrices", marks=pytest.mark.slow),
         pytest.param("particles", marks=pytest.mark.slow),
         pytest.param("mean_ode_features", marks=pytest.mark.slow),

@@ -49,9 +49,10 @@ def peak_memory(problem: MeanFieldProblem, settings: MeanSettings) -> float:
     drawing, training = (size * count * (2 * sum(numbers) + max(numbers)) for size in (8, item))
     remembered = sum(np.ndim(array) > 0 for array in problem.rule.init(np.zeros((1, 1))).values())
     training += remembered * units
-    kept = replicates * (1 + remembered) * units if settings.keep_state else 0.0
+    state = (1 + remembered) * units
+    kept = replicates * state if settings.keep_state else 0.0
     records, fields = _records(problem, settings)
-    run = max(0.0, kept - units) + max(drawing, training + _passes(problem, settings))
+    run = max(0.0, kept - state) + max(drawing, training + _passes(problem, settings))
     return INTERPRETER_BYTES + data + records + max(run, kept + fields)
 
 
