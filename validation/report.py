@@ -48,6 +48,7 @@ SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "one_matrix": engine.one_matrix,
     "law": law.law,
     "optimizers": optimizers.optimizers,
+    "optimizers_on_digits": optimizers.optimizers_on_digits,
     "matched_noise": engine.matched_noise,
     "singular": engine.singular,
     "million": engine.million,

@@ -66,6 +66,40 @@ def test_repeated_products_repeat_and_updates_add_their_rank_one_part(tied):
     assert operator.rank == (12, 12)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_decay_multiplies_what_is_known_and_what_is_not(tied):
+    """After a factor old images are multiplied by it; new ones are of that size, repeat, and are those of a probe."""
+    particles = 500
+    operator = lazy(particles, tied=tied)
+    a, _, b, _ = history(operator, particles, steps=2)[-1]
+    before, back = operator.forward(a, forward(8, 3), a)[0], operator.backward(b, backward(8, 3), b)[0]
+    operator.shrink(0.5)
+    np.testing.assert_allclose(operator.forward(a, forward(9, 3), a)[0], 0.5 * before, atol=1e-9)
+    np.testing.assert_allclose(operator.backward(b, backward(9, 3), b)[0], 0.5 * back, atol=1e-9)
+    new, met = np.random.default_rng(1).standard_normal((2, 2, particles))
+    for one, other, vectors in ((forward, operator.forward, new), (backward, operator.backward, met)):
+        first = other(vectors, one(10, 2), vectors)[0]
+        # entries of deviation ½, and what was learned adds less: the mean square of 1,000 numbers
+        assert 0.25 * (1 - 4 * np.sqrt(2 / 1000)) < np.mean(first**2) < 0.25 * (1 + 4 * np.sqrt(2 / 1000)) + 0.1
+        np.testing.assert_allclose(other(vectors, one(11, 2), vectors)[0], first, atol=1e-9)
+        np.testing.assert_allclose(other(vectors, one(12, 2), vectors, remember=False)[0], first, atol=1e-9)
+    if tied:
+        image, pulled = operator.forward(new, forward(13, 2), new)[0], operator.backward(met, backward(13, 2), met)[0]
+        np.testing.assert_allclose(image @ met.T, (pulled @ new.T).T, atol=1e-9 * particles)
+
+
+@pytest.mark.parametrize("remember", [True, False])
+def test_after_decay_tied_products_are_adjoint_whichever_came_first(remember):
+    """A vector that is new, or is probed, meets what the other side has revealed before and after the factor."""
+    operator = lazy(400)
+    (_, _, b, _), *_ = history(operator, 400, steps=2)
+    operator.shrink(0.5)
+    new = np.random.default_rng(2).standard_normal((2, 400))
+    back = operator.backward(b, backward(8, 3), b)[0]
+    image = operator.forward(new, forward(9, 2), new, remember=remember)[0]
+    np.testing.assert_allclose(image @ b.T, new @ back.T, atol=1e-9 * 400)
+
+
 def test_tied_products_are_adjoint_and_independent_ones_are_not():
     # ⟨p, 𝒲q⟩ = ⟨𝒲ᵀp, q⟩ for one matrix, whichever product came first
     for tied in (True, False):
