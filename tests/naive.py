@@ -100,7 +100,10 @@ def mean_field_path(x, times, dw, drift, diffusion, psi, scheme="euler_maruyama"
 
     def change(t, dt, x, w):
         m = psi(t, x).mean(0)
-        return drift(t, x, m) * dt + np.einsum("pik,pk->pi", diffusion(t, x, m), w)
+        b = drift(t, x, m)
+        if scheme == "tamed_euler":
+            b = b / (1 + abs(dt) * np.linalg.norm(b, axis=1, keepdims=True))
+        return b * dt + np.einsum("pik,pk->pi", diffusion(t, x, m), w)
 
     for step, (t, following) in enumerate(itertools.pairwise(times)):
         w, dt = dw[step], following - t

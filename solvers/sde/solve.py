@@ -52,8 +52,9 @@ def solve(
         Number of equal steps.
     scheme : str or Scheme
         "euler_maruyama": strong order ½, or 1 for additive noise; weak order 1. "milstein": strong order 1
-        for diagonal noise where s_i depends on x_i and not on the other components. "heun": for equations in
-        the sense of Stratonovich. Or an object of a class of `solvers.schemes`, or of a subclass of its `Scheme`.
+        for diagonal noise where s_i depends on x_i and not on the other components. "tamed_euler": for drifts that
+        grow faster than linearly. "heun": for equations in the sense of Stratonovich. Or an object of a class of
+        `solvers.schemes`, or of a subclass of its `Scheme`.
     seed : int
         Seed of the Brownian motions and of the sampler.
     save_at : array of float, optional

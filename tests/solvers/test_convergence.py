@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from numba import njit
 from scipy.stats import t as student
 
 import solvers
@@ -67,6 +68,55 @@ def test_strong_order_of_heun_on_the_stratonovich_equation():
     )  # fmt: skip
     assert agrees(study, 1.0), str(study)
     assert get_scheme("heun").strong_order(GEOMETRIC) == 1.0
+
+
+def cubic(diffusion, noise="diagonal"):
+    return McKeanVlasov(njit(lambda t, x, m: x - x**3 + m / 2), diffusion, njit(lambda t, x: x), noise=noise)
+
+
+CUBIC = cubic(njit(lambda t, x, m: 0.5), "additive")
+CUBIC_MULTIPLICATIVE = cubic(njit(lambda t, x, m: x))
+
+
+@pytest.mark.parametrize(
+    ("equation", "levels", "order"),
+    [(CUBIC, FINE, 1.0), (CUBIC_MULTIPLICATIVE, tuple(16 * n for n in FINE), 0.5)],
+    ids=["additive", "multiplicative"],
+)
+def test_strong_order_of_tamed_euler(equation, levels, order):
+    """With multiplicative noise the next order of the error falls half a power faster, so levels are finer."""
+    study = solvers.strong_order(equation, normal, 0, 1, levels, scheme="tamed_euler", particles=500, replicates=RUNS)
+    assert agrees(study, order), str(study)
+    assert get_scheme("tamed_euler").strong_order(equation) == order
+
+
+def test_weak_order_of_tamed_euler():
+    study = solvers.weak_order(
+        CUBIC, normal, 0, 1, FINE, function=np.square, scheme="tamed_euler", particles=4000, replicates=RUNS
+    )
+    assert agrees(study, 1.0), str(study)
+    assert get_scheme("tamed_euler").weak_order(CUBIC) == 1.0
+
+
+def test_tamed_euler_completes_where_euler_maruyama_explodes():
+    start = np.linspace(-30, 30, 500)
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        assert solvers.solve(CUBIC, start, 0, 5, 100).status == "diverged"
+    run = solvers.solve(CUBIC, start, 0, 5, 100, scheme="tamed_euler")
+    assert run.status == "completed"
+    fine = solvers.solve(CUBIC, start, 0, 5, 20_000, scheme="euler_maruyama")
+    # the wells at ±1; a tenth is left by steps of 0.05, whose way from 30 takes 1 a step
+    assert abs(np.mean(np.abs(run.final_particles)) - np.mean(np.abs(fine.final_particles))) < 0.1
+    assert np.abs(run.final_particles).max() < 3
+
+
+def test_taming_has_no_overflow_and_hides_none():
+    run = solvers.solve(cubic(None), np.array([1e90, -1e90]), 0.0, 0.01, 1, scheme="tamed_euler")
+    assert run.status == "completed"
+    np.testing.assert_array_equal(run.final_particles, [1e90, -1e90])  # a way of 1, in steps of rounding
+    blown = McKeanVlasov(njit(lambda t, x, m: np.exp(x)), noise="diagonal")
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        assert solvers.solve(blown, np.array([1.0, 800.0]), 0.0, 1.0, 1, scheme="tamed_euler").status == "diverged"
 
 
 def test_weak_order_without_interaction():

@@ -15,7 +15,7 @@ from numba import njit
 
 import solvers
 from solvers import BrownianMotion, McKeanVlasov, schemes
-from solvers.schemes import EulerMaruyama, Heun, Milstein, Scheme, Stage, euler_terms, noise_terms
+from solvers.schemes import EulerMaruyama, Heun, Milstein, Scheme, Stage, TamedEuler, euler_terms, noise_terms
 from solvers.sde.schemes import _FILES, get_scheme
 from solvers.sde.schemes.passes import stage_pass
 from solvers.sde.trial import Trial
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 # nothing to compile
 GEOMETRIC = solvers.equations.geometric_brownian_motion(0.3, 0.8)
 ORNSTEIN_UHLENBECK = solvers.equations.ornstein_uhlenbeck(1.5, 0.4, 0.7)
-SHORT = {"euler_maruyama": EulerMaruyama, "milstein": Milstein, "heun": Heun}
+SHORT = {"euler_maruyama": EulerMaruyama, "milstein": Milstein, "heun": Heun, "tamed_euler": TamedEuler}
 COMMON = McKeanVlasov(common=njit(lambda t, x, m: 0.5))
 MEAN_FIELD = McKeanVlasov(moments=njit(lambda t, x: x), noise="mean_field")
 
@@ -211,8 +211,12 @@ class Empty(Scheme):
 @pytest.mark.parametrize(
     ("scheme", "error", "message"),
     [
-        ("euler", ValueError, r"^scheme must be one of euler_maruyama, milstein, heun, got 'euler'$"),
-        (3, TypeError, r"^scheme must be one of euler_maruyama, milstein, heun or a solvers\.schemes\.Scheme, got 3$"),
+        ("euler", ValueError, r"^scheme must be one of euler_maruyama, milstein, heun, tamed_euler, got 'euler'$"),
+        (
+            3,
+            TypeError,
+            r"^scheme must be one of euler_maruyama, milstein, heun, tamed_euler or a solvers\.schemes\.Scheme, got 3$",
+        ),
         (None, TypeError, r"or a solvers\.schemes\.Scheme, got None$"),
         (Heun, TypeError, r"got the class Heun; make an object of it: Heun\(\)$"),
         (Taken(), ValueError, "^scheme must have a name of its own, got Taken with the name of another, 'heun'; set"),

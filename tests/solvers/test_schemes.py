@@ -48,8 +48,11 @@ def arrays():
 
 @pytest.mark.parametrize(
     ("scheme", "vectorized"),
-    [("euler_maruyama", False), ("heun", False), ("euler_maruyama", True), ("heun", True), ("milstein", True)],
-)
+    [
+        ("euler_maruyama", False), ("heun", False), ("tamed_euler", False),
+        ("euler_maruyama", True), ("heun", True), ("tamed_euler", True), ("milstein", True),
+    ],
+)  # fmt: skip
 def test_diagonal_noise_in_the_plane(start, arrays, scheme, vectorized):
     """Milstein's correction is one compiled function for both; all of it compiled is below, with an exact path."""
     drift, diagonal, _, _, psi, slope = equations.planar_arrays()
@@ -65,7 +68,7 @@ def side_by_side(own, shared):
     return np.concatenate([own, np.broadcast_to(shared, (*own.shape[:-1], shared.shape[-1]))], axis=-1)
 
 
-@pytest.mark.parametrize("scheme", ["euler_maruyama", "heun"])
+@pytest.mark.parametrize("scheme", ["euler_maruyama", "heun", "tamed_euler"])
 def test_general_and_common_noise_in_the_plane(start, scheme):
     drift, _, own, shared, psi, _ = equations.planar_arrays()
     times, dw = increments(3)

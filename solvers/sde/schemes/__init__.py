@@ -20,6 +20,7 @@ _FILES = {
     "euler_maruyama": "EulerMaruyama",
     "milstein": "Milstein",
     "heun": "Heun",
+    "tamed_euler": "TamedEuler",
 }
 
 _CLASSES: dict[str, type[Scheme]] = {
