@@ -110,7 +110,7 @@ def _record_every(problem: MeanFieldProblem) -> int:
 
 def require_linear(problem: MeanFieldProblem) -> None:
     """Refuse rules that have no tangent ODE: a step must be linear in the gradients, and the initial units stay."""
-    if not isinstance(problem.rule, SGD):
+    if type(problem.rule) is not SGD:
         raise ValueError(
             f"the tangent ODE needs steps that are linear in the gradients, as those of SGD are, got "
             f"{type(problem.rule).__name__}; use solve_mean_ode"

@@ -54,7 +54,7 @@ def unit_rule(given: Any) -> Optimizer:
     TypeError, ValueError
         If it is no rule, or one for matrices.
     """
-    rule = checked_rule("optimizer", given)
+    rule = checked_rule("optimizer", given, rest=" that moves each unit for itself")
     if rule.matrices_only:
         raise ValueError(
             f"optimizer must be a rule for units, such as flds.SGD or flds.Adam, got {rule!r}, for matrices"

@@ -9,7 +9,7 @@ import numpy as np
 
 from flds.mean_ode.blocks import Array, Parameters
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.training.parameters import REMEMBERED
+from flds.training.parameters import REMEMBERED, stepped
 
 
 class Stretch(NamedTuple):
@@ -67,7 +67,7 @@ class Update:
     def __call__(self, stretch: Stretch, gradient: Parameters) -> None:
         """Move a stretch of units by one step, from sums over rows of D2φᵀb, arrays (*shape, units) by name."""
         for name, change in gradient.items():
-            if not self.rates[name]:
+            if self.rule.plain and not self.rates[name]:
                 continue
             z = self.units[stretch.block][name][stretch.node][..., stretch.units]
             if self.problem.decays[name]:
@@ -77,11 +77,12 @@ class Update:
                 continue
             memory = self.remembered[stretch.block][name]
             state = {
-                key: array[stretch.node][..., stretch.units] if np.ndim(array) else array
+                key: array[stretch.node][..., stretch.units] if np.ndim(array) else array[()]
                 for key, array in memory.items()
             }
-            step, after = self.rule.step(self.scale * change, state, self.rates[name])
-            z += step
+            step, after = stepped(self.rule, self.scale * change, state, self.rates[name])
+            if self.rates[name]:  # a rate of 0 holds the units, while moments go on
+                z += step
             for key, array in state.items():
                 if np.ndim(array):
                     array[...] = after[key]

@@ -22,7 +22,7 @@ def difference(then: dict[str, Any], now: dict[str, Any]) -> str | None:
     for name in then:
         if name != "check" and then[name] != now.get(name):
             return name
-    return None if same_functions(then, now["check"]) else "activation, block or initial law"
+    return None if same_functions(then, now["check"]) else "activation, block, initial law or optimizer"
 
 
 def same_functions(then: dict[str, Any], values: list[float]) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from flds.results.descriptions import RULE, by_name, is_array
 from solvers.results.solution import Variable
 
@@ -36,7 +38,8 @@ def recipe(problem: Mapping[str, Any], rates: Any, variables: Mapping[str, Varia
         item = variables.get("_".join(filter(None, (kept, name))))
         if item is None or not len(item.values):
             return "changing"
-        return f"{item.values[0]:g} to {item.values[-1]:g}"
+        first, last = item.values[0], item.values[-1]
+        return f"{first:g}" if np.all(item.values == first) else f"{first:g} to {last:g}"
 
     named = by_name(rates)
     shown = rate(rates) if named is None else ", ".join(f"{name} {rate(value, name)}" for name, value in named.items())

@@ -74,7 +74,15 @@ class Watch:
         self.callback, self.measure, self.targets, self.communicator = callback, measure, targets, communicator
 
     def ends(self, step: int, outputs: Array, test_outputs: Array, squeezed: bool) -> bool:
-        """Call the function; return whether the run is to end. `squeezed` leaves out the axis of one output."""
+        """Call the function; return whether the run is to end. `squeezed` leaves out the axis of one output.
+
+        Raises
+        ------
+        TypeError
+            If it returns something else than True, False or nothing.
+        RuntimeError
+            If it fails with an error that says something else of a solver.
+        """
         if self.callback is None:
             return False
         pairs = zip((outputs, test_outputs), self.targets, strict=True)
@@ -83,7 +91,14 @@ class Watch:
         )
         trained, tested = (np.array(one[..., 0] if squeezed else one, np.float64) for one in (outputs, test_outputs))
         record = TrainingRecord(step, trained, tested, loss, test_loss, accuracy, test_accuracy)
-        return bool(on_first(lambda: _answer(self.callback(record)), self.communicator))
+        return bool(on_first(lambda: _answer(self._called(record)), self.communicator))
+
+    def _called(self, record: TrainingRecord) -> Any:
+        try:
+            return self.callback(record)
+        except (MemoryError, StopIteration, np.linalg.LinAlgError) as error:
+            # which the solver would take for its own
+            raise RuntimeError(f"callback failed at step {record.step}: {type(error).__name__}: {error}") from error
 
 
 def _answer(found: Any) -> bool:

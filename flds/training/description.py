@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
@@ -36,10 +36,15 @@ def own_rules(problem: TrainingProblem) -> list[Optimizer]:
 
 
 def described_rule(rule: Optimizer) -> dict[str, Any]:
-    """Return a rule as JSON: its class, and its settings where it is built in."""
-    settings: dict[str, Any] = {} if is_own(rule) else asdict(rule)  # type: ignore[call-overload]
+    """Return a rule as JSON: its class and its settings, of one's own those that are numbers, words or tuples."""
+    settings = asdict(rule) if is_dataclass(rule) else getattr(rule, "__dict__", {})
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-    return {RULE: type(rule).__name__, **plain}
+    return {RULE: type(rule).__name__} | {name: value for name, value in plain.items() if _simple(value)}
+
+
+def _simple(value: Any) -> bool:
+    several = value if isinstance(value, list) else [value]
+    return all(one is None or isinstance(one, (bool, int, float, str)) for one in several)
 
 
 def rule_of(described: Mapping[str, Any]) -> Optimizer:

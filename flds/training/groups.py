@@ -104,14 +104,17 @@ def require_shrinking(name: str, rates: Array, decay: float) -> None:
         )
 
 
-def checked_rule(name: str, given: Any) -> Optimizer:
-    """Return a rule, which may be given by a short name; raises TypeError or ValueError, with the rules there are."""
+def checked_rule(name: str, given: Any, rest: str = ", or a dictionary of them by group") -> Optimizer:
+    """Return a rule, which may be given by a short name; raises TypeError or ValueError, with the rules there are.
+
+    `rest` is what else may be given, for the message.
+    """
     if isinstance(given, str):
         return SHORT_NAMES[checks.choice(name, given, tuple(SHORT_NAMES))]()
     if not isinstance(given, Optimizer):
         raise TypeError(
-            f"{name} must be flds.SGD(...), flds.Adam(...), flds.Muon(...) or a subclass of flds.Optimizer, or a "
-            f"dictionary of them by group, got {checks.shown(given)}"
+            f"{name} must be flds.SGD(...), flds.Adam(...), flds.Muon(...) or an object of a subclass of "
+            f"flds.Optimizer{rest}, got {checks.shown(given)}"
         )
     return given
 

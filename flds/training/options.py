@@ -173,8 +173,8 @@ class Options(TypedDict, total=False):
         time.
     callback : callable
         Called with each record, a `flds.TrainingRecord`, before the update of its step. Where it returns True the run
-        ends with the status "stopped", as early stopping needs; with ``keep_state=True`` it can be gone on with. One
-        run only, without replicates and executor; of several ranks the first calls it.
+        ends with the status "stopped", as early stopping needs; with ``keep_state=True`` it can be gone on with if
+        there was an update. One run only, without replicates and executor; of several ranks the first calls it.
     """
 
     backward_weights: str

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flds.training.groups import Group
-from flds.training.optimizers import Gradient
+from flds.training.optimizers import Gradient, Optimizer
 from solvers.ensemble.particles import Array, Particles
 from solvers.matrices.operator import WeightOperator
 
@@ -113,16 +113,16 @@ class Vectors(Parameter):
         whole = self.ensemble.allocate(len(self.values), self.values.dtype)
         self.ensemble.combine(whole, [(gradient.coefficients.T, gradient.right)])
         spread = [name for name in self.remembered if np.ndim(self.remembered[name])]
-        numbers = {name: value for name, value in self.remembered.items() if name not in spread}
+        numbers = {name: value[()] for name, value in self.remembered.items() if name not in spread}
         after: dict[str, Any] = {}
 
         def work(values: Array, seen: Array, *arrays: Array) -> None:
             state = dict(zip(spread, arrays, strict=True))
-            step, state_after = self.group.optimizer.step(seen, numbers | state, rate)
+            step, state_after = stepped(self.group.optimizer, seen, numbers | state, rate)
             values += step
             for name, array in state.items():
                 array[...] = state_after[name]
-            after.update({name: state_after[name] for name in numbers})  # the same from each part
+            after.update({name: np.array(state_after[name]) for name in numbers})  # the same from each part
 
         self.ensemble.apply(work, self.values, whole, *(self.remembered[name] for name in spread))
         self.remembered |= after
@@ -196,7 +196,8 @@ class Matrix(Parameter):
         state = rule.init(np.zeros(seen.shape, seen.dtype))
         for name, array in self.remembered.items():
             state[name] = _in_the_corner(state[name], array)
-        step, self.remembered = rule.step(seen, state, rate)
+        step, after = stepped(rule, seen, state, rate)
+        self.remembered = {name: np.asarray(array) for name, array in after.items()}
         self.operator.add(step * (self.inside / number))
 
 
@@ -210,9 +211,33 @@ def clipped(gradients: list[tuple[Parameter, Gradient]], largest: float | None) 
     return [(parameter, gradient * (largest / norm)) for parameter, gradient in gradients]
 
 
-def _in_the_corner(array: Any, old: Any) -> NDArray[Any]:
-    """Put an array of a smaller matrix into what stands for a larger one."""
+def stepped(rule: Optimizer, gradient: Any, state: dict[str, Any], rate: float) -> tuple[Any, dict[str, Any]]:
+    """Return the step of a rule and what it remembers next.
+
+    Raises
+    ------
+    ValueError
+        If the step has another shape than the gradient.
+    RuntimeError
+        If the algebra of a rule fails on a finite gradient; on another it says that training diverges.
+    """
+    try:
+        step, after = rule.step(gradient, state, rate)
+    except np.linalg.LinAlgError as error:
+        if np.isfinite(gradient).all():
+            raise RuntimeError(f"the optimizer {rule} failed: {error}") from error
+        raise
+    if np.shape(step) != gradient.shape:
+        raise ValueError(
+            f"the optimizer {rule} must give steps of the shape of the gradient, {gradient.shape}, got {np.shape(step)}"
+        )
+    return step, after
+
+
+def _in_the_corner(array: Any, old: Any) -> Any:
+    """Put an array of a smaller matrix into what stands for a larger one, a copy; numbers cannot be changed."""
     if np.shape(array) == np.shape(old):
-        return np.asarray(old)
-    array[tuple(slice(0, size) for size in np.shape(old))] = old
-    return np.asarray(array)
+        return old[()] if np.ndim(old) == 0 else old
+    whole = np.array(array)
+    whole[tuple(slice(0, size) for size in np.shape(old))] = old
+    return whole

@@ -18,13 +18,13 @@ class Optimizer(ABC):
 
     What it sees is free of width and depth, in units in which a learning rate of order 1 moves features by order 1:
 
-    - Of a weight matrix 𝒲, the gradient in the coordinates of its bases, (rows, columns), or with the dense operator,
-      (n, n), over the branch scale s, in the precision of the run. The map from coordinates to 𝒲 keeps Frobenius and
-      spectral norms, singular values and products, so that a rule made of these is the same rule on 𝒲. Rows and
-      columns are added as the bases grow, and are zero until then: what they add must then be zero. The step is
-      multiplied by what a branch multiplies learning rates by, (T/L)^(1−e).
-    - Of vectors, U, v, biases and gains, n times the gradient, (rows, particles). A rule sees some of the particles at
-      a time, so it must treat each for itself; this is checked where a problem is made.
+    - Of a weight matrix 𝒲 = W/√n, the gradient in the coordinates of its bases, (rows, columns), or with the dense
+      operator, (n, n), over the branch scale s = (T/L)^e, e = ½, in the precision of the run. The map from coordinates
+      to 𝒲 keeps Frobenius and spectral norms, singular values and products, so that a rule made of these is the same
+      rule on 𝒲. Rows and columns are added as the bases grow, and are zero until then: what they add must then be
+      zero. The step is multiplied by what a branch multiplies learning rates by, (T/L)^(1−e).
+    - Of vectors, U and v, n times the gradient, (rows, particles). A rule sees some of the particles at a time, so it
+      must treat each for itself; this is checked where a problem is made.
     - In the Mean ODE, the gradient that learning rates multiply, arrays (…, units), of some units at a time.
 
     Attributes
@@ -63,7 +63,8 @@ class Optimizer(ABC):
 
         `parameter` is an array of zeros of the parameter's shape and dtype. Of a matrix the arrays may have any shape
         that follows from its own; as it grows, they are put into the corner of what `init` returns for the new shape.
-        Of vectors and units they have the parameter's shape, or are numbers.
+        Of vectors and units they have the parameter's shape, or are numbers. `step` returns arrays of the same names,
+        shapes and kinds of numbers.
         """
         return {}
 

@@ -25,45 +25,90 @@ def try_rule(name: str, rule: Optimizer, matrix: bool) -> None:
     Raises
     ------
     TypeError
-        If it cannot be called, or gives something else than steps of the gradient's shape.
+        If it cannot be called, gives something else than steps of the gradient's shape, or remembers something else
+        than arrays, under other names than `init` has, of another shape or less precisely than it computes them.
     ValueError
-        If a step of a matrix depends on the bases in which it is written and the rule does not say that it treats
-        entries, adds to rows that have had no gradient, or mixes particles.
+        If it gives other steps when called again, or a step of a matrix depends on the bases in which it is written and
+        the rule does not say that it treats entries, adds to rows that have had no gradient, or mixes particles.
     """
     label = f"{name}, {type(rule).__name__},"
+    checks.positive_number(f"{label} work", rule.work, zero=True)
     generator = np.random.default_rng(0)
     seen = [generator.standard_normal((_ROWS, _COLUMNS)) for _ in range(_STEPS)]
-    steps = _steps(label, rule, seen)
+    steps = _steps(label, rule, seen, matrix)
+    if not all(np.isfinite(one).all() for one in steps):
+        raise ValueError(f"{label} must give finite steps, but in a small case does not")
+    again = _steps(label, rule, seen, matrix)
+    if not all(np.array_equal(one, other) for one, other in zip(steps, again, strict=True)):
+        raise ValueError(f"{label} must give the same for the same arguments; what it remembers belongs into its state")
     if not matrix:
-        parts = [_steps(label, rule, [one[:, part] for one in seen]) for part in (slice(0, 2), slice(2, None))]
+        halves = (slice(0, 2), slice(2, None))
+        parts = [_steps(label, rule, [one[:, part] for one in seen], matrix) for part in halves]
         _same(steps, [np.hstack(both) for both in zip(*parts, strict=True)], f"{label} must treat each particle alone")
         return
     if rule.entrywise:
         return
     left, right = (np.linalg.qr(generator.standard_normal((size, size)))[0] for size in (_ROWS, _COLUMNS))
-    turned = _steps(label, rule, [left @ one @ right for one in seen])
+    turned = _steps(label, rule, [left @ one @ right for one in seen], matrix)
     remedy = "must not depend on the bases of a matrix; set entrywise = True if it treats entries each for itself"
     _same(turned, [left @ one @ right for one in steps], f"{label} {remedy}")
     wider = [np.pad(one, ((0, 1), (0, 2))) for one in seen]
     padded = [np.pad(one, ((0, 1), (0, 2))) for one in steps]
-    _same(_steps(label, rule, wider), padded, f"{label} must add nothing to rows and columns without a gradient")
+    wider_steps = _steps(label, rule, wider, matrix)
+    _same(wider_steps, padded, f"{label} must add nothing to rows and columns without a gradient")
 
 
 def steps_of(rule: Optimizer) -> list[float]:
     """Return the steps of a rule in a small case, as numbers that tell it from others."""
     seen = [np.sin(np.arange(6.0) + step).reshape(2, 3) for step in range(_STEPS)]
-    return np.array(_steps(type(rule).__name__, rule, seen)).ravel().tolist()
+    return np.array(_steps(type(rule).__name__, rule, seen, matrix=True)).ravel().tolist()
 
 
-def _steps(label: str, rule: Optimizer, seen: Sequence[Array]) -> list[Array]:
-    state = checks.called(f"{label} failed in init", rule.init, np.zeros_like(seen[0]))
-    steps = []
+def _steps(label: str, rule: Optimizer, seen: Sequence[Array], matrix: bool) -> list[Array]:
+    first = checks.called(f"{label} failed in init", rule.init, np.zeros_like(seen[0]))
+    _check_state(label, first, None if matrix else seen[0].shape)
+    state, steps = first, []
     for one in seen:
-        step, state = _pair(label, checks.called(f"{label} failed in step", rule.step, one.copy(), state, 0.1))
-        if np.shape(step) != one.shape:
-            raise TypeError(f"{label} must give steps of the shape of the gradient, {one.shape}, got {np.shape(step)}")
-        steps.append(np.asarray(step, np.float64))
+        step, after = _pair(label, checks.called(f"{label} failed in step", rule.step, one.copy(), dict(state), 0.1))
+        if not isinstance(step, np.ndarray) or step.dtype.kind != "f" or step.shape != one.shape:
+            got = f"{step.dtype} of shape {step.shape}" if isinstance(step, np.ndarray) else checks.shown(step)
+            raise TypeError(f"{label} must give steps of the shape of the gradient, {one.shape}, got {got}")
+        _check_next(label, first, after)
+        state = after
+        steps.append(np.array(step, np.float64))
     return steps
+
+
+def _check_state(label: str, state: Any, shape: tuple[int, ...] | None) -> None:
+    """Refuse what is no dictionary of arrays, of vectors that have this shape or are numbers."""
+    if not isinstance(state, dict):
+        raise TypeError(f"init of {label} must return a dictionary of arrays by name, got {checks.shown(state)}")
+    for key, value in state.items():
+        whole = isinstance(value, (np.ndarray, np.generic, int, float)) and np.asarray(value).dtype.kind in "fiub"
+        if not (isinstance(key, str) and whole):
+            raise TypeError(f"init of {label} must return arrays by name, got {key!r}: {checks.shown(value)}")
+        if shape is not None and np.ndim(value) and np.shape(value) != shape:
+            raise TypeError(
+                f"init of {label} must return, for vectors, numbers and arrays of the parameter's shape, {shape}, "
+                f"got {key!r} of shape {np.shape(value)}"
+            )
+
+
+def _check_next(label: str, first: dict[str, Any], after: dict[str, Any]) -> None:
+    """Refuse what is remembered if it is not what `init` returned first, in names, shapes and kinds of numbers."""
+    if set(after) != set(first):
+        raise TypeError(
+            f"{label} must remember what init returns, {', '.join(sorted(first)) or 'nothing'}, "
+            f"got {', '.join(map(str, sorted(after))) or 'nothing'}"
+        )
+    for key, value in after.items():
+        was = np.asarray(first[key])
+        now = np.asarray(value) if isinstance(value, (np.ndarray, np.generic, int, float)) else np.array(None)
+        if now.shape != was.shape or not np.can_cast(now.dtype, was.dtype, "same_kind"):
+            raise TypeError(
+                f"{label} must remember {key!r} as init returns it, {was.dtype} of shape {was.shape}, "
+                f"got {now.dtype} of shape {now.shape}"
+            )
 
 
 def _pair(label: str, found: Any) -> tuple[Any, Any]:
