@@ -217,7 +217,7 @@ class Own(flds.Optimizer):
         ({"optimizer": {"hidden": Own("entries")}}, r"set entrywise = True if it treats entries each for itself"),
         ({"optimizer": {"hidden": Own("adds")}}, r"must not depend on the bases|must add nothing to rows"),
         ({"optimizer": {"input": Own("mixes")}}, r"optimizer of input, Own, must treat each particle alone"),
-        ({"optimizer": Own("shape")}, r"must give steps of the shape of the gradient, \(3, 5\), got \(1, 5\)"),
+        ({"optimizer": Own("shape")}, r"must give steps of the shape of the gradient, \(3, 5\), got float64 of"),
         ({"optimizer": Own("fails")}, r"Own, failed in step: AttributeError"),
     ],
 )  # fmt: skip
