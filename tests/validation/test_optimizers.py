@@ -103,7 +103,7 @@ def test_outputs_that_go_on_growing_with_size_are_refuted():
     grown = [same[0], 2 * same[1], 4 * same[2]]
     for claim in (
         lambda name, found: optimizers._settled(name, found, 8),
-        lambda name, found: optimizers._agree(name, found, (1, 10, 100)),
+        lambda name, found: optimizers._agree(name, found, (100, 1_000, 10_000)),
     ):
         assert claim("same", same).verdict == "confirmed"
         assert claim("grown", grown).verdict == "refuted"
