@@ -269,8 +269,8 @@ FAULTS = (
           "state[name] = array if array.shape == np.shape(state[name]) else state[name]",
           "tests/flds/test_optimizers.py"),
     Fault("numbers that a rule remembers step for every stretch of units", "flds/mean_ode/update.py",
-          "self._numbers[stretch.block, name, key] = np.asarray(after[key])",
-          "memory[key] = np.asarray(after[key])",
+          "self._numbers[stretch.block, name, key] = number",
+          "memory[key] = number",
           "tests/flds/test_mean_ode_passes.py"),
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from flds.mean_ode.blocks import Array, Parameters
 from flds.mean_ode.problem import MeanFieldProblem
-from flds.training.parameters import REMEMBERED, stepped
+from flds.training.parameters import REMEMBERED, advance
 
 
 class Stretch(NamedTuple):
@@ -80,14 +80,10 @@ class Update:
                 key: array[stretch.node][..., stretch.units] if np.ndim(array) else array[()]
                 for key, array in memory.items()
             }
-            step, after = stepped(self.rule, self.scale * change, state, self.rates[name])
-            if self.rates[name]:  # a rate of 0 holds the units, while moments go on
-                z += step
-            for key, array in state.items():
-                if np.ndim(array):
-                    array[...] = after[key]
-                else:
-                    self._numbers[stretch.block, name, key] = np.asarray(after[key])
+            moving = z if self.rates[name] else None  # a rate of 0 holds the units, while moments go on
+            numbers = advance(self.rule, moving, self.scale * change, state, self.rates[name])
+            for key, number in numbers.items():
+                self._numbers[stretch.block, name, key] = number
 
     def state(self) -> dict[str, Array]:
         """Return what the rule remembers, by names for a state: own memory, not copies."""

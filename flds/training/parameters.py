@@ -117,12 +117,8 @@ class Vectors(Parameter):
         after: dict[str, Any] = {}
 
         def work(values: Array, seen: Array, *arrays: Array) -> None:
-            state = dict(zip(spread, arrays, strict=True))
-            step, state_after = stepped(self.group.optimizer, seen, numbers | state, rate)
-            values += step
-            for name, array in state.items():
-                array[...] = state_after[name]
-            after.update({name: np.array(state_after[name]) for name in numbers})  # the same from each part
+            state = numbers | dict(zip(spread, arrays, strict=True))
+            after.update(advance(self.group.optimizer, values, seen, state, rate))  # the same from each part
 
         self.ensemble.apply(work, self.values, whole, *(self.remembered[name] for name in spread))
         self.remembered |= after
@@ -222,7 +218,7 @@ def stepped(rule: Optimizer, gradient: Any, state: dict[str, Any], rate: float) 
         If the algebra of a rule fails on a finite gradient; on another it says that training diverges.
     """
     try:
-        step, after = rule.step(gradient, state, rate)
+        step, after = rule.step(gradient, dict(state), rate)  # which may put other arrays into it
     except np.linalg.LinAlgError as error:
         if np.isfinite(gradient).all():
             raise RuntimeError(f"the optimizer {rule} failed: {error}") from error
@@ -232,6 +228,29 @@ def stepped(rule: Optimizer, gradient: Any, state: dict[str, Any], rate: float) 
             f"the optimizer {rule} must give steps of the shape of the gradient, {gradient.shape}, got {np.shape(step)}"
         )
     return step, after
+
+
+def advance(
+    rule: Optimizer, values: Array | None, gradient: Any, state: dict[str, Any], rate: float
+) -> dict[str, NDArray[Any]]:
+    """Add the step of a rule to `values`, if there are any, and write what it remembers into the arrays of `state`.
+
+    Returns the numbers that it remembers next. Errors are those of `stepped`.
+    """
+    step, after = stepped(rule, gradient, state, rate)
+    if values is not None:
+        values += step
+    arrays = {name: array for name, array in state.items() if np.ndim(array)}
+    # one that becomes another is read before it is written to
+    moved = {
+        name: np.array(after[name])
+        if any(np.may_share_memory(after[name], array) for array in arrays.values())
+        else after[name]
+        for name in arrays
+    }
+    for name, array in arrays.items():
+        array[...] = moved[name]
+    return {name: np.array(after[name]) for name in state if name not in arrays}
 
 
 def _in_the_corner(array: Any, old: Any) -> Any:

@@ -97,6 +97,52 @@ def test_buffers_that_begin_as_one_array(group):
     np.testing.assert_array_equal(trained(Twice(False), group=group).outputs, trained(Twice(True), group=group).outputs)
 
 
+class Rebinds(Momentum):
+    """Heavy ball that puts new arrays into the dictionary it is given, and returns that."""
+
+    def step(self, gradient, state, rate):
+        state["b"] = 0.5 * state["b"] + gradient
+        return -rate * state["b"], state
+
+
+class Older(flds.Optimizer):
+    """A rule that adds the gradient of two steps before; what was the last one becomes that, the same array."""
+
+    def __init__(self, copies):
+        self.copies = copies
+
+    def init(self, parameter):
+        return {"last": 0 * parameter, "older": 0 * parameter}
+
+    def step(self, gradient, state, rate):
+        last = state["last"].copy() if self.copies else state["last"]
+        return -rate * (gradient + 0.5 * state["older"]), {"last": gradient, "older": last}
+
+
+class Late(flds.Optimizer):
+    """A rule whose step is what it remembers, the array itself."""
+
+    def __init__(self, copies):
+        self.copies = copies
+
+    def init(self, parameter):
+        return {"step": 0 * parameter}
+
+    def step(self, gradient, state, rate):
+        return state["step"].copy() if self.copies else state["step"], {"step": -rate * gradient}
+
+
+def test_arrays_of_a_state_may_be_returned_under_other_names():
+    """In every home of parameters, as if they were copies."""
+    pairs = [(Rebinds(np.zeros_like), flds.SGD(momentum=0.5)), (Older(False), Older(True)), (Late(False), Late(True))]
+    for one, other in pairs:
+        np.testing.assert_allclose(moved(one), moved(other), atol=1e-13)
+        for group in EVERY:
+            found, expected = (trained(rule, group=group).outputs for rule in (one, other))
+            np.testing.assert_allclose(found, expected, atol=1e-13)
+    assert np.abs(moved(Older(True)) - moved(flds.SGD())).max() > 1e-3
+
+
 def test_moments_go_on_where_a_rate_is_zero():
     """As in a network: a rate of 0 is one of 1e-300, which moves nothing."""
     for rule in (flds.SGD(momentum=0.5), flds.Adam()):
