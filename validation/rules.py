@@ -86,20 +86,23 @@ def _gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
+def torch_rule(rule: Any, parameter: Tensor, scale: float = 1.0) -> torch.optim.Optimizer | None:
+    """Return torch's optimiser of one parameter, or None where it has none; rules see `scale` times the gradient."""
+    if type(rule) is SGD:
+        return torch.optim.SGD([parameter], lr=1.0, momentum=rule.momentum, nesterov=rule.nesterov)
+    if type(rule) is Adam:
+        return torch.optim.Adam([parameter], lr=1.0, betas=rule.betas, eps=rule.epsilon / scale)
+    return None
+
+
 def _rule(group: Group, parameter: Tensor, units: Units) -> torch.optim.Optimizer:
     rule: Any = group.optimizer
-    if type(rule) is SGD:
-        optimizer: Any = torch.optim.SGD([parameter], lr=1.0, momentum=rule.momentum, nesterov=rule.nesterov)
-        unit = units.rate
-    elif type(rule) is Adam:
-        # a matrix sees n times its gradient, and its steps are over n
-        n = parameter.shape[0] if units.entry != 1.0 else 1
-        optimizer = torch.optim.Adam([parameter], lr=1.0, betas=rule.betas, eps=rule.epsilon / (n * units.gradient))
-        unit = units.entry / n
-    elif type(rule) is Muon:
-        optimizer, unit = _Muon(parameter, rule), units.entry
-    else:
+    # Adam sees n times the gradient of a matrix, and its steps are over n
+    n = parameter.shape[0] if rule.entrywise and units.entry != 1.0 else 1
+    optimizer: Any = _Muon(parameter, rule) if type(rule) is Muon else torch_rule(rule, parameter, n * units.gradient)
+    if optimizer is None:
         raise ValueError(f"dense networks are trained by SGD, Adam and Muon, got {rule!r}")
+    unit = units.rate if type(rule) is SGD else units.entry / n
     optimizer.param_groups[0]["unit"] = unit
     return optimizer
 

@@ -23,11 +23,11 @@ from flds.mean_ode.blocks import (
 from flds.mean_ode.draws import draw_units
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.training.divergence import Divergence
-from flds.training.optimizers import SGD, Adam
 from flds.training.options import RecordSteps
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
 from validation.networks import ACTIVATIONS, threads_for
+from validation.rules import torch_rule
 
 Array = NDArray[np.float64]
 Tensors = dict[str, torch.Tensor]
@@ -140,7 +140,7 @@ def _train(
     runs = len(next(iter(initial[0].values())))
     x = torch.tensor(problem.x).expand(runs, *problem.x.shape)
     tensors = [(name, a) for z in units for name, a in z.items()]
-    rules = [unit_rule(problem.rule, a) for _, a in tensors]
+    rules = [_rule(problem, a) for _, a in tensors]
     outputs, losses, history = [], [], []
     lost, divergence = np.zeros(runs, bool), Divergence(problem.divergence_factor)
     for step in range(problem.steps + 1):
@@ -163,10 +163,10 @@ def _train(
         gradients = torch.autograd.grad(loss.sum(), [a for _, a in tensors])
         for (name, a), rule, gradient in zip(tensors, rules, gradients, strict=True):
             rate = problem.rate(name, step)
-            if not rate:
-                continue
             a.grad = depth * width / problem.alpha**2 * gradient  # H-(8): what rates multiply
-            rule.param_groups[0] |= {"lr": rate, "weight_decay": problem.decays[name]}
+            rule.param_groups[0]["lr"] = rate
+            with torch.no_grad():
+                a.mul_(1.0 - rate * problem.decays[name])
             rule.step()
     return UnitRuns(
         steps=np.array(sorted(due)),
@@ -195,24 +195,11 @@ def unit_field(block: Block) -> Field:
     return lambda h, z: _FIELDS[type(block)](block, h, z)
 
 
-def unit_rule(rule: Any, parameter: torch.Tensor) -> torch.optim.Optimizer:
-    """Return torch's rule for one parameter, with decoupled decay; raises ValueError where there is none."""
-    if type(rule) is SGD:
-        return _DecoupledSGD([parameter], lr=1.0, momentum=rule.momentum, nesterov=rule.nesterov)
-    if type(rule) is Adam:
-        return torch.optim.AdamW([parameter], lr=1.0, betas=rule.betas, eps=rule.epsilon)
-    raise ValueError(f"networks of units are trained by SGD and Adam, got {rule!r}")
-
-
-class _DecoupledSGD(torch.optim.SGD):
-    """Decay of the parameters before the step, as AdamW has it, where torch's SGD adds it to the gradient."""
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        group = self.param_groups[0]
-        decay, group["weight_decay"] = group["weight_decay"], 0.0
-        group["params"][0].mul_(1 - group["lr"] * decay)
-        super().step()
+def _rule(problem: MeanFieldProblem, parameter: torch.Tensor) -> torch.optim.Optimizer:
+    found = torch_rule(problem.rule, parameter)
+    if found is None:
+        raise ValueError(f"networks of units are trained by SGD and Adam, got {problem.rule!r}")
+    return found
 
 
 def _forward(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.training.groups import checked_decay, checked_rates, checked_rule, require_shrinking
+from flds.training.groups import checked_number, checked_rates, checked_rule, require_shrinking
 from flds.training.optimizers import SGD, Optimizer, checked_own
 from solvers import checks
 
@@ -72,9 +72,9 @@ def decays_of(given: Any, rates: Mapping[str, Rates]) -> dict[str, float]:
         If it is none, or would turn a parameter over.
     """
     if not isinstance(given, Mapping):
-        given = dict.fromkeys(rates, checked_decay("weight_decay", given))
+        given = dict.fromkeys(rates, checked_number("weight_decay", given))
     decays = dict.fromkeys(rates, 0.0)
     for name, value in given.items():
-        decays[name] = checked_decay(f"weight_decay[{name!r}]", value)
+        decays[name] = checked_number(f"weight_decay[{name!r}]", value)
         require_shrinking(name, np.asarray(rates[name]), decays[name])
     return decays

@@ -35,7 +35,7 @@ def train(
         with dynamics.ensemble.running():
             for step in range(first, last + 1):
                 forward = training.forward(step)
-                if training.diverges(forward):
+                if training.diverges(forward.outputs, forward.targets):
                     run.status = "diverged"
                     break
                 record = training.record(step, forward)
@@ -63,12 +63,12 @@ def train(
 
 
 class _Forward(NamedTuple):
-    """States of a batch at the nodes, its targets and outputs, and ∇loss with respect to h(1)."""
+    """States of a batch at the nodes, h(1) of it, and its outputs and targets."""
 
     states: list[Array]
-    targets: Any
+    last: Array
     outputs: Array
-    slope: Array
+    targets: Any
 
 
 class _Training:
@@ -90,14 +90,12 @@ class _Training:
     def forward(self, step: int) -> _Forward:
         """Pass the batch of a step through depth."""
         batch, states = self.batch(step), list[Array]()
-        last, targets = self.dynamics.forward(self.inputs[batch], states), self.problem.y[batch]
-        slope = self.problem.loss_gradient(last, targets).astype(self.settings.dtype)
-        return _Forward(states, targets, self.problem.read(last), slope)
+        last = self.dynamics.forward(self.inputs[batch], states)
+        return _Forward(states, last, self.problem.read(last), self.problem.y[batch])
 
-    def diverges(self, forward: _Forward) -> bool:
+    def diverges(self, outputs: Array, targets: Any) -> bool:
         """Whether the loss or the outputs of a batch have grown too large."""
-        loss = self.problem.losses(forward.outputs, forward.targets).mean()
-        return bool(self.divergence.at(loss, np.mean(forward.outputs**2)))
+        return bool(self.divergence.at(self.problem.losses(outputs, targets).mean(), np.mean(outputs**2)))
 
     def record(self, step: int, forward: _Forward) -> Record | None:
         """Return the record of a step if it is due, without features; who watches it may stop the run."""
@@ -114,11 +112,14 @@ class _Training:
 
     def backward(self, step: int, forward: _Forward, moves: bool) -> list[Array]:
         """Pass back through depth, where units move or covectors are recorded; return them."""
-        if moves:
-            self.update.begin(step)
-            with self.dynamics.ensemble.whole():
-                return self.dynamics.descend(forward.states, forward.slope, self.update)
-        return self.dynamics.backward(forward.states, forward.slope) if self.settings.record_features else []
+        if not moves and not self.settings.record_features:
+            return []
+        slope = self.problem.loss_gradient(forward.last, forward.targets).astype(self.settings.dtype)
+        if not moves:
+            return self.dynamics.backward(forward.states, slope)
+        self.update.begin(step)
+        with self.dynamics.ensemble.whole():
+            return self.dynamics.descend(forward.states, slope, self.update)
 
     def keep(self, record: Record | None, forward: _Forward, covectors: list[Array]) -> None:
         """Keep a record, if there is one, with the features of the batch if they are asked for."""
@@ -140,6 +141,5 @@ class _Training:
             if record.step < first:
                 self.run.keep(record, self.due.count)
         for record in self.run.records[:1]:
-            outputs, targets = record.outputs[self.batch(0)], self.problem.y[self.batch(0)]
-            self.divergence.at(self.problem.losses(outputs, targets).mean(), np.mean(outputs**2))
+            self.diverges(record.outputs[self.batch(0)], self.problem.y[self.batch(0)])
         return first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,17 @@ def by_name(described: Any) -> dict[str, Any] | None:
     """Return descriptions by group or parameter, or None where there is one for all."""
     single = not isinstance(described, Mapping) or is_array(described) or RULE in described
     return None if single else dict(described)
+
+
+def of_each(described: Any, function: Callable[[str, Any], Any]) -> Any:
+    """Return function("", description), or a dictionary of function(name, description) where there is one by name."""
+    named = by_name(described)
+    return function("", described) if named is None else {name: function(name, one) for name, one in named.items()}
+
+
+def array_name(name: str, group: str) -> str:
+    """Return what the array of a group is called, or that of all, which is the group ""."""
+    return f"{name}_{group}" if group else name
 
 
 def digest(array: NDArray[Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flds.results.descriptions import RULE, by_name, is_array
+from flds.results.descriptions import RULE, array_name, is_array, of_each
 from solvers.results.solution import Variable
 
 # Rules that, given for all parameters, move matrices only.
@@ -28,37 +28,35 @@ def recipe(problem: Mapping[str, Any], rates: Any, variables: Mapping[str, Varia
         Where these are, under names that begin with `kept`.
     """
     rule = problem.get("optimizer", _PLAIN)
-    parts = [_of_all(rule, _rule)]
+    parts = [_in_words(rule, lambda _, one: _rule(one))]
     if rule.get(RULE) in MATRICES_ONLY:
         parts[0] += " on hidden matrices, SGD elsewhere"
 
-    def rate(value: Any, name: str = "") -> str:
+    def rate(name: str, value: Any) -> str:
         if not is_array(value):
             return f"{value:g}"
-        item = variables.get("_".join(filter(None, (kept, name))))
+        item = variables.get(array_name(kept, name))
         if item is None or not len(item.values):
             return "changing"
         first, last = item.values[0], item.values[-1]
         return f"{first:g}" if np.all(item.values == first) else f"{first:g} to {last:g}"
 
-    named = by_name(rates)
-    shown = rate(rates) if named is None else ", ".join(f"{name} {rate(value, name)}" for name, value in named.items())
-    parts.append(f"learning rate {shown}")
+    parts.append(f"learning rate {_in_words(rates, rate)}")
     decay = problem.get("weight_decay", 0.0)
     if any(decay.values()) if isinstance(decay, Mapping) else decay:
-        parts.append(f"weight decay {_of_all(decay, '{:g}'.format)}")
+        parts.append(f"weight decay {_in_words(decay, lambda _, one: f'{one:g}')}")
     if problem.get("gradient_clip") is not None:
         parts.append(f"gradient clipped at {problem['gradient_clip']:g}")
     deviations = problem.get("standard_deviations", 1.0)
     if deviations != 1.0:
-        parts.append(f"standard deviations {_of_all(deviations, '{:g}'.format)}")
+        parts.append(f"standard deviations {_in_words(deviations, lambda _, one: f'{one:g}')}")
     return "; ".join(parts)
 
 
-def _of_all(value: Any, text: Callable[[Any], str]) -> str:
-    """Return a value in words, or those of all names."""
-    named = by_name(value)
-    return text(value) if named is None else ", ".join(f"{name} {text(one)}" for name, one in named.items())
+def _in_words(described: Any, text: Callable[[str, Any], str]) -> str:
+    """Return one description in words, or those of all names."""
+    found = of_each(described, text)
+    return ", ".join(f"{name} {one}" for name, one in found.items()) if isinstance(found, dict) else found
 
 
 def _rule(described: Mapping[str, Any]) -> str:

@@ -243,8 +243,7 @@ class Workload:
         numbers: float = (2 * total * self.depth + self._constants() + drawn) * self.held * self.itemsize
         numbers += 8 * self.depth * rank[0] * rank[1] * (2 if self.tied else 1)
         if not self.rule.plain:
-            threads = min(self.threads, self.depth)
-            numbers += self.itemsize * (self.depth * _numbers(self.rule) + threads * _AT_WORK) * rank[0] * rank[1]
+            numbers += self._rule_memory(min(self.threads, self.depth)) * rank[0] * rank[1]
         grown = [side * (1 - min(1.0, side / max(self.visits, 1)) / 2) for side in rank]  # mean over the steps
         return self._peak(numbers, 8 * total, 8 * sum(grown), 8 * max(rank))
 
@@ -255,7 +254,7 @@ class Workload:
         recorded, widest = (self.itemsize + 8) * self.particles, 8 * self.particles
         numbers *= self.itemsize
         if not self.rule.plain:
-            numbers += self.itemsize * (self.depth * _numbers(self.rule) + _AT_WORK) * self.particles**2
+            numbers += self._rule_memory(1) * self.particles**2
         return self._peak(numbers, 2 * self.itemsize * self.particles, recorded, widest)
 
     def rows(self) -> float:
@@ -265,6 +264,10 @@ class Workload:
     def _each(self) -> float:
         """Bytes of the arrays in the records of one replicate, but for kernels."""
         return self.records * (self.recorded * self.outputs + 2 * self.depth + 4) * 8.0
+
+    def _rule_memory(self, at_once: int) -> float:
+        """Bytes for each entry of a matrix of what its rule remembers and, of so many layers at once, works with."""
+        return self.itemsize * (self.depth * _numbers(self.rule) + at_once * _AT_WORK)
 
     def _constants(self) -> int:
         return (self.inputs + self.outputs) * (1 if self.sampling == "law" else 2) + self.vectors
@@ -315,7 +318,7 @@ class Workload:
         """Return the speed of this machine, and that of a machine of reference."""
         bases = 4 * self.expected_rank * self.depth * self.held * self.itemsize
         threads, most = (1, 1) if self.few else (self.threads, 2)
-        here = measured_speed(self.chunks, self.itemsize, threads, self.few, bases)
+        here = measured_speed(self.chunks, self.itemsize, threads, self.few, bases, self.rule.work > 0)
         return here, reference_speed(self.chunks, self.itemsize, most)
 
     def seconds(self, operator: str, speed: Speed) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flds.results.descriptions import RULE, by_name, difference, digest, is_array, same_functions
+from flds.results.descriptions import RULE, array_name, difference, digest, is_array, of_each, same_functions
 from flds.results.solution import Solution
 from flds.training import snapshot
 from flds.training.activations import ACTIVATIONS
@@ -57,13 +58,8 @@ class TrainingFamily:
         for item in fields(TrainingProblem):
             if not item.init or item.name not in described:
                 continue
-            value = described[item.name]
-            named = by_name(value)
-            given[item.name] = (
-                _restored(solution, item.name, value)
-                if named is None
-                else {group: _restored(solution, f"{item.name}_{group}", one) for group, one in named.items()}
-            )
+            restored = partial(_restored, solution, item.name)
+            given[item.name] = of_each(described[item.name], restored)
         problem = TrainingProblem(**given)
         if not same_functions(described, function_values(problem)):  # one's own, of the name of another
             raise ValueError(own)
@@ -148,8 +144,9 @@ def _options(solution: Solution) -> dict[str, Any]:
     return options
 
 
-def _restored(solution: Solution, name: str, value: Any) -> Any:
-    """Return what was described, from the variables of a solution where it is an array."""
+def _restored(solution: Solution, item: str, group: str, value: Any) -> Any:
+    """Return what was described of a group, or of all, from the variables of a solution where it is an array."""
+    name = array_name(item, group)
     if isinstance(value, dict) and RULE in value:
         return rule_of(value)
     if not is_array(value):
@@ -168,15 +165,14 @@ def _restored(solution: Solution, name: str, value: Any) -> Any:
 
 def _rates_of(solution: Solution, described: Any) -> Any:
     """Return the learning rates of a solution, or None where they were too large to be kept."""
-    named, found = by_name(described), {}
-    for group, value in ({"": described} if named is None else named).items():
-        if is_array(value):
-            stored = solution.variables.get("_".join(filter(None, ("problem_learning_rate", group))))
-            if stored is None:
-                return None
-            value = stored.values
-        found[group] = value
-    return found[""] if named is None else found
+
+    def rates(group: str, value: Any) -> Any:
+        return solution.variables[array_name("problem_learning_rate", group)].values if is_array(value) else value
+
+    try:
+        return of_each(described, rates)
+    except KeyError:
+        return None
 
 
 def _rates(problem: TrainingProblem, done: int, total: int, given: Any) -> Any:

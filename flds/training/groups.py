@@ -119,8 +119,8 @@ def checked_rule(name: str, given: Any, rest: str = ", or a dictionary of them b
     return given
 
 
-def checked_decay(name: str, given: Any) -> float:
-    """Return a weight decay; raises ValueError or TypeError if it is none."""
+def checked_number(name: str, given: Any) -> float:
+    """Return a weight decay or a standard deviation; raises ValueError or TypeError if it is none."""
     return checks.positive_number(name, given, zero=True)
 
 
@@ -168,8 +168,3 @@ def _at(name: str, schedule: Callable[[int], Any], step: int) -> float:
     if value.size != 1:
         raise ValueError(f"{label} must be a number, got shape {value.shape}")
     return checks.positive_number(label, float(value.reshape(())), zero=True)
-
-
-def checked_deviation(name: str, given: Any) -> float:
-    """Return a standard deviation; raises ValueError or TypeError if it is none."""
-    return checks.positive_number(name, given, zero=True)

@@ -124,6 +124,7 @@ class Vectors(Parameter):
         self.remembered |= after
 
     def kept(self, array: NDArray[Any]) -> Any:
+        """Return numbers, or an array (rows, N), or (rows, 1) for all particles, as memory of one's own."""
         if not np.ndim(array):
             return np.array(array)
         out = self.ensemble.allocate(len(array), array.dtype)
@@ -132,19 +133,8 @@ class Vectors(Parameter):
 
     def _blank(self) -> dict[str, Any]:
         """Return what is remembered before the first step."""
-        rule, (rows, dtype) = self.group.optimizer, (len(self.values), self.values.dtype)
-        blank: dict[str, Any] = {}
-        for name, first in rule.init(np.zeros((rows, 1), dtype)).items():
-            if np.ndim(first) == 0:
-                blank[name] = np.array(first)
-                continue
-            blank[name] = self.ensemble.allocate(rows, np.asarray(first).dtype)
-
-            def work(out: Array, name: str = name) -> None:
-                out[...] = rule.init(np.zeros(out.shape, dtype))[name]
-
-            self.ensemble.apply(work, blank[name])
-        return blank
+        first = self.group.optimizer.init(np.zeros((len(self.values), 1), self.values.dtype))
+        return {name: self.kept(np.asarray(column)) for name, column in first.items()}
 
 
 class Matrix(Parameter):

@@ -179,8 +179,8 @@ class TrainingProblem:
         checked: dict[str, Callable[[str, Any], Any]] = {
             "learning_rate": lambda name, given: groups.checked_rates(name, given, self.steps),
             "optimizer": groups.checked_rule,
-            "weight_decay": groups.checked_decay,
-            "standard_deviations": groups.checked_deviation,
+            "weight_decay": groups.checked_number,
+            "standard_deviations": groups.checked_number,
         }
         for name, check in checked.items():
             self._set(name, by_group(name, getattr(self, name), check))

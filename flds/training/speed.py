@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import cache
@@ -56,13 +57,16 @@ def reference_speed(rows: tuple[int, int], itemsize: int, threads: int) -> Speed
     return Speed(rate, probe_rate, 14e-9 / gain, NORMAL_SECONDS / gain, 4e-6, 1.2e10)
 
 
-def measured_speed(rows: tuple[int, int], itemsize: int, threads: int, few: bool, bases: int) -> Speed:
-    """Return the speed of this machine, with few particles or many, and bases of so many bytes in all layers."""
+def measured_speed(rows: tuple[int, int], itemsize: int, threads: int, few: bool, bases: int, products: bool) -> Speed:
+    """Return the speed of this machine, with few particles or many, and bases of so many bytes in all layers.
+
+    That of products of small matrices is measured where there are `products`, and infinite where there are none.
+    """
     particles = FEW if few else _MEASURED
     copies = _BEYOND_CACHES // (_MET * particles * itemsize) if bases > _CACHED else 1
     sizes = itemsize, particles, threads
     rate, probe_rate = (multiply_adds_per_second(count, copies, *sizes) for count in rows)
-    return Speed(rate, probe_rate, *_seconds(*sizes))
+    return Speed(rate, probe_rate, *_seconds(*sizes), _product_rate() if products else math.inf)
 
 
 @cache
@@ -80,8 +84,8 @@ def multiply_adds_per_second(rows: int, copies: int, itemsize: int, particles: i
 
 
 @cache
-def _seconds(itemsize: int, particles: int, threads: int) -> tuple[float, float, float, float]:
-    """Measure what a particle takes elementwise, a normal number, a call, and products of small matrices."""
+def _seconds(itemsize: int, particles: int, threads: int) -> tuple[float, float, float]:
+    """Measure what a particle takes elementwise, a normal number, and a call."""
     ensemble, dtype = ThreadParticles(particles, threads), np.dtype(f"f{itemsize}")
     states, one, number = np.ones((8, particles), dtype), ThreadParticles(1), np.ones((1, 1))
 
@@ -95,9 +99,15 @@ def _seconds(itemsize: int, particles: int, threads: int) -> tuple[float, float,
         each = _typical(elementwise), _typical(lambda: ensemble.fill(states, Noise(0), address))
     with one.running():
         call = _typical(lambda: one.gram(number), 100)
-        square = np.ones((_SQUARE, _SQUARE))
-        product = _SQUARE**3 / _typical(lambda: square @ square)
-    return each[0] / states.size, each[1] / states.size, call, product
+    return each[0] / states.size, each[1] / states.size, call
+
+
+@cache
+def _product_rate() -> float:
+    """Measure the multiply–adds a second of one thread in products of small square matrices."""
+    square = np.ones((_SQUARE, _SQUARE))
+    with ThreadParticles(1).running():
+        return _SQUARE**3 / _typical(lambda: square @ square)
 
 
 def _typical(work: Callable[[], object], times: int = 5) -> float:

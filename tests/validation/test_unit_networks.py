@@ -15,7 +15,7 @@ from validation.unit_networks import _loss, train_units, unit_field
 
 GENERATOR = np.random.default_rng(5)
 TOKENS, TARGETS = GENERATOR.normal(size=(3, 4, 5)), GENERATOR.normal(size=(3, 4, 5))
-RATES, DECAY = {"u": np.array([0.8, 0.4, 0.2, 0.6]), "v": np.full(4, 0.5)}, {"u": 0.2, "v": 0.1}
+RATES, DECAY = {"u": np.array([0.8, 0.4, 0.0, 0.6]), "v": np.full(4, 0.5)}, {"u": 0.2, "v": 0.1}
 BLOCKS = [
     *(flds.TwoLayerPerceptron(name) for name in ("tanh", "gelu", "erf", "softplus", "silu", "sin", "identity", "relu")),
     flds.GatedLinearUnit("silu"), flds.MatrixAfterActivation("softplus"), flds.MatrixBeforeActivation("erf"),
