@@ -1,7 +1,7 @@
 """The coefficients of an equation as functions of a part of the particles.
 
-Whatever way a coefficient was written, here it takes t, positions x (D, n), means m (M,) and the external
-field (n or 1, F), and returns (rows, n), or (D, K, n) for a matrix. So the schemes are written once.
+Whatever way a coefficient was written, here it takes t, positions x (D, n), means m (M,), the external field
+(n or 1, F) and the parameters, and returns (rows, n), or (D, K, n) for a matrix. So the schemes are written once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _inner = njit(nogil=True, fastmath=set(_FASTMATH), error_model="numpy")
 class Coefficients(NamedTuple):
     """Functions of n particles, for one equation; None where a coefficient is left out.
 
-    All take (t, x, m, field) except for moments and covariance, (t, x), and interaction, (x, field, ensemble).
+    All take (t, x, m, field, args) except for moments and covariance, (t, x, args), and interaction,
+    (x, field, args, ensemble). Where there are no parameters, `args` is ().
     """
 
     drift: Function | None
@@ -51,7 +52,7 @@ class _Written(NamedTuple):
     arguments: str  # "pair": (x, y[, field]), or "local": (t, x, m[, field])
     shape: tuple[int, ...]  # of its value for one particle: (rows,), or (D, K) for a matrix
     number: bool  # it returns a number instead of a sequence
-    takes_field: bool
+    takes: tuple[bool, bool]  # the field, the parameters
 
 
 def coefficient_functions(equation: McKeanVlasov, form: Form) -> Coefficients:
@@ -62,34 +63,47 @@ def coefficient_functions(equation: McKeanVlasov, form: Form) -> Coefficients:
     adapted: dict[str, Function] = {}
     if equation.moments is not None:
         adapted["moments"] = law_function(
-            equation, "moments", (form.moments,), form.number, form.scalar, form.dimension
+            equation, "moments", (form.moments,), form.number, form.scalar, form.dimension, form.args
         )
     if equation.psi is not None:
-        adapted["covariance"] = law_function(equation, "psi", position, form.scalar, form.scalar, form.dimension)
+        adapted["covariance"] = law_function(
+            equation, "covariance", position, form.scalar, form.scalar, form.dimension, form.args
+        )
     shapes = {"drift": position, "diffusion": matrix, "common": form.common, "interaction": position}
     for name, shape in shapes.items():
         if name in equation.given:
             arguments = "pair" if name == "interaction" else "local"
             function = getattr(equation, name)
-            written = _Written(function, arguments, shape, form.scalar, equation.takes_field(name))
+            takes = equation.extras(name, form.field != "none", form.args is not None)
+            written = _Written(function, arguments, shape, form.scalar, takes)
             adapted[name] = adapt(written, form)
     return Coefficients(**{name: adapted.get(name) for name in Coefficients._fields})
 
 
 @lru_cache(maxsize=64)
 def law_function(
-    equation: McKeanVlasov, name: str, shape: tuple[int, ...], number: bool, scalar: bool, dimension: int
+    equation: McKeanVlasov,
+    name: str,
+    shape: tuple[int, ...],
+    number: bool,
+    scalar: bool,
+    dimension: int,
+    args: type | None = None,
 ) -> Function:
-    """Return "moments" or "psi" of an equation as a function (t, x) of n particles, compiled once for all users."""
-    function = getattr(equation, name)
+    """Return "moments" or "covariance" of an equation as a function (t, x, args) of n particles, compiled once."""
+    given = name if getattr(equation, name) is not None else "moments"
+    function, (_, takes) = getattr(equation, given), equation.extras(given, False, args is not None)
     if equation.vectorized:
-        return lambda t, x: _rows(function(t, _position(x, scalar)), shape, x.shape[1])
-    point, store = _point(scalar), _store(shape, number)
+        if takes:
+            return lambda t, x, args: _rows(function(t, _position(x, scalar), args), shape, x.shape[1])
+        return lambda t, x, args: _rows(function(t, _position(x, scalar)), shape, x.shape[1])
+    point, store, parameters = _point(scalar), _store(shape, number), _parameters(args)
+    call = _inner(lambda t, x, args: function(t, x, args)) if takes else _inner(lambda t, x, args: function(t, x))
 
-    def of_law(t, x):  # type: ignore[no-untyped-def]
-        out, here = np.empty(shape + (x.shape[1],)), np.empty(dimension)
+    def of_law(t, x, args):  # type: ignore[no-untyped-def]
+        out, here, own = np.empty(shape + (x.shape[1],)), np.empty(dimension), parameters(args)
         for p in range(x.shape[1]):
-            store(out, p, function(t, point(x, p, here)))
+            store(out, p, call(t, point(x, p, here), own))
         return out
 
     return composed_kernel(of_law, _FASTMATH)
@@ -112,7 +126,7 @@ def _rows(value: Any, shape: tuple[int, ...], n: int) -> Array:
 
 def _of_arrays(written: _Written, form: Form) -> Function:
     """Adapt a NumPy function of many particles."""
-    function, shape, takes = written.function, written.shape, written.takes_field
+    function, shape, (takes, takes_args) = written.function, written.shape, written.takes
 
     def position(x: Array) -> Array:
         return _position(x, form.scalar)
@@ -125,17 +139,21 @@ def _of_arrays(written: _Written, form: Form) -> Function:
         return field.T if form.per_particle else field[0]
 
     if written.arguments == "local":
-        return lambda t, x, m, field: _rows(
-            function(t, position(x), mean(m), *((outside(field),) if takes else ())), shape, x.shape[1]
-        )
 
-    def interaction(x: Array, field: Array, ensemble: Array) -> Array:
+        def coefficient(t: float, x: Array, m: Array, field: Array, args: Any) -> Array:
+            more = (outside(field),) * takes + (args,) * takes_args
+            return _rows(function(t, position(x), mean(m), *more), shape, x.shape[1])
+
+        return coefficient
+
+    def interaction(x: Array, field: Array, args: Any, ensemble: Array) -> Array:
         n, total = x.shape[1], np.zeros((*shape, x.shape[1]))
         size = max(1, _PAIRS // n)
         for first in range(0, ensemble.shape[1], size):
             others = position(ensemble[:, first : first + size])
             here = outside(field)[..., None] if takes and form.per_particle else outside(field) if takes else None
-            value = function(position(x)[..., None], others[..., None, :], *((here,) if takes else ()))
+            more = (here,) * takes + (args,) * takes_args
+            value = function(position(x)[..., None], others[..., None, :], *more)
             pairs = (n, others.shape[-1]) if form.scalar else (*shape, n, others.shape[-1])
             total += np.broadcast_to(value, pairs).sum(-1)
         return total / ensemble.shape[1]
@@ -145,43 +163,68 @@ def _of_arrays(written: _Written, form: Form) -> Function:
 
 def _of_particles(written: _Written, form: Form) -> Function:
     """Compile a loop over particles around a function of one."""
-    function, shape, takes, D = written.function, written.shape, written.takes_field, form.dimension
+    shape, D, parameters = written.shape, form.dimension, _parameters(form.args)
     point, outside, mean, store = _point(form.scalar), _outside(form), _mean(form), _store(shape, written.number)
 
     if written.arguments == "local":
-        call = (
-            _inner(lambda t, x, m, field, p: function(t, x, m, outside(field, p)))
-            if takes
-            else _inner(lambda t, x, m, field, p: function(t, x, m))
-        )
+        evaluate = _local(written.function, written.takes, outside)
 
         @_inner
-        def coefficient(t, x, m, field):  # type: ignore[no-untyped-def]
-            out, here = np.empty(shape + (x.shape[1],)), np.empty(D)
+        def coefficient(t, x, m, field, args):  # type: ignore[no-untyped-def]
+            out, here, own = np.empty(shape + (x.shape[1],)), np.empty(D), parameters(args)
             for p in range(x.shape[1]):
-                store(out, p, call(t, point(x, p, here), mean(m), field, p))
+                store(out, p, evaluate(t, point(x, p, here), mean(m), field, own, p))
             return out
 
         return coefficient
 
-    meet = (
-        _inner(lambda x, y, field, p: function(x, y, outside(field, p)))
-        if takes
-        else _inner(lambda x, y, field, p: function(x, y))
-    )
+    meet = _pair(written.function, written.takes, outside)
     accumulate = _accumulate(form)
 
     @_inner
-    def interaction(x, field, ensemble):  # type: ignore[no-untyped-def]
+    def interaction(x, field, args, ensemble):  # type: ignore[no-untyped-def]
         total, here, there = np.zeros((D, x.shape[1])), np.empty(D), np.empty(D)
-        partners = ensemble.shape[1]
+        partners, own = ensemble.shape[1], parameters(args)
         for first in range(0, partners, _PARTNERS):
             for p in range(x.shape[1]):
                 mine = point(x, p, here)
-                accumulate(total, p, mine, ensemble, first, min(first + _PARTNERS, partners), there, field, meet)
+                accumulate(total, p, mine, ensemble, first, min(first + _PARTNERS, partners), there, field, own, meet)
         return total / partners
 
     return interaction
+
+
+def _local(function: Function, takes: tuple[bool, bool], outside: Function) -> Function:
+    """Call a function of (t, x, m) with what more it takes."""
+    if takes == (True, True):
+        return _inner(lambda t, x, m, field, args, p: function(t, x, m, outside(field, p), args))
+    if takes == (True, False):
+        return _inner(lambda t, x, m, field, args, p: function(t, x, m, outside(field, p)))
+    if takes == (False, True):
+        return _inner(lambda t, x, m, field, args, p: function(t, x, m, args))
+    return _inner(lambda t, x, m, field, args, p: function(t, x, m))
+
+
+def _pair(function: Function, takes: tuple[bool, bool], outside: Function) -> Function:
+    """Call a function of (x, y) with what more it takes."""
+    if takes == (True, True):
+        return _inner(lambda x, y, field, args, p: function(x, y, outside(field, p), args))
+    if takes == (True, False):
+        return _inner(lambda x, y, field, args, p: function(x, y, outside(field, p)))
+    if takes == (False, True):
+        return _inner(lambda x, y, field, args, p: function(x, y, args))
+    return _inner(lambda x, y, field, args, p: function(x, y))
+
+
+def _parameters(args: type | None) -> Function:
+    """Return what makes the parameters that a coefficient takes of those that kernels pass on.
+
+    Kernels are known by the types of what they are called with, so what they pass on is a plain tuple: that of another
+    class with the same name would be taken for this one.
+    """
+    if args is None or not hasattr(args, "_fields"):
+        return _inner(lambda args: args)
+    return _inner(lambda entries: args(*entries))
 
 
 def _point(scalar: bool) -> Function:
@@ -247,20 +290,20 @@ def _accumulate(form: Form) -> Function:
     if form.scalar:
 
         @_inner
-        def accumulate(total, p, mine, ensemble, first, last, there, field, meet):  # type: ignore[no-untyped-def]
+        def accumulate(total, p, mine, ensemble, first, last, there, field, args, meet):  # type: ignore[no-untyped-def]
             pull = 0.0
             for j in range(first, last):
-                pull += meet(mine, ensemble[0, j], field, p)
+                pull += meet(mine, ensemble[0, j], field, args, p)
             total[0, p] += pull
 
     else:
 
         @_inner
-        def accumulate(total, p, mine, ensemble, first, last, there, field, meet):  # type: ignore[no-untyped-def]
+        def accumulate(total, p, mine, ensemble, first, last, there, field, args, meet):  # type: ignore[no-untyped-def]
             for j in range(first, last):
                 for i in range(len(there)):
                     there[i] = ensemble[i, j]
-                value = meet(mine, there, field, p)
+                value = meet(mine, there, field, args, p)
                 if len(value) != len(there):
                     raise ValueError("interaction returns another number of components than at the start")
                 for i in range(len(there)):

@@ -10,6 +10,7 @@ from solvers.results.checkpoint import Checkpoint
 from solvers.results.solution import Solution
 from solvers.sde.equation import ARGUMENTS, McKeanVlasov
 from solvers.sde.field import kept_field
+from solvers.sde.parameters import kept_args
 from solvers.sde.run import MeanFieldRun
 from solvers.sde.schemes import get_scheme, has_short_name
 from solvers.sde.schemes.scheme import Scheme
@@ -29,6 +30,7 @@ def resume(
     save_at: Any = None,
     save: Save | Iterable[Save] | Mapping[str, Save] = ("mean", "variance"),
     field: Any = None,
+    args: Any = None,
     threads: int | None = None,
     communicator: Any = None,
     checkpoint: Any = None,
@@ -56,6 +58,8 @@ def resume(
         That of the run, which is needed only where it has no short name; it must have the name of the run's.
     field : float, (F,) array or ExternalField, optional
         The external field from here on; by default that of the run, if it was kept.
+    args : float, array or named tuple, optional
+        The parameters from here on; by default those of the run.
     save_at, save, threads, checkpoint, checkpoint_every, progress
         As for `solve`.
     communicator : mpi4py.MPI.Comm, optional
@@ -118,13 +122,14 @@ def resume(
             f"from t = {here:g} on the noise is new"
         ]
     field = kept_field(run) if field is None else field
+    args = kept_args(run) if args is None else args
     end = run.variables["final_particles"]
     if end.spread is not None:
         communicator = end.spread.communicator if communicator is None else communicator
         if communicator != end.spread.communicator:
             raise ValueError("communicator must be that of the run, whose ranks hold its particles; leave it out")
     made = MeanFieldRun.checked(
-        equation, end, grid, scheme, None, field, threads, communicator, first, stored["initial_size"]
+        equation, end, grid, scheme, None, field, threads, communicator, first, stored["initial_size"], args
     )
     found = made.solution(save, save_at, progress, kept)
     found.notes[:0] = notes

@@ -303,7 +303,7 @@ def _exact(
 ) -> Array:
     grid = {"t0": t0, "t1": t1, "steps": steps, "seed": seed, "noise_steps": None}
     rest = options.get("scheme", "euler_maruyama"), options.get("particles"), options.get("field"), None
-    run = MeanFieldRun.checked(equation, x0, grid, *rest)
+    run = MeanFieldRun.checked(equation, x0, grid, *rest, args=options.get("args"))
     start = run.view(run.x)
     dw = run.course.brownian.increments(slice(0, len(start)))
     path = np.concatenate([np.zeros_like(dw[:1]), np.cumsum(dw, axis=0)])

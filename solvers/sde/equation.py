@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from solvers import checks
@@ -17,7 +16,7 @@ Function = Callable[..., Any]
 
 NOISES = ("additive", "diagonal", "general", "mean_field")
 
-# The arguments of each coefficient; one more, the external field, may follow where `TAKE_FIELD` says so.
+# The arguments of each coefficient. The external field may follow where `TAKE_FIELD` says so, and `args` last of all.
 ARGUMENTS = {
     "drift": ("t", "x", "m"),
     "diffusion": ("t", "x", "m"),
@@ -40,6 +39,7 @@ class Form(NamedTuple):
     common: tuple[int, ...]  # shape that the coefficient of the common noise returns
     field: str  # "none", "number" or "vector"
     per_particle: bool  # each particle has its own field
+    args: type | None = None  # of the parameters: float, np.ndarray or a named tuple, or None for none
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,29 +49,31 @@ class McKeanVlasov:
     Coefficients are functions of one particle compiled with ``numba.njit``. Where the particles are an (N,)
     array, x is a number and so are the values; where they are (N, D), x is a (D,) array and the values are
     tuples (fastest) or arrays of D numbers. m is a number if `moments` returns one, else an (M,) array. Drift,
-    diffusion, common and interaction may take the external field as one more, last, argument.
+    diffusion, common and interaction may take the external field as one more argument, and every coefficient may take
+    the parameters `args` of a solve as its last one; where both are given, one that takes a single argument more is
+    refused.
 
     Parameters
     ----------
     drift : callable, optional
-        b(t, x, m[, field]); zero if left out.
+        b(t, x, m[, field][, args]); zero if left out.
     diffusion : callable, optional
-        s(t, x, m[, field]): D numbers, or with ``noise="general"`` a (D, K) matrix. Zero if left out, or, with
+        s(t, x, m[, field][, args]): D numbers, or with ``noise="general"`` a (D, K) matrix. Zero if left out, or, with
         ``noise="mean_field"``, one.
     moments : callable, optional
-        ψ(t, x): a number or M numbers, whose mean over the particles is m. Without it m is 0.
+        ψ(t, x[, args]): a number or M numbers, whose mean over the particles is m. Without it m is 0.
     noise : str
         "diagonal": one Brownian motion for each component. "additive": likewise, and s does not depend on x.
         "general": K Brownian motions mixed by a matrix. "mean_field": each component has one Brownian motion,
         and over components these have the covariance rate E[ψψᵀ].
     covariance : callable, optional
-        The ψ(t, x), D numbers, of ``noise="mean_field"``; by default `moments`.
+        The ψ(t, x[, args]), D numbers, of ``noise="mean_field"``; by default `moments`.
     common : callable, optional
-        s⁰(t, x, m[, field]) of a noise s⁰ dW⁰ that all particles share: D numbers, with one Brownian motion
+        s⁰(t, x, m[, field][, args]) of a noise s⁰ dW⁰ that all particles share: D numbers, with one Brownian motion
         for each component, or a (D, K⁰) matrix.
     interaction : callable, optional
-        K(x, y[, field of x]), D numbers: (1/N) Σ_j K(x_i, x_j) is added to the drift, j = i included. The time is
-        O(N²). It must not write into x and y.
+        K(x, y[, field of x][, args]), D numbers: (1/N) Σ_j K(x_i, x_j) is added to the drift, j = i included. The
+        time is O(N²). It must not write into x and y.
     vectorized : bool
         The coefficients are NumPy functions of n particles at once, which are any of the particles but not all of
         them, and are called in several threads: x is (n,) or (D, n) and read-only, values are numbers, (n,) or
@@ -126,30 +128,56 @@ class McKeanVlasov:
         """The ψ whose E[ψψᵀ] is the covariance of the noise, or None."""
         return (self.covariance or self.moments) if self.noise == "mean_field" else None
 
-    def takes_field(self, name: str) -> bool:
-        """Whether the coefficient called `name` has the external field among its arguments."""
-        return name in self._takers
+    def extras(self, name: str, field: bool, args: bool) -> tuple[bool, bool]:
+        """Return whether the coefficient called `name` takes the external field, and the parameters, if given.
 
-    @cached_property
-    def _takers(self) -> list[str]:
-        return [name for name in self.given if _arity(getattr(self, name)) > len(ARGUMENTS[name])]
+        Raises
+        ------
+        TypeError
+            If it takes more than what is given, or one of two without a sign which.
+        """
+        return extras(name, getattr(self, name), ARGUMENTS[name], name in TAKE_FIELD, field, args)
 
     def _check_function(self, name: str) -> None:
-        function = getattr(self, name)
-        if self.vectorized and not callable(function):
-            raise TypeError(f"{name} must be a function, got {function!r}")
-        if not self.vectorized and not hasattr(function, "py_func"):
-            raise TypeError(
-                f"{name} must be compiled with numba.njit, got {_called(function)}; decorate it with @njit, or set "
-                "vectorized=True if it takes arrays of particles"
-            )
-        arguments = ARGUMENTS[name]
-        valid = {len(arguments)} | ({len(arguments) + 1} if name in TAKE_FIELD else set())
-        if _arity(function) not in valid:
-            rule = f"({', '.join(arguments)})" + (
-                f" or ({', '.join((*arguments, 'field'))})" if len(valid) == 2 else ""
-            )
-            raise TypeError(f"{name} must take {rule}, got {inspect.signature(_plain(function))}")
+        check_function(name, getattr(self, name), ARGUMENTS[name], name in TAKE_FIELD, self.vectorized)
+
+
+def check_function(name: str, function: Any, arguments: tuple[str, ...], field: bool, vectorized: bool) -> None:
+    """Raise TypeError unless a function is one of an equation that may be `vectorized`, and takes these arguments.
+
+    The external field may follow where `field` says so, and then parameters.
+    """
+    if vectorized and not callable(function):
+        raise TypeError(f"{name} must be a function, got {function!r}")
+    if not vectorized and not hasattr(function, "py_func"):
+        raise TypeError(
+            f"{name} must be compiled with numba.njit, got {_called(function)}; decorate it with @njit, or set "
+            "vectorized=True if it takes arrays of particles"
+        )
+    most = len(arguments) + 1 + field
+    if not len(arguments) <= _arity(function) <= most:
+        rule = f"({', '.join(arguments)}{'[, field]' * field}[, args])"
+        raise TypeError(f"{name} must take {rule}, got {inspect.signature(_plain(function))}")
+
+
+def extras(
+    name: str, function: Function, arguments: tuple[str, ...], may_field: bool, field: bool, args: bool
+) -> tuple[bool, bool]:
+    """Return whether a function takes the external field, and the parameters, where given; raises TypeError."""
+    more, own = _arity(function) - len(arguments), ", ".join(arguments)
+    field = field and may_field
+    if more == 0:
+        return False, False
+    if more == 1 and field and args:
+        raise TypeError(
+            f"{name} takes one argument more than ({own}), which may be the field or args: as both are given, let it "
+            "take both, or neither"
+        )
+    if more > field + args:
+        missing = ["field="] * (may_field and not field) + ["args="] * (not args)
+        needed, count = (" and " if more == 2 else " or ").join(missing), ("one argument", "two arguments")[more - 1]
+        raise TypeError(f"{name} takes {count} more than ({own}): pass {needed}")
+    return (field, args) if more == 2 else (field, not field)
 
 
 def _arity(function: Function) -> int:

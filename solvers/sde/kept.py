@@ -14,6 +14,7 @@ from solvers.fingerprint import fingerprint
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.files import Variable
 from solvers.sde.field import ExternalField
+from solvers.sde.parameters import plain
 from solvers.sde.statistics import Saved
 from solvers.sde.walk import Course, Ensemble
 
@@ -36,6 +37,7 @@ def described(
         "stages": {"sha256": fingerprint(type(scheme), scheme)},
         "x0": {"sha256": _of_particles(x, ensemble)},
         "field": None if field is None else {"sha256": _field(field, ensemble)},
+        "args": {"sha256": fingerprint(plain(course.args))},
         "functions": {name: {"sha256": fingerprint(getattr(equation, name))} for name in equation.given},
         "save": saves,
         "save_at": {"sha256": fingerprint(list(wanted))},

@@ -36,7 +36,8 @@ def close(control: Words) -> None:
 class Leg(NamedTuple):
     """A stage of a step: from when to when, what is known there, its noise, and how far particles may be from 0.
 
-    `everyone` are the positions of all particles, (D, N), where the stage starts.
+    `everyone` are the positions of all particles, (D, N), where the stage starts, and `args` the parameters of the
+    equation, () where there are none.
     """
 
     t: float
@@ -49,6 +50,7 @@ class Leg(NamedTuple):
     draw: Draw
     limit: float
     everyone: Array
+    args: Any
 
 
 class Track(NamedTuple):
@@ -86,6 +88,8 @@ class Grid(NamedTuple):
         Where the noise of layer 0 is found.
     shared : (steps, K) float64
         Increments of common noise, in increasing time.
+    args : float, array or tuple
+        The parameters of the equation.
     """
 
     times: Matrix
@@ -94,6 +98,7 @@ class Grid(NamedTuple):
     steps: int
     draw: Draw
     shared: Matrix
+    args: Any
 
 
 class Means(NamedTuple):
@@ -204,7 +209,7 @@ def marching(
             draw = Draw(seed, stream, key, positions, finest + layer * refinement, refinement, particle)
             common = grid.shared[layer].reshape((-1, 1))
             t, arrival = grid.times[place], grid.times[step + 1]
-            leg = Leg(t, grid.dt, arrival, means.m, field, common, means.factor, draw, limit, source)
+            leg = Leg(t, grid.dt, arrival, means.m, field, common, means.factor, draw, limit, source, grid.args)
             do_stage(stage, source, target, base, leg, means.sums, (mine, mine + 1, share, share))
             if fetch_add(control, DONE, 1) + 1 == (index + 1) * shares:
                 end_stage(control, index, track, grid, means)

@@ -37,6 +37,7 @@ from solvers.sde import kept
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.field import ExternalField, FieldOnGrid, as_field
 from solvers.sde.integrate import compile_kernels, integrate
+from solvers.sde.parameters import args_settings, args_variables, as_args, plain
 from solvers.sde.schemes import get_scheme
 from solvers.sde.schemes.scheme import Scheme
 from solvers.sde.start import HELD, Start
@@ -81,6 +82,7 @@ class MeanFieldRun:
         communicator: Any = None,
         first: int = 0,
         size: float = 1.0,
+        args: Any = None,
     ) -> MeanFieldRun:
         """Raise TypeError, ValueError or MemoryError unless the arguments make a solve; `grid` is that of the noise.
 
@@ -90,12 +92,12 @@ class MeanFieldRun:
             raise TypeError(f"equation must be a solvers.McKeanVlasov, got {type(equation).__name__}")
         scheme = get_scheme(scheme)
         scheme.requires(equation)
-        times = BrownianMotion(**grid).times
+        times, args = BrownianMotion(**grid).times, as_args(args)
         check_communicator(communicator)
         threads = threads_of_rank(threads, communicator)
         start = Start.of_end(x0) if isinstance(x0, Variable) else Start.checked(x0, particles, grid["seed"])
         whole = () if start.held else (start.first,)
-        require_same(communicator, grid, scheme.name, start.count, start.shape, *whole)
+        require_same(communicator, grid, scheme.name, start.count, start.shape, repr(args), *whole)
         ensemble, available = home(start.count, threads, communicator), memory_of_rank(communicator)
         held = HELD + (len(scheme.stages) > 1) + (not callable(x0))
         most = most_held(start.count, 1 if communicator is None else communicator.Get_size())
@@ -113,8 +115,11 @@ class MeanFieldRun:
             own = outside is not None and outside.per_particle
             return ensemble.pick(on_grid.at(step).T, places).T if own else on_grid.at(step)
 
-        t, mean = float(times[first]), _mean_over(ensemble, states[0], float(times[first]))
-        trial = Trial(equation, t, ensemble.pick(states[0], places), not start.shape, mean=mean)
+        t, mean = (
+            float(times[first]),
+            _mean_over(ensemble, states[0], float(times[first]), args if equation.vectorized else plain(args)),
+        )
+        trial = Trial(equation, t, ensemble.pick(states[0], places), not start.shape, args=args, mean=mean)
         if outside is not None:
             trial = replace(trial, field=picked(first), kind=outside.kind, per_particle=outside.per_particle)
         form = trial.form()
@@ -122,7 +127,7 @@ class MeanFieldRun:
         brownian = BrownianMotion(**grid, motions=form.motions)
         require_drawable(form.motions * brownian.steps, start.count, brownian.refinement, threads, "noise_steps")
         size = max(size, float(np.abs(ensemble.pick(states[0], ensemble.extremes(states[0]))).max()))
-        course = Course(equation, form, scheme, brownian, on_grid, common, first, _FAR * size)
+        course = Course(equation, form, scheme, brownian, on_grid, common, first, _FAR * size, args)
         trial.check(form, times[first:], lambda step: picked(first + step))
         return cls(course, outside, states, ensemble, size, held, available, trial)
 
@@ -177,9 +182,8 @@ class MeanFieldRun:
             axes, self.view(final.x).copy(), "particles where the solve ended", spread=self.ensemble.spread(0)
         )
         variables["final_time"] = Variable((), np.array(final.t), "time where the solve ended")
-        if self.field is None:
-            return variables
-        return self.field.variables(self.ensemble, self.course.field.part) | variables
+        given = {} if self.field is None else self.field.variables(self.ensemble, self.course.field.part)
+        return given | args_variables(self.course.args) | variables
 
     def prepare(self, saved: Saved, records: int) -> float:
         """Find out before the work what a function of the user's cannot do; return the seconds of compiling."""
@@ -280,16 +284,19 @@ class MeanFieldRun:
             "scheme": course.scheme.name,
             "first_step": course.first,
             "initial_size": self.size,
+            **args_settings(course.args),
         }
 
 
-def _mean_over(ensemble: ThreadParticles, x: Array, t: float) -> Callable[[Callable[..., Matrix], int], Matrix]:
+def _mean_over(
+    ensemble: ThreadParticles, x: Array, t: float, args: Any
+) -> Callable[[Callable[..., Matrix], int], Matrix]:
     """Return what takes the mean of a law function of so many numbers over all particles."""
 
     def mean(law: Callable[..., Matrix], size: int) -> Matrix:
         def summed(part: slice) -> Matrix:
             pieces = (x[:, part][:, one] for one in partition(part.stop - part.start, STRETCH))
-            return np.sum([law(t, np.ascontiguousarray(one)).sum(axis=1) for one in pieces], axis=0)
+            return np.sum([law(t, np.ascontiguousarray(one), args).sum(axis=1) for one in pieces], axis=0)
 
         return ensemble.average(summed, (size,))
 

@@ -27,6 +27,7 @@ def solve(
     save: Save | Iterable[Save] | Mapping[str, Save] = ("mean", "variance"),
     particles: int | None = None,
     field: Any = None,
+    args: Any = None,
     noise_steps: int | None = None,
     threads: int | None = None,
     communicator: Any = None,
@@ -66,8 +67,12 @@ def solve(
     particles : int, optional
         N, where x0 is a sampler.
     field : float, (F,) array or ExternalField, optional
-        The external field that the coefficients take as their last argument. The solution keeps it as
+        The external field that the coefficients take as one more argument. The solution keeps it as
         `external_field`, up to 100 MB, and `resume` goes on with it.
+    args : float, array or named tuple of these, optional
+        Parameters of the equation, which every coefficient may take as its last argument; float64 whatever is given.
+        New values are not compiled again. The solution keeps them as `args`, or `args_` and the name of each, and
+        `resume` goes on with them.
     noise_steps : int, optional
         A multiple of `steps`: the grid on which Brownian paths are drawn. Runs that agree in its step and in the seed
         follow the same paths. Runs with other grids, such as K and 2K steps without it, are independent.
@@ -135,5 +140,5 @@ def solve(
     """
     grid = {"t0": t0, "t1": t1, "steps": steps, "seed": seed, "noise_steps": noise_steps}
     progress, kept = checks.flag("progress", progress), Checkpoint(checkpoint, checkpoint_every)
-    run = MeanFieldRun.checked(equation, x0, grid, scheme, particles, field, threads, communicator)
+    run = MeanFieldRun.checked(equation, x0, grid, scheme, particles, field, threads, communicator, args=args)
     return run.solution(save, save_at, progress, kept)

@@ -9,6 +9,7 @@ the run goes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 
 from solvers.checks import reason
 from solvers.sde.coefficients import coefficient_functions, law_function
-from solvers.sde.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov
+from solvers.sde.equation import ARGUMENTS, Form, McKeanVlasov
 from solvers.sde.interpret import bounds_checked, interpreted
+from solvers.sde.parameters import Args, kind_of, plain
 
 Array = NDArray[np.floating]
 Values = NDArray[np.float64]
@@ -48,8 +50,9 @@ def looks(first: int, steps: int) -> set[int]:
 class Trial:
     """An equation and some particles, (D, n), and their external field, (n or 1, F), that a run starts with at time t.
 
-    `kind` is "none", "number" or "vector", and `per_particle` says whether each particle has its own field. `mean`
-    returns the mean of a law function of (t, x), (M,), over all particles of the run, by default over these.
+    `kind` is "none", "number" or "vector", and `per_particle` says whether each particle has its own field; `args` are
+    the parameters. `mean` returns the mean of a law function of (t, x, args), (M,), over all particles of the run, by
+    default over these.
     """
 
     equation: McKeanVlasov
@@ -60,6 +63,7 @@ class Trial:
     kind: str = "none"
     per_particle: bool = False
     m: Any = 0.0
+    args: Args = None
     mean: Callable[[Callable[..., Values], int], Values] | None = None
 
     @cached_property
@@ -73,16 +77,16 @@ class Trial:
         Raises
         ------
         TypeError
-            If a coefficient fails, or a field is missing or not wanted.
+            If a coefficient fails, or a field or parameters are missing or not wanted.
         ValueError
             If a coefficient returns another shape than it should.
         """
         equation, dimension = self.equation, len(self.x)
-        takers = [name for name in equation.given if name in TAKE_FIELD and equation.takes_field(name)]
-        if takers and self.kind == "none":
-            raise TypeError(f"{takers[0]} takes an external field: pass field=")
-        if not takers and self.kind != "none":
-            raise TypeError("field was given, but no coefficient takes it as its last argument")
+        taken = [self._extras(name) for name in equation.given]
+        if self.kind != "none" and not any(field for field, _ in taken):
+            raise TypeError("field was given, but no coefficient takes it as one more argument")
+        if self.args is not None and not any(args for _, args in taken):
+            raise TypeError("args was given, but no coefficient takes it as its last argument")
         shape = () if self.scalar else (dimension,)
         if equation.moments:
             self.m = self._means()
@@ -98,7 +102,15 @@ class Trial:
             common = (dimension,) if common in ((), shape) else (dimension, self._columns("common"))
         moments = np.size(self.m) if equation.moments else 0
         return Form(
-            self.scalar, dimension, moments, np.ndim(self.m) == 0, motions, common, self.kind, self.per_particle
+            self.scalar,
+            dimension,
+            moments,
+            np.ndim(self.m) == 0,
+            motions,
+            common,
+            self.kind,
+            self.per_particle,
+            kind_of(self.args),
         )
 
     def check(self, form: Form, times: Values, outside: Callable[[int], Array]) -> None:
@@ -152,18 +164,19 @@ class Trial:
             for argument in arguments:
                 argument.flags.writeable = False
         arguments = arguments if pair else [self.t, arguments[0], self.m][: len(ARGUMENTS[name])]
-        if equation.takes_field(name):
-            arguments.append(self._outside(pair))
+        takes_field, takes_args = self._extras(name)
+        arguments += [self._outside(pair)] * takes_field + [self.args] * takes_args
         if function is not None:
             return np.asarray(function(*arguments))
-        before = [np.array(argument) for argument in arguments]
+        before = [copy.deepcopy(argument) for argument in arguments]
         try:
             with np.errstate(all="ignore"):  # as in the run
                 value = getattr(equation, name)(*arguments)
         except Exception as error:  # whatever a user's function, or its compilation, raises
             raise TypeError(f"{name} failed on the first particle: {reason(error)}") from None
-        for old, argument, called in zip(before, arguments, ("x", "y") if pair else ("t", "x", "m"), strict=False):
-            if not np.array_equal(old, argument, equal_nan=True):
+        names = (*(("x", "y") if pair else ("t", "x", "m")[: len(ARGUMENTS[name])]), *("field",) * takes_field, "args")
+        for old, argument, called in zip(before, arguments, names, strict=False):
+            if not _same(old, argument):
                 raise ValueError(f"{name} writes into its argument {called}, which all particles share; copy it first")
         if not vectorized and isinstance(value, tuple) and len({type(entry) for entry in value}) > 1:
             raise TypeError(f"{name} must return numbers of one type, so write 0.0 instead of 0; got {value}")
@@ -177,6 +190,9 @@ class Trial:
                     raise ValueError(f"{name} of one particle must have a last axis of length 1, got {value.shape}")
                 value = value[..., 0]
         return value
+
+    def _extras(self, name: str) -> tuple[bool, bool]:
+        return self.equation.extras(name, self.kind != "none", self.args is not None)
 
     def _vector(self, name: str, shape: tuple[int, ...]) -> None:
         found = self.value(name)
@@ -194,11 +210,14 @@ class Trial:
         psi = self.value("moments")
         if psi.ndim > 1 or not psi.size:
             raise ValueError(f"moments must return a number or M numbers a particle, got {_numbers(psi.shape)}")
-        law = law_function(self.equation, "moments", (psi.size,), psi.ndim == 0, self.scalar, len(self.x))
+        law = law_function(
+            self.equation, "moments", (psi.size,), psi.ndim == 0, self.scalar, len(self.x), kind_of(self.args)
+        )
         try:
             with np.errstate(all="ignore"):
                 if self.mean is None:
-                    mean = law(self.t, np.ascontiguousarray(self.x, np.float64)).mean(axis=1)
+                    args = self.args if self.equation.vectorized else plain(self.args)
+                    mean = law(self.t, np.ascontiguousarray(self.x, np.float64), args).mean(axis=1)
                 else:
                     mean = self.mean(law, psi.size)
         except Exception as error:  # whatever a user's function raises
@@ -232,6 +251,7 @@ class Trial:
                     break
                 except IndexError as error:
                     sizes = f"x has {len(self.x)} components, m has {np.size(self.m) if self.equation.moments else 0}"
+                    sizes += f", args has {np.size(self.args)}" * isinstance(self.args, np.ndarray)
                     raise ValueError(
                         f"{name} reads beyond the end of an array at t = {self.t:g}: {error}; {sizes}"
                     ) from None
@@ -275,8 +295,8 @@ class Trial:
                 def evaluate(part: slice, partners: slice, x: Array = x, name: str = name, f: Any = function) -> Values:
                     near = outside[part] if self.per_particle else outside
                     if name == "interaction":
-                        return np.asarray(f(x[:, part].copy(), near, x[:, partners].copy()))
-                    rest = () if name in ("moments", "covariance") else (m, near)
+                        return np.asarray(f(x[:, part].copy(), near, self.args, x[:, partners].copy()))
+                    rest = (self.args,) if name in ("moments", "covariance") else (m, near, self.args)
                     return np.asarray(f(self.t, x[:, part].copy(), *rest))
 
                 both = slice(0, count)
@@ -301,6 +321,12 @@ def _compare(name: str, whole: Values, pieces: Values) -> None:
             f"{name} gives a particle another value in other company: it must work on each particle alone, since it is "
             "called for parts of them; means over all particles are the argument m, through moments"
         )
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, tuple):
+        return all(map(_same, old, new))
+    return np.array_equal(old, new, equal_nan=True)
 
 
 def _numbers(shape: tuple[int, ...]) -> str:

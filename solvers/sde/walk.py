@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from solvers.partition import STRETCH
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.field import FieldOnGrid
 from solvers.sde.march import COMPLETE, LOST, WORDS, Grid, Leg, Means, Track, close
+from solvers.sde.parameters import Args, plain
 from solvers.sde.schemes.passes import march, stage_pass
 from solvers.sde.schemes.scheme import Scheme
 
@@ -51,6 +52,8 @@ class Course:
         The step to start with.
     limit : float
         Particles farther than this from 0, or not finite, are lost.
+    args : float, array or named tuple, optional
+        The parameters that coefficients take.
     """
 
     equation: McKeanVlasov
@@ -61,6 +64,12 @@ class Course:
     common: BrownianMotion | None = None
     first: int = 0
     limit: float = LARGEST
+    args: Args = None
+
+    @property
+    def parameters(self) -> Any:
+        """The parameters as passes take them: coefficients of arrays as they are, kernels as a plain tuple."""
+        return () if self.args is None else self.args if self.equation.vectorized else plain(self.args)
 
     @cached_property
     def shared(self) -> Matrix:
@@ -101,6 +110,7 @@ class Walk(ABC):
         self.passes = [stage_pass(equation, form, stage) for stage in course.scheme.stages]
         # Stages write here and to where the step ends in turn, the last one there.
         self.between = np.empty_like(states[0]) if len(self.passes) > 1 else states[0]
+        self.args = course.parameters
         self.dt = (brownian.t1 - brownian.t0) / brownian.steps  # no difference of times, whose rounding varies
         self.shared = course.shared
         self.draw = brownian.noise.draw(brownian.address)._replace(first=ensemble.first)
@@ -115,7 +125,7 @@ class Walk(ABC):
     def start(self) -> Ensemble:
         """Return the particles at the first time with their means."""
         t, x = self.now.t, self.now.x
-        m, factor, finite = self._sum(lambda groups, sums: self.passes[0].measure(x, t, sums, groups))
+        m, factor, finite = self._sum(lambda groups, sums: self.passes[0].measure(x, t, self.args, sums, groups))
         self.now = self.now._replace(m=m, factor=factor, finite=finite, history=m[None])
         return self.now
 
@@ -150,9 +160,9 @@ class StepByStep(Walk):
             return
         none, course = self.states[0][:, :0].copy(), self.course
         groups, sums, now = (0, 0, 1, 1), np.zeros((0, self.width)), self.now
-        self.passes[0].measure(none, now.t, sums, groups)
+        self.passes[0].measure(none, now.t, self.args, sums, groups)
         common, field = np.zeros((self.shared.shape[1], 1)), course.field.at(now.step)
-        leg = Leg(now.t, self.dt, now.t, now.m, field, common, now.factor, self.draw, course.limit, none)
+        leg = Leg(now.t, self.dt, now.t, now.m, field, common, now.factor, self.draw, course.limit, none, self.args)
         for work in self.passes:
             work.advance(none, none.copy(), 1.0, none, leg, sums, groups)
 
@@ -169,7 +179,7 @@ class StepByStep(Walk):
             target = self.between if (count - stage) % 2 == 0 else end
             weight, field = float(course.scheme.stages[stage].weight), course.field.at(step + (stage > 0))
             everyone = self.ensemble.gather(source) if self.pairs else source
-            leg = Leg(t, self.dt, arrival, m, field, common, factor, draw, course.limit, everyone)
+            leg = Leg(t, self.dt, arrival, m, field, common, factor, draw, course.limit, everyone, self.args)
             advance = partial(work.advance, source, target, weight, base, leg)
             m, factor, finite = self._sum(lambda groups, sums, advance=advance: advance(sums, groups))  # type: ignore[misc]
             source, t = target, arrival
@@ -190,7 +200,7 @@ class March(Walk):
 
     def compile(self) -> None:
         none = self.states[:, :, :0].copy()
-        self.passes[0].measure(none[0], self.now.t, np.zeros((0, self.width)), (0, 0, 1, 1))
+        self.passes[0].measure(none[0], self.now.t, self.args, np.zeros((0, self.width)), (0, 0, 1, 1))
         self.march(np.zeros(WORDS, np.int64), *self._along(none, none[0], 0, 1), self.course.limit, self.share)
 
     def go(self, stop: int) -> Ensemble:
@@ -226,7 +236,7 @@ class March(Walk):
         now, course, count = self.now, self.course, len(self.passes)
         field, where, stride = course.field.piece(now.step, now.step + steps - (count == 1))
         track = Track(states, between, now.step - course.first, field, where, stride)
-        grid = Grid(course.brownian.times, self.dt, now.step, steps, self.draw, self.shared)
+        grid = Grid(course.brownian.times, self.dt, now.step, steps, self.draw, self.shared, self.args)
         history, sums = np.empty((steps, course.form.moments)), np.zeros((shares, self.width))
         group = self.ensemble.group_size // self.share
         return track, grid, Means(now.m.copy(), now.factor.copy(), history, sums, group)

@@ -384,8 +384,8 @@ with_field = njit(lambda t, x, m, field: field * x)
         ),
         ({"drift": 3.0}, "drift must be compiled with numba.njit, got 3.0"),
         ({"drift": 3.0, "vectorized": True}, "drift must be a function, got 3.0"),
-        ({"drift": psi}, r"drift must take \(t, x, m\) or \(t, x, m, field\), got \(t, x\)"),
-        ({"drift": number, "moments": number}, r"moments must take \(t, x\), got \(t, x, m\)"),
+        ({"drift": psi}, r"drift must take \(t, x, m\[, field\]\[, args\]\), got \(t, x\)"),
+        ({"drift": number, "moments": with_field}, r"moments must take \(t, x\[, args\]\), got \(t, x, m, field\)"),
         (
             {"drift": number, "noise": "white"},
             "noise must be one of additive, diagonal, .* got 'white'",
@@ -414,7 +414,7 @@ def test_bad_equations(arguments, message):
         ({"diffusion": pair, "noise": "general"}, "a matrix of 1 rows is needed for each particle"),
         ({"drift": number, "moments": njit(lambda t, x: np.ones((2, 2)))}, "moments must return a number or M numbers"),
         ({"moments": numbers, "noise": "mean_field"}, "moments must return a number a particle"),
-        ({"drift": with_field}, "drift takes an external field: pass field="),
+        ({"drift": with_field}, r"drift takes one argument more than \(t, x, m\): pass field= or args="),
         ({"interaction": njit(lambda x, y: (x, y))}, r"interaction must return a number a particle"),
         ({"common": pair}, "a matrix of 1 rows is needed for each particle"),
         ({"drift": lambda t, x, m: np.ones(3), "vectorized": True}, "must have a last axis of length 1"),
@@ -465,7 +465,7 @@ def test_coefficients_in_the_plane_must_return_two_numbers():
         ({"save": {"x": lambda t, x: 1j}}, "the value of x must be an array of real numbers"),
         ({"save": {"x": lambda t, x: {}["a"]}}, "x failed at t = 0: KeyError: 'a'"),
         ({"save": {"x": solvers.particles([9])}}, "x failed at t = 0: IndexError"),
-        ({"field": 2.0}, "field was given, but no coefficient takes it as its last argument"),
+        ({"field": 2.0}, "field was given, but no coefficient takes it as one more argument"),
     ],
 )
 def test_bad_solves(change, message):
@@ -684,9 +684,9 @@ def test_a_value_that_changes_its_length_is_refused():
     equation = McKeanVlasov(shrinks)
     trial = Trial(equation, 0.0, np.ones((2, 10)), False)
     drift = coefficient_functions(equation, trial.form()).drift
-    np.testing.assert_array_equal(drift(0.2, trial.x, np.zeros(0), trial.field), np.zeros((2, 10)))
+    np.testing.assert_array_equal(drift(0.2, trial.x, np.zeros(0), trial.field, ()), np.zeros((2, 10)))
     with pytest.raises(ValueError, match="a coefficient returns another number of components than at the start"):
-        drift(0.4, trial.x, np.zeros(0), trial.field)
+        drift(0.4, trial.x, np.zeros(0), trial.field, ())
 
 
 def test_a_tuple_of_several_types_says_what_to_write():

@@ -41,7 +41,7 @@ def scaled_terms(equation, coefficients, form, factor):
     drift = coefficients.drift
 
     def scaled(out, s):
-        out += factor * s.dt * drift(s.t, s.x, s.m, s.field)
+        out += factor * s.dt * drift(s.t, s.x, s.m, s.field, s.args)
 
     yield scaled
     yield from noise_terms(equation, coefficients, form)

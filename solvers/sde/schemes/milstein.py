@@ -66,10 +66,10 @@ def milstein_terms(equation: McKeanVlasov, coefficients: Coefficients, form: For
 
 def _correction(diffusion: Function) -> Term:
     def correction(out: Matrix, s: Step) -> None:
-        here = diffusion(s.t, s.x, s.m, s.field)
+        here = diffusion(s.t, s.x, s.m, s.field, s.args)
         for i in range(s.x.shape[0]):
             above, below = shifted(s.x, i, _DIFFERENCE), shifted(s.x, i, -_DIFFERENCE)
-            up, down = diffusion(s.t, above, s.m, s.field), diffusion(s.t, below, s.m, s.field)
+            up, down = diffusion(s.t, above, s.m, s.field, s.args), diffusion(s.t, below, s.m, s.field, s.args)
             add_correction(out, i, s.x, here, up, down, above, below, s.dw, s.dt)
 
     return correction

@@ -79,21 +79,21 @@ def _measure(coefficients: Coefficients, form: Form, compiled: Function) -> Func
     """Return a function that adds Σ ψ and Σ ψψᵀ over some particles to a row of sums."""
     moments, covariance, M = coefficients.moments, coefficients.covariance, form.moments
 
-    def add_moments(t: float, x: Array, out: Matrix) -> None:
-        add_row_sums(moments(t, x), out)  # type: ignore[misc]
+    def add_moments(t: float, x: Array, args: Any, out: Matrix) -> None:
+        add_row_sums(moments(t, x, args), out)  # type: ignore[misc]
 
-    def add_covariance(t: float, x: Array, out: Matrix) -> None:
-        psi = covariance(t, x)  # type: ignore[misc]
+    def add_covariance(t: float, x: Array, args: Any, out: Matrix) -> None:
+        psi = covariance(t, x, args)  # type: ignore[misc]
         add_entries(np.dot(psi, psi.T), out, M)
 
     parts = [compiled(add_moments)] if moments is not None else []
     parts += [compiled(add_covariance)] if covariance is not None else []
-    nothing = compiled(lambda t, x, out: None)
+    nothing = compiled(lambda t, x, args, out: None)
     first, second = (*parts, nothing, nothing)[:2]
 
-    def measure(t: float, x: Array, out: Matrix) -> None:
-        first(t, x, out)
-        second(t, x, out)
+    def measure(t: float, x: Array, args: Any, out: Matrix) -> None:
+        first(t, x, args, out)
+        second(t, x, args, out)
 
     return measure
 
@@ -112,7 +112,7 @@ def _advance(change: Term, measure: Function, motions: int) -> Function:
 
         `groups` are the first one, the one after the last, how many particles they have, and how many are done at once.
         """
-        t, dt, arrival, m, field, common, factor, draw, limit, everyone = leg
+        t, dt, arrival, m, field, common, factor, draw, limit, everyone, args = leg
         first, last, group_size, part_size = groups
         dimension, particles = source.shape
         x, moved, dw = np.empty((dimension, 0)), np.empty((dimension, 0)), np.empty((motions, 0))
@@ -130,15 +130,15 @@ def _advance(change: Term, measure: Function, motions: int) -> Function:
                     low, high = origin + start, origin + stop
                     fill_normals(dw, low, high, low, seed, stream, step, positions, finest, refinement, scale)
                 here = field[start:stop] if len(field) == particles else field
-                change(moved, Step(t, dt, x, m, here, dw, common, factor, everyone))
+                change(moved, Step(t, dt, x, m, here, dw, common, factor, everyone, args))
                 sums[group, -1] += put(moved, target, weight, base, start, limit)
-                measure(arrival, moved, sums[group])
+                measure(arrival, moved, args, sums[group])
 
     return advance
 
 
 def _measure_all(measure: Function) -> Function:
-    def measure_all(source: Array, t: float, sums: Matrix, groups: tuple[int, int, int, int]) -> None:
+    def measure_all(source: Array, t: float, args: Any, sums: Matrix, groups: tuple[int, int, int, int]) -> None:
         """Add up what the first step needs."""
         first, last, group_size, part_size = groups
         dimension, particles = source.shape
@@ -150,6 +150,6 @@ def _measure_all(measure: Function) -> Function:
                 if stop - start != x.shape[1]:
                     x = np.empty((dimension, stop - start))
                 sums[group, -1] += load_finite(source, start, x)
-                measure(t, x, sums[group])
+                measure(t, x, args, sums[group])
 
     return measure_all

@@ -33,6 +33,8 @@ class Step(NamedTuple):
         C with C Cᵀ the covariance rate of mean-field noise; empty for other noise.
     ensemble : (D, N) array
         The positions of all particles.
+    args : float, array or tuple
+        The parameters of the equation, as its coefficients take them; () where there are none.
     """
 
     t: float
@@ -44,6 +46,7 @@ class Step(NamedTuple):
     common: Any
     factor: Any
     ensemble: Any
+    args: Any
 
 
 class Stage(NamedTuple):
@@ -58,9 +61,9 @@ class Stage(NamedTuple):
         (equation, coefficients, form, *settings) → terms, whose sum is the change. A term is a function (out, s) that
         adds itself to `out`, (D, n) float64, for the n particles of a `Step` s; what it gives a particle does not
         depend on the others of the n. `coefficients` holds the coefficients of the equation for n particles, or None
-        where one is left out: `drift(t, x, m, field)`, likewise `diffusion` and `common`, and
-        `interaction(x, field, ensemble)`; each returns (D, n), or (D, K, n) where it is a matrix. `form` holds the
-        sizes. Terms are compiled with Numba where the coefficients are.
+        where one is left out: `drift(t, x, m, field, args)`, likewise `diffusion` and `common`, and
+        `interaction(x, field, args, ensemble)`; each returns (D, n), or (D, K, n) where it is a matrix. `form` holds
+        the sizes. Terms are compiled with Numba where the coefficients are.
     weight : float
         The share of X + change; the rest is X₀.
     settings : tuple

@@ -39,11 +39,13 @@ def tamed_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) 
     """Return b dt / (1 + |dt| |b|), with the interaction in b, and the noise of Euler–Maruyama."""
     drift, interaction = coefficients.drift, coefficients.interaction
     if drift is not None and interaction is not None:
-        yield lambda out, s: add_tamed(out, drift(s.t, s.x, s.m, s.field) + interaction(s.x, s.field, s.ensemble), s.dt)
+        yield lambda out, s: add_tamed(
+            out, drift(s.t, s.x, s.m, s.field, s.args) + interaction(s.x, s.field, s.args, s.ensemble), s.dt
+        )
     elif drift is not None:
-        yield lambda out, s: add_tamed(out, drift(s.t, s.x, s.m, s.field), s.dt)
+        yield lambda out, s: add_tamed(out, drift(s.t, s.x, s.m, s.field, s.args), s.dt)
     elif interaction is not None:
-        yield lambda out, s: add_tamed(out, interaction(s.x, s.field, s.ensemble), s.dt)
+        yield lambda out, s: add_tamed(out, interaction(s.x, s.field, s.args, s.ensemble), s.dt)
     yield from noise_terms(equation, coefficients, form)
     yield from common_noise_terms(equation, coefficients, form)
 

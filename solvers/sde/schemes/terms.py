@@ -19,9 +19,9 @@ def drift_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) 
     """
     drift, interaction = coefficients.drift, coefficients.interaction
     if drift is not None:
-        yield lambda out, s: add_scaled(out, drift(s.t, s.x, s.m, s.field), s.dt)
+        yield lambda out, s: add_scaled(out, drift(s.t, s.x, s.m, s.field, s.args), s.dt)
     if interaction is not None:
-        yield lambda out, s: add_scaled(out, interaction(s.x, s.field, s.ensemble), s.dt)
+        yield lambda out, s: add_scaled(out, interaction(s.x, s.field, s.args, s.ensemble), s.dt)
 
 
 def noise_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) -> Iterator[Term]:
@@ -35,14 +35,14 @@ def noise_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) 
     elif diffusion is None:
         return
     elif equation.noise == "mean_field":
-        yield lambda out, s: add_product(out, diffusion(s.t, s.x, s.m, s.field), np.dot(s.factor, s.dw))
+        yield lambda out, s: add_product(out, diffusion(s.t, s.x, s.m, s.field, s.args), np.dot(s.factor, s.dw))
     elif equation.noise == "general":
-        yield lambda out, s: add_matrix_product(out, diffusion(s.t, s.x, s.m, s.field), s.dw)
-    elif equation.noise == "additive" and not (form.per_particle and equation.takes_field("diffusion")):
+        yield lambda out, s: add_matrix_product(out, diffusion(s.t, s.x, s.m, s.field, s.args), s.dw)
+    elif equation.noise == "additive" and not _own_field(equation, form):
         # one value for all particles, since it does not depend on x
-        yield lambda out, s: add_multiples(out, diffusion(s.t, s.x[:, :1].copy(), s.m, s.field), s.dw)
+        yield lambda out, s: add_multiples(out, diffusion(s.t, s.x[:, :1].copy(), s.m, s.field, s.args), s.dw)
     else:
-        yield lambda out, s: add_product(out, diffusion(s.t, s.x, s.m, s.field), s.dw)
+        yield lambda out, s: add_product(out, diffusion(s.t, s.x, s.m, s.field, s.args), s.dw)
 
 
 def common_noise_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) -> Iterator[Term]:
@@ -52,9 +52,9 @@ def common_noise_terms(equation: McKeanVlasov, coefficients: Coefficients, form:
     """
     common = coefficients.common
     if common is not None and len(form.common) == 2:
-        yield lambda out, s: add_matrix_product(out, common(s.t, s.x, s.m, s.field), s.common)
+        yield lambda out, s: add_matrix_product(out, common(s.t, s.x, s.m, s.field, s.args), s.common)
     elif common is not None:
-        yield lambda out, s: add_product(out, common(s.t, s.x, s.m, s.field), s.common)
+        yield lambda out, s: add_product(out, common(s.t, s.x, s.m, s.field, s.args), s.common)
 
 
 def euler_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) -> Iterator[Term]:
@@ -65,3 +65,8 @@ def euler_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) 
     yield from drift_terms(equation, coefficients, form)
     yield from noise_terms(equation, coefficients, form)
     yield from common_noise_terms(equation, coefficients, form)
+
+
+def _own_field(equation: McKeanVlasov, form: Form) -> bool:
+    """Whether the diffusion takes a field that each particle has its own of."""
+    return form.per_particle and equation.extras("diffusion", True, form.args is not None)[0]
