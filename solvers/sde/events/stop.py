@@ -1,0 +1,33 @@
+"""The condition on the means under which a run stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from solvers.sde.coefficients import means_of, parameters_of
+from solvers.sde.equation import Form, McKeanVlasov, extras
+
+Function = Callable[..., Any]
+
+NAME, ARGUMENTS = "stop", ("t", "m")
+
+
+@lru_cache(maxsize=32)
+def stop_function(equation: McKeanVlasov, form: Form, stop: Function | None) -> Function | None:
+    """Return a condition as a function of (t, m, args), m (M,), to be compiled where coefficients are; None for none."""
+    if stop is None:
+        return None
+    _, takes = extras(NAME, stop, ARGUMENTS, False, False, form.args is not None)
+    mean, parameters = means_of(form), parameters_of(form.args)
+    if equation.vectorized:
+        mean = (lambda m: m[0] if len(m) else 0.0) if form.number and not form.share else (lambda m: m)
+        parameters = _as_they_are
+    if takes:
+        return lambda t, m, args: bool(stop(t, mean(m), parameters(args)))
+    return lambda t, m, args: bool(stop(t, mean(m)))
+
+
+def _as_they_are(args: Any) -> Any:
+    return args
