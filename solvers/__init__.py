@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from solvers.sde.convergence import strong_order as strong_order
     from solvers.sde.convergence import weak_order as weak_order
     from solvers.sde.equation import McKeanVlasov as McKeanVlasov
+    from solvers.sde.events.absorbing import Absorbing as Absorbing
+    from solvers.sde.events.jumps import Jumps as Jumps
+    from solvers.sde.events.periodic import Periodic as Periodic
+    from solvers.sde.events.reflecting import Reflecting as Reflecting
+    from solvers.sde.events.reset import Reset as Reset
     from solvers.sde.field import ExternalField as ExternalField
     from solvers.sde.functions import erf as erf
     from solvers.sde.functions import exp as exp
@@ -37,6 +42,11 @@ if TYPE_CHECKING:
     from solvers.sde.statistics import quantiles as quantiles
 
 _HOMES = {
+    "Reset": "solvers.sde.events.reset",
+    "Reflecting": "solvers.sde.events.reflecting",
+    "Periodic": "solvers.sde.events.periodic",
+    "Jumps": "solvers.sde.events.jumps",
+    "Absorbing": "solvers.sde.events.absorbing",
     "Address": "solvers.ensemble.random",
     "Blocks": "solvers.ensemble.threads",
     "BrownianMotion": "solvers.ensemble.brownian",

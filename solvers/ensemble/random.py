@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,8 @@ class Stream(IntEnum):
         Entries of weight matrices that are held.
     PATH, COMMON
         Brownian motions of each particle, and those that all share.
+    CROSSINGS, JUMPS
+        Whether paths crossed a level between the ends of a step, and jumps.
     """
 
     INPUT = 0
@@ -63,6 +65,8 @@ class Stream(IntEnum):
     BACKWARD_WEIGHTS = 6
     PATH = 7
     COMMON = 8
+    CROSSINGS = 9
+    JUMPS = 10
 
 
 @part_kernel
@@ -166,6 +170,52 @@ def fill_normals(out, start, stop, offset, seed, stream, step, positions, finest
             here = out[row, first + low - offset : first + high - offset]
             for j in range(high - low):
                 here[j] = flat[low + j]
+
+
+@kernel
+def fill_integrals(
+    dw: Any, dz: Any, start: int, stop: int, offset: int, seed: int, stream: int, step: int, positions: Any,
+    finest: int, refinement: int, dt: float,
+) -> None:  # fmt: skip
+    """Fill `dw` as `fill_normals` does with size √|dt|, and `dz` with the integrals of what the motions gain in a step.
+
+    Over a finest step of length h, ∫ (W − W_t) = h/2 dW + h^(3/2)/√12 ξ, with ξ the normal that as many positions
+    further on has (Kloeden and Platen, 10.4.3). Backward in time a step begins at the other end.
+    """
+    length = abs(dt) / refinement
+    size = math.sqrt(abs(dt)) / math.sqrt(np.float64(refinement))
+    fresh, further = np.empty(dw.shape), positions + len(positions)
+    dw[:, start - offset : stop - offset] = 0.0
+    dz[:, start - offset : stop - offset] = 0.0
+    for fine in range(finest, finest + refinement):
+        fill_normals(fresh, start, stop, offset, seed, stream, step, positions, fine, 1, size)
+        for i in range(len(positions)):
+            for p in range(start - offset, stop - offset):
+                dz[i, p] += length * (dw[i, p] + 0.5 * fresh[i, p])
+                dw[i, p] += fresh[i, p]
+        fill_normals(fresh, start, stop, offset, seed, stream, step, further, fine, 1, size)
+        for i in range(len(positions)):
+            for p in range(start - offset, stop - offset):
+                dz[i, p] += length / math.sqrt(12.0) * fresh[i, p]
+    if dt < 0.0:
+        for i in range(len(positions)):
+            for p in range(start - offset, stop - offset):
+                dz[i, p] = abs(dt) * dw[i, p] - dz[i, p]
+
+
+@kernel
+def fill_uniforms(
+    out: Any, start: int, stop: int, seed: int, stream: int, step: int, position: int, layer: int
+) -> None:
+    """Fill out[: stop - start] with numbers uniform on (0, 1), those of particles start … stop - 1."""
+    for first in range(start - start % STRETCH, stop, STRETCH):
+        key = address_key(seed, stream, step, position, layer, first // STRETCH)
+        increment = increment_of(key)
+        low, high = max(start - first, 0), min(stop - first, STRETCH)
+        here = out[first + low - start : first + high - start]
+        for j in range(high - low):
+            word = mix64(key + np.uint64(low + j + 1) * increment)
+            here[j] = (np.float64(word >> np.uint64(12)) + 0.5) * 2.0**-52
 
 
 @dataclass(frozen=True)

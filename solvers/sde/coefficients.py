@@ -49,7 +49,7 @@ class _Written(NamedTuple):
     """A coefficient as the user wrote it."""
 
     function: Function
-    arguments: str  # "pair": (x, y[, field]), or "local": (t, x, m[, field])
+    arguments: str  # "pair": (x, y, …), "local": (t, x, m, …), or "marked": (t, x, m, z, …) with a random number z
     shape: tuple[int, ...]  # of its value for one particle: (rows,), or (D, K) for a matrix
     number: bool  # it returns a number instead of a sequence
     takes: tuple[bool, bool]  # the field, the parameters
@@ -63,21 +63,31 @@ def coefficient_functions(equation: McKeanVlasov, form: Form) -> Coefficients:
     adapted: dict[str, Function] = {}
     if equation.moments is not None:
         adapted["moments"] = law_function(
-            equation, "moments", (form.moments,), form.number, form.scalar, form.dimension, form.args
+            equation, "moments", (form.moments - form.share,), form.number, form.scalar, form.dimension, form.args
         )
     if equation.psi is not None:
         adapted["covariance"] = law_function(
             equation, "covariance", position, form.scalar, form.scalar, form.dimension, form.args
         )
-    shapes = {"drift": position, "diffusion": matrix, "common": form.common, "interaction": position}
+    force = (form.dimension // 2,) if form.force else position
+    shapes = {"drift": force, "diffusion": matrix, "common": form.common, "interaction": position}
     for name, shape in shapes.items():
         if name in equation.given:
             arguments = "pair" if name == "interaction" else "local"
             function = getattr(equation, name)
             takes = equation.extras(name, form.field != "none", form.args is not None)
-            written = _Written(function, arguments, shape, form.scalar, takes)
+            number = form.dimension == 2 if form.force and name == "drift" else form.scalar
+            written = _Written(function, arguments, shape, number, takes)
             adapted[name] = adapt(written, form)
     return Coefficients(**{name: adapted.get(name) for name in Coefficients._fields})
+
+
+def event_function(
+    equation: McKeanVlasov, form: Form, function: Function, takes: tuple[bool, bool], rows: int, marked: bool
+) -> Function:
+    """Return a function of an event for n particles: (t, x, m[, z], field, args) → (rows, n), z (n,) where marked."""
+    written = _Written(function, "marked" if marked else "local", (rows,), rows == 1 and form.scalar, takes)
+    return (_of_arrays if equation.vectorized else _of_particles)(written, form)
 
 
 @lru_cache(maxsize=64)
@@ -97,7 +107,7 @@ def law_function(
         if takes:
             return lambda t, x, args: _rows(function(t, _position(x, scalar), args), shape, x.shape[1])
         return lambda t, x, args: _rows(function(t, _position(x, scalar)), shape, x.shape[1])
-    point, store, parameters = _point(scalar), _store(shape, number), _parameters(args)
+    point, store, parameters = _point(scalar), _store(shape, number), parameters_of(args)
     call = _inner(lambda t, x, args: function(t, x, args)) if takes else _inner(lambda t, x, args: function(t, x))
 
     def of_law(t, x, args):  # type: ignore[no-untyped-def]
@@ -131,7 +141,7 @@ def _of_arrays(written: _Written, form: Form) -> Function:
     def position(x: Array) -> Array:
         return _position(x, form.scalar)
 
-    mean = (lambda m: m[0] if len(m) else 0.0) if form.number else (lambda m: m)
+    mean = (lambda m: m[0] if len(m) else 0.0) if form.number and not form.share else (lambda m: m)
 
     def outside(field: Array) -> Any:
         if form.field == "number":
@@ -145,6 +155,14 @@ def _of_arrays(written: _Written, form: Form) -> Function:
             return _rows(function(t, position(x), mean(m), *more), shape, x.shape[1])
 
         return coefficient
+
+    if written.arguments == "marked":
+
+        def marked(t: float, x: Array, m: Array, z: Array, field: Array, args: Any) -> Array:
+            more = (outside(field),) * takes + (args,) * takes_args
+            return _rows(function(t, position(x), mean(m), z, *more), shape, x.shape[1])
+
+        return marked
 
     def interaction(x: Array, field: Array, args: Any, ensemble: Array) -> Array:
         n, total = x.shape[1], np.zeros((*shape, x.shape[1]))
@@ -163,8 +181,8 @@ def _of_arrays(written: _Written, form: Form) -> Function:
 
 def _of_particles(written: _Written, form: Form) -> Function:
     """Compile a loop over particles around a function of one."""
-    shape, D, parameters = written.shape, form.dimension, _parameters(form.args)
-    point, outside, mean, store = _point(form.scalar), _outside(form), _mean(form), _store(shape, written.number)
+    shape, D, parameters = written.shape, form.dimension, parameters_of(form.args)
+    point, outside, mean, store = _point(form.scalar), _outside(form), means_of(form), _store(shape, written.number)
 
     if written.arguments == "local":
         evaluate = _local(written.function, written.takes, outside)
@@ -177,6 +195,18 @@ def _of_particles(written: _Written, form: Form) -> Function:
             return out
 
         return coefficient
+
+    if written.arguments == "marked":
+        react = _marked(written.function, written.takes, outside)
+
+        @_inner
+        def marked(t, x, m, z, field, args):  # type: ignore[no-untyped-def]
+            out, here, own = np.empty(shape + (x.shape[1],)), np.empty(D), parameters(args)
+            for p in range(x.shape[1]):
+                store(out, p, react(t, point(x, p, here), mean(m), z[p], field, own, p))
+            return out
+
+        return marked
 
     meet = _pair(written.function, written.takes, outside)
     accumulate = _accumulate(form)
@@ -205,6 +235,17 @@ def _local(function: Function, takes: tuple[bool, bool], outside: Function) -> F
     return _inner(lambda t, x, m, field, args, p: function(t, x, m))
 
 
+def _marked(function: Function, takes: tuple[bool, bool], outside: Function) -> Function:
+    """Call a function of (t, x, m, z) with what more it takes."""
+    if takes == (True, True):
+        return _inner(lambda t, x, m, z, field, args, p: function(t, x, m, z, outside(field, p), args))
+    if takes == (True, False):
+        return _inner(lambda t, x, m, z, field, args, p: function(t, x, m, z, outside(field, p)))
+    if takes == (False, True):
+        return _inner(lambda t, x, m, z, field, args, p: function(t, x, m, z, args))
+    return _inner(lambda t, x, m, z, field, args, p: function(t, x, m, z))
+
+
 def _pair(function: Function, takes: tuple[bool, bool], outside: Function) -> Function:
     """Call a function of (x, y) with what more it takes."""
     if takes == (True, True):
@@ -216,7 +257,7 @@ def _pair(function: Function, takes: tuple[bool, bool], outside: Function) -> Fu
     return _inner(lambda x, y, field, args, p: function(x, y))
 
 
-def _parameters(args: type | None) -> Function:
+def parameters_of(args: type | None) -> Function:
     """Return what makes the parameters that a coefficient takes of those that kernels pass on.
 
     Kernels are known by the types of what they are called with, so what they pass on is a plain tuple: that of another
@@ -241,8 +282,9 @@ def _point(scalar: bool) -> Function:
     return point
 
 
-def _mean(form: Form) -> Function:
-    if not form.number:
+def means_of(form: Form) -> Function:
+    """Return what makes the m that a coefficient takes, a number or (M,), of the (M,) that kernels pass on."""
+    if form.share or not form.number:
         return _inner(lambda m: m)
     return _inner(lambda m: m[0]) if form.moments else _inner(lambda m: 0.0)
 

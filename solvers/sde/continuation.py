@@ -9,6 +9,9 @@ from solvers import checks
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.solution import Solution
 from solvers.sde.equation import ARGUMENTS, McKeanVlasov
+from solvers.sde.events import Events
+from solvers.sde.events.jumps import Jumps
+from solvers.sde.events.reset import Reset
 from solvers.sde.field import kept_field
 from solvers.sde.parameters import kept_args
 from solvers.sde.run import MeanFieldRun
@@ -31,6 +34,10 @@ def resume(
     save: Save | Iterable[Save] | Mapping[str, Save] = ("mean", "variance"),
     field: Any = None,
     args: Any = None,
+    boundary: Any = None,
+    jumps: Jumps | None = None,
+    reset: Reset | None = None,
+    stop: Any = None,
     threads: int | None = None,
     communicator: Any = None,
     checkpoint: Any = None,
@@ -60,6 +67,10 @@ def resume(
         The external field from here on; by default that of the run, if it was kept.
     args : float, array or named tuple, optional
         The parameters from here on; by default those of the run.
+    boundary, jumps, reset
+        Those of the run, which are needed again.
+    stop : callable, optional
+        As for `solve`.
     save_at, save, threads, checkpoint, checkpoint_every, progress
         As for `solve`.
     communicator : mpi4py.MPI.Comm, optional
@@ -101,6 +112,8 @@ def resume(
     """
     stored = _checked(equation, run)
     scheme = _scheme(stored["scheme"], scheme)
+    events = Events.checked(boundary, jumps, reset, stop)
+    _require_events(stored, events)
     progress, kept = checks.flag("progress", progress), Checkpoint(checkpoint, checkpoint_every)
     steps = checks.positive_integer("steps", steps)
     done, total = stored["last_step"], stored["steps"]
@@ -129,7 +142,7 @@ def resume(
         if communicator != end.spread.communicator:
             raise ValueError("communicator must be that of the run, whose ranks hold its particles; leave it out")
     made = MeanFieldRun.checked(
-        equation, end, grid, scheme, None, field, threads, communicator, first, stored["initial_size"], args
+        equation, run, grid, scheme, None, field, threads, communicator, first, stored["initial_size"], args, events
     )
     found = made.solution(save, save_at, progress, kept)
     found.notes[:0] = notes
@@ -150,6 +163,17 @@ def _checked(equation: McKeanVlasov, run: Solution) -> dict[str, Any]:
     if settings["noise"] != equation.noise or {name for name in ARGUMENTS if name in settings} != set(equation.given):
         raise ValueError("equation must be that of the run, but has other coefficients or another kind of noise")
     return settings
+
+
+def _require_events(stored: dict[str, Any], events: Events) -> None:
+    """Raise ValueError unless boundary, jumps and resets are those of the run."""
+    given = events.settings()
+    for name in ("boundary", "jumps", "reset"):
+        if stored.get(name) != given.get(name):
+            raise ValueError(
+                f"{name} must be that of the run, {stored.get(name)}, got {given.get(name)}; "
+                + ("pass that one" if name in stored else "leave it out")
+            )
 
 
 def _scheme(name: str, given: str | Scheme | None) -> Scheme:

@@ -40,6 +40,8 @@ class Form(NamedTuple):
     field: str  # "none", "number" or "vector"
     per_particle: bool  # each particle has its own field
     args: type | None = None  # of the parameters: float, np.ndarray or a named tuple, or None for none
+    share: bool = False  # the last entry of m is the share of particles that were reset, whatever `number` says
+    force: bool = False  # particles are (q, p), and the drift has half as many numbers
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,6 +38,7 @@ def described(
         "x0": {"sha256": _of_particles(x, ensemble)},
         "field": None if field is None else {"sha256": _field(field, ensemble)},
         "args": {"sha256": fingerprint(plain(course.args))},
+        "events": {name: {"sha256": fingerprint(one)} for name, (one, *_) in course.events.functions.items()},
         "functions": {name: {"sha256": fingerprint(getattr(equation, name))} for name in equation.given},
         "save": saves,
         "save_at": {"sha256": fingerprint(list(wanted))},
@@ -59,7 +60,7 @@ def keep(checkpoint: Checkpoint, now: Ensemble, saved: Saved, ensemble: ThreadPa
     """Keep the particles of a time, and what was saved by then."""
     state = {
         "step": Variable((), np.array(now.step), "step of the grid"),
-        "particles": Variable(("component", "particle"), now.x, "particles", spread=ensemble.spread(1)),
+        "particles": Variable(("component", "particle"), now.state, "particles", spread=ensemble.spread(1)),
     }
     for name, (rows, spread) in saved.rows().items():
         dims = ("record", *(f"{name}_{axis}" for axis in range(rows.ndim - 1)))

@@ -13,18 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.accelerate import part_kernel
 from solvers.ensemble.atomic import APART, Words, fetch_add, give_way, load, store
 from solvers.ensemble.random import Draw
 from solvers.matrices.cholesky import square_factor
+from solvers.sde.equation import Form
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 Function = Callable[..., Any]
 
 # Words that threads share: the next share to be handed out, how many are done, the stage that is open, or _CLOSED where
-# none will be any more, the stages that are complete, and whether a particle was lost in the last of these.
-NEXT, DONE, OPEN, COMPLETE, LOST = (APART * place for place in range(5))
-WORDS = APART * 5
+# none will be any more, the stages that are complete, whether a particle was lost in the last of these, and whether the
+# means were such that the run is to stop.
+NEXT, DONE, OPEN, COMPLETE, LOST, STOPPED = (APART * place for place in range(6))
+WORDS = APART * 6
 _CLOSED = -1
 
 
@@ -36,8 +39,10 @@ def close(control: Words) -> None:
 class Leg(NamedTuple):
     """A stage of a step: from when to when, what is known there, its noise, and how far particles may be from 0.
 
+    The external field is that between `field` and `later`, where the step starts and ends, at `share` of the way.
     `everyone` are the positions of all particles, (D, N), where the stage starts, and `args` the parameters of the
-    equation, () where there are none.
+    equation, () where there are none. `t0` and `m0` are time and means where the step starts, and `numbers` those of
+    what happens after it. Each row of `faults` takes what went wrong in a group of particles: a number and a particle.
     """
 
     t: float
@@ -45,12 +50,18 @@ class Leg(NamedTuple):
     arrival: float
     m: Matrix
     field: Array
+    later: Array
+    share: float
     common: Matrix
     factor: Matrix
     draw: Draw
     limit: float
     everyone: Array
     args: Any
+    t0: float
+    m0: Matrix
+    numbers: tuple[Matrix, ...]
+    faults: Words
 
 
 class Track(NamedTuple):
@@ -90,6 +101,8 @@ class Grid(NamedTuple):
         Increments of common noise, in increasing time.
     args : float, array or tuple
         The parameters of the equation.
+    numbers : tuple of arrays
+        Those of what happens after each step.
     """
 
     times: Matrix
@@ -99,6 +112,7 @@ class Grid(NamedTuple):
     draw: Draw
     shared: Matrix
     args: Any
+    numbers: tuple[Matrix, ...]
 
 
 class Means(NamedTuple):
@@ -116,6 +130,10 @@ class Means(NamedTuple):
         Sums over each share, zero between stages; the last counts the particles that were lost.
     group : int
         Shares that are added up before these sums are.
+    first : (M,) float64
+        The means where the current step starts.
+    faults : (shares, 2) int64
+        What went wrong in each share, as in `Leg`.
     """
 
     m: Matrix
@@ -123,13 +141,17 @@ class Means(NamedTuple):
     history: Matrix
     sums: Matrix
     group: int
+    first: Matrix
+    faults: Words
 
 
 def marching(
     stages: Sequence[tuple[Function, float]],
+    times: tuple[float, ...],
     compiled: Callable[[Function], Function],
-    moments: int,
+    form: Form,
     correlated: bool,
+    stop: Function | None,
 ) -> Function:
     """Return march(control, track, grid, means, limit, share).
 
@@ -137,16 +159,21 @@ def marching(
     ----------
     stages : sequence of (callable, float)
         The pass of each stage over a part of the particles, and its weight.
+    times : tuple of float
+        The shares of a step at which stages start, and 1.
     compiled : callable
         Compiles the parts of a march, but not the march itself.
-    moments : int
-        M.
+    form : Form
+        Sizes.
     correlated : bool
         Whether the noise has the covariance of the sums.
+    stop : callable, optional
+        (t, m, args) → whether the run is to stop where a step ends.
     """
-    stage_count = len(stages)
+    stage_count, moments, dimension = len(stages), form.moments, form.dimension
     do_stage = _choice(stages, compiled)
     factor_of = compiled(_factor if correlated else _no_factor)
+    is_over = compiled(_never if stop is None else stop)
 
     @compiled
     def settle(means, particles):  # type: ignore[no-untyped-def]
@@ -172,16 +199,20 @@ def marching(
     @compiled
     def end_stage(control, index, track, grid, means):  # type: ignore[no-untyped-def]
         """Settle the stage of this index, and open the next or none."""
-        lost = settle(means, track.states.shape[2])
+        lost, over = settle(means, track.states.shape[2]), False
         if (index + 1) % stage_count == 0:
             for i in range(moments):
                 means.history[index // stage_count, i] = means.m[i]
+                means.first[i] = means.m[i]
+            if not lost:
+                over = is_over(grid.times[grid.first + index // stage_count + 1], means.m, grid.args)
         store(control, COMPLETE, index + 1)
         store(control, LOST, np.int64(lost))
-        store(control, OPEN, _CLOSED if lost else index + 1)
+        store(control, STOPPED, np.int64(over))
+        store(control, OPEN, _CLOSED if lost or over else index + 1)
 
     def march(control: Words, track: Track, grid: Grid, means: Means, limit: float, share: int) -> None:
-        """Take part in steps until the last share was handed out, or a particle was lost."""
+        """Take part in steps until the last share was handed out, a particle was lost, or the run is to stop."""
         shares, slots = len(means.sums), len(track.states)
         last = len(grid.times) - 2
         while True:
@@ -203,18 +234,42 @@ def marching(
             end = track.states[(track.from_state + k + 1) % slots]
             source = base if stage == 0 else end if (stage_count - stage) % 2 == 0 else track.between
             target = track.between if (stage_count - stage) % 2 == 0 else end
-            place = step + (stage > 0)
-            field = track.fields[track.from_field + (place - grid.first) * track.field_stride]
+            here = track.from_field + k * track.field_stride
+            there = here if stage == 0 else here + track.field_stride
             seed, stream, key, positions, finest, refinement, particle = grid.draw
             draw = Draw(seed, stream, key, positions, finest + layer * refinement, refinement, particle)
             common = grid.shared[layer].reshape((-1, 1))
-            t, arrival = grid.times[place], grid.times[step + 1]
-            leg = Leg(t, grid.dt, arrival, means.m, field, common, means.factor, draw, limit, source, grid.args)
+            t0, t1 = grid.times[step], grid.times[step + 1]
+            leg = Leg(
+                moment(t0, t1, grid.dt, times[stage]),
+                grid.dt,
+                moment(t0, t1, grid.dt, times[stage + 1]),
+                means.m,
+                track.fields[here],
+                track.fields[there],
+                times[stage],
+                common,
+                means.factor,
+                draw,
+                limit,
+                source[:dimension],
+                grid.args,
+                t0,
+                means.first,
+                grid.numbers,
+                means.faults,
+            )
             do_stage(stage, source, target, base, leg, means.sums, (mine, mine + 1, share, share))
             if fetch_add(control, DONE, 1) + 1 == (index + 1) * shares:
                 end_stage(control, index, track, grid, means)
 
     return march
+
+
+@part_kernel
+def moment(t0: float, t1: float, dt: float, share: float) -> float:
+    """The time at a share of the step from t0 to t1; the ends are those of the grid."""
+    return t0 if share == 0.0 else t1 if share == 1.0 else t0 + share * dt
 
 
 def _choice(stages: Sequence[tuple[Function, float]], compiled: Callable[[Function], Function]) -> Function:
@@ -254,3 +309,7 @@ def _factor(total, first, particles, factor):  # type: ignore[no-untyped-def]
 
 def _no_factor(total, first, particles, factor):  # type: ignore[no-untyped-def]
     pass
+
+
+def _never(t, m, args):  # type: ignore[no-untyped-def]
+    return False

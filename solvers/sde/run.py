@@ -35,12 +35,13 @@ from solvers.results.solution import Solution, Variable
 from solvers.results.versions import library_versions
 from solvers.sde import kept
 from solvers.sde.equation import McKeanVlasov
+from solvers.sde.events import CARRIED, NOTHING, Events
 from solvers.sde.field import ExternalField, FieldOnGrid, as_field
 from solvers.sde.integrate import compile_kernels, integrate
 from solvers.sde.parameters import args_settings, args_variables, as_args, plain
 from solvers.sde.schemes import get_scheme
 from solvers.sde.schemes.scheme import Scheme
-from solvers.sde.start import HELD, Start
+from solvers.sde.start import HELD, Start, placed
 from solvers.sde.statistics import Save, Saved, chosen, seen
 from solvers.sde.trial import Trial, looks, tried
 from solvers.sde.walk import Course, Ensemble
@@ -83,58 +84,74 @@ class MeanFieldRun:
         first: int = 0,
         size: float = 1.0,
         args: Any = None,
+        events: Events = NOTHING,
     ) -> MeanFieldRun:
         """Raise TypeError, ValueError or MemoryError unless the arguments make a solve; `grid` is that of the noise.
 
-        x0 may be a variable, the particles where another run ended.
+        x0 may be a run, whose particles go on from where it ended.
         """
         if not isinstance(equation, McKeanVlasov):
             raise TypeError(f"equation must be a solvers.McKeanVlasov, got {type(equation).__name__}")
         scheme = get_scheme(scheme)
         scheme.requires(equation)
-        times, args = BrownianMotion(**grid).times, as_args(args)
+        motion, args = BrownianMotion(**grid), as_args(args)
+        times = motion.times
+        if scheme.forward and motion.t1 < motion.t0:
+            raise ValueError(f'scheme="{scheme.name}" goes forward in time, but t1 is before t0')
+        events.requires(equation, motion.t1 - motion.t0, motion.dt / motion.refinement)
         check_communicator(communicator)
         threads = threads_of_rank(threads, communicator)
-        start = Start.of_end(x0) if isinstance(x0, Variable) else Start.checked(x0, particles, grid["seed"])
+        resumed = isinstance(x0, Solution)
+        start = Start.of_end(x0, events.carries) if resumed else Start.checked(x0, particles, grid["seed"])
+        dimension = start.shape[0] if start.shape else 1
+        events.numbers(dimension)
         whole = () if start.held else (start.first,)
-        require_same(communicator, grid, scheme.name, start.count, start.shape, repr(args), *whole)
+        told = grid, scheme.name, start.count, start.shape, repr(args), events.settings()
+        require_same(communicator, *told, *whole)
         ensemble, available = home(start.count, threads, communicator), memory_of_rank(communicator)
         held = HELD + (len(scheme.stages) > 1) + (not callable(x0))
         most = most_held(start.count, 1 if communicator is None else communicator.Get_size())
-        require_memory(INTERPRETER_BYTES + held * most * start.bytes_each, "use fewer particles", available)
-        here = slice(ensemble.first, ensemble.first + ensemble.held)
-        states = np.empty((2, *(start.shape or (1,)), ensemble.held))
-        states[0] = agreed(lambda: np.atleast_2d(start.part(here).T), communicator)  # the solve writes into it
+        each = start.bytes_each + 8 * len(events.carries)
+        require_memory(INTERPRETER_BYTES + held * most * each, "use fewer particles", available)
+        here, t = slice(ensemble.first, ensemble.first + ensemble.held), float(times[first])
+        states = np.empty((2, dimension + len(events.carries), ensemble.held))
+        states[0] = agreed(lambda: placed(start, here, events, t), communicator)  # the solve writes into it
         outside = as_field(field)
         if outside is not None:
             outside.check(times[first], times[-1], ensemble.held if start.held else start.count)
         on_grid = FieldOnGrid(outside, times, slice(None) if start.held else here)
-        places = tried(start.count)
+        places, x = tried(start.count), states[0, :dimension]
 
         def picked(step: int) -> Array:
             own = outside is not None and outside.per_particle
             return ensemble.pick(on_grid.at(step).T, places).T if own else on_grid.at(step)
 
-        t, mean = (
-            float(times[first]),
-            _mean_over(ensemble, states[0], float(times[first]), args if equation.vectorized else plain(args)),
+        trial = Trial(
+            equation,
+            t,
+            ensemble.pick(x, places),
+            not start.shape,
+            args=args,
+            share=_mean_of_share(ensemble, states[0, dimension:], events),
+            events=events,
+            force=scheme.phase_space,
+            mean=_mean_over(ensemble, x, t, args if equation.vectorized else plain(args)),
         )
-        trial = Trial(equation, t, ensemble.pick(states[0], places), not start.shape, args=args, mean=mean)
         if outside is not None:
             trial = replace(trial, field=picked(first), kind=outside.kind, per_particle=outside.per_particle)
         form = trial.form()
         common = BrownianMotion(**grid, motions=form.common[-1], stream=Stream.COMMON) if form.common else None
         brownian = BrownianMotion(**grid, motions=form.motions)
         require_drawable(form.motions * brownian.steps, start.count, brownian.refinement, threads, "noise_steps")
-        size = max(size, float(np.abs(ensemble.pick(states[0], ensemble.extremes(states[0]))).max()))
-        course = Course(equation, form, scheme, brownian, on_grid, common, first, _FAR * size, args)
+        size = max(size, float(np.abs(ensemble.pick(x, ensemble.extremes(x))).max()))
+        course = Course(equation, form, scheme, brownian, on_grid, common, first, _FAR * size, args, events)
         trial.check(form, times[first:], lambda step: picked(first + step))
         return cls(course, outside, states, ensemble, size, held, available, trial)
 
     @property
     def x(self) -> Array:
         """The particles at t0, (D, N), until the solve writes over them."""
-        return self.states[0]
+        return self.states[0, : self.course.form.dimension]
 
     def view(self, x: NDArray[np.floating]) -> Any:
         """Return the particles as the user gave them, (N,) or (N, D), not to be written to."""
@@ -181,6 +198,9 @@ class MeanFieldRun:
         variables["final_particles"] = Variable(
             axes, self.view(final.x).copy(), "particles where the solve ended", spread=self.ensemble.spread(0)
         )
+        for row, name in enumerate(self.course.events.carries):
+            values = final.state[form.dimension + row].copy()
+            variables[name] = Variable(("final_particle",), values, CARRIED[name], spread=self.ensemble.spread(0))
         variables["final_time"] = Variable((), np.array(final.t), "time where the solve ended")
         given = {} if self.field is None else self.field.variables(self.ensemble, self.course.field.part)
         return given | args_variables(self.course.args) | variables
@@ -198,7 +218,7 @@ class MeanFieldRun:
         """
         motions = 0 if self.course.common is None else self.course.common.motions
         grid = (_GRID + _COMMON * motions) * len(self.course.brownian.times)
-        ensemble, each = self.ensemble, 8 * len(self.x)
+        ensemble, each = self.ensemble, 8 * len(self.states[0])
         most = most_held(ensemble.particles, ensemble.ranks)
         needed = INTERPRETER_BYTES + self.held * most * each + grid + records * (_RECORD + record)
         needed += 2 * ensemble.particles * each if gathers and ensemble.ranks > 1 else 0
@@ -234,6 +254,8 @@ class MeanFieldRun:
                         kept.keep(checkpoint, now, saved, self.ensemble)
                 if now.step > first:
                     count(len(now.history))
+                if now.stopped:
+                    return "stopped", now, ""
             self.ensemble.check()  # one that came while the last time was recorded
         except KeyboardInterrupt:
             if now is None:
@@ -285,7 +307,14 @@ class MeanFieldRun:
             "first_step": course.first,
             "initial_size": self.size,
             **args_settings(course.args),
+            **course.events.settings(),
         }
+
+
+def _mean_of_share(ensemble: ThreadParticles, carried: Array, events: Events) -> float:
+    """Return the last entry of m at the start."""
+    row = events.plan.share
+    return 0.0 if row < 0 else float(ensemble.average(lambda part: carried[row, part].sum(), (1,))[0])
 
 
 def _mean_over(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from solvers import checks
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.solution import Solution
 from solvers.sde.equation import McKeanVlasov
+from solvers.sde.events import Absorbing, Events, Jumps, Periodic, Reflecting, Reset
 from solvers.sde.run import MeanFieldRun
 from solvers.sde.schemes.scheme import Scheme
 from solvers.sde.statistics import Save
@@ -28,6 +29,10 @@ def solve(
     particles: int | None = None,
     field: Any = None,
     args: Any = None,
+    boundary: Reflecting | Periodic | Absorbing | None = None,
+    jumps: Jumps | None = None,
+    reset: Reset | None = None,
+    stop: Callable[..., Any] | None = None,
     noise_steps: int | None = None,
     threads: int | None = None,
     communicator: Any = None,
@@ -73,6 +78,15 @@ def solve(
         Parameters of the equation, which every coefficient may take as its last argument; float64 whatever is given.
         New values are not compiled again. The solution keeps them as `args`, or `args_` and the name of each, and
         `resume` goes on with them.
+    boundary : Reflecting, Periodic or Absorbing, optional
+        What happens at the ends of an interval, component by component.
+    jumps : Jumps, optional
+        Jumps at random times.
+    reset : Reset, optional
+        A component that is put back when it reaches a threshold; m has one more entry then.
+    stop : callable, optional
+        (t, m[, args]) → whether to stop, asked after each step; compiled where the coefficients are. The run then has
+        the status "stopped".
     noise_steps : int, optional
         A multiple of `steps`: the grid on which Brownian paths are drawn. Runs that agree in its step and in the seed
         follow the same paths. Runs with other grids, such as K and 2K steps without it, are independent.
@@ -99,7 +113,8 @@ def solve(
     Solution
         `times` (records,), what was saved, (records, …) each, `moments` (records, M), `final_particles` as
         x0, and `final_time`. `status` is "completed", "diverged" (a particle not finite or beyond 1e100 times the
-        start), "interrupted", or "failed" (a function of the user's raised after the first step).
+        start), "stopped" (`stop` returned True), "interrupted", or "failed" (a function of the user's raised after the
+        first step, or a step could not be done for a particle).
 
     Raises
     ------
@@ -140,5 +155,8 @@ def solve(
     """
     grid = {"t0": t0, "t1": t1, "steps": steps, "seed": seed, "noise_steps": noise_steps}
     progress, kept = checks.flag("progress", progress), Checkpoint(checkpoint, checkpoint_every)
-    run = MeanFieldRun.checked(equation, x0, grid, scheme, particles, field, threads, communicator, args=args)
+    events = Events.checked(boundary, jumps, reset, stop)
+    run = MeanFieldRun.checked(
+        equation, x0, grid, scheme, particles, field, threads, communicator, args=args, events=events
+    )
     return run.solution(save, save_at, progress, kept)

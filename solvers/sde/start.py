@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from solvers import checks
 from solvers.memory import INTERPRETER_BYTES, require_memory
 from solvers.partition import STRETCH
-from solvers.results.files import Variable
+from solvers.results.solution import Solution
+from solvers.sde.events import Events
 
 Array = NDArray[np.float64]
 Sampler = Callable[[np.random.Generator, int], Any]
@@ -41,12 +42,15 @@ class Start:
     seed: int
     first: Array
     held: bool = False  # what is given is the part of this rank
+    carried: tuple[Array, ...] | None = None  # what each particle carries for events, where another run ended
 
     @classmethod
-    def of_end(cls, end: Variable) -> Start:
-        """Return the particles where another run ended, of which a rank may hold its own only."""
+    def of_end(cls, run: Solution, carries: tuple[str, ...]) -> Start:
+        """Return the particles where another run ended, with what they carry; a rank may hold its own only."""
+        end = run.variables["final_particles"]
         x, spread = end.values, end.spread
-        return cls(x, len(x) if spread is None else spread.total, x.shape[1:], 0, x, spread is not None)
+        carried = tuple(run.variables[name].values for name in carries)
+        return cls(x, len(x) if spread is None else spread.total, x.shape[1:], 0, x, spread is not None, carried)
 
     @classmethod
     def checked(cls, x0: Any, particles: int | None, seed: int) -> Start:
@@ -91,6 +95,16 @@ class Start:
             low, high = max(held.start, number * STRETCH), min(held.stop, (number + 1) * STRETCH)
             x[low - held.start : high - held.start] = drawn[low - number * STRETCH : high - number * STRETCH]
         return x
+
+
+def placed(start: Start, here: slice, events: Events, t: float) -> Array:
+    """Return the state of some particles at t0, (D + numbers carried, n); raises ValueError if one is out of place."""
+    x = np.atleast_2d(start.part(here).T)
+    if start.carried is not None:
+        rows = start.carried if start.held else tuple(row[here] for row in start.carried)
+        return np.concatenate([x, *(row[None] for row in rows)])
+    events.check(x, here.start)
+    return np.concatenate([x, events.initial(x, t)])
 
 
 def _sample(sampler: Sampler, seed: int, number: int) -> Array:

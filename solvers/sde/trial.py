@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from solvers.checks import reason
 from solvers.sde.coefficients import coefficient_functions, law_function
-from solvers.sde.equation import ARGUMENTS, Form, McKeanVlasov
+from solvers.sde.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov, extras
+from solvers.sde.events import NOTHING, STOP, Events
+from solvers.sde.events.jumps import SIZE
 from solvers.sde.interpret import bounds_checked, interpreted
 from solvers.sde.parameters import Args, kind_of, plain
 
@@ -51,8 +53,9 @@ class Trial:
     """An equation and some particles, (D, n), and their external field, (n or 1, F), that a run starts with at time t.
 
     `kind` is "none", "number" or "vector", and `per_particle` says whether each particle has its own field; `args` are
-    the parameters. `mean` returns the mean of a law function of (t, x, args), (M,), over all particles of the run, by
-    default over these.
+    the parameters, `share` how often particles were reset in the last step, and `events` what happens after each step;
+    with `force` the drift is a force on particles (q, p). `mean` returns the mean of a law function of (t, x, args),
+    (M,), over all particles of the run, by default over these.
     """
 
     equation: McKeanVlasov
@@ -64,7 +67,18 @@ class Trial:
     per_particle: bool = False
     m: Any = 0.0
     args: Args = None
+    share: float = 0.0
+    events: Events = NOTHING
+    force: bool = False
     mean: Callable[[Callable[..., Values], int], Values] | None = None
+
+    @cached_property
+    def functions(self) -> dict[str, tuple[Callable[..., Any], tuple[str, ...], bool]]:
+        """The functions by name, each with its own arguments, and whether it may take the field."""
+        own = {
+            name: (getattr(self.equation, name), ARGUMENTS[name], name in TAKE_FIELD) for name in self.equation.given
+        }
+        return own | self.events.functions
 
     @cached_property
     def places(self) -> list[Array]:
@@ -82,35 +96,45 @@ class Trial:
             If a coefficient returns another shape than it should.
         """
         equation, dimension = self.equation, len(self.x)
-        taken = [self._extras(name) for name in equation.given]
+        taken = [self._extras(name) for name in self.functions]
         if self.kind != "none" and not any(field for field, _ in taken):
             raise TypeError("field was given, but no coefficient takes it as one more argument")
         if self.args is not None and not any(args for _, args in taken):
             raise TypeError("args was given, but no coefficient takes it as its last argument")
+        if self.force and dimension % 2:
+            raise ValueError(f"particles must be (q, p), with as many positions as momenta, got {dimension} components")
         shape = () if self.scalar else (dimension,)
-        if equation.moments:
-            self.m = self._means()
+        psi = self._means() if equation.moments else 0.0
+        self.m = self._with_share(psi)
         for name in ("drift", "interaction", "diffusion", "covariance"):
             if getattr(equation, name) and not (name == "diffusion" and equation.noise == "general"):
-                self._vector(name, shape)
+                self._vector(name, self._half(dimension) if self.force and name == "drift" else shape)
+        for name in self.functions:
+            if name == STOP:
+                self._truth()
+            elif name not in equation.given:
+                self._vector(name, shape if name == SIZE else ())
         if equation.psi is not None and equation.psi is equation.moments:
             self._vector("moments", shape)
-        motions = self._columns("diffusion") if equation.noise == "general" else dimension
+        motions = self._columns("diffusion") if equation.noise == "general" else dimension // (1 + self.force)
         common: tuple[int, ...] = ()
         if equation.common:
             common = self.value("common").shape
             common = (dimension,) if common in ((), shape) else (dimension, self._columns("common"))
-        moments = np.size(self.m) if equation.moments else 0
+        share = self.events.reset is not None
+        moments = (np.size(psi) if equation.moments else 0) + share
         return Form(
             self.scalar,
             dimension,
             moments,
-            np.ndim(self.m) == 0,
+            np.ndim(psi) == 0,
             motions,
             common,
             self.kind,
             self.per_particle,
             kind_of(self.args),
+            share,
+            self.force,
         )
 
     def check(self, form: Form, times: Values, outside: Callable[[int], Array]) -> None:
@@ -124,11 +148,11 @@ class Trial:
         TypeError
             If a coefficient fails on some of the particles.
         """
-        for name in self.equation.given:
+        for name in self.functions:
             if not np.array_equal(self.value(name), self.value(name), equal_nan=True):
                 raise ValueError(
                     f"{name} gives two values for the same arguments, so a run could not be repeated; noise comes from "
-                    "diffusion and common, and other random numbers from x0 or field"
+                    "diffusion and common, jumps from jumps, and other random numbers from x0 or field"
                 )
         if self.equation.vectorized:
             for name, values in self._partitions(form):
@@ -149,13 +173,14 @@ class Trial:
         ValueError
             If a coefficient reads beyond the end of an array, or depends on x though the noise is called additive.
         """
-        means = float(m[0]) if self.equation.moments and np.ndim(self.m) == 0 else m
-        later = replace(self, t=t, x=x.copy(), field=field, m=means if self.equation.moments else self.m)
+        means = float(m[0]) if len(m) and np.ndim(self.m) == 0 else m
+        later = replace(self, t=t, x=x.copy(), field=field, m=means if len(m) else self.m)
         later._check_reach(surely=False)
 
     def value(self, name: str, place: int = 0, function: Callable[..., Any] | None = None) -> Values:
         """Return what a coefficient gives at one of the places, (), (D,) or (D, K); raises TypeError if it fails."""
-        equation, pair, vectorized = self.equation, name == "interaction", self.equation.vectorized
+        own, arguments_of, _ = self.functions[name]
+        pair, vectorized = name == "interaction", self.equation.vectorized
         points = [np.ascontiguousarray(point) for point in (self.places[place], self.places[-1])]
         arguments: list[Any] = [point[0] if self.scalar else point for point in points]
         if vectorized:
@@ -163,7 +188,14 @@ class Trial:
             arguments = [np.asarray(point)[axes] for point in arguments]
             for argument in arguments:
                 argument.flags.writeable = False
-        arguments = arguments if pair else [self.t, arguments[0], self.m][: len(ARGUMENTS[name])]
+        known = {
+            "t": self.t,
+            "x": arguments[0],
+            "m": self.m,
+            "y": arguments[1],
+            "z": np.full(1, 0.5) if vectorized else 0.5,
+        }
+        arguments = [known[one] for one in arguments_of]
         takes_field, takes_args = self._extras(name)
         arguments += [self._outside(pair)] * takes_field + [self.args] * takes_args
         if function is not None:
@@ -171,10 +203,10 @@ class Trial:
         before = [copy.deepcopy(argument) for argument in arguments]
         try:
             with np.errstate(all="ignore"):  # as in the run
-                value = getattr(equation, name)(*arguments)
+                value = own(*arguments)
         except Exception as error:  # whatever a user's function, or its compilation, raises
             raise TypeError(f"{name} failed on the first particle: {reason(error)}") from None
-        names = (*(("x", "y") if pair else ("t", "x", "m")[: len(ARGUMENTS[name])]), *("field",) * takes_field, "args")
+        names = (*arguments_of, *("field",) * takes_field, "args")
         for old, argument, called in zip(before, arguments, names, strict=False):
             if not _same(old, argument):
                 raise ValueError(f"{name} writes into its argument {called}, which all particles share; copy it first")
@@ -184,7 +216,7 @@ class Trial:
             value = np.asarray("nothing" if value is None else value, np.float64)
         except (TypeError, ValueError):
             raise TypeError(f"{name} must return numbers, got {value!r}") from None
-        if vectorized:
+        if vectorized and name != STOP:
             for _ in range(min(value.ndim, 2 if pair else 1)):
                 if value.shape[-1] != 1:
                     raise ValueError(f"{name} of one particle must have a last axis of length 1, got {value.shape}")
@@ -192,7 +224,27 @@ class Trial:
         return value
 
     def _extras(self, name: str) -> tuple[bool, bool]:
-        return self.equation.extras(name, self.kind != "none", self.args is not None)
+        return extras(name, *self.functions[name], self.kind != "none", self.args is not None)
+
+    def _with_share(self, psi: Any) -> Any:
+        """Return m, whose last entry is the share of the particles that were reset where there are resets."""
+        if self.events.reset is None:
+            return psi
+        return np.append(psi if self.equation.moments else (), self.share)
+
+    def _half(self, dimension: int) -> tuple[int, ...]:
+        return () if dimension == 2 else (dimension // 2,)
+
+    def _truth(self) -> None:
+        """Refuse a condition that does not return a truth value."""
+        stop, arguments, _ = self.functions[STOP]
+        _, takes_args = self._extras(STOP)
+        try:
+            value = stop(*[{"t": self.t, "m": self.m}[one] for one in arguments], *[self.args] * takes_args)
+        except Exception as error:  # whatever a user's function, or its compilation, raises
+            raise TypeError(f"stop failed at t = {self.t:g}: {reason(error)}") from None
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"stop must return True or False, got {value!r}")
 
     def _vector(self, name: str, shape: tuple[int, ...]) -> None:
         found = self.value(name)
@@ -235,14 +287,18 @@ class Trial:
     def _check_reach(self, surely: bool) -> None:
         """Refuse indices beyond an array, and noise that is not additive; at later times coefficients may also fail."""
         if not self.equation.vectorized:
-            for name in self.equation.given:
+            for name in self.functions:
                 self._check_bounds(name)
         if self.equation.noise == "additive" and self.equation.diffusion:
             self._check_additive(surely)
 
+    @property
+    def _means_are_there(self) -> bool:
+        return self.equation.moments is not None or self.events.reset is not None
+
     def _check_bounds(self, name: str) -> None:
         """Refuse an index beyond the end of an array, which compiled code reads without a word."""
-        function = getattr(self.equation, name)
+        function = self.functions[name][0]
         for place in {*range(0, len(self.places), max(1, len(self.places) // _INTERPRETED)), 0}:
             for remade in (interpreted, bounds_checked):
                 try:
@@ -250,7 +306,7 @@ class Trial:
                         self.value(name, place, remade(function))
                     break
                 except IndexError as error:
-                    sizes = f"x has {len(self.x)} components, m has {np.size(self.m) if self.equation.moments else 0}"
+                    sizes = f"x has {len(self.x)} components, m has {np.size(self.m) if self._means_are_there else 0}"
                     sizes += f", args has {np.size(self.args)}" * isinstance(self.args, np.ndarray)
                     raise ValueError(
                         f"{name} reads beyond the end of an array at t = {self.t:g}: {error}; {sizes}"

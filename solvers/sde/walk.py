@@ -12,22 +12,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.ensemble.atomic import Words
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.threads import SHARE, ThreadParticles
 from solvers.matrices.cholesky import square_factor
 from solvers.partition import STRETCH
+from solvers.ranks import agreed
 from solvers.sde.equation import Form, McKeanVlasov
+from solvers.sde.events import NOTHING, Events
+from solvers.sde.events.stop import stop_function
+from solvers.sde.faults import Fault, StepError
 from solvers.sde.field import FieldOnGrid
-from solvers.sde.march import COMPLETE, LOST, WORDS, Grid, Leg, Means, Track, close
+from solvers.sde.march import COMPLETE, LOST, STOPPED, WORDS, Grid, Leg, Means, Track, close, moment
 from solvers.sde.parameters import Args, plain
-from solvers.sde.schemes.passes import march, stage_pass
-from solvers.sde.schemes.scheme import Scheme
+from solvers.sde.schemes.passes import march, stage_passes
+from solvers.sde.schemes.scheme import Scheme, stage_times
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 
 # The largest number that is not infinite.
 LARGEST = float(np.finfo(np.float64).max)
+# As Python calls it.
+_moment: Callable[..., float] = getattr(moment, "py_func")  # noqa: B009
 # Multiply–adds that a step takes at least for one component of one particle, noise included.
 _WORK = 5
 # Seconds that one call may take, in which nothing can be interrupted, and the most steps of it.
@@ -54,6 +61,8 @@ class Course:
         Particles farther than this from 0, or not finite, are lost.
     args : float, array or named tuple, optional
         The parameters that coefficients take.
+    events : Events, optional
+        What happens after each step.
     """
 
     equation: McKeanVlasov
@@ -65,6 +74,7 @@ class Course:
     first: int = 0
     limit: float = LARGEST
     args: Args = None
+    events: Events = NOTHING
 
     @property
     def parameters(self) -> Any:
@@ -82,11 +92,18 @@ class Ensemble(NamedTuple):
 
     step: int
     t: float
-    x: Array  # (D, N); overwritten by later steps
+    state: Array  # (D + marks, N): positions and what particles carry; overwritten by later steps
     m: Matrix  # (M,)
     factor: Matrix  # (D, D), or empty without mean-field noise
     finite: bool
     history: Matrix  # (k, M): the means at the last k times, which have not been given before
+    dimension: int
+    stopped: bool = False  # the means ask for it
+
+    @property
+    def x(self) -> Array:
+        """The positions, (D, N)."""
+        return self.state[: self.dimension]
 
 
 class Walk(ABC):
@@ -97,34 +114,39 @@ class Walk(ABC):
     course : Course
     ensemble : ThreadParticles
         The partition of the particles; running while they go.
-    states : (S, D, N) array
-        The first holds the particles at t0. The others, of which there is at least one, receive those of later times in
-        turn, and the first after the last again. A step does not write to where it starts, so one that fails leaves
-        that whole.
+    states : (S, D + numbers carried, N) array
+        The first holds the particles at t0, their positions and what they carry. The others, of which there is at least
+        one, receive those of later times in turn, and the first after the last again. A step does not write to where
+        it starts, so one that fails leaves that whole.
     """
 
     def __init__(self, course: Course, ensemble: ThreadParticles, states: Array) -> None:
         equation, form, brownian = course.equation, course.form, course.brownian
         self.course, self.ensemble, self.states = course, ensemble, states
         self.correlated = equation.noise == "mean_field"
-        self.passes = [stage_pass(equation, form, stage) for stage in course.scheme.stages]
+        self.times, self.plan = stage_times(course.scheme), course.events.plan
+        self.passes = stage_passes(equation, form, course.scheme.stages, self.plan)
+        self.numbers = course.events.numbers(form.dimension)
         # Stages write here and to where the step ends in turn, the last one there.
         self.between = np.empty_like(states[0]) if len(self.passes) > 1 else states[0]
         self.args = course.parameters
         self.dt = (brownian.t1 - brownian.t0) / brownian.steps  # no difference of times, whose rounding varies
         self.shared = course.shared
         self.draw = brownian.noise.draw(brownian.address)._replace(first=ensemble.first)
+        self.over = stop_function(equation, form, course.events.stop)
         self.width = form.moments + self.correlated * form.dimension**2 + 1
         self.pairs = equation.interaction is not None
-        self.size = _WORK * states[0].size * (ensemble.particles if self.pairs else 1)
+        self.size = _WORK * form.dimension * ensemble.held * (ensemble.particles if self.pairs else 1)
         self.share = min(ensemble.group_size, SHARE if equation.vectorized else STRETCH)
         none = np.zeros((form.dimension,) * 2 if self.correlated else (0, 0))
         t = brownian.times[course.first]
-        self.now = Ensemble(course.first, t, states[0], np.zeros(form.moments), none, True, np.zeros((0, form.moments)))
+        means = np.zeros(form.moments)
+        self.now = Ensemble(course.first, t, states[0], means, none, True, means[None, :0], form.dimension)
+        self.failure: BaseException | None = None
 
     def start(self) -> Ensemble:
         """Return the particles at the first time with their means."""
-        t, x = self.now.t, self.now.x
+        t, x = self.now.t, self.now.state
         m, factor, finite = self._sum(lambda groups, sums: self.passes[0].measure(x, t, self.args, sums, groups))
         self.now = self.now._replace(m=m, factor=factor, finite=finite, history=m[None])
         return self.now
@@ -151,6 +173,33 @@ class Walk(ABC):
             factor = square_factor(means[form.moments :].reshape(form.dimension, form.dimension))
         return means[: form.moments], factor, finite
 
+    def _leg(self, stage: int, field: Array, later: Array, everyone: Array) -> Leg:
+        """Return a stage of the step that starts now."""
+        now, course, times = self.now, self.course, self.course.brownian.times
+        layer = now.step if self.dt > 0 else len(times) - 2 - now.step
+        draw = self.draw._replace(finest=self.draw.finest + layer * self.draw.refinement)
+        t0, t1 = times[now.step], times[now.step + 1]
+        t, arrival = (_moment(t0, t1, self.dt, share) for share in self.times[stage : stage + 2])
+        faults = np.zeros((len(self.ensemble.groups), 2), np.int64)
+        return Leg(
+            t, self.dt, arrival, now.m, field, later, self.times[stage], self.shared[layer][:, None], now.factor, draw,
+            course.limit, everyone, self.args, t0, now.m, self.numbers, faults,
+        )  # fmt: skip
+
+    def _failed(self, faults: Words, t: float) -> None:
+        """Let the step from time t on have failed if there is a fault in it, the first of all particles."""
+
+        def look() -> None:
+            found = faults[faults[:, 0] < 0]
+            if len(found):
+                place = int(found[:, 1].argmin())
+                raise StepError(Fault(-found[place, 0]), t, int(found[place, 1]))
+
+        try:
+            agreed(look, self.ensemble.communicator)
+        except StepError as error:
+            self.failure = error
+
 
 class StepByStep(Walk):
     """A walk one step at a time, for coefficients that are functions of arrays, or particles in several processes."""
@@ -158,35 +207,42 @@ class StepByStep(Walk):
     def compile(self) -> None:
         if self.course.equation.vectorized:
             return
-        none, course = self.states[0][:, :0].copy(), self.course
-        groups, sums, now = (0, 0, 1, 1), np.zeros((0, self.width)), self.now
+        none, now = self.states[0][:, :0].copy(), self.now
+        groups, sums, field = (0, 0, 1, 1), np.zeros((0, self.width)), self.course.field.at(now.step)
         self.passes[0].measure(none, now.t, self.args, sums, groups)
-        common, field = np.zeros((self.shared.shape[1], 1)), course.field.at(now.step)
-        leg = Leg(now.t, self.dt, now.t, now.m, field, common, now.factor, self.draw, course.limit, none, self.args)
-        for work in self.passes:
+        for stage, work in enumerate(self.passes):
+            leg = self._leg(stage, field, field, none[: now.dimension])
             work.advance(none, none.copy(), 1.0, none, leg, sums, groups)
 
     def go(self, stop: int) -> Ensemble:
+        if self.failure is not None:
+            raise self.failure
         now, course, count = self.now, self.course, len(self.passes)
-        step, times = now.step, course.brownian.times
-        place = step - course.first
+        place, dimension = now.step - course.first, now.dimension
         base, end = (self.states[index % len(self.states)] for index in (place, place + 1))
-        layer = step if self.dt > 0 else len(times) - 2 - step
-        draw = self.draw._replace(finest=self.draw.finest + layer * self.draw.refinement)
-        common, arrival = self.shared[layer][:, None], times[step + 1]
-        source, t, m, factor, finite = now.x, now.t, now.m, now.factor, True
+        field, faults = course.field.at(now.step), np.zeros((0, 2), np.int64)
+        later = field if self.times[-2] == 0.0 else course.field.at(now.step + 1)
+        source, m, factor, finite, arrival = now.state, now.m, now.factor, True, now.t
         for stage, work in enumerate(self.passes):
             target = self.between if (count - stage) % 2 == 0 else end
-            weight, field = float(course.scheme.stages[stage].weight), course.field.at(step + (stage > 0))
-            everyone = self.ensemble.gather(source) if self.pairs else source
-            leg = Leg(t, self.dt, arrival, m, field, common, factor, draw, course.limit, everyone, self.args)
+            weight = float(course.scheme.stages[stage].weight)
+            everyone = self.ensemble.gather(source[:dimension]) if self.pairs else source[:dimension]
+            leg = self._leg(stage, field, later, everyone)._replace(m=m, factor=factor)
             advance = partial(work.advance, source, target, weight, base, leg)
             m, factor, finite = self._sum(lambda groups, sums, advance=advance: advance(sums, groups))  # type: ignore[misc]
-            source, t = target, arrival
+            source, arrival, faults = target, leg.arrival, leg.faults
             if not finite:
                 break
-        self.now = Ensemble(step + 1, arrival, source, m, factor, finite, m[None])
+        if not finite:
+            self._failed(faults, now.t)
+            if self.failure is not None:
+                raise self.failure
+        step, stopped = now.step + 1, finite and self._stops(arrival, m)
+        self.now = Ensemble(step, arrival, source, m, factor, finite, m[None], dimension, stopped)
         return self.now
+
+    def _stops(self, t: float, m: Matrix) -> bool:
+        return self.over is not None and bool(self.over(t, m, self.args))
 
 
 class March(Walk):
@@ -194,9 +250,8 @@ class March(Walk):
 
     def __init__(self, course: Course, ensemble: ThreadParticles, states: Array) -> None:
         super().__init__(course, ensemble, states)
-        self.march = march(course.equation, course.form, course.scheme.stages)
+        self.march = march(course.equation, course.form, course.scheme.stages, self.times, self.plan, self.over)
         self.seconds = np.inf  # that a step took
-        self.failure: BaseException | None = None
 
     def compile(self) -> None:
         none = self.states[:, :, :0].copy()
@@ -219,27 +274,35 @@ class March(Walk):
                 close(control)
                 raise
 
-        start = time.perf_counter()
+        start, count = time.perf_counter(), len(self.passes)
         try:
             with self.ensemble.whole():
                 self.ensemble.together(work, self.size, shares)
         except BaseException as error:  # whatever a coefficient of the user's raises
-            if control[COMPLETE] < len(self.passes):
+            if control[COMPLETE] < count:
                 raise
             self.failure = error
-        self.now = self._arrived(int(control[COMPLETE]), bool(control[LOST]), means)
+        complete, lost = int(control[COMPLETE]), bool(control[LOST])
+        if lost and (means.faults[:, 0] < 0).any():
+            complete, lost = (complete - 1) // count * count, False  # the end of the last step that is whole
+            self._failed(means.faults, float(self.course.brownian.times[now.step + complete // count]))
+            if self.failure is not None and complete == 0:
+                raise self.failure
+        self.now = self._arrived(complete, lost, means)._replace(stopped=bool(control[STOPPED]))
         self.seconds = (time.perf_counter() - start) / (self.now.step - now.step)
         return self.now
 
     def _along(self, states: Array, between: Array, steps: int, shares: int) -> tuple[Track, Grid, Means]:
         """Return what a march of so many steps from here on works with."""
-        now, course, count = self.now, self.course, len(self.passes)
-        field, where, stride = course.field.piece(now.step, now.step + steps - (count == 1))
+        now, course = self.now, self.course
+        field, where, stride = course.field.piece(now.step, now.step + steps - (self.times[-2] == 0.0))
         track = Track(states, between, now.step - course.first, field, where, stride)
-        grid = Grid(course.brownian.times, self.dt, now.step, steps, self.draw, self.shared, self.args)
+        grid = Grid(
+            course.brownian.times, self.dt, now.step, steps, self.draw, self.shared, self.args, self.numbers
+        )  # fmt: skip
         history, sums = np.empty((steps, course.form.moments)), np.zeros((shares, self.width))
-        group = self.ensemble.group_size // self.share
-        return track, grid, Means(now.m.copy(), now.factor.copy(), history, sums, group)
+        group, faults = self.ensemble.group_size // self.share, np.zeros((shares, 2), np.int64)
+        return track, grid, Means(now.m.copy(), now.factor.copy(), history, sums, group, now.m.copy(), faults)
 
     def _arrived(self, complete: int, lost: bool, means: Means) -> Ensemble:
         """Return the particles after so many stages; those of a step that lost one count as its end."""
@@ -252,7 +315,8 @@ class March(Walk):
             x = end if (count - within) % 2 == 0 else self.between
         step = self.now.step + steps
         t = self.course.brownian.times[step]
-        return Ensemble(step, t, x, history[-1], means.factor, not lost, history)
+        m = history[-1] if len(history) else self.now.m
+        return Ensemble(step, t, x, m, means.factor, not lost, history, self.now.dimension)
 
 
 def walk(course: Course, ensemble: ThreadParticles, states: Array) -> Walk:

@@ -21,6 +21,15 @@ def add_row_sums(values: Array, out: Matrix) -> None:
         out[row] += total
 
 
+@reduction_kernel
+def add_row(values: Array, row: int, start: int, stop: int, out: Matrix, place: int) -> None:
+    """Add the sum of values[row, start:stop] to out[place]."""
+    total = 0.0
+    for p in range(start, stop):
+        total += values[row, p]
+    out[place] += total
+
+
 @kernel
 def load(source: Array, start: int, x: Matrix, moved: Matrix) -> None:
     """Copy source[:, start : start + n] into `x` and `moved`, (D, n)."""
@@ -44,19 +53,53 @@ def load_finite(source: Array, start: int, x: Matrix) -> int:
 
 
 @kernel
-def put(x: Matrix, target: Array, weight: float, base: Array, start: int, limit: float) -> int:
-    """Set target[:, start : start + n] and `x` to (1 − weight) base + weight x; count what is NaN or beyond limit."""
-    bad = 0
-    for row in range(x.shape[0]):
-        there = target[row, start : start + x.shape[1]]
-        if weight != 1.0:
+def mix(x: Matrix, base: Array, weight: float, start: int) -> None:
+    """Set `x`, (D, n), to (1 − weight) base[:, start : start + n] + weight x."""
+    if weight != 1.0:
+        for row in range(x.shape[0]):
             old = base[row, start : start + x.shape[1]]
             for p in range(x.shape[1]):
                 x[row, p] = (1.0 - weight) * old[p] + weight * x[row, p]
+
+
+@kernel
+def put(x: Matrix, target: Array, start: int, limit: float) -> int:
+    """Set target[:, start : start + n] to `x`, (D, n); count what is NaN or beyond limit."""
+    bad = 0
+    for row in range(x.shape[0]):
+        there = target[row, start : start + x.shape[1]]
         for p in range(x.shape[1]):
             there[p] = x[row, p]
             bad += not abs(x[row, p]) <= limit
     return bad
+
+
+@kernel
+def between(field: Array, later: Array, share: float, start: int, stop: int, own: bool) -> Array:
+    """Return the external field of particles start … stop − 1, or of all if it is not their `own`, (n or 1, F).
+
+    It is that between `field` and `later` at a share of the way.
+    """
+    low, high = (start, stop) if own else (0, len(field))
+    if share == 0.0:
+        return field[low:high]
+    if share == 1.0:
+        return later[low:high]
+    mixed = np.empty((high - low, field.shape[1]))
+    for p in range(high - low):
+        for i in range(field.shape[1]):
+            mixed[p, i] = (1.0 - share) * field[low + p, i] + share * later[low + p, i]
+    return mixed
+
+
+@kernel
+def note_fault(faults: NDArray[np.int64], group: int, first: int) -> int:
+    """Count a new fault of a group, whose particle is then known by its number among all."""
+    if faults[group, 0] > 0:
+        faults[group, 0] = -faults[group, 0]
+        faults[group, 1] += first
+        return 1
+    return 0
 
 
 @kernel

@@ -11,11 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.accelerate import composed_kernel, inlined_kernel, merged_kernel
-from solvers.ensemble.random import fill_normals
+from solvers.ensemble.random import Draw, fill_integrals, fill_normals
 from solvers.sde.coefficients import Coefficients, coefficient_functions
 from solvers.sde.equation import Form, McKeanVlasov
+from solvers.sde.events.event import Plan
+from solvers.sde.events.finish import finishing
 from solvers.sde.march import Leg, marching
-from solvers.sde.schemes.kernels import add_entries, add_row_sums, load, load_finite, put
+from solvers.sde.schemes.kernels import (
+    add_entries,
+    add_row,
+    add_row_sums,
+    between,
+    load,
+    load_finite,
+    mix,
+    note_fault,
+    put,
+)
 from solvers.sde.schemes.scheme import Stage, Step, Term
 
 Array = NDArray[np.floating]
@@ -34,13 +46,18 @@ class Pass(NamedTuple):
     part: Function
 
 
-def stage_pass(equation: McKeanVlasov, form: Form, stage: Stage) -> Pass:
-    """Return the pass of a stage; it is compiled when first called, unless the equation is vectorized."""
-    return _pass(equation, form, stage.terms, stage.settings)
+def stage_pass(equation: McKeanVlasov, form: Form, stage: Stage, plan: Plan = Plan()) -> Pass:  # noqa: B008
+    """Return the pass of a stage; it is compiled when first called, unless the equation is vectorized.
+
+    The `plan` is that of the last stage of a step.
+    """
+    return _pass(equation, form, stage.terms, stage.settings, stage.motions, plan)
 
 
 @lru_cache(maxsize=32)
-def _pass(equation: McKeanVlasov, form: Form, terms: Function, settings: tuple[Any, ...]) -> Pass:
+def _pass(
+    equation: McKeanVlasov, form: Form, terms: Function, settings: tuple[Any, ...], motions: str, plan: Plan
+) -> Pass:
     plain = equation.vectorized
     inlined, merged, entry = (_as_it_is,) * 3 if plain else (inlined_kernel, merged_kernel, composed_kernel)
     coefficients = coefficient_functions(equation, form)
@@ -51,16 +68,34 @@ def _pass(equation: McKeanVlasov, form: Form, terms: Function, settings: tuple[A
     for term in others:
         change = merged(_both(change, term))
     measure = merged(_measure(coefficients, form, merged))
+    finish = merged(finishing(plan.acts, equation, coefficients, form, merged))
+    tally, fill = merged(_tally(form, plan)), merged(_fill_integrals if motions == "integrals" else _fill_increments)
     noisy = equation.diffusion is not None or equation.noise == "mean_field"
-    advance = _advance(change, measure, form.motions if noisy else 0)
-    return Pass(entry(advance), entry(_measure_all(measure)), merged(advance))
+    count = form.motions if motions == "own" or (noisy and motions != "none") else 0
+    sizes = form.dimension, count, count if motions == "integrals" else 0
+    advance = _advance(change, measure, finish, tally, fill, sizes)
+    return Pass(entry(advance), entry(_measure_all(measure, form.dimension, tally)), merged(advance))
 
 
 @lru_cache(maxsize=32)
-def march(equation: McKeanVlasov, form: Form, stages: tuple[Stage, ...]) -> Function:
+def march(
+    equation: McKeanVlasov, form: Form, scheme_stages: tuple[Stage, ...], times: tuple[float, ...], plan: Plan,
+    stop: Function | None,
+) -> Function:  # fmt: skip
     """Return what does many steps of an equation that is not vectorized in one call; compiled when first called."""
-    parts = [(stage_pass(equation, form, stage).part, float(stage.weight)) for stage in stages]
-    return composed_kernel(marching(parts, merged_kernel, form.moments, equation.noise == "mean_field"))
+    passes = stage_passes(equation, form, scheme_stages, plan)
+    parts = [(one.part, float(stage.weight)) for one, stage in zip(passes, scheme_stages, strict=True)]
+    correlated = equation.noise == "mean_field"
+    return composed_kernel(marching(parts, times, merged_kernel, form, correlated, stop))
+
+
+def stage_passes(equation: McKeanVlasov, form: Form, stages: tuple[Stage, ...], plan: Plan) -> list[Pass]:
+    """Return the passes of a step."""
+    last = len(stages) - 1
+    return [
+        stage_pass(equation, form, stage, plan if number == last else Plan((), plan.share))
+        for number, stage in enumerate(stages)
+    ]
 
 
 def _as_it_is(function: Function) -> Function:
@@ -98,7 +133,11 @@ def _measure(coefficients: Coefficients, form: Form, compiled: Function) -> Func
     return measure
 
 
-def _advance(change: Term, measure: Function, motions: int) -> Function:
+def _advance(
+    change: Term, measure: Function, finish: Function, tally: Function, fill: Function, sizes: tuple[int, int, int]
+) -> Function:
+    dimension, motions, integrals = sizes
+
     def advance(
         source: Array,
         target: Array,
@@ -112,36 +151,63 @@ def _advance(change: Term, measure: Function, motions: int) -> Function:
 
         `groups` are the first one, the one after the last, how many particles they have, and how many are done at once.
         """
-        t, dt, arrival, m, field, common, factor, draw, limit, everyone, args = leg
         first, last, group_size, part_size = groups
-        dimension, particles = source.shape
+        particles, origin = source.shape[1], leg.draw.first
         x, moved, dw = np.empty((dimension, 0)), np.empty((dimension, 0)), np.empty((motions, 0))
-        scale = math.sqrt(abs(dt))
+        dz = np.empty((integrals, 0))
+        own = len(leg.field) == particles
         for group in range(first, last):
             end = min((group + 1) * group_size, particles)
             for start in range(group * group_size, end, part_size):
                 stop = min(start + part_size, end)
                 if stop - start != x.shape[1]:
                     x, moved = np.empty((dimension, stop - start)), np.empty((dimension, stop - start))
-                    dw = np.empty((motions, stop - start))
+                    dw, dz = np.empty((motions, stop - start)), np.empty((integrals, stop - start))
                 load(source, start, x, moved)
                 if motions > 0:
-                    seed, stream, step, positions, finest, refinement, origin = draw
-                    low, high = origin + start, origin + stop
-                    fill_normals(dw, low, high, low, seed, stream, step, positions, finest, refinement, scale)
-                here = field[start:stop] if len(field) == particles else field
-                change(moved, Step(t, dt, x, m, here, dw, common, factor, everyone, args))
-                sums[group, -1] += put(moved, target, weight, base, start, limit)
-                measure(arrival, moved, args, sums[group])
+                    fill(dw, dz, origin + start, origin + stop, leg.draw, leg.dt)
+                here = between(leg.field, leg.later, leg.share, start, stop, own)
+                fault = leg.faults[group]
+                step = Step(
+                    leg.t, leg.dt, x, leg.m, here, dw, leg.common, leg.factor, leg.everyone, leg.args,
+                    leg.t0, leg.m0, dz, fault,
+                )  # fmt: skip
+                change(moved, step)
+                mix(moved, base, weight, start)
+                finish(moved, leg, base, target, start, own, fault)
+                sums[group, -1] += put(moved, target, start, leg.limit)
+                sums[group, -1] += note_fault(leg.faults, group, origin + start)
+                measure(leg.arrival, moved, leg.args, sums[group])
+                tally(base, target, start, stop, sums[group])
 
     return advance
 
 
-def _measure_all(measure: Function) -> Function:
+def _fill_increments(dw: Matrix, dz: Matrix, low: int, high: int, draw: Draw, dt: float) -> None:
+    seed, stream, step, positions, finest, refinement, _ = draw
+    fill_normals(dw, low, high, low, seed, stream, step, positions, finest, refinement, math.sqrt(abs(dt)))
+
+
+def _fill_integrals(dw: Matrix, dz: Matrix, low: int, high: int, draw: Draw, dt: float) -> None:
+    seed, stream, step, positions, finest, refinement, _ = draw
+    fill_integrals(dw, dz, low, high, low, seed, stream, step, positions, finest, refinement, dt)
+
+
+def _tally(form: Form, plan: Plan) -> Function:
+    """Return what adds a mark of some particles to their sums, where the last entry of m is."""
+    row, place, after = form.dimension + plan.share, form.moments - 1, bool(plan.acts)
+    if plan.share < 0:
+        return lambda base, target, start, stop, out: None
+    if after:
+        return lambda base, target, start, stop, out: add_row(target, row, start, stop, out, place)
+    return lambda base, target, start, stop, out: add_row(base, row, start, stop, out, place)
+
+
+def _measure_all(measure: Function, dimension: int, tally: Function) -> Function:
     def measure_all(source: Array, t: float, args: Any, sums: Matrix, groups: tuple[int, int, int, int]) -> None:
         """Add up what the first step needs."""
         first, last, group_size, part_size = groups
-        dimension, particles = source.shape
+        particles = source.shape[1]
         x = np.empty((dimension, 0))
         for group in range(first, last):
             end = min((group + 1) * group_size, particles)
@@ -151,5 +217,6 @@ def _measure_all(measure: Function) -> Function:
                     x = np.empty((dimension, stop - start))
                 sums[group, -1] += load_finite(source, start, x)
                 measure(t, x, args, sums[group])
+                tally(source, source, start, stop, sums[group])
 
     return measure_all

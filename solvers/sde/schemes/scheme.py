@@ -11,6 +11,8 @@ from solvers.sde.equation import NOISES, McKeanVlasov
 Term = Callable[[Any, Any], Any]
 Terms = Callable[..., Iterator[Term]]
 
+MOTIONS = ("equation", "integrals", "own", "none")
+
 
 class Step(NamedTuple):
     """What a term knows of n of the particles where a stage starts; it only reads.
@@ -35,6 +37,16 @@ class Step(NamedTuple):
         The positions of all particles.
     args : float, array or tuple
         The parameters of the equation, as its coefficients take them; () where there are none.
+    t0 : float
+        The time where the step starts.
+    m0 : (M,) float64
+        The means there.
+    dz : (K, n) float64
+        The integrals over the step of what the particles' Brownian motions gained since it started; K is 0 unless the
+        stage asks for them.
+    fault : (2,) int64
+        Where the step cannot be done for a particle, a number of `Fault` and the place of the particle among the n,
+        unless there is one already: the run then fails in this step.
     """
 
     t: float
@@ -47,33 +59,46 @@ class Step(NamedTuple):
     factor: Any
     ensemble: Any
     args: Any
+    t0: float
+    m0: Any
+    dz: Any
+    fault: Any
 
 
 class Stage(NamedTuple):
     """A pass over the particles, to (1 − weight) · X₀ + weight · (X + change); X₀ is where the step starts.
 
-    The first stage has X = X₀. Each later one starts where the one before led, at the time where the step ends, with
-    the means of the particles there. Where the last one leads is the end of the step.
+    The first stage has X = X₀. Each later one starts where the one before led, at its `time`, with the means of the
+    particles there. Where the last one leads is the end of the step.
 
     Parameters
     ----------
     terms : callable
         (equation, coefficients, form, *settings) → terms, whose sum is the change. A term is a function (out, s) that
         adds itself to `out`, (D, n) float64, for the n particles of a `Step` s; what it gives a particle does not
-        depend on the others of the n. `coefficients` holds the coefficients of the equation for n particles, or None
-        where one is left out: `drift(t, x, m, field, args)`, likewise `diffusion` and `common`, and
-        `interaction(x, field, args, ensemble)`; each returns (D, n), or (D, K, n) where it is a matrix. `form` holds
-        the sizes. Terms are compiled with Numba where the coefficients are.
+        depend on the others of the n. Terms are called in order, and `out` holds X and what was added before.
+        `coefficients` holds the coefficients of the equation for n particles, or None where one is left out:
+        `drift(t, x, m, field, args)`, likewise `diffusion` and `common`, and `interaction(x, field, args, ensemble)`;
+        each returns (D, n), or (D, K, n) where it is a matrix. `form` holds the sizes. Terms are compiled with Numba
+        where the coefficients are.
     weight : float
         The share of X + change; the rest is X₀.
     settings : tuple
         What else `terms` takes, hashable. A pass is compiled once for the same equation, terms and settings. A method
         is another function for each object, so let `terms` be a function of a module.
+    time : float, optional
+        The share of the step after which the stage starts; by default 0 for the first and 1 for others.
+    motions : str
+        The Brownian motions that its terms get: "equation", those of noise that the equation has; "integrals", their
+        integrals over the step as well; "own", one for each component of the drift, of noise that the scheme adds;
+        "none".
     """
 
     terms: Terms
     weight: float = 1.0
     settings: tuple[Hashable, ...] = ()
+    time: float | None = None
+    motions: str = "equation"
 
 
 class Scheme:
@@ -90,12 +115,18 @@ class Scheme:
         Whether it takes common noise.
     stages : tuple of Stage
         The passes over the particles that make a step.
+    phase_space : bool
+        Whether a particle is (q, p), positions and then momenta, and the drift is the force: half as many numbers.
+    forward : bool
+        Whether time must go forward.
     """
 
     name: str = ""
     noises: tuple[str, ...] = NOISES
     common_noise: bool = True
     stages: tuple[Stage, ...] = ()
+    phase_space: bool = False
+    forward: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -140,7 +171,20 @@ def check_scheme(scheme: Scheme) -> None:
                 f"a stage of the scheme {kind} must be a solvers.schemes.Stage of a function, got {checks.shown(stage)}"
             )
         checks.finite_number(f"weight of a stage of the scheme {kind}", stage.weight)
+        if stage.time is not None:
+            share = checks.finite_number(f"time of a stage of the scheme {kind}", stage.time)
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"time of a stage of the scheme {kind} must be a share from 0 to 1, got {share:g}")
+        checks.choice(f"motions of a stage of the scheme {kind}", stage.motions, MOTIONS)
         try:
             hash(stage)
         except TypeError as error:
             raise TypeError(f"settings of a stage of the scheme {kind} must be hashable: {error}; use tuples") from None
+    if scheme.stages[0].time not in (None, 0.0):
+        raise ValueError(f"the first stage of the scheme {kind} starts where the step does; leave its time out")
+
+
+def stage_times(scheme: Scheme) -> tuple[float, ...]:
+    """Return the shares of a step at which its stages start, and 1, where the last one ends."""
+    given = [stage.time for stage in scheme.stages]
+    return (*(float(number > 0) if time is None else float(time) for number, time in enumerate(given)), 1.0)
