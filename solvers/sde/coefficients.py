@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from solvers.accelerate import composed_kernel
-from solvers.sde.equation import Form, McKeanVlasov
+from solvers.sde.equation import ARGUMENTS, Form, McKeanVlasov, extras
 
 Array = NDArray[np.floating]
 Function = Callable[..., Any]
@@ -88,6 +88,21 @@ def event_function(
     """Return a function of an event for n particles: (t, x, m[, z], field, args) → (rows, n), z (n,) where marked."""
     written = _Written(function, "marked" if marked else "local", (rows,), rows == 1 and form.scalar, takes)
     return (_of_arrays if equation.vectorized else _of_particles)(written, form)
+
+
+def jacobian_function(equation: McKeanVlasov, form: Form, function: Function) -> Function:
+    """Return a function of the Jacobians of the drift of n particles, (t, x, m, field, args) → (D, D, n)."""
+    takes = extras("jacobian", function, ARGUMENTS["drift"], True, form.field != "none", form.args is not None)
+    D = form.dimension
+    if not form.scalar:
+        written = _Written(function, "local", (D, D), False, takes)
+        return (_of_arrays if equation.vectorized else _of_particles)(written, form)
+    number = event_function(equation, form, function, takes, 1, False)
+
+    def jacobian(t: float, x: Array, m: Array, field: Array, args: Any) -> Array:
+        return number(t, x, m, field, args).reshape((1, 1, x.shape[1]))  # type: ignore[no-any-return]
+
+    return jacobian if equation.vectorized else _inner(jacobian)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=64)

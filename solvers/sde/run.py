@@ -133,7 +133,8 @@ class MeanFieldRun:
             not start.shape,
             args=args,
             share=_mean_of_share(ensemble, states[0, dimension:], events),
-            events=events,
+            more={**events.functions, **scheme.functions()},
+            stop=events.stop,
             force=scheme.phase_space,
             mean=_mean_over(ensemble, x, t, args if equation.vectorized else plain(args)),
         )
@@ -311,10 +312,10 @@ class MeanFieldRun:
         }
 
 
-def _mean_of_share(ensemble: ThreadParticles, carried: Array, events: Events) -> float:
-    """Return the last entry of m at the start."""
+def _mean_of_share(ensemble: ThreadParticles, carried: Array, events: Events) -> float | None:
+    """Return the last entry of m at the start, or None if there are no resets."""
     row = events.plan.share
-    return 0.0 if row < 0 else float(ensemble.average(lambda part: carried[row, part].sum(), (1,))[0])
+    return None if row < 0 else float(ensemble.average(lambda part: carried[row, part].sum(), (1,))[0])
 
 
 def _mean_over(

@@ -10,8 +10,9 @@ the run goes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,15 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.checks import reason
-from solvers.sde.coefficients import coefficient_functions, law_function
+from solvers.sde.coefficients import coefficient_functions, event_function, law_function
 from solvers.sde.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov, extras
-from solvers.sde.events import NOTHING, STOP, Events
-from solvers.sde.events.jumps import SIZE
+from solvers.sde.events import STOP_ARGUMENTS
 from solvers.sde.interpret import bounds_checked, interpreted
 from solvers.sde.parameters import Args, kind_of, plain
 
 Array = NDArray[np.floating]
 Values = NDArray[np.float64]
+Function = Callable[..., Any]
 
 # Particles on which coefficients are tried, and of these the ones on which they are interpreted.
 _TRIED, _INTERPRETED = 64, 8
@@ -53,32 +54,32 @@ class Trial:
     """An equation and some particles, (D, n), and their external field, (n or 1, F), that a run starts with at time t.
 
     `kind` is "none", "number" or "vector", and `per_particle` says whether each particle has its own field; `args` are
-    the parameters, `share` how often particles were reset in the last step, and `events` what happens after each step;
-    with `force` the drift is a force on particles (q, p). `mean` returns the mean of a law function of (t, x, args),
-    (M,), over all particles of the run, by default over these.
+    the parameters, and `share`, where there are resets, how often particles were reset in the last step. `more` are
+    functions of events and of the scheme, as they give them, and `stop` the condition to stop at; with `force` the
+    drift is a force on particles (q, p). `mean` returns the mean of a law function of (t, x, args), (M,), over all
+    particles of the run, by default over these.
     """
 
     equation: McKeanVlasov
     t: float
     x: Array
     scalar: bool
-    field: Array = field(default_factory=lambda: np.zeros((1, 0)))
+    field: Array = dataclasses.field(default_factory=lambda: np.zeros((1, 0)))
     kind: str = "none"
     per_particle: bool = False
     m: Any = 0.0
     args: Args = None
-    share: float = 0.0
-    events: Events = NOTHING
+    share: float | None = None
+    more: Mapping[str, tuple[Function, tuple[str, ...], int]] = dataclasses.field(default_factory=dict)
+    stop: Function | None = None
     force: bool = False
     mean: Callable[[Callable[..., Values], int], Values] | None = None
 
     @cached_property
-    def functions(self) -> dict[str, tuple[Callable[..., Any], tuple[str, ...], bool]]:
-        """The functions by name, each with its own arguments, and whether it may take the field."""
-        own = {
-            name: (getattr(self.equation, name), ARGUMENTS[name], name in TAKE_FIELD) for name in self.equation.given
-        }
-        return own | self.events.functions
+    def functions(self) -> dict[str, tuple[Function, tuple[str, ...]]]:
+        """The functions by name, each with its own arguments."""
+        own = {name: (getattr(self.equation, name), ARGUMENTS[name]) for name in self.equation.given}
+        return own | {name: (function, arguments) for name, (function, arguments, _) in self.more.items()}
 
     @cached_property
     def places(self) -> list[Array]:
@@ -97,6 +98,8 @@ class Trial:
         """
         equation, dimension = self.equation, len(self.x)
         taken = [self._extras(name) for name in self.functions]
+        if self.stop is not None:
+            taken.append(extras("stop", self.stop, STOP_ARGUMENTS, False, False, self.args is not None))
         if self.kind != "none" and not any(field for field, _ in taken):
             raise TypeError("field was given, but no coefficient takes it as one more argument")
         if self.args is not None and not any(args for _, args in taken):
@@ -109,11 +112,10 @@ class Trial:
         for name in ("drift", "interaction", "diffusion", "covariance"):
             if getattr(equation, name) and not (name == "diffusion" and equation.noise == "general"):
                 self._vector(name, self._half(dimension) if self.force and name == "drift" else shape)
-        for name in self.functions:
-            if name == STOP:
-                self._truth()
-            elif name not in equation.given:
-                self._vector(name, shape if name == SIZE else ())
+        for name, (_, _, axes) in self.more.items():
+            self._vector(name, shape * axes)
+        if self.stop is not None:
+            self._check_stop(self.stop)
         if equation.psi is not None and equation.psi is equation.moments:
             self._vector("moments", shape)
         motions = self._columns("diffusion") if equation.noise == "general" else dimension // (1 + self.force)
@@ -121,7 +123,7 @@ class Trial:
         if equation.common:
             common = self.value("common").shape
             common = (dimension,) if common in ((), shape) else (dimension, self._columns("common"))
-        share = self.events.reset is not None
+        share = self.share is not None
         moments = (np.size(psi) if equation.moments else 0) + share
         return Form(
             self.scalar,
@@ -179,7 +181,7 @@ class Trial:
 
     def value(self, name: str, place: int = 0, function: Callable[..., Any] | None = None) -> Values:
         """Return what a coefficient gives at one of the places, (), (D,) or (D, K); raises TypeError if it fails."""
-        own, arguments_of, _ = self.functions[name]
+        own, arguments_of = self.functions[name]
         pair, vectorized = name == "interaction", self.equation.vectorized
         points = [np.ascontiguousarray(point) for point in (self.places[place], self.places[-1])]
         arguments: list[Any] = [point[0] if self.scalar else point for point in points]
@@ -216,7 +218,7 @@ class Trial:
             value = np.asarray("nothing" if value is None else value, np.float64)
         except (TypeError, ValueError):
             raise TypeError(f"{name} must return numbers, got {value!r}") from None
-        if vectorized and name != STOP:
+        if vectorized:
             for _ in range(min(value.ndim, 2 if pair else 1)):
                 if value.shape[-1] != 1:
                     raise ValueError(f"{name} of one particle must have a last axis of length 1, got {value.shape}")
@@ -224,23 +226,23 @@ class Trial:
         return value
 
     def _extras(self, name: str) -> tuple[bool, bool]:
-        return extras(name, *self.functions[name], self.kind != "none", self.args is not None)
+        may_field = name in TAKE_FIELD or name in self.more
+        return extras(name, *self.functions[name], may_field, self.kind != "none", self.args is not None)
 
     def _with_share(self, psi: Any) -> Any:
         """Return m, whose last entry is the share of the particles that were reset where there are resets."""
-        if self.events.reset is None:
+        if self.share is None:
             return psi
         return np.append(psi if self.equation.moments else (), self.share)
 
     def _half(self, dimension: int) -> tuple[int, ...]:
         return () if dimension == 2 else (dimension // 2,)
 
-    def _truth(self) -> None:
+    def _check_stop(self, stop: Function) -> None:
         """Refuse a condition that does not return a truth value."""
-        stop, arguments, _ = self.functions[STOP]
-        _, takes_args = self._extras(STOP)
+        _, takes = extras("stop", stop, STOP_ARGUMENTS, False, False, self.args is not None)
         try:
-            value = stop(*[{"t": self.t, "m": self.m}[one] for one in arguments], *[self.args] * takes_args)
+            value = stop(self.t, self.m, *[self.args] * takes)
         except Exception as error:  # whatever a user's function, or its compilation, raises
             raise TypeError(f"stop failed at t = {self.t:g}: {reason(error)}") from None
         if not isinstance(value, (bool, np.bool_)):
@@ -294,7 +296,7 @@ class Trial:
 
     @property
     def _means_are_there(self) -> bool:
-        return self.equation.moments is not None or self.events.reset is not None
+        return self.equation.moments is not None or self.share is not None
 
     def _check_bounds(self, name: str) -> None:
         """Refuse an index beyond the end of an array, which compiled code reads without a word."""
@@ -344,15 +346,28 @@ class Trial:
         outside = self.field[chosen] if self.per_particle else self.field
         parts = slice(0, count // 3), slice(count // 3, count)
         m = np.atleast_1d(self.m)[: form.moments]
-        for name in self.equation.given:
-            function: Any = getattr(coefficients, name)
+        z = np.linspace(0.01, 0.99, count)
+        for name, (written, arguments) in self.functions.items():
+            if name in self.more:
+                rows, marked = len(self.x) ** self.more[name][2], "z" in arguments
+                function: Any = event_function(self.equation, form, written, self._extras(name), rows, marked)
+            else:
+                function, marked = getattr(coefficients, name), False
             for x in (here, apart):
 
-                def evaluate(part: slice, partners: slice, x: Array = x, name: str = name, f: Any = function) -> Values:
+                def evaluate(
+                    part: slice,
+                    partners: slice,
+                    x: Array = x,
+                    name: str = name,
+                    f: Any = function,
+                    more: Any = (z,) * marked,
+                ) -> Values:
                     near = outside[part] if self.per_particle else outside
                     if name == "interaction":
                         return np.asarray(f(x[:, part].copy(), near, self.args, x[:, partners].copy()))
-                    rest = (self.args,) if name in ("moments", "covariance") else (m, near, self.args)
+                    own = (m, *(one[part] for one in more), near)
+                    rest = (self.args,) if name in ("moments", "covariance") else (*own, self.args)
                     return np.asarray(f(self.t, x[:, part].copy(), *rest))
 
                 both = slice(0, count)

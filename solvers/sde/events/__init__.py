@@ -22,9 +22,8 @@ Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 Function = Callable[..., Any]
 
+STOP_ARGUMENTS = "t", "m"
 BOUNDARIES = Reflecting, Periodic, Absorbing
-STOP = "stop"
-_STOP_ARGUMENTS = ("t", "m")
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,9 @@ class Events:
         return tuple(event.numbers(dimension) for event in self)
 
     @property
-    def functions(self) -> dict[str, tuple[Function, tuple[str, ...], bool]]:
-        """The functions of the user's by name, each with its own arguments, and whether it may take the field."""
-        found = {name: (*item, True) for event in self for name, item in event.functions().items()}
-        return found | ({} if self.stop is None else {STOP: (self.stop, _STOP_ARGUMENTS, False)})
+    def functions(self) -> dict[str, tuple[Function, tuple[str, ...], int]]:
+        """Functions of the user's by name, as those of an `Event`."""
+        return {name: item for event in self for name, item in event.functions().items()}
 
     def requires(self, equation: McKeanVlasov, dt: float, finest: float) -> None:
         """Raise ValueError or TypeError unless events go with an equation, and steps of dt made of finest ones."""
@@ -90,7 +88,7 @@ class Events:
                 raise ValueError(f"{type(event).__name__} goes forward in time, but t1 is before t0")
             event.requires(equation, finest)
         if self.stop is not None:
-            check_function(STOP, self.stop, _STOP_ARGUMENTS, False, equation.vectorized)
+            check_function("stop", self.stop, STOP_ARGUMENTS, False, equation.vectorized)
 
     def check(self, x: Array, first: int) -> None:
         """Raise ValueError if one of the particles at the start, (D, n), from number `first` on, is out of place."""

@@ -74,8 +74,11 @@ class Event:
         """Return the numbers of the event, (R, D); raises ValueError if they do not fit particles of D components."""
         return np.zeros((0, dimension))
 
-    def functions(self) -> dict[str, tuple[Function, tuple[str, ...]]]:
-        """Return the functions of the user's by name, each with its arguments before the field and parameters."""
+    def functions(self) -> dict[str, tuple[Function, tuple[str, ...], int]]:
+        """Return functions of the user's by name, each with its arguments and the axes of its value for one particle.
+
+        The external field and parameters may follow the arguments; an axis has as many entries as x.
+        """
         return {}
 
     def requires(self, equation: McKeanVlasov, finest: float) -> None:

@@ -55,8 +55,8 @@ def finishing(
             target[row, start : start + n] = base[row, start : start + n]
         field = between(leg.field, leg.later, 0.0, start, start + n, own)
         begun = Step(
-            leg.t0, leg.dt, x, leg.m0, field, none, leg.common, leg.factor, base[:D], leg.args, leg.t0, leg.m0, none,
-            fault,
+            leg.t0, leg.dt, x, leg.m0, field, none, leg.common, leg.factor, base[:D], leg.args, leg.t0, leg.m0, field,
+            none, fault,
         )  # fmt: skip
         happen(moved, begun, leg.arrival, leg.numbers, base, target, start, held, leg.draw)
 

@@ -175,11 +175,11 @@ class Jumps(Event):
     def numbers(self, dimension: int) -> Matrix:
         return np.full((1, dimension), self.rate_bound)
 
-    def functions(self) -> dict[str, tuple[Function, tuple[str, ...]]]:
-        return {RATE: (self.rate, LOCAL), SIZE: (self.size, LOCAL if self.marks == "none" else MARKED)}
+    def functions(self) -> dict[str, tuple[Function, tuple[str, ...], int]]:
+        return {RATE: (self.rate, LOCAL, 0), SIZE: (self.size, LOCAL if self.marks == "none" else MARKED, 1)}
 
     def requires(self, equation: McKeanVlasov, finest: float) -> None:
-        for name, (function, arguments) in self.functions().items():
+        for name, (function, arguments, _) in self.functions().items():
             check_function(name, function, arguments, True, equation.vectorized)
         if self.rate_bound * finest > _MOST:
             raise ValueError(

@@ -8,18 +8,17 @@ from typing import Any
 
 from solvers.sde.coefficients import means_of, parameters_of
 from solvers.sde.equation import Form, McKeanVlasov, extras
+from solvers.sde.events import STOP_ARGUMENTS
 
 Function = Callable[..., Any]
-
-NAME, ARGUMENTS = "stop", ("t", "m")
 
 
 @lru_cache(maxsize=32)
 def stop_function(equation: McKeanVlasov, form: Form, stop: Function | None) -> Function | None:
-    """Return a condition as a function of (t, m, args), m (M,), to be compiled where coefficients are; None for none."""
+    """Return a condition as a function of (t, m, args), m (M,), to be compiled where coefficients are, or None."""
     if stop is None:
         return None
-    _, takes = extras(NAME, stop, ARGUMENTS, False, False, form.args is not None)
+    _, takes = extras("stop", stop, STOP_ARGUMENTS, False, False, form.args is not None)
     mean, parameters = means_of(form), parameters_of(form.args)
     if equation.vectorized:
         mean = (lambda m: m[0] if len(m) else 0.0) if form.number and not form.share else (lambda m: m)

@@ -21,6 +21,10 @@ _FILES = {
     "milstein": "Milstein",
     "heun": "Heun",
     "tamed_euler": "TamedEuler",
+    "drift_implicit_euler": "DriftImplicitEuler",
+    "trapezoidal": "Trapezoidal",
+    "sra1": "SRA1",
+    "baoab": "BAOAB",
 }
 
 _CLASSES: dict[str, type[Scheme]] = {

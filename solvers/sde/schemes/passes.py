@@ -170,7 +170,7 @@ def _advance(
                 fault = leg.faults[group]
                 step = Step(
                     leg.t, leg.dt, x, leg.m, here, dw, leg.common, leg.factor, leg.everyone, leg.args,
-                    leg.t0, leg.m0, dz, fault,
+                    leg.t0, leg.m0, between(leg.field, leg.later, 0.0, start, stop, own), dz, fault,
                 )  # fmt: skip
                 change(moved, step)
                 mix(moved, base, weight, start)

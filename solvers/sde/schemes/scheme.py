@@ -41,6 +41,8 @@ class Step(NamedTuple):
         The time where the step starts.
     m0 : (M,) float64
         The means there.
+    field0 : (n or 1, F) float64
+        The external field there.
     dz : (K, n) float64
         The integrals over the step of what the particles' Brownian motions gained since it started; K is 0 unless the
         stage asks for them.
@@ -61,6 +63,7 @@ class Step(NamedTuple):
     args: Any
     t0: float
     m0: Any
+    field0: Any
     dz: Any
     fault: Any
 
@@ -143,6 +146,10 @@ class Scheme:
             f'scheme="{self.name}" needs noise={needs}{"" if self.common_noise else " and no common noise"}, got '
             f'noise="{equation.noise}"{" and common noise" if shared else ""}; use scheme="euler_maruyama"'
         )
+
+    def functions(self) -> dict[str, tuple[Callable[..., Any], tuple[str, ...], int]]:
+        """Return functions of the user's that the scheme calls, each with its arguments and the axes of its value."""
+        return {}
 
     def strong_order(self, equation: McKeanVlasov) -> float | None:
         """Return the p of E|X^h − X|² ∝ h^2p claimed for an equation with smooth coefficients, or None for no claim."""

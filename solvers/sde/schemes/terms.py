@@ -17,9 +17,18 @@ def drift_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) 
 
     The arguments `equation`, `coefficients` and `form` are those of the `terms` of a `Stage`.
     """
-    drift, interaction = coefficients.drift, coefficients.interaction
+    drift = coefficients.drift
     if drift is not None:
         yield lambda out, s: add_scaled(out, drift(s.t, s.x, s.m, s.field, s.args), s.dt)
+    yield from interaction_terms(equation, coefficients, form)
+
+
+def interaction_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) -> Iterator[Term]:
+    """Return (1/N) Σ_j K(x, x_j) dt, if the equation has it.
+
+    The arguments `equation`, `coefficients` and `form` are those of the `terms` of a `Stage`.
+    """
+    interaction = coefficients.interaction
     if interaction is not None:
         yield lambda out, s: add_scaled(out, interaction(s.x, s.field, s.args, s.ensemble), s.dt)
 
