@@ -52,6 +52,8 @@ class Stream(IntEnum):
         Entries of weight matrices that are held.
     PATH, COMMON
         Brownian motions of each particle, and those that all share.
+    BETWEEN
+        Paths between the times of the finest grid.
     CROSSINGS, JUMPS
         Whether paths crossed a level between the ends of a step, and jumps.
     """
@@ -67,6 +69,12 @@ class Stream(IntEnum):
     COMMON = 8
     CROSSINGS = 9
     JUMPS = 10
+    BETWEEN = 11
+
+
+_BETWEEN = int(Stream.BETWEEN)
+# How often a finest step is halved to find a path between its ends; it is straight in what is left.
+_HALVINGS = 30
 
 
 @part_kernel
@@ -201,6 +209,54 @@ def fill_integrals(
         for i in range(len(positions)):
             for p in range(start - offset, stop - offset):
                 dz[i, p] = abs(dt) * dw[i, p] - dz[i, p]
+
+
+@kernel
+def fill_path(
+    dw: Any, start: int, stop: int, offset: int, seed: int, stream: int, step: int, positions: Any, finest: int,
+    refinement: int, length: float, share: float, backward: bool,
+) -> None:  # fmt: skip
+    """Fill dw[:, start - offset : stop - offset] with what the motions gain in a share of a step, between its ends.
+
+    It is `length` long. Within a finest step the path is found by halving: in the middle of two places it is the mean of
+    what it is there, and a normal. So it is the same whenever, and for whatever other times, it is asked for. Backward
+    in time a step begins at the other end.
+    """
+    low, high, each = start - offset, stop - offset, length / refinement
+    whole = min(int(share * refinement), refinement - 1)
+    rest = share * refinement - whole
+    fresh, total, size = np.empty(dw.shape), np.empty(dw.shape), math.sqrt(each)
+    dw[:, low:high] = 0.0
+    for j in range(whole + 1):
+        fine = finest + refinement - 1 - j if backward else finest + j
+        fill_normals(total, start, stop, offset, seed, stream, step, positions, fine, 1, size)
+        if j < whole:
+            dw[:, low:high] += total[:, low:high]
+    fine = finest + refinement - 1 - whole if backward else finest + whole
+    place = 1.0 - rest if backward else rest
+    left, right = np.zeros(dw.shape), total.copy()
+    begin, end, node = 0.0, 1.0, 1
+    for _ in range(_HALVINGS):
+        middle, here = 0.5 * (begin + end), positions + len(positions) * node
+        fill_normals(
+            fresh, start, stop, offset, seed, _BETWEEN, step, here, fine, 1, 0.5 * size * math.sqrt(end - begin)
+        )
+        for i in range(len(positions)):
+            for p in range(low, high):
+                value = 0.5 * (left[i, p] + right[i, p]) + fresh[i, p]
+                if place < middle:
+                    right[i, p] = value
+                else:
+                    left[i, p] = value
+        node = 2 * node + (place >= middle)
+        begin, end = (begin, middle) if place < middle else (middle, end)
+        if place == begin:
+            break
+    share = (place - begin) / (end - begin)
+    for i in range(len(positions)):
+        for p in range(low, high):
+            gained = left[i, p] + share * (right[i, p] - left[i, p])
+            dw[i, p] += total[i, p] - gained if backward else gained
 
 
 @kernel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,13 @@ from solvers.sde.walk import Course, Ensemble, walk
 Array = NDArray[np.floating]
 
 
-def integrate(course: Course, ensemble: ThreadParticles, states: Array, stops: Iterable[int]) -> Iterator[Ensemble]:
+def integrate(
+    course: Course,
+    ensemble: ThreadParticles,
+    states: Array,
+    stops: Iterable[int],
+    between: Mapping[int, Sequence[float]] | None = None,
+) -> Iterator[Ensemble]:
     """Yield the particles at the first time and at every stop, and at some times in between, until one is lost.
 
     If a step fails, the particles that it started from are yielded before its error is raised.
@@ -25,18 +31,23 @@ def integrate(course: Course, ensemble: ThreadParticles, states: Array, stops: I
         What is solved.
     ensemble : ThreadParticles
         The partition of the particles, running.
-    states : (S, D, N) array
+    states : (S, D + numbers carried, N) array
         The particles at the first time, and room for those of later times, as in `solvers.sde.walk.Walk`.
     stops : iterable of int
         Steps in ascending order, all after the first.
+    between : mapping from int to sequence of float, optional
+        For some of the stops, or the first time, shares of the step from there on, after which particles are wanted
+        too; they are yielded after those of the stop.
     """
-    way = walk(course, ensemble, states)
+    way, wanted = walk(course, ensemble, states), between or {}
     yield way.start()
-    for stop in stops:
+    for stop in (course.first, *stops):
         while way.now.step < stop:
             yield way.go(stop)
             if not way.now.finite:
                 return
+        for share in wanted.get(stop, ()):
+            yield way.aside(share)
 
 
 def compile_kernels(course: Course, ensemble: ThreadParticles, states: Array) -> float:

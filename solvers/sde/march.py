@@ -41,7 +41,8 @@ class Leg(NamedTuple):
 
     The external field is that between `field` and `later`, where the step starts and ends, at `share` of the way.
     `everyone` are the positions of all particles, (D, N), where the stage starts, and `args` the parameters of the
-    equation, () where there are none. `t0` and `m0` are time and means where the step starts, and `numbers` those of
+    equation, () where there are none. A step to a time between those of the grid, which begins at one of them, does a
+    `part` of a step `whole` long. `t0` and `m0` are time and means where the step starts, and `numbers` those of
     what happens after it. Each row of `faults` takes what went wrong in a group of particles: a number and a particle.
     """
 
@@ -62,6 +63,8 @@ class Leg(NamedTuple):
     m0: Matrix
     numbers: tuple[Matrix, ...]
     faults: Words
+    part: float
+    whole: float
 
 
 class Track(NamedTuple):
@@ -258,6 +261,8 @@ def marching(
                 means.first,
                 grid.numbers,
                 means.faults,
+                1.0,
+                grid.dt,
             )
             do_stage(stage, source, target, base, leg, means.sums, (mine, mine + 1, share, share))
             if fetch_add(control, DONE, 1) + 1 == (index + 1) * shares:

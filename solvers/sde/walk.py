@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from solvers.ensemble.atomic import Words
 from solvers.ensemble.brownian import BrownianMotion
+from solvers.ensemble.random import Draw, fill_path
 from solvers.ensemble.threads import SHARE, ThreadParticles
 from solvers.matrices.cholesky import square_factor
 from solvers.partition import STRETCH
@@ -25,7 +26,7 @@ from solvers.sde.faults import Fault, StepError
 from solvers.sde.field import FieldOnGrid
 from solvers.sde.march import COMPLETE, LOST, STOPPED, WORDS, Grid, Leg, Means, Track, close, moment
 from solvers.sde.parameters import Args, plain
-from solvers.sde.schemes.passes import march, stage_passes
+from solvers.sde.schemes.passes import Pass, march, stage_passes
 from solvers.sde.schemes.scheme import Scheme, stage_times
 
 Array = NDArray[np.floating]
@@ -99,11 +100,20 @@ class Ensemble(NamedTuple):
     history: Matrix  # (k, M): the means at the last k times, which have not been given before
     dimension: int
     stopped: bool = False  # the means ask for it
+    share: float = 0.0  # of the step from there on that led here, where it is between times of the grid
 
     @property
     def x(self) -> Array:
         """The positions, (D, N)."""
         return self.state[: self.dimension]
+
+
+class Span(NamedTuple):
+    """A step, or the part of it up to a time between those of the grid: how long, and when it ends."""
+
+    part: float
+    dt: float
+    t1: float
 
 
 class Walk(ABC):
@@ -143,6 +153,7 @@ class Walk(ABC):
         means = np.zeros(form.moments)
         self.now = Ensemble(course.first, t, states[0], means, none, True, means[None, :0], form.dimension)
         self.failure: BaseException | None = None
+        self.side: Array | None = None  # where steps to times between those of the grid lead
 
     def start(self) -> Ensemble:
         """Return the particles at the first time with their means."""
@@ -173,18 +184,64 @@ class Walk(ABC):
             factor = square_factor(means[form.moments :].reshape(form.dimension, form.dimension))
         return means[: form.moments], factor, finite
 
-    def _leg(self, stage: int, field: Array, later: Array, everyone: Array) -> Leg:
-        """Return a stage of the step that starts now."""
-        now, course, times = self.now, self.course, self.course.brownian.times
-        layer = now.step if self.dt > 0 else len(times) - 2 - now.step
+    def aside(self, share: float) -> Ensemble:
+        """Return the particles at a share of the step that starts now, on the same paths; the walk stays where it is."""
+        now, course = self.now, self.course
+        if self.side is None:
+            self.side = np.empty((2, *self.states.shape[1:]))
+            self.side_passes = stage_passes(course.equation, course.form, course.scheme.stages, self.plan, partly=True)
+        t0, t1 = course.brownian.times[now.step : now.step + 2]
+        ahead = Span(share, share * self.dt, t0 + share * (t1 - t0))
+        end, m, factor, finite, _ = self._step(self.side_passes, self.side[0], self.side[1], ahead)
+        return Ensemble(now.step, ahead.t1, end, m, factor, finite, m[None], now.dimension, share=share)
+
+    def _step(
+        self, passes: list[Pass], end: Array, between: Array, span: Span
+    ) -> tuple[Array, Matrix, Matrix, bool, Leg]:
+        """Go a step, or part of it, from where the particles are to `end`, by `between`; return where that led."""
+        now, course, count = self.now, self.course, len(passes)
+        dimension, base = now.dimension, now.state
+        field = later = course.field.at(now.step)
+        if span.part < 1.0 or self.times[-2] > 0.0:
+            later = course.field.at(now.step + 1)
+        source, m, factor, finite = base, now.m, now.factor, True
+        for stage, work in enumerate(passes):
+            target = between if (count - stage) % 2 == 0 else end
+            everyone = self.ensemble.gather(source[:dimension]) if self.pairs else source[:dimension]
+            leg = self._leg(stage, span, field, later, everyone)._replace(m=m, factor=factor)
+            advance = partial(work.advance, source, target, float(course.scheme.stages[stage].weight), base, leg)
+            m, factor, finite = self._sum(lambda groups, sums, advance=advance: advance(sums, groups))  # type: ignore[misc]
+            source = target
+            if not finite:
+                break
+        return source, m, factor, finite, leg
+
+    def _leg(self, stage: int, span: Span, field: Array, later: Array, everyone: Array) -> Leg:
+        """Return a stage of the step that starts now, or of a part of it."""
+        now, course = self.now, self.course
+        steps = len(course.brownian.times) - 1
+        layer = now.step if self.dt > 0 else steps - 1 - now.step
         draw = self.draw._replace(finest=self.draw.finest + layer * self.draw.refinement)
-        t0, t1 = times[now.step], times[now.step + 1]
-        t, arrival = (_moment(t0, t1, self.dt, share) for share in self.times[stage : stage + 2])
+        t0, (begin, end) = course.brownian.times[now.step], self.times[stage : stage + 2]
+        t, arrival = (_moment(t0, span.t1, span.dt, share) for share in (begin, end))
+        common = self.shared[layer] if span.part == 1.0 else self._common(draw, span)
         faults = np.zeros((len(self.ensemble.groups), 2), np.int64)
         return Leg(
-            t, self.dt, arrival, now.m, field, later, self.times[stage], self.shared[layer][:, None], now.factor, draw,
-            course.limit, everyone, self.args, t0, now.m, self.numbers, faults,
+            t, span.dt, arrival, now.m, field, later, span.part * begin, common[:, None], now.factor, draw,
+            course.limit, everyone, self.args, t0, now.m, self.numbers, faults, span.part, self.dt,
         )  # fmt: skip
+
+    def _common(self, draw: Draw, span: Span) -> Matrix:
+        """Return what common noise gains in a part of the step that starts now, (K⁰,)."""
+        common = self.course.common
+        if common is None:
+            return np.zeros(0)
+        address, gained = common.address, np.empty((common.motions, 1))
+        fill_path(
+            gained, 0, 1, 0, draw.seed, int(address.stream), address.step, np.array(address.positions), draw.finest,
+            draw.refinement, abs(self.dt), span.part, self.dt < 0.0,
+        )  # fmt: skip
+        return gained[:, 0]
 
     def _failed(self, faults: Words, t: float) -> None:
         """Let the step from time t on have failed if there is a fault in it, the first of all particles."""
@@ -211,34 +268,24 @@ class StepByStep(Walk):
         groups, sums, field = (0, 0, 1, 1), np.zeros((0, self.width)), self.course.field.at(now.step)
         self.passes[0].measure(none, now.t, self.args, sums, groups)
         for stage, work in enumerate(self.passes):
-            leg = self._leg(stage, field, field, none[: now.dimension])
+            leg = self._leg(stage, self._span(), field, field, none[: now.dimension])
             work.advance(none, none.copy(), 1.0, none, leg, sums, groups)
+
+    def _span(self) -> Span:
+        return Span(1.0, self.dt, self.course.brownian.times[self.now.step + 1])
 
     def go(self, stop: int) -> Ensemble:
         if self.failure is not None:
             raise self.failure
-        now, course, count = self.now, self.course, len(self.passes)
-        place, dimension = now.step - course.first, now.dimension
-        base, end = (self.states[index % len(self.states)] for index in (place, place + 1))
-        field, faults = course.field.at(now.step), np.zeros((0, 2), np.int64)
-        later = field if self.times[-2] == 0.0 else course.field.at(now.step + 1)
-        source, m, factor, finite, arrival = now.state, now.m, now.factor, True, now.t
-        for stage, work in enumerate(self.passes):
-            target = self.between if (count - stage) % 2 == 0 else end
-            weight = float(course.scheme.stages[stage].weight)
-            everyone = self.ensemble.gather(source[:dimension]) if self.pairs else source[:dimension]
-            leg = self._leg(stage, field, later, everyone)._replace(m=m, factor=factor)
-            advance = partial(work.advance, source, target, weight, base, leg)
-            m, factor, finite = self._sum(lambda groups, sums, advance=advance: advance(sums, groups))  # type: ignore[misc]
-            source, arrival, faults = target, leg.arrival, leg.faults
-            if not finite:
-                break
+        now, place = self.now, self.now.step - self.course.first
+        target = self.states[(place + 1) % len(self.states)]
+        end, m, factor, finite, leg = self._step(self.passes, target, self.between, self._span())
         if not finite:
-            self._failed(faults, now.t)
+            self._failed(leg.faults, now.t)
             if self.failure is not None:
                 raise self.failure
-        step, stopped = now.step + 1, finite and self._stops(arrival, m)
-        self.now = Ensemble(step, arrival, source, m, factor, finite, m[None], dimension, stopped)
+        stopped = finite and self._stops(leg.arrival, m)
+        self.now = Ensemble(now.step + 1, leg.arrival, end, m, factor, finite, m[None], now.dimension, stopped)
         return self.now
 
     def _stops(self, t: float, m: Matrix) -> bool:

@@ -45,6 +45,9 @@ class Plan(NamedTuple):
     share: int = -1
 
 
+NO_PLAN = Plan()
+
+
 class Event:
     """What may happen to a particle after a step.
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.accelerate import composed_kernel, inlined_kernel, merged_kernel
-from solvers.ensemble.random import Draw, fill_integrals, fill_normals
+from solvers.ensemble.random import fill_integrals, fill_normals, fill_path
 from solvers.sde.coefficients import Coefficients, coefficient_functions
 from solvers.sde.equation import Form, McKeanVlasov
-from solvers.sde.events.event import Plan
+from solvers.sde.events.event import NO_PLAN, Plan
 from solvers.sde.events.finish import finishing
 from solvers.sde.march import Leg, marching
 from solvers.sde.schemes.kernels import (
@@ -46,17 +46,23 @@ class Pass(NamedTuple):
     part: Function
 
 
-def stage_pass(equation: McKeanVlasov, form: Form, stage: Stage, plan: Plan = Plan()) -> Pass:  # noqa: B008
+def stage_pass(equation: McKeanVlasov, form: Form, stage: Stage, plan: Plan = NO_PLAN, partly: bool = False) -> Pass:
     """Return the pass of a stage; it is compiled when first called, unless the equation is vectorized.
 
-    The `plan` is that of the last stage of a step.
+    The `plan` is that of the last stage of a step. `partly` says that a step ends between times of the grid.
     """
-    return _pass(equation, form, stage.terms, stage.settings, stage.motions, plan)
+    return _pass(equation, form, stage.terms, stage.settings, stage.motions, plan, partly)
 
 
 @lru_cache(maxsize=32)
 def _pass(
-    equation: McKeanVlasov, form: Form, terms: Function, settings: tuple[Any, ...], motions: str, plan: Plan
+    equation: McKeanVlasov,
+    form: Form,
+    terms: Function,
+    settings: tuple[Any, ...],
+    motions: str,
+    plan: Plan,
+    partly: bool,
 ) -> Pass:
     plain = equation.vectorized
     inlined, merged, entry = (_as_it_is,) * 3 if plain else (inlined_kernel, merged_kernel, composed_kernel)
@@ -69,7 +75,8 @@ def _pass(
         change = merged(_both(change, term))
     measure = merged(_measure(coefficients, form, merged))
     finish = merged(finishing(plan.acts, equation, coefficients, form, merged))
-    tally, fill = merged(_tally(form, plan)), merged(_fill_integrals if motions == "integrals" else _fill_increments)
+    fill = merged(_FILL["part" if partly else "integrals" if motions == "integrals" else "increments"])
+    tally = merged(_tally(form, plan))
     noisy = equation.diffusion is not None or equation.noise == "mean_field"
     count = form.motions if motions == "own" or (noisy and motions != "none") else 0
     sizes = form.dimension, count, count if motions == "integrals" else 0
@@ -89,11 +96,13 @@ def march(
     return composed_kernel(marching(parts, times, merged_kernel, form, correlated, stop))
 
 
-def stage_passes(equation: McKeanVlasov, form: Form, stages: tuple[Stage, ...], plan: Plan) -> list[Pass]:
+def stage_passes(
+    equation: McKeanVlasov, form: Form, stages: tuple[Stage, ...], plan: Plan, partly: bool = False
+) -> list[Pass]:
     """Return the passes of a step."""
     last = len(stages) - 1
     return [
-        stage_pass(equation, form, stage, plan if number == last else Plan((), plan.share))
+        stage_pass(equation, form, stage, plan if number == last else Plan((), plan.share), partly)
         for number, stage in enumerate(stages)
     ]
 
@@ -165,7 +174,7 @@ def _advance(
                     dw, dz = np.empty((motions, stop - start)), np.empty((integrals, stop - start))
                 load(source, start, x, moved)
                 if motions > 0:
-                    fill(dw, dz, origin + start, origin + stop, leg.draw, leg.dt)
+                    fill(dw, dz, origin + start, origin + stop, leg)
                 here = between(leg.field, leg.later, leg.share, start, stop, own)
                 fault = leg.faults[group]
                 step = Step(
@@ -183,14 +192,24 @@ def _advance(
     return advance
 
 
-def _fill_increments(dw: Matrix, dz: Matrix, low: int, high: int, draw: Draw, dt: float) -> None:
-    seed, stream, step, positions, finest, refinement, _ = draw
-    fill_normals(dw, low, high, low, seed, stream, step, positions, finest, refinement, math.sqrt(abs(dt)))
+def _fill_increments(dw: Matrix, dz: Matrix, low: int, high: int, leg: Leg) -> None:
+    seed, stream, step, positions, finest, refinement, _ = leg.draw
+    fill_normals(dw, low, high, low, seed, stream, step, positions, finest, refinement, math.sqrt(abs(leg.dt)))
 
 
-def _fill_integrals(dw: Matrix, dz: Matrix, low: int, high: int, draw: Draw, dt: float) -> None:
-    seed, stream, step, positions, finest, refinement, _ = draw
-    fill_integrals(dw, dz, low, high, low, seed, stream, step, positions, finest, refinement, dt)
+def _fill_integrals(dw: Matrix, dz: Matrix, low: int, high: int, leg: Leg) -> None:
+    seed, stream, step, positions, finest, refinement, _ = leg.draw
+    fill_integrals(dw, dz, low, high, low, seed, stream, step, positions, finest, refinement, leg.dt)
+
+
+def _fill_part(dw: Matrix, dz: Matrix, low: int, high: int, leg: Leg) -> None:
+    seed, stream, step, positions, finest, refinement, _ = leg.draw
+    fill_path(
+        dw, low, high, low, seed, stream, step, positions, finest, refinement, abs(leg.whole), leg.part, leg.dt < 0.0
+    )
+
+
+_FILL = {"increments": _fill_increments, "integrals": _fill_integrals, "part": _fill_part}
 
 
 def _tally(form: Form, plan: Plan) -> Function:
