@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from solvers.sde.functions import tanh as tanh
     from solvers.sde.solve import solve as solve
     from solvers.sde.statistics import Statistic as Statistic
+    from solvers.sde.statistics import density as density
     from solvers.sde.statistics import particles as particles
     from solvers.sde.statistics import quantiles as quantiles
+    from solvers.sde.statistics import trajectories as trajectories
 
 _HOMES = {
     "Reset": "solvers.sde.events.reset",
@@ -59,6 +61,7 @@ _HOMES = {
     "Solution": "solvers.results.solution",
     "Statistic": "solvers.sde.statistics",
     "Stream": "solvers.ensemble.random",
+    "density": "solvers.sde.statistics",
     "erf": "solvers.sde.functions",
     "exp": "solvers.sde.functions",
     "load": "solvers.results.solution",
@@ -70,6 +73,7 @@ _HOMES = {
     "solve": "solvers.sde.solve",
     "strong_order": "solvers.sde.convergence",
     "tanh": "solvers.sde.functions",
+    "trajectories": "solvers.sde.statistics",
     "weak_order": "solvers.sde.convergence",
 }
 

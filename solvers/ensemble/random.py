@@ -218,9 +218,9 @@ def fill_path(
 ) -> None:  # fmt: skip
     """Fill dw[:, start - offset : stop - offset] with what the motions gain in a share of a step, between its ends.
 
-    It is `length` long. Within a finest step the path is found by halving: in the middle of two places it is the mean of
-    what it is there, and a normal. So it is the same whenever, and for whatever other times, it is asked for. Backward
-    in time a step begins at the other end.
+    It is `length` long. Within a finest step the path is found by halving: in the middle of two places it is the mean
+    of what it is there, and a normal. So it is the same whenever, and for whatever other times, it is asked for.
+    Backward in time a step begins at the other end.
     """
     low, high, each = start - offset, stop - offset, length / refinement
     whole = min(int(share * refinement), refinement - 1)

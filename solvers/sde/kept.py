@@ -15,7 +15,7 @@ from solvers.results.checkpoint import Checkpoint
 from solvers.results.files import Variable
 from solvers.sde.field import ExternalField
 from solvers.sde.parameters import plain
-from solvers.sde.statistics import Saved
+from solvers.sde.saved import Saved
 from solvers.sde.walk import Course, Ensemble
 
 Array = NDArray[np.floating]
@@ -25,7 +25,7 @@ _SAVED = "saved_"
 
 
 def described(
-    settings: dict[str, Any], course: Course, ensemble: ThreadParticles, x: Array, saved: Saved, wanted: Sequence[int]
+    settings: dict[str, Any], course: Course, ensemble: ThreadParticles, x: Array, saved: Saved, wanted: Sequence[float]
 ) -> dict[str, Any]:
     """Return what a checkpoint is known by: grid, scheme, functions, where particles start, and what is saved."""
     equation, field, scheme = course.equation, course.field.field, course.scheme

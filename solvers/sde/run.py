@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers import checks
 from solvers.checks import reason
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.homes import home
@@ -31,7 +30,7 @@ from solvers.ranks import (
     threads_of_rank,
 )
 from solvers.results.checkpoint import Checkpoint
-from solvers.results.solution import Solution, Variable
+from solvers.results.solution import AS_ASKED, Solution, Variable
 from solvers.results.versions import library_versions
 from solvers.sde import kept
 from solvers.sde.equation import McKeanVlasov
@@ -39,18 +38,18 @@ from solvers.sde.events import CARRIED, NOTHING, Events
 from solvers.sde.field import ExternalField, FieldOnGrid, as_field
 from solvers.sde.integrate import compile_kernels, integrate
 from solvers.sde.parameters import args_settings, args_variables, as_args, plain
+from solvers.sde.places import between, places
+from solvers.sde.saved import Saved
 from solvers.sde.schemes import get_scheme
 from solvers.sde.schemes.scheme import Scheme
 from solvers.sde.start import HELD, Start, placed
-from solvers.sde.statistics import Save, Saved, chosen, seen
+from solvers.sde.statistics import Save, chosen, seen
 from solvers.sde.trial import Trial, looks, tried
 from solvers.sde.walk import Course, Ensemble
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 
-# Records that are kept by default, evenly over the grid, beside the first.
-_RECORDS = 100
 # A particle this many times as far from 0 as the farthest one at t0, or as 1, is lost even if its position is finite.
 _FAR = 1e100
 # Bytes for each time of the grid, for each common motion there, and for each record besides its values.
@@ -120,16 +119,16 @@ class MeanFieldRun:
         if outside is not None:
             outside.check(times[first], times[-1], ensemble.held if start.held else start.count)
         on_grid = FieldOnGrid(outside, times, slice(None) if start.held else here)
-        places, x = tried(start.count), states[0, :dimension]
+        chosen_ones, x = tried(start.count), states[0, :dimension]
 
         def picked(step: int) -> Array:
             own = outside is not None and outside.per_particle
-            return ensemble.pick(on_grid.at(step).T, places).T if own else on_grid.at(step)
+            return ensemble.pick(on_grid.at(step).T, chosen_ones).T if own else on_grid.at(step)
 
         trial = Trial(
             equation,
             t,
-            ensemble.pick(x, places),
+            ensemble.pick(x, chosen_ones),
             not start.shape,
             args=args,
             share=_mean_of_share(ensemble, states[0, dimension:], events),
@@ -159,12 +158,18 @@ class MeanFieldRun:
         return seen(x, self.course.form.scalar)
 
     def solution(
-        self, save: Save | Iterable[Save] | Mapping[str, Save], save_at: Any, progress: bool, checkpoint: Checkpoint
+        self,
+        save: Save | Iterable[Save] | Mapping[str, Save],
+        save_at: Any,
+        progress: bool,
+        checkpoint: Checkpoint,
+        quietly: bool = False,
     ) -> Solution:
-        """Solve, warn if it ended early, and return what is to be saved."""
+        """Solve, warn if it ended early unless `quietly`, and return what is to be saved."""
         begin, steps, ensemble = self.course.first, self.course.brownian.steps, self.ensemble
-        wanted = _grid_indices(save_at, self.course.brownian, begin)
-        saved = Saved(chosen(save), len(set(wanted)), ensemble, self.course.form.scalar)
+        wanted = places(save_at, self.course, begin)
+        saved = Saved(chosen(save), len(set(wanted)), ensemble, self.course.form.scalar, steps + 1)
+        self.held += 2 * any(place != int(place) for place in wanted)
         with ensemble.running():
             compile_seconds = agreed(lambda: self.prepare(saved, len(wanted)), ensemble.communicator)
             start, settings = time.perf_counter(), self.settings()
@@ -176,8 +181,8 @@ class MeanFieldRun:
                     status, final, failure = self.integrate(saved, set(wanted), count, checkpoint, begin)
                 checkpoint.settle(status)
         timings = {"compile": compile_seconds, "solve": time.perf_counter() - start}
-        notes = [] if status == "completed" else [_explanation(status, final.t, failure)]
-        for note in notes if ensemble.speaks else ():
+        notes = [] if status in AS_ASKED else [_explanation(status, final.t, failure)]
+        for note in notes if ensemble.speaks and not quietly else ():
             warnings.warn(note, RuntimeWarning, stacklevel=3)
         saved.arrange(wanted)
         settings |= {"last_step": final.step, **continued}
@@ -208,12 +213,12 @@ class MeanFieldRun:
 
     def prepare(self, saved: Saved, records: int) -> float:
         """Find out before the work what a function of the user's cannot do; return the seconds of compiling."""
-        record = saved.try_out(float(self.course.brownian.times[self.course.first]), self.x)
-        self.require_memory(records, record, saved.gathers)
+        kept = saved.try_out(float(self.course.brownian.times[self.course.first]), self.x)
+        self.require_memory(kept + _RECORD * records, saved.gathers)
         return self.compile()
 
-    def require_memory(self, records: int, record: float, gathers: bool) -> None:
-        """Raise MemoryError if the particles, the grid and so many records of this size do not fit.
+    def require_memory(self, records: float, gathers: bool) -> None:
+        """Raise MemoryError if the particles, the grid and records of so many bytes do not fit.
 
         Where a statistic `gathers`, one rank has all particles for a while.
         """
@@ -221,7 +226,7 @@ class MeanFieldRun:
         grid = (_GRID + _COMMON * motions) * len(self.course.brownian.times)
         ensemble, each = self.ensemble, 8 * len(self.states[0])
         most = most_held(ensemble.particles, ensemble.ranks)
-        needed = INTERPRETER_BYTES + self.held * most * each + grid + records * (_RECORD + record)
+        needed = INTERPRETER_BYTES + self.held * most * each + grid + records
         needed += 2 * ensemble.particles * each if gathers and ensemble.ranks > 1 else 0
         require_memory(needed, "use fewer particles or steps, or save less at fewer times", self.available)
 
@@ -233,7 +238,7 @@ class MeanFieldRun:
             raise TypeError(f"the equation cannot be solved: {reason(error)}") from None
 
     def integrate(
-        self, saved: Saved, due: set[int], count: Callable[[int], Any], checkpoint: Checkpoint, begin: int
+        self, saved: Saved, due: set[float], count: Callable[[int], Any], checkpoint: Checkpoint, begin: int
     ) -> tuple[str, Ensemble, str]:
         """Go to t1, saving at the steps that are due and counting those done; return how and where it ended.
 
@@ -242,9 +247,16 @@ class MeanFieldRun:
         course, now = self.course, None
         first, steps = course.first, course.brownian.steps
         looked_at = looks(begin, steps)
-        stops = sorted({one for one in {*due, *looked_at, steps} if one > first})
+        often = range(first + 1, steps + 1) if saved.often else ()
+        stops = sorted({one for one in {*map(int, due), *looked_at, *often, steps} if one > first})
         try:
-            for now in integrate(course, self.ensemble, self.states, stops):
+            for one in integrate(course, self.ensemble, self.states, stops, between(due)):
+                if one.share > 0.0:
+                    if not one.finite:
+                        raise ValueError(f"at t = {one.t:g} a particle or a mean was not finite")
+                    self.save(one, saved)
+                    continue
+                now = one
                 if not now.finite:
                     return "diverged", now, ""
                 if now.step == first > begin:  # where an earlier process has done the rest
@@ -273,13 +285,19 @@ class MeanFieldRun:
         assert now is not None
         return "completed", now, ""
 
-    def record(self, now: Ensemble, saved: Saved, looked_at: set[int], due: set[int]) -> None:
+    def record(self, now: Ensemble, saved: Saved, looked_at: set[int], due: set[float]) -> None:
         """Look at the particles, and save what is to be saved of them, if it is time for it."""
         communicator = self.ensemble.communicator
         if now.step in looked_at:
             agreed(lambda: self.look(now), communicator)
         if now.step in due:
-            agreed(lambda: saved.add(now.step, now.t, now.x, now.m), communicator)
+            self.save(now, saved)
+        if saved.often:
+            agreed(lambda: saved.add_often(now.t, now.x), communicator)
+
+    def save(self, now: Ensemble, saved: Saved) -> None:
+        """Save what is to be saved of the particles at a time."""
+        agreed(lambda: saved.add(now.step + now.share, now.t, now.x, now.m), self.ensemble.communicator)
 
     def look(self, now: Ensemble) -> None:
         """Try the coefficients on the outermost particles of this time, and the first."""
@@ -340,28 +358,3 @@ def _explanation(status: str, t: float, failure: str) -> str:
             "take more steps or look at the drift"
         )
     return f"{status} at t = {t:g}" + (f": {failure}" if failure else "")
-
-
-def _grid_indices(save_at: Any, brownian: BrownianMotion, first: int) -> list[int]:
-    """Return the steps from `first` on at which to save, in the order of the records."""
-    steps, t0, t1 = brownian.steps, brownian.t0, brownian.t1
-    if save_at is None:
-        return sorted({first + round(i * (steps - first) / _RECORDS) for i in range(_RECORDS + 1)})
-    times = np.atleast_1d(np.asarray(checks.finite("save_at", save_at), np.float64))
-    if times.ndim > 1:
-        raise ValueError(f"save_at must be a list of times, got shape {times.shape}")
-    places = (times - t0) / (t1 - t0) * steps
-    nearest = np.rint(places)
-    # a grid time computed in another order of operations differs by rounding, not by more
-    fuzz = 1e-6
-    outside = (places < first - fuzz) | (places > steps + fuzz)
-    if outside.any():
-        start = float(brownian.times[first])
-        raise ValueError(f"save_at must lie between t0 = {start:g} and t1 = {t1:g}, got {times[outside][0]:g}")
-    off = np.abs(places - nearest) > fuzz
-    if off.any():
-        near = t0 + (t1 - t0) * nearest[off][0] / steps
-        raise ValueError(
-            f"save_at must hold times of the grid of {steps} steps, got {times[off][0]:g}; the nearest is {near:g}"
-        )
-    return [int(step) for step in nearest]

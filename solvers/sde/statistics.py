@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from solvers import checks
 from solvers.ensemble.threads import ThreadParticles
 from solvers.ranks import on_first
-from solvers.results.rows import Rows
-from solvers.results.solution import Solution, Variable
+from solvers.results.solution import Solution
 
 Array = NDArray[np.floating]
 
@@ -53,6 +52,8 @@ class Statistic:
     gathers: ClassVar[bool] = True
     # whether each rank keeps the value of its own particles
     spread: ClassVar[bool] = False
+    # whether it is saved at all times of the grid
+    often: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.labels is not None and not self.axes:
@@ -74,6 +75,13 @@ class _Average(Statistic):
         return found.reshape(()) if scalar else found
 
 
+class _Counted(_Average):
+    """A sum over the particles whose shape does not follow from theirs."""
+
+    def _value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
+        return self.function(x, ensemble)
+
+
 class _Picked(Statistic):
     """Positions of some particles."""
 
@@ -84,6 +92,12 @@ class _Picked(Statistic):
         if self.labels.max() >= ensemble.particles:
             raise IndexError(f"there is no particle {self.labels.max()} among {ensemble.particles}")
         return seen(ensemble.pick(x, self.labels), scalar).copy()
+
+
+class _Followed(_Picked):
+    """Positions of some particles at all times of the grid."""
+
+    often = True
 
 
 class _Everyone(Statistic):
@@ -146,13 +160,93 @@ def particles(indices: int | Sequence[int] | None = None) -> Statistic:
     """
     if indices is None:
         return _Everyone(lambda t, x: x.copy(), "particles", ("particle",))
+    wanted = _chosen_particles(indices)
+    return _Picked(lambda t, x: x[wanted], "particles", ("particle",), wanted)
+
+
+def trajectories(indices: int | Sequence[int]) -> Statistic:
+    """Return what saves the positions of some particles at all times of the grid, whatever `save_at` says.
+
+    The solution has them as `trajectories`, or the name they are given, and `trajectories_times`, the grid.
+
+    Parameters
+    ----------
+    indices : int or sequence of int
+        These particles, or the first so many.
+
+    Returns
+    -------
+    Statistic
+        Its value is (particles,) or (particles, D).
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for `particles`.
+    """
+    wanted = _chosen_particles(indices)
+    return _Followed(lambda t, x: x[wanted], "trajectories", ("particle",), wanted)
+
+
+def _chosen_particles(indices: Any) -> NDArray[Any]:
     if isinstance(indices, (int, np.integer)):
         wanted = np.arange(checks.positive_integer("particles to save", indices))
     else:
         wanted = np.atleast_1d(checks.numeric("indices of particles", indices, "integers of at least 0"))
         if wanted.dtype.kind not in "iu" or wanted.ndim > 1 or not wanted.size or wanted.min() < 0:
             raise ValueError(f"indices of particles must be integers of at least 0, got {checks.shown(indices)}")
-    return _Picked(lambda t, x: x[wanted], "particles", ("particle",), wanted)
+    return wanted
+
+
+def density(edges: Any, component: int = 0) -> Statistic:
+    """Return what saves an estimate of the density of a component, or of two, by counting particles in bins.
+
+    The integral over all bins is the share of the particles that are in one.
+
+    Parameters
+    ----------
+    edges : (B + 1,) array, or two of them
+        Ends of the bins in ascending order; two for the joint density of a component and the next one.
+    component : int
+        The component, or the first of the two.
+
+    Returns
+    -------
+    Statistic
+        Its value is (B,), or (B, B') for two; the middles of the bins are saved beside it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the edges are not at least two numbers in ascending order, or the component is not an integer of at least 0.
+    """
+    component = checks.positive_integer("component", component, smallest=0)
+    joint = isinstance(edges, (tuple, list)) and len(edges) == 2 and all(np.ndim(one) == 1 for one in edges)
+    axes = [_bin_edges(one) for one in (edges if joint else [edges])]
+    volume = axes[0][1:] - axes[0][:-1] if not joint else np.multiply.outer(*(np.diff(one) for one in axes))
+
+    def counted(x: Array, ensemble: ThreadParticles) -> Array:
+        if component + len(axes) > len(x):
+            raise IndexError(f"there are no components {component} to {component + len(axes) - 1} among {len(x)}")
+        wanted = x[component : component + len(axes)]
+
+        def summed(part: slice) -> Array:
+            found, _ = np.histogramdd(wanted[:, part].T, bins=axes)
+            return found.ravel()
+
+        share = ensemble.average(summed, (volume.size,), x.shape[1] * len(axes))
+        return share.reshape(volume.shape) / volume
+
+    middles = 0.5 * (axes[0][1:] + axes[0][:-1])
+    names = ("bin", "other_bin")[: len(axes)]
+    return _Counted(counted, "density", names, middles)
+
+
+def _bin_edges(given: Any) -> Array:
+    edges = np.asarray(checks.finite("edges", given), np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
+        raise ValueError(f"edges must be at least two numbers in ascending order, got {checks.shown(given)}")
+    return edges
 
 
 def _mean(x: Array, ensemble: ThreadParticles) -> Array:
@@ -236,96 +330,3 @@ def _name(entry: Any) -> str:
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"give {entry!r} a name: save={{'name': function}}")
     return name
-
-
-class Saved:
-    """Statistics of particles collected during a solve, at so many times at most."""
-
-    def __init__(self, statistics: dict[str, Statistic], most: int, ensemble: ThreadParticles, scalar: bool) -> None:
-        self.statistics, self.ensemble, self.scalar = statistics, ensemble, scalar
-        self.steps, self.times, self.moments = Rows(most), Rows(most), Rows(most)
-        self.values = {name: Rows(most) for name in statistics}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.order: Sequence[int] | None = None  # of the rows in variables, where it is not theirs
-
-    def add(self, step: int, t: float, x: Array, m: Array) -> None:
-        """Evaluate every statistic at a step of the grid; `x` is (D, N).
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a function fails or its value is not an array of real numbers of one shape.
-        """
-        values = {name: self._value(name, t, x) for name in self.statistics}
-        self.steps.append(step)
-        self.times.append(t)
-        self.moments.append(m)
-        for name, value in values.items():
-            self.values[name].append(value)
-
-    @property
-    def gathers(self) -> bool:
-        """Whether ranks that share the particles send all of them to the first."""
-        return any(statistic.gathers for statistic in self.statistics.values())
-
-    def rows(self) -> dict[str, tuple[Array, bool]]:
-        """Return what has been collected, by name, and whether each rank has that of its own particles."""
-        own = {"steps": self.steps, "times": self.times, "moments": self.moments}
-        found = {name: (rows.array, False) for name, rows in own.items()}
-        return found | {f"of_{name}": (rows.array, self.statistics[name].spread) for name, rows in self.values.items()}
-
-    def restore(self, rows: Mapping[str, Array]) -> None:
-        """Take over what `rows` returned."""
-        own = {"steps": self.steps, "times": self.times, "moments": self.moments}
-        for name, stored in rows.items():
-            collected = own[name] if name in own else self.values[name.removeprefix("of_")]
-            for row in stored:
-                collected.append(row)
-
-    def arrange(self, wanted: Sequence[int]) -> None:
-        """Put what was collected into the order of the steps wanted, as far as they were reached."""
-        places = {step: place for place, step in enumerate(self.steps.array.tolist())}
-        order = [places[step] for step in wanted if step in places]
-        self.order = None if order == list(range(len(places))) else order
-
-    def try_out(self, t: float, x: Array) -> float:
-        """Evaluate every statistic to learn the shapes of their values; raises as `add` does.
-
-        Returns the bytes that one record takes.
-        """
-        values = {name: self._value(name, t, x) for name in self.statistics}
-        self.shapes = {name: value.shape for name, value in values.items()}
-        return float(sum(value.nbytes for value in values.values()))
-
-    def _value(self, name: str, t: float, x: Array) -> Array:
-        where, rule = f"{name} failed at t = {t:g}", "; save takes functions of time and all particles, (t, x)"
-        given = checks.called(where, self.statistics[name]._value, t, x, self.scalar, self.ensemble, rule=rule)
-        value = np.asarray(checks.numeric(f"the value of {name}", given, truth=True))
-        if self.shapes.get(name, value.shape) != value.shape:
-            raise ValueError(f"{name} must keep its shape, got {self.shapes[name]} and then {value.shape}")
-        return value
-
-    def variables(self, component: int | None, moments: int) -> dict[str, Variable]:
-        """Return the collected arrays; a last axis of length `component` is named so; m has `moments` entries."""
-        times = self._arranged(self.times)
-        variables = {"times": Variable(("time",), times, "time")}
-        if moments:
-            means = self._arranged(self.moments).reshape(len(times), moments)
-            variables["moments"] = Variable(("time", "moment"), means, "mean of ψ over the particles")
-        for name, statistic in self.statistics.items():
-            values = self._arranged(self.values[name]).reshape(len(times), *self.shapes[name])
-            axes = list(statistic.axes[: values.ndim - 1])
-            for axis in range(len(axes), values.ndim - 1):
-                last = axis == values.ndim - 2 and values.shape[-1] == component
-                axes.append("component" if last else f"{name}_{axis}")
-            if statistic.labels is not None:
-                axes[0] = f"{name}_{axes[0]}"
-                variables[axes[0]] = Variable(
-                    (axes[0],), statistic.labels, f"{statistic.axes[0].replace('_', ' ')} of {name}"
-                )
-            spread = self.ensemble.spread(1) if statistic.spread else None
-            variables[name] = Variable(("time", *axes), values, statistic.long_name, spread=spread)
-        return variables
-
-    def _arranged(self, rows: Rows) -> Array:
-        return rows.array if self.order is None else rows.array[np.array(self.order, np.intp)]

@@ -185,7 +185,7 @@ class Walk(ABC):
         return means[: form.moments], factor, finite
 
     def aside(self, share: float) -> Ensemble:
-        """Return the particles at a share of the step that starts now, on the same paths; the walk stays where it is."""
+        """Return the particles at a share of the step that starts now, on the same paths; the walk stays."""
         now, course = self.now, self.course
         if self.side is None:
             self.side = np.empty((2, *self.states.shape[1:]))

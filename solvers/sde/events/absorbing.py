@@ -101,6 +101,7 @@ class Absorbing(Box):
     bridge: bool = True
 
     carries = ("hitting_times",)
+    on_grid = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

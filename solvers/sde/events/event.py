@@ -57,12 +57,15 @@ class Event:
         Names of the numbers that each particle carries for it, beside its position.
     forward : bool
         Whether time must go forward.
+    on_grid : bool
+        Whether particles are known at times of the grid only.
     share : int or None
         The carried number whose mean over the particles becomes the last entry of m.
     """
 
     carries: tuple[str, ...] = ()
     forward: bool = False
+    on_grid: bool = False
     share: int | None = None
 
     def crossing(self) -> Act | None:

@@ -161,6 +161,7 @@ class Jumps(Event):
     marks: str = "none"
 
     forward = True
+    on_grid = True
 
     def __post_init__(self) -> None:
         for name in ("rate", "size"):

@@ -97,6 +97,7 @@ class Reset(Event):
 
     carries = ("resets", "last_resets")
     forward = True
+    on_grid = True
     share = 1
 
     def __post_init__(self) -> None:
