@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from solvers.sde.functions import erf as erf
     from solvers.sde.functions import exp as exp
     from solvers.sde.functions import tanh as tanh
+    from solvers.sde.many import solve_many as solve_many
     from solvers.sde.solve import solve as solve
     from solvers.sde.statistics import Statistic as Statistic
     from solvers.sde.statistics import density as density
@@ -71,6 +72,7 @@ _HOMES = {
     "rank_revealing_cholesky": "solvers.matrices.cholesky",
     "resume": "solvers.sde.continuation",
     "solve": "solvers.sde.solve",
+    "solve_many": "solvers.sde.many",
     "strong_order": "solvers.sde.convergence",
     "tanh": "solvers.sde.functions",
     "trajectories": "solvers.sde.statistics",

@@ -163,9 +163,8 @@ class MeanFieldRun:
         save_at: Any,
         progress: bool,
         checkpoint: Checkpoint,
-        quietly: bool = False,
     ) -> Solution:
-        """Solve, warn if it ended early unless `quietly`, and return what is to be saved."""
+        """Solve, warn if it ended early, and return what is to be saved."""
         begin, steps, ensemble = self.course.first, self.course.brownian.steps, self.ensemble
         wanted = places(save_at, self.course, begin)
         saved = Saved(chosen(save), len(set(wanted)), ensemble, self.course.form.scalar, steps + 1)
@@ -182,7 +181,7 @@ class MeanFieldRun:
                 checkpoint.settle(status)
         timings = {"compile": compile_seconds, "solve": time.perf_counter() - start}
         notes = [] if status in AS_ASKED else [_explanation(status, final.t, failure)]
-        for note in notes if ensemble.speaks and not quietly else ():
+        for note in notes if ensemble.speaks else ():
             warnings.warn(note, RuntimeWarning, stacklevel=3)
         saved.arrange(wanted)
         settings |= {"last_step": final.step, **continued}
