@@ -187,10 +187,11 @@ def test_public_names_exist_and_are_documented():
 
 def test_public_names_of_the_general_solver():
     assert importlib.import_module("solvers").__all__ == [
-        "Address", "Blocks", "BrownianMotion", "ConvergenceStudy", "DenseOperator", "ExternalField",
-        "LazyOperator", "McKeanVlasov", "Noise", "Solution", "Statistic", "Stream", "equations",
-        "erf", "exp", "load", "particle_order", "particles", "plotting", "quantiles", "rank_revealing_cholesky",
-        "resume", "schemes", "solve", "strong_order", "tanh", "weak_order",
+        "Absorbing", "Address", "Blocks", "BrownianMotion", "ConvergenceStudy", "DenseOperator", "ExternalField",
+        "Jumps", "LazyOperator", "McKeanVlasov", "Noise", "Periodic", "Reflecting", "Reset", "Solution", "Statistic",
+        "Stream", "density", "equations", "erf", "exp", "load", "particle_order", "particles", "plotting", "quantiles",
+        "rank_revealing_cholesky", "resume", "schemes", "solve", "solve_many", "strong_order", "tanh", "trajectories",
+        "weak_order",
     ]  # fmt: skip
 
 

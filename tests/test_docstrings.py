@@ -30,7 +30,10 @@ UNSOURCED = {
     "flds.CostEstimate", "flds.Dataset", "flds.LimitEstimate", "flds.MeanFieldSolution", "flds.MeanOptions",
     "flds.Options", "flds.Solution", "flds.Sweep", "flds.estimate_cost", "flds.load", "flds.load_npz", "flds.rerun",
     "flds.resume", "flds.sweep",
-    "solvers.Solution", "solvers.Statistic", "solvers.load", "solvers.particles", "solvers.quantiles",
+    "solvers.Solution", "solvers.Statistic", "solvers.density", "solvers.load", "solvers.particles",
+    "solvers.quantiles", "solvers.trajectories",
+    # what everybody does
+    "solvers.Periodic",
     # functions and numbers that a user supplies
     "flds.Activation", "solvers.ExternalField",
     # parts of something that names the source: `Noise`, `strong_order`, `LazyOperator`, `rank_revealing_cholesky`

@@ -26,6 +26,8 @@ NORMAL_SECONDS = 1.5e-9
 _LONGEST_SECONDS = 86_400.0
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+# So few normals are made one at a time.
+_FEW = 16
 # Pairs of normals made at a time; a shorter stretch costs as much as a multiple of these.
 PAIRS = 64
 
@@ -154,6 +156,22 @@ def add_normals(out, scale, key, increment, first):
         out[1, pair] += radius * sine
 
 
+@part_kernel
+def fill_few(out, start, stop, offset, seed, stream, step, positions, finest, refinement, scale):
+    """Fill as `fill_normals` does for few of the first particles; `scale` is the size of normals of finest steps."""
+    for row in range(len(positions)):
+        for p in range(start, stop):
+            out[row, p - offset] = 0.0
+        for fine in range(finest, finest + refinement):
+            key = address_key(seed, stream, step, positions[row], fine, 0)
+            increment = increment_of(key)
+            for p in range(start, stop):
+                index = np.uint64(2 * p + 1)
+                radius = scale * _radius(mix64(key + index * increment))
+                cosine, _ = _direction(mix64(key + (index + np.uint64(1)) * increment))
+                out[row, p - offset] += radius * cosine
+
+
 @kernel
 def fill_normals(out, start, stop, offset, seed, stream, step, positions, finest, refinement, size):
     """Fill out[i, start - offset : stop - offset] with `size` times the normals of particles start … stop - 1.
@@ -162,6 +180,9 @@ def fill_normals(out, start, stop, offset, seed, stream, step, positions, finest
     `refinement` layers of the finest grid from `finest` on.
     """
     scale = size / math.sqrt(np.float64(refinement))
+    if stop - start <= _FEW and stop <= PAIRS:
+        fill_few(out, start, stop, offset, seed, stream, step, positions, finest, refinement, scale)
+        return
     sums = np.empty((STRETCH // PAIRS, PAIRS))
     flat = sums.ravel()
     for row in range(len(positions)):

@@ -123,10 +123,11 @@ def law_function(
             return lambda t, x, args: _rows(function(t, _position(x, scalar), args), shape, x.shape[1])
         return lambda t, x, args: _rows(function(t, _position(x, scalar)), shape, x.shape[1])
     point, store, parameters = _point(scalar), _store(shape, number), parameters_of(args)
+    room = _room(scalar, dimension)
     call = _inner(lambda t, x, args: function(t, x, args)) if takes else _inner(lambda t, x, args: function(t, x))
 
     def of_law(t, x, args):  # type: ignore[no-untyped-def]
-        out, here, own = np.empty(shape + (x.shape[1],)), np.empty(dimension), parameters(args)
+        out, here, own = np.empty(shape + (x.shape[1],)), room(), parameters(args)
         for p in range(x.shape[1]):
             store(out, p, call(t, point(x, p, here), own))
         return out
@@ -197,6 +198,7 @@ def _of_arrays(written: _Written, form: Form) -> Function:
 def _of_particles(written: _Written, form: Form) -> Function:
     """Compile a loop over particles around a function of one."""
     shape, D, parameters = written.shape, form.dimension, parameters_of(form.args)
+    room = _room(form.scalar, D)
     point, outside, mean, store = _point(form.scalar), _outside(form), means_of(form), _store(shape, written.number)
 
     if written.arguments == "local":
@@ -204,7 +206,7 @@ def _of_particles(written: _Written, form: Form) -> Function:
 
         @_inner
         def coefficient(t, x, m, field, args):  # type: ignore[no-untyped-def]
-            out, here, own = np.empty(shape + (x.shape[1],)), np.empty(D), parameters(args)
+            out, here, own = np.empty(shape + (x.shape[1],)), room(), parameters(args)
             for p in range(x.shape[1]):
                 store(out, p, evaluate(t, point(x, p, here), mean(m), field, own, p))
             return out
@@ -216,7 +218,7 @@ def _of_particles(written: _Written, form: Form) -> Function:
 
         @_inner
         def marked(t, x, m, z, field, args):  # type: ignore[no-untyped-def]
-            out, here, own = np.empty(shape + (x.shape[1],)), np.empty(D), parameters(args)
+            out, here, own = np.empty(shape + (x.shape[1],)), room(), parameters(args)
             for p in range(x.shape[1]):
                 store(out, p, react(t, point(x, p, here), mean(m), z[p], field, own, p))
             return out
@@ -228,7 +230,7 @@ def _of_particles(written: _Written, form: Form) -> Function:
 
     @_inner
     def interaction(x, field, args, ensemble):  # type: ignore[no-untyped-def]
-        total, here, there = np.zeros((D, x.shape[1])), np.empty(D), np.empty(D)
+        total, here, there = np.zeros((D, x.shape[1])), room(), room()
         partners, own = ensemble.shape[1], parameters(args)
         for first in range(0, partners, _PARTNERS):
             for p in range(x.shape[1]):
@@ -281,6 +283,11 @@ def parameters_of(args: type | None) -> Function:
     if args is None or not hasattr(args, "_fields"):
         return _inner(lambda args: args)
     return _inner(lambda entries: args(*entries))
+
+
+def _room(scalar: bool, dimension: int) -> Function:
+    """Return what makes room for the position of a particle, where it is not a number."""
+    return _inner(lambda: 0) if scalar else _inner(lambda: np.empty(dimension))
 
 
 def _point(scalar: bool) -> Function:

@@ -19,8 +19,10 @@ from solvers import checks
 from solvers.ensemble.random import replicate_seed
 from solvers.plotting.style import PALETTE, legend, logarithmic, new_axes, styled
 from solvers.sde.equation import McKeanVlasov
+from solvers.sde.events import CARRIED, EVENTS, Events
 from solvers.sde.field import as_field
 from solvers.sde.run import MeanFieldRun
+from solvers.sde.schemes import get_scheme
 from solvers.sde.solve import solve
 from solvers.sde.start import initial_particles
 
@@ -57,6 +59,8 @@ class ConvergenceStudy:
         order of the error, which shifts the fit by about the length of the coarsest step; finer steps show how far.
     factor : float
         The fitted errors are factor · step^p, or factor · particles^-p.
+    claimed : float or None
+        The order that scheme, boundary, jumps and resets claim together for smooth coefficients, or None for no claim.
     """
 
     kind: str
@@ -67,10 +71,12 @@ class ConvergenceStudy:
     order: float
     interval: tuple[float, float]
     factor: float
+    claimed: float | None = None
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"{self.kind} order {self.order:.3f} (95 % interval {low:.3f} to {high:.3f})"
+        claim = "" if self.claimed is None else f", claimed {self.claimed:g}"
+        return f"{self.kind} order {self.order:.3f} (95 % interval {low:.3f} to {high:.3f}{claim})"
 
     @styled
     def plot(self, ax: Axes | None = None, label: str = "measured", color: str = PALETTE[0]) -> Axes:
@@ -122,7 +128,7 @@ def strong_order(
     seed : int
         The seeds of the runs follow from it.
     **options
-        `scheme`, `particles`, `field`, `threads` of `solve`.
+        `scheme`, `particles`, `field`, `args`, `boundary`, `jumps`, `reset`, `threads` of `solve`.
 
     Returns
     -------
@@ -139,7 +145,8 @@ def strong_order(
     P. E. Kloeden, E. Platen, "Numerical Solution of Stochastic Differential Equations", 1992, chapters 9 and 10.
     """
     found = _refine(equation, x0, t0, t1, steps, exact, replicates, seed, options, _mean_square)
-    return _study("strong", abs(t1 - t0) / np.array(steps, float), found, root=True)
+    claim = _claim(0, equation, options)
+    return _study("strong", abs(t1 - t0) / np.array(steps, float), found, root=True, claimed=claim)
 
 
 def weak_order(
@@ -149,7 +156,7 @@ def weak_order(
     t1: float,
     steps: Sequence[int] = (4, 8, 16, 32),
     *,
-    function: Callable[[Array], Array] = lambda x: x,
+    function: Callable[[Array], Array] | str = lambda x: x,
     exact: ExactPath | None = None,
     replicates: int = 16,
     seed: int = 0,
@@ -159,9 +166,10 @@ def weak_order(
 
     Parameters
     ----------
-    function : callable
+    function : callable or str
         f, of the particles (N,) or (N, D), returning one number for each particle; by default the particles
-        themselves, which must then be numbers.
+        themselves, which must then be numbers. Or "hitting_times", t1 for particles that were not absorbed, or
+        "resets", which a solution has for each particle.
     equation, x0, t0, t1, steps, exact, replicates, seed, **options
         As for `strong_order`.
 
@@ -182,13 +190,20 @@ def weak_order(
     """
 
     def difference(x: Array, y: Array) -> float:
+        if isinstance(function, str):
+            return float(np.mean(x - y))
         values = [np.asarray(_value("function", function, z), np.float64) for z in (x, y)]
         if values[0].shape != (len(x),):
             raise ValueError(f"function must return one number for each particle, got shape {values[0].shape}")
         return float(np.mean(values[0] - values[1]))
 
-    found = _refine(equation, x0, t0, t1, steps, exact, replicates, seed, options, difference)
-    return _study("weak", abs(t1 - t0) / np.array(steps, float), found)
+    carried = function if isinstance(function, str) else None
+    if carried is not None:
+        checks.choice("function", carried, tuple(CARRIED))
+        if exact is not None:
+            raise ValueError(f'exact gives particles, but function is "{carried}"; leave exact out')
+    found = _refine(equation, x0, t0, t1, steps, exact, replicates, seed, options, difference, carried)
+    return _study("weak", abs(t1 - t0) / np.array(steps, float), found, claimed=_claim(1, equation, options))
 
 
 def particle_order(
@@ -221,8 +236,8 @@ def particle_order(
     seed : int
         The seeds of the runs follow from it.
     **options
-        `scheme`, `field`, `noise_steps`, `threads` of `solve`; a field of each particle's own has twice as many
-        particles as the largest number here.
+        `scheme`, `field`, `args`, `boundary`, `jumps`, `reset`, `noise_steps`, `threads` of `solve`; a field of each
+        particle's own has twice as many particles as the largest number here.
 
     Returns
     -------
@@ -254,7 +269,7 @@ def particle_order(
         ]
         for level, count in enumerate(counts):
             found[replicate, level] = _mean_square(ends[level], ends[level + 1][:count])
-    return _study("particles", np.array(counts, float), found)
+    return _study("particles", np.array(counts, float), found, claimed=1.0)
 
 
 def _mean_square(x: Array, y: Array) -> float:
@@ -273,6 +288,7 @@ def _refine(
     seed: int,
     options: dict[str, Any],
     compare: Callable[[Array, Array], float],
+    carried: str | None = None,
 ) -> Array:
     """Return what `compare` says of each level and its reference, (replicates, levels)."""
     levels = _doubling("steps", steps)
@@ -282,7 +298,7 @@ def _refine(
     for replicate in range(replicates):
         one = replicate_seed(seed, replicate)
         same = {**options, "seed": one, "noise_steps": finest}
-        ends = [_end(equation, x0, t0, t1, level, same) for level in (*levels, *([] if exact else [finest]))]
+        ends = [_end(equation, x0, t0, t1, level, same, carried) for level in (*levels, *([] if exact else [finest]))]
         references = ends[1:]
         if exact:
             references = [_exact(exact, equation, x0, t0, t1, finest, one, options)] * len(levels)
@@ -317,13 +333,26 @@ def _value(name: str, function: Callable[..., Any], *arguments: Any) -> NDArray[
     return checks.numeric(f"a value of {name}", checks.called(f"{name} failed", function, *arguments), truth=True)
 
 
-def _end(equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, options: dict[str, Any]) -> Array:
+def _end(
+    equation: McKeanVlasov,
+    x0: Any,
+    t0: float,
+    t1: float,
+    steps: int,
+    options: dict[str, Any],
+    carried: str | None = None,
+) -> Array:
+    """Return the particles at t1, or a number that each of them carries, t1 where there is none."""
     if options.get("communicator") is not None:
         raise ValueError("orders are measured by one process; leave communicator out")
     run = solve(equation, x0, t0, t1, steps, save_at=[t1], save=[], **options)
     if run.status != "completed":
         raise ValueError(f"a run of {steps} steps did not complete: {'; '.join(run.notes)}")
-    return run.final_particles
+    if carried is None:
+        return run.final_particles
+    if carried not in run.variables:
+        raise ValueError(f'function is "{carried}", which this solve does not have; pass boundary= or reset=')
+    return np.where(np.isnan(run.variables[carried].values), t1, run.variables[carried].values)
 
 
 def _doubling(name: str, numbers: Sequence[int]) -> list[int]:
@@ -337,7 +366,18 @@ def _doubling(name: str, numbers: Sequence[int]) -> list[int]:
     return counts
 
 
-def _study(kind: str, levels: Array, found: Array, root: bool = False) -> ConvergenceStudy:
+def _claim(which: int, equation: McKeanVlasov, options: dict[str, Any]) -> float | None:
+    """Return the strong (0) or weak (1) order that is claimed."""
+    scheme = get_scheme(options.get("scheme", "euler_maruyama"))
+    claims = [(scheme.strong_order, scheme.weak_order)[which](equation)]
+    claims += [event.orders()[which] for event in Events.checked(*(options.get(name) for name in EVENTS))]
+    known = [claim for claim in claims if claim is not None]
+    return min(known) if len(known) == len(claims) else None
+
+
+def _study(
+    kind: str, levels: Array, found: Array, root: bool = False, claimed: float | None = None
+) -> ConvergenceStudy:
     """Fit a power of the levels to the means over replicates by least squares of logarithms.
 
     The standard error of the exponent follows from the covariance of the means by the delta method; the
@@ -362,4 +402,4 @@ def _study(kind: str, levels: Array, found: Array, root: bool = False) -> Conver
     if root:
         values = np.sqrt(values)
         errors = np.divide(error, 2 * values, out=np.zeros_like(error), where=values > 0)
-    return ConvergenceStudy(kind, levels, values, errors, resolved, order, interval, factor)
+    return ConvergenceStudy(kind, levels, values, errors, resolved, order, interval, factor, claimed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from solvers import checks
@@ -182,6 +183,7 @@ def extras(
     return (field, args) if more == 2 else (field, not field)
 
 
+@lru_cache(maxsize=256)
 def _arity(function: Function) -> int:
     return len(inspect.signature(_plain(function)).parameters)
 

@@ -133,6 +133,8 @@ class Means(NamedTuple):
         Sums over each share, zero between stages; the last counts the particles that were lost.
     group : int
         Shares that are added up before these sums are.
+    total : (width,) float64
+        Room for the sums over all.
     first : (M,) float64
         The means where the current step starts.
     faults : (shares, 2) int64
@@ -144,6 +146,7 @@ class Means(NamedTuple):
     history: Matrix
     sums: Matrix
     group: int
+    total: Matrix
     first: Matrix
     faults: Words
 
@@ -183,8 +186,9 @@ def marching(
         """Add up the sums of a stage, and clear them; return whether a particle was lost."""
         sums = means.sums
         shares, width = sums.shape
-        total, lost = np.zeros(width), False
+        total, lost = means.total, False
         for i in range(width):
+            total[i] = 0.0
             for first in range(0, shares, means.group):
                 subtotal = 0.0
                 for share in range(first, min(first + means.group, shares)):

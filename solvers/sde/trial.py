@@ -9,7 +9,6 @@ the run goes.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -125,19 +124,11 @@ class Trial:
             common = (dimension,) if common in ((), shape) else (dimension, self._columns("common"))
         share = self.share is not None
         moments = (np.size(psi) if equation.moments else 0) + share
+        own_field = self.kind, self.per_particle
+        number, kind = np.ndim(psi) == 0, kind_of(self.args)
         return Form(
-            self.scalar,
-            dimension,
-            moments,
-            np.ndim(psi) == 0,
-            motions,
-            common,
-            self.kind,
-            self.per_particle,
-            kind_of(self.args),
-            share,
-            self.force,
-        )
+            self.scalar, dimension, moments, number, motions, common, *own_field, kind, share, self.force
+        )  # fmt: skip
 
     def check(self, form: Form, times: Values, outside: Callable[[int], Array]) -> None:
         """Refuse what would make a run at these times wrong without a sign; outside(j) is the field at the j-th time.
@@ -190,19 +181,14 @@ class Trial:
             arguments = [np.asarray(point)[axes] for point in arguments]
             for argument in arguments:
                 argument.flags.writeable = False
-        known = {
-            "t": self.t,
-            "x": arguments[0],
-            "m": self.m,
-            "y": arguments[1],
-            "z": np.full(1, 0.5) if vectorized else 0.5,
-        }
+        known = {"t": self.t, "x": arguments[0], "m": self.m, "y": arguments[1]}
+        known["z"] = np.full(1, 0.5) if vectorized else 0.5
         arguments = [known[one] for one in arguments_of]
         takes_field, takes_args = self._extras(name)
         arguments += [self._outside(pair)] * takes_field + [self.args] * takes_args
         if function is not None:
             return np.asarray(function(*arguments))
-        before = [copy.deepcopy(argument) for argument in arguments]
+        before = [_copy(argument) for argument in arguments]
         try:
             with np.errstate(all="ignore"):  # as in the run
                 value = own(*arguments)
@@ -392,6 +378,10 @@ def _compare(name: str, whole: Values, pieces: Values) -> None:
             f"{name} gives a particle another value in other company: it must work on each particle alone, since it is "
             "called for parts of them; means over all particles are the argument m, through moments"
         )
+
+
+def _copy(argument: Any) -> Any:
+    return tuple(map(np.array, argument)) if isinstance(argument, tuple) else np.array(argument)
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -349,7 +349,11 @@ class March(Walk):
         )  # fmt: skip
         history, sums = np.empty((steps, course.form.moments)), np.zeros((shares, self.width))
         group, faults = self.ensemble.group_size // self.share, np.zeros((shares, 2), np.int64)
-        return track, grid, Means(now.m.copy(), now.factor.copy(), history, sums, group, now.m.copy(), faults)
+        return (
+            track,
+            grid,
+            Means(now.m.copy(), now.factor.copy(), history, sums, group, np.zeros(self.width), now.m.copy(), faults),
+        )
 
     def _arrived(self, complete: int, lost: bool, means: Means) -> Ensemble:
         """Return the particles after so many stages; those of a step that lost one count as its end."""

@@ -26,7 +26,11 @@ ROOT = Path(__file__).parents[2]
 # nothing to compile
 GEOMETRIC = solvers.equations.geometric_brownian_motion(0.3, 0.8)
 ORNSTEIN_UHLENBECK = solvers.equations.ornstein_uhlenbeck(1.5, 0.4, 0.7)
-SHORT = {"euler_maruyama": EulerMaruyama, "milstein": Milstein, "heun": Heun, "tamed_euler": TamedEuler}
+SHORT = {
+    "euler_maruyama": EulerMaruyama, "milstein": Milstein, "heun": Heun, "tamed_euler": TamedEuler,
+    "drift_implicit_euler": schemes.DriftImplicitEuler, "trapezoidal": schemes.Trapezoidal, "sra1": schemes.SRA1,
+}  # fmt: skip
+ALL = ", ".join(SHORT)
 COMMON = McKeanVlasov(common=njit(lambda t, x, m: 0.5))
 MEAN_FIELD = McKeanVlasov(moments=njit(lambda t, x: x), noise="mean_field")
 
@@ -74,8 +78,9 @@ def howto():
 
 @pytest.mark.parametrize("name", SHORT)
 def test_names_and_objects_give_the_same_bits(name):
+    equation = ORNSTEIN_UHLENBECK if name == "sra1" else GEOMETRIC
     x0 = np.random.default_rng(0).normal(1.0, 0.2, 3000)
-    runs = [solvers.solve(GEOMETRIC, x0, 0.0, 1.0, 8, scheme=scheme) for scheme in (name, SHORT[name]())]
+    runs = [solvers.solve(equation, x0, 0.0, 1.0, 8, scheme=scheme) for scheme in (name, SHORT[name]())]
     np.testing.assert_array_equal(runs[0].final_particles, runs[1].final_particles)
     assert runs[0].settings == runs[1].settings
     assert runs[1].settings["scheme"] == name
@@ -85,7 +90,7 @@ def test_names_and_objects_give_the_same_bits(name):
         (solvers.particle_order, 4, {"particles": (8, 16, 32)}),
     ):
         errors = [
-            study(GEOMETRIC, np.ones(64), 0.0, 1.0, steps, replicates=3, scheme=scheme, **options).errors
+            study(equation, np.ones(64), 0.0, 1.0, steps, replicates=3, scheme=scheme, **options).errors
             for scheme in (name, SHORT[name]())
         ]
         np.testing.assert_array_equal(*errors)
@@ -93,14 +98,14 @@ def test_names_and_objects_give_the_same_bits(name):
 
 def test_a_scheme_is_a_file_and_a_line():
     folder = ROOT / "solvers" / "sde" / "schemes"
-    parts = {"__init__", "scheme", "kernels", "passes", "terms"}
+    parts = {"__init__", "scheme", "kernels", "passes", "terms", "newton"}
     assert {path.stem for path in folder.glob("*.py")} == parts | set(_FILES)
     assert solvers.schemes is schemes is importlib.import_module("solvers.schemes")
     tools = {"Scheme", "Stage", "Step", "common_noise_terms", "drift_terms", "euler_terms", "noise_terms"}
     assert set(schemes.__all__) == tools | set(_FILES.values())
     for file, name in _FILES.items():
         assert getattr(schemes, name).__module__ == f"solvers.sde.schemes.{file}"
-    with pytest.raises(AttributeError, match=r"module 'solvers\.schemes' has no attribute 'Euler'; it has EulerMaruy"):
+    with pytest.raises(AttributeError, match=r"module 'solvers\.schemes' has no attribute 'Euler'; it has BAOAB, Drif"):
         _ = importlib.import_module("solvers.sde.schemes").Euler
 
 
@@ -211,12 +216,8 @@ class Empty(Scheme):
 @pytest.mark.parametrize(
     ("scheme", "error", "message"),
     [
-        ("euler", ValueError, r"^scheme must be one of euler_maruyama, milstein, heun, tamed_euler, got 'euler'$"),
-        (
-            3,
-            TypeError,
-            r"^scheme must be one of euler_maruyama, milstein, heun, tamed_euler or a solvers\.schemes\.Scheme, got 3$",
-        ),
+        ("euler", ValueError, f"^scheme must be one of {ALL}, got 'euler'$"),
+        (3, TypeError, rf"^scheme must be one of {ALL} or a solvers\.schemes\.Scheme, got 3$"),
         (None, TypeError, r"or a solvers\.schemes\.Scheme, got None$"),
         (Heun, TypeError, r"got the class Heun; make an object of it: Heun\(\)$"),
         (Taken(), ValueError, "^scheme must have a name of its own, got Taken with the name of another, 'heun'; set"),

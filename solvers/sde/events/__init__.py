@@ -23,6 +23,8 @@ Matrix = NDArray[np.float64]
 Function = Callable[..., Any]
 
 STOP_ARGUMENTS = "t", "m"
+# The arguments of a solve that make events.
+EVENTS = "boundary", "jumps", "reset", "stop"
 BOUNDARIES = Reflecting, Periodic, Absorbing
 
 

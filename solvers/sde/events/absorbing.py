@@ -107,6 +107,10 @@ class Absorbing(Box):
         super().__post_init__()
         checks.flag("bridge", self.bridge)
 
+    def orders(self) -> tuple[None, float]:
+        """Return a weak order of 1, or ½ without the bridge."""
+        return None, 1.0 if self.bridge else 0.5
+
     def crossing(self) -> Act | None:
         return Act(_absorbing, (self.bridge, True))
 

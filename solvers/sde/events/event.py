@@ -77,8 +77,12 @@ class Event:
         return None
 
     def numbers(self, dimension: int) -> Matrix:
-        """Return the numbers of the event, (R, D); raises ValueError if they do not fit particles of D components."""
+        """Return the numbers of the event, (R, D) for particles of D = `dimension` components; raises ValueError."""
         return np.zeros((0, dimension))
+
+    def orders(self) -> tuple[float | None, float | None]:
+        """Return the strong and the weak order that a scheme has at most with the event; None for no claim."""
+        return None, None
 
     def functions(self) -> dict[str, tuple[Function, tuple[str, ...], int]]:
         """Return functions of the user's by name, each with its arguments and the axes of its value for one particle.
@@ -88,11 +92,11 @@ class Event:
         return {}
 
     def requires(self, equation: McKeanVlasov, finest: float) -> None:
-        """Raise ValueError or TypeError unless the event goes with an equation and finest steps of this length."""
+        """Raise ValueError or TypeError unless the event goes with an `equation`, and steps of `finest` length."""
 
     def check(self, x: Array, first: int) -> None:
-        """Raise ValueError if one of the particles at the start, (D, n), from number `first` on, is out of place."""
+        """Raise ValueError if one of the particles `x` at the start, (D, n), number `first` on, is out of place."""
 
     def initial(self, x: Array, t: float) -> Matrix:
-        """Return what each particle carries at the start, (numbers carried, n)."""
+        """Return what each particle carries at the start, (numbers carried, n), where `x`, (D, n), is at time `t`."""
         return np.zeros((len(self.carries), x.shape[1]))

@@ -170,6 +170,10 @@ class Jumps(Event):
         object.__setattr__(self, "rate_bound", checks.positive_number("rate_bound", self.rate_bound))
         checks.choice("marks", self.marks, _MARKS)
 
+    def orders(self) -> tuple[None, float]:
+        """Return a weak order of 1."""
+        return None, 1.0
+
     def landing(self, jumps: bool) -> Act | None:
         return Act(_jumping, (self.rate, self.size, self.marks))
 

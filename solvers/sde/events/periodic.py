@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,10 @@ class Periodic(Box):
         super().__post_init__()
         if (np.isinf(self.low) != np.isinf(self.high)).any():
             raise ValueError(f"a period needs two ends, got {self.low} and {self.high}")
+
+    def orders(self) -> tuple[float, float]:
+        """Return that the orders of the scheme stay."""
+        return math.inf, math.inf
 
     def landing(self, jumps: bool) -> Act | None:
         return Act(_wrapping)

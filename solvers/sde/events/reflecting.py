@@ -91,5 +91,9 @@ class Reflecting(Box):
         super().__post_init__()
         checks.choice("method", self.method, tuple(_METHODS))
 
+    def orders(self) -> tuple[float, float]:
+        """Return ½, and 1 for folding or ½ for projection."""
+        return 0.5, 1.0 if self.method == "folding" else 0.5
+
     def landing(self, jumps: bool) -> Act | None:
         return Act(_METHODS[self.method])

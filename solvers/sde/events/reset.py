@@ -109,6 +109,10 @@ class Reset(Event):
         object.__setattr__(self, "component", component)
         checks.flag("bridge", self.bridge)
 
+    def orders(self) -> tuple[None, float]:
+        """Return a weak order of 1, or ½ without the bridge."""
+        return None, 1.0 if self.bridge else 0.5
+
     def crossing(self) -> Act | None:
         return Act(_resetting, (self.component, self.bridge, True))
 

@@ -103,6 +103,12 @@ def note_fault(faults: NDArray[np.int64], group: int, first: int) -> int:
 
 
 @kernel
+def first_of(x: Matrix) -> Matrix:
+    """Return the first column of `x`, (D, n), as (D, 1), or x itself where there is one."""
+    return x if x.shape[1] <= 1 else x[:, :1].copy()
+
+
+@kernel
 def add_scaled(out: Matrix, values: Array, factor: float) -> None:
     """Add factor · values to `out`."""
     for i in range(out.shape[0]):

@@ -162,16 +162,17 @@ def _advance(
         """
         first, last, group_size, part_size = groups
         particles, origin = source.shape[1], leg.draw.first
-        x, moved, dw = np.empty((dimension, 0)), np.empty((dimension, 0)), np.empty((motions, 0))
-        dz = np.empty((integrals, 0))
-        own = len(leg.field) == particles
+        n = min(part_size, group_size, particles - first * group_size)
+        x, moved, dw = np.empty((dimension, n)), np.empty((dimension, n)), np.empty((motions, n))
+        dz, own = np.empty((integrals, n)) if integrals > 0 else dw[:0], len(leg.field) == particles
         for group in range(first, last):
             end = min((group + 1) * group_size, particles)
             for start in range(group * group_size, end, part_size):
                 stop = min(start + part_size, end)
-                if stop - start != x.shape[1]:
-                    x, moved = np.empty((dimension, stop - start)), np.empty((dimension, stop - start))
-                    dw, dz = np.empty((motions, stop - start)), np.empty((integrals, stop - start))
+                if stop - start != n:
+                    n = stop - start
+                    x, moved, dw = np.empty((dimension, n)), np.empty((dimension, n)), np.empty((motions, n))
+                    dz = np.empty((integrals, n)) if integrals > 0 else dw[:0]
                 load(source, start, x, moved)
                 if motions > 0:
                     fill(dw, dz, origin + start, origin + stop, leg)

@@ -8,7 +8,7 @@ import numpy as np
 
 from solvers.sde.coefficients import Coefficients
 from solvers.sde.equation import Form, McKeanVlasov
-from solvers.sde.schemes.kernels import add_matrix_product, add_multiples, add_product, add_scaled
+from solvers.sde.schemes.kernels import add_matrix_product, add_multiples, add_product, add_scaled, first_of
 from solvers.sde.schemes.scheme import Term
 
 
@@ -49,7 +49,7 @@ def noise_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) 
         yield lambda out, s: add_matrix_product(out, diffusion(s.t, s.x, s.m, s.field, s.args), s.dw)
     elif equation.noise == "additive" and not _own_field(equation, form):
         # one value for all particles, since it does not depend on x
-        yield lambda out, s: add_multiples(out, diffusion(s.t, s.x[:, :1].copy(), s.m, s.field, s.args), s.dw)
+        yield lambda out, s: add_multiples(out, diffusion(s.t, first_of(s.x), s.m, s.field, s.args), s.dw)
     else:
         yield lambda out, s: add_product(out, diffusion(s.t, s.x, s.m, s.field, s.args), s.dw)
 
