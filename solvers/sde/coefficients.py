@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from solvers.accelerate import composed_kernel
-from solvers.sde.equation import ARGUMENTS, Form, McKeanVlasov, extras
+from solvers.sde.equation import Form, McKeanVlasov
 
 Array = NDArray[np.floating]
 Function = Callable[..., Any]
@@ -82,27 +82,24 @@ def coefficient_functions(equation: McKeanVlasov, form: Form) -> Coefficients:
     return Coefficients(**{name: adapted.get(name) for name in Coefficients._fields})
 
 
-def event_function(
-    equation: McKeanVlasov, form: Form, function: Function, takes: tuple[bool, bool], rows: int, marked: bool
+def given_function(
+    equation: McKeanVlasov, form: Form, function: Function, takes: tuple[bool, bool], axes: int, marked: bool = False
 ) -> Function:
-    """Return a function of an event for n particles: (t, x, m[, z], field, args) → (rows, n), z (n,) where marked."""
-    written = _Written(function, "marked" if marked else "local", (rows,), rows == 1 and form.scalar, takes)
-    return (_of_arrays if equation.vectorized else _of_particles)(written, form)
+    """Return a function of an event or a scheme for n particles, (t, x, m[, z], field, args), with z (n,) if marked.
 
+    It returns (1, n) for a number, (D, n) for values with one axis and (D, D, n) for those with two.
+    """
+    D, number = form.dimension, axes == 0 or form.scalar
+    shape = (1,) if axes == 0 else (D,) if number or axes == 1 else (D, D)
+    written = _Written(function, "marked" if marked else "local", shape, number, takes)
+    found = (_of_arrays if equation.vectorized else _of_particles)(written, form)
+    if axes < 2 or not number:
+        return found
 
-def jacobian_function(equation: McKeanVlasov, form: Form, function: Function) -> Function:
-    """Return a function of the Jacobians of the drift of n particles, (t, x, m, field, args) → (D, D, n)."""
-    takes = extras("jacobian", function, ARGUMENTS["drift"], True, form.field != "none", form.args is not None)
-    D = form.dimension
-    if not form.scalar:
-        written = _Written(function, "local", (D, D), False, takes)
-        return (_of_arrays if equation.vectorized else _of_particles)(written, form)
-    number = event_function(equation, form, function, takes, 1, False)
+    def matrix(t: float, x: Array, m: Array, field: Array, args: Any) -> Array:
+        return found(t, x, m, field, args).reshape((1, 1, x.shape[1]))  # type: ignore[no-any-return]
 
-    def jacobian(t: float, x: Array, m: Array, field: Array, args: Any) -> Array:
-        return number(t, x, m, field, args).reshape((1, 1, x.shape[1]))  # type: ignore[no-any-return]
-
-    return jacobian if equation.vectorized else _inner(jacobian)  # type: ignore[no-any-return]
+    return matrix if equation.vectorized else _inner(matrix)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=64)

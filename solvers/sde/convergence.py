@@ -308,15 +308,9 @@ def _refine(
 
 
 def _exact(
-    exact: ExactPath,
-    equation: McKeanVlasov,
-    x0: Any,
-    t0: float,
-    t1: float,
-    steps: int,
-    seed: int,
+    exact: ExactPath, equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, seed: int,
     options: dict[str, Any],
-) -> Array:
+) -> Array:  # fmt: skip
     grid = {"t0": t0, "t1": t1, "steps": steps, "seed": seed, "noise_steps": None}
     rest = options.get("scheme", "euler_maruyama"), options.get("particles"), options.get("field"), None
     run = MeanFieldRun.checked(equation, x0, grid, *rest, args=options.get("args"))
@@ -334,14 +328,9 @@ def _value(name: str, function: Callable[..., Any], *arguments: Any) -> NDArray[
 
 
 def _end(
-    equation: McKeanVlasov,
-    x0: Any,
-    t0: float,
-    t1: float,
-    steps: int,
-    options: dict[str, Any],
+    equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: int, options: dict[str, Any],
     carried: str | None = None,
-) -> Array:
+) -> Array:  # fmt: skip
     """Return the particles at t1, or a number that each of them carries, t1 where there is none."""
     if options.get("communicator") is not None:
         raise ValueError("orders are measured by one process; leave communicator out")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.checks import reason
-from solvers.sde.coefficients import coefficient_functions, event_function, law_function
+from solvers.sde.coefficients import coefficient_functions, given_function, law_function
 from solvers.sde.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov, extras
 from solvers.sde.events import STOP_ARGUMENTS
 from solvers.sde.interpret import bounds_checked, interpreted
@@ -335,8 +335,10 @@ class Trial:
         z = np.linspace(0.01, 0.99, count)
         for name, (written, arguments) in self.functions.items():
             if name in self.more:
-                rows, marked = len(self.x) ** self.more[name][2], "z" in arguments
-                function: Any = event_function(self.equation, form, written, self._extras(name), rows, marked)
+                marked = "z" in arguments
+                function: Any = given_function(
+                    self.equation, form, written, self._extras(name), self.more[name][2], marked
+                )
             else:
                 function, marked = getattr(coefficients, name), False
             for x in (here, apart):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from solvers import checks
 from solvers.accelerate import kernel, merged_kernel
 from solvers.ensemble.random import Draw, Stream, fill_normals, fill_uniforms
-from solvers.sde.coefficients import Coefficients, event_function
+from solvers.sde.coefficients import Coefficients, given_function
 from solvers.sde.equation import Form, McKeanVlasov, check_function, extras
 from solvers.sde.events.event import Act, Event
 from solvers.sde.faults import Fault
@@ -81,9 +81,9 @@ def _jumping(
 ) -> Callable[..., None]:
     given = form.field != "none", form.args is not None
     marked = marks != "none"
-    rate_of = event_function(equation, form, rate, extras(RATE, rate, LOCAL, True, *given), 1, False)
+    rate_of = given_function(equation, form, rate, extras(RATE, rate, LOCAL, True, *given), 0)
     takes = extras(SIZE, size, MARKED if marked else LOCAL, True, *given)
-    size_of = event_function(equation, form, size, takes, form.dimension, marked)
+    size_of = given_function(equation, form, size, takes, 1, marked)
     normal = marks == "normal"
 
     def marked_sizes(s: Step, z: Array, draw: Draw, fine: int, number: int) -> Array:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from solvers import checks
 from solvers.accelerate import kernel, merged_kernel
-from solvers.sde.coefficients import Coefficients, Function, jacobian_function
-from solvers.sde.equation import ARGUMENTS, Form, McKeanVlasov, check_function
+from solvers.sde.coefficients import Coefficients, Function, given_function
+from solvers.sde.equation import ARGUMENTS, Form, McKeanVlasov, check_function, extras
 from solvers.sde.faults import Fault
 from solvers.sde.schemes.kernels import add_scaled
 from solvers.sde.schemes.scheme import Scheme, Step, Term
@@ -130,7 +130,8 @@ def _solving(equation: McKeanVlasov, form: Form, drift: Function, implicit: floa
     if jacobian is None:
         jacobian_of: Any = _differences(drift)
     else:
-        jacobian_of = _given(jacobian_function(equation, form, jacobian))
+        takes = extras("jacobian", jacobian, ARGUMENTS["drift"], True, form.field != "none", form.args is not None)
+        jacobian_of = _given(given_function(equation, form, jacobian, takes, 2))
     if not equation.vectorized:
         jacobian_of = merged_kernel(jacobian_of)
 
