@@ -74,7 +74,8 @@ class SRA1(Scheme):
     """The drift at the start and at three quarters of a step, and ∫ W dt beside dW; "sra1" for short.
 
     For additive noise, s(t, m), without common noise: strong order 1.5, weak order 2. Means are those of the particles
-    where each stage starts.
+    where each stage starts. Those of N particles are rough in time, so an s that depends on them adds an error of order
+    ½ that falls like N^-½.
 
     References
     ----------
