@@ -66,7 +66,7 @@ def orders_of_convergence(scale: Scale) -> Section:
         study = solvers.strong_order(
             equation, around_one, 0, 1, fine, particles=scale.pick(1000, 2000), replicates=replicates, **options
         )
-        yield _order(f"strong order, {name}", study, order, replicates)
+        yield order_claim(f"strong order, {name}", study, order, replicates)
     weak: dict[str, tuple[McKeanVlasov, Callable[[Array], Array]]] = {
         "mean, with interaction": (ORNSTEIN_UHLENBECK, lambda x: x),
         "square, with interaction": (ORNSTEIN_UHLENBECK, np.square),
@@ -82,7 +82,7 @@ def orders_of_convergence(scale: Scale) -> Section:
             particles=scale.pick(2000, 5000),
             replicates=replicates,
         )
-        yield _order(f"weak order, {name}", study, 1.0, replicates)
+        yield order_claim(f"weak order, {name}", study, 1.0, replicates)
     study = solvers.weak_order(
         GEOMETRIC,
         around_one,
@@ -93,13 +93,13 @@ def orders_of_convergence(scale: Scale) -> Section:
         particles=scale.pick(50_000, 200_000),
         replicates=replicates,
     )
-    yield _order("weak order, multiplicative noise, mean", study, 1.0, replicates)
+    yield order_claim("weak order, multiplicative noise, mean", study, 1.0, replicates)
     many = scale.pick(128, 512)
     study = solvers.particle_order(ORNSTEIN_UHLENBECK, around_one, 0, 1, 16, replicates=many)
-    yield _order("mean square error in the number of particles, with interaction", study, 1.0, many)
+    yield order_claim("mean square error in the number of particles, with interaction", study, 1.0, many)
 
 
-def _order(name: str, study: ConvergenceStudy, expected: float, replicates: int) -> Claim:
+def order_claim(name: str, study: ConvergenceStudy, expected: float, replicates: int) -> Claim:
     from scipy.stats import t as student
 
     low, high = study.interval

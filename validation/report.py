@@ -26,7 +26,18 @@ from solvers.plotting.style import save
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.files import Variable, write_text
 from solvers.results.versions import library_versions
-from validation import convergence, engine, exact, general_solver, intervals, law, limits, mean_ode, optimizers
+from validation import (
+    convergence,
+    engine,
+    exact,
+    general_solver,
+    intervals,
+    law,
+    limits,
+    mean_ode,
+    optimizers,
+    schemes_and_boundaries,
+)
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
 
 SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
@@ -54,6 +65,7 @@ SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "million": engine.million,
     "mean_field_equations": general_solver.mean_field_equations,
     "orders_of_convergence": general_solver.orders_of_convergence,
+    "schemes_and_boundaries": schemes_and_boundaries.schemes_and_boundaries,
     "mean_ode": mean_ode.mean_ode,
     "mean_ode_theorems": mean_ode.mean_ode_theorems,
 }

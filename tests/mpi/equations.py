@@ -13,7 +13,7 @@ import numpy as np
 
 import flds
 import solvers
-from solvers import ExternalField
+from solvers import Absorbing, ExternalField, Jumps, McKeanVlasov, Reflecting, Reset
 from tests.mpi.digest import communicator, digest, tell
 from tests.solvers.equations import CARRIED, ORNSTEIN_UHLENBECK, PLANAR_SHARED
 from tests.solvers.test_march import CORRELATED, PAIRS
@@ -31,7 +31,26 @@ def sampler(rng, n):
     return rng.standard_normal(n)
 
 
+# every event, with parameters; functions of arrays, so that nothing is compiled for them
+SPREAD_AS_IT_IS = McKeanVlasov(
+    lambda t, x, m, k: -k * x + m, lambda t, x, m, k: 1.0 + 0.1 * np.cos(x), lambda t, x, k: k * x, vectorized=True
+)
+SPREAD = McKeanVlasov(
+    lambda t, x, m, k: -k * x + m[0], lambda t, x, m, k: 1.0 + 0.1 * np.cos(x), lambda t, x, k: k * x, vectorized=True
+)
+JUMPS = Jumps(lambda t, x, m, k: k + 0 * x, lambda t, x, m, z, k: 0.2 * z, 3.0, marks="normal")
+ABSORBED = {"boundary": Absorbing(-1.0, 1.5), "jumps": JUMPS, "args": 1.3}
+FIRING = {"boundary": Reflecting(-2.0, np.inf), "reset": Reset(1.0, -0.5), "jumps": JUMPS, "args": 0.7}
+INSIDE = np.clip(X[0], -0.9, 0.9)
 CASES = (
+    ("absorption, jumps", SPREAD_AS_IT_IS, INSIDE, ABSORBED),
+    ("resets, reflection, jumps, implicit", SPREAD, INSIDE, {"scheme": "drift_implicit_euler", **FIRING}),
+    (
+        "between times, trapezoidal",
+        SPREAD_AS_IT_IS,
+        X[0],
+        {"scheme": "trapezoidal", "args": 2.0, "save_at": [0.3, 0.5]},
+    ),
     ("means", ORNSTEIN_UHLENBECK, sampler, {"particles": PARTICLES}),
     ("common noise, Heun", PLANAR_SHARED, X.T, {"scheme": "heun"}),
     ("mean-field noise", CORRELATED, X.T, {}),
@@ -63,7 +82,8 @@ def main():
     for name, equation, x0, rest in CASES:
         run = solvers.solve(equation, x0, 0.0, 1.0, STEPS, seed=4, save=SAVED, **rest, **shared)
         report(name, run)
-        longer = solvers.resume(equation, run, 1.5, STEPS // 2, save=SAVED, threads=threads)
+        again = {key: value for key, value in rest.items() if key in ("boundary", "jumps", "reset")}
+        longer = solvers.resume(equation, run, 1.5, STEPS // 2, save=SAVED, threads=threads, **again)
         read = solvers.load(report(f"{name}, resumed", longer), communicator=world)
         assert np.array_equal(read.final_particles, longer.final_particles)
     for name, solver, rest in UNTRAINED:

@@ -30,7 +30,7 @@ CUBIC = McKeanVlasov(
 GROWING = McKeanVlasov(lambda t, x, m: 0.3 * x, lambda t, x, m: 0.8 * x, vectorized=True)
 # two components that turn, one of which is stiff, and their Jacobian
 TURNING = McKeanVlasov(
-    lambda t, x, m: np.stack([-K * x[0] ** 3 + x[1], m[0] - x[0] - x[1]]),
+    lambda t, x, m: np.stack([-K * x[0] ** 3 + x[1], m[0] - x[0] - x[1] + 5 * t]),
     lambda t, x, m: np.stack([0.3 + 0 * x[0], 0.2 * x[1]]), lambda t, x: x[:1], vectorized=True,
 )  # fmt: skip
 
