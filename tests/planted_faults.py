@@ -242,7 +242,7 @@ FAULTS = (
           "length / math.sqrt(12.0)", "length / 12.0",
           "tests/solvers/test_stiff_schemes.py"),
     Fault("paths between times that spread too far", "solvers/ensemble/random.py",
-          "spread = 0.5 * size", "spread = size",
+          "0.5 * size * math.sqrt(end - begin)", "size * math.sqrt(end - begin)",
           "tests/solvers/test_stiff_schemes.py"),
     Fault("heat of a step without its square", "solvers/sde/schemes/baoab.py",
           "1.0 - keep * keep", "1.0 - keep",

@@ -219,3 +219,111 @@ print(time.perf_counter() - begin)
     text = "Ten steps of 100 particles, compilation or loading included."
     table(benchmark, "First solve of an equation of one's own", text, ["equation", "seconds"], rows)
     benchmark.pedantic(first, (values[0],), rounds=1)
+
+
+PULL = solvers.McKeanVlasov(njit(lambda t, x, m, rate: -rate * x), njit(lambda t, x, m, rate: 0.7), noise="additive")
+
+
+def test_new_parameters(benchmark):
+    """Twenty values that were never there before beside twenty solves with the same one."""
+    count, steps, fresh = 20_000, 100, random.Random()
+    start = np.ones(count)
+
+    def solve(rate):
+        return solvers.solve(PULL, start, 0.0, 1.0, steps, args=rate, save=[], save_at=[1.0])
+
+    solve(1.0)
+    runs = {
+        "20 solves, one value": lambda: [solve(1.0) for _ in range(20)],
+        "20 solves, new values": lambda: [solve(1.0 + fresh.random()) for _ in range(20)],
+        "`solve_many`, 20 new values": lambda: solvers.solve_many(
+            PULL, start, 0.0, 1.0, steps, args=[1.0 + fresh.random() for _ in range(20)], save=[], save_at=[1.0]
+        ),
+    }
+    times = machine.in_turn({name: lambda seed, run=run: run() for name, run in runs.items()})
+    first = times["20 solves, one value"]
+    rows = []
+    for name, found in times.items():
+        ratio = statistics.median(a / b for a, b in zip(found, first, strict=True))
+        rows.append([name, f"{statistics.median(found):.2f}", f"{ratio:.2f}"])
+    text = f"dX = −k X dt + 0.7 dW, {count:,} particles, {steps} steps; k is `args`, and nothing is compiled."
+    table(benchmark, "New values of parameters", text, ["", "seconds", "times the first"], rows)
+    benchmark.pedantic(solve, (2.0,), rounds=ROUNDS)
+
+
+@njit
+def loop(seed, steps):
+    np.random.seed(seed)  # noqa: NPY002
+    x, dt = 1.0, 10.0 / steps
+    for _ in range(steps):
+        x += -x * dt + math.sqrt(dt) * np.random.standard_normal()  # noqa: NPY002
+    return x
+
+
+def test_a_single_path(benchmark):
+    """One particle, for which a step is nearly all overhead; slower libraries take fewer steps."""
+    for module in ("jax", "diffrax", "torch", "torchsde", "sdeint"):
+        pytest.importorskip(module)
+    import diffrax
+    import jax
+    import jax.numpy as jnp
+    import sdeint
+    import torch
+    import torchsde
+
+    jax.config.update("jax_enable_x64", True)
+    long, short = 1_000_000, 2_000
+    decay = solvers.McKeanVlasov(njit(lambda t, x, m: -x), njit(lambda t, x, m: 1.0), noise="additive")
+
+    class Equation(torch.nn.Module):
+        noise_type, sde_type = "diagonal", "ito"
+
+        def f(self, t, x):
+            return -x
+
+        def g(self, t, x):
+            return torch.ones_like(x)
+
+    def ours_alone(seed):
+        solvers.solve(decay, np.ones(1), 0.0, 10.0, long, seed=seed, save=[], save_at=[10.0], threads=1)
+
+    def by_torchsde(seed):
+        ends = torch.tensor([0.0, 10.0], dtype=torch.float64)
+        with torch.no_grad():
+            torchsde.sdeint(Equation(), torch.ones(1, 1, dtype=torch.float64), ends, method="euler", dt=10 / short)
+
+    def by_sdeint(seed):
+        one = np.array([[1.0]])
+        sdeint.itoEuler(lambda x, t: -x, lambda x, t: one, np.array([1.0]), np.linspace(0, 10, short + 1))
+
+    @jax.jit
+    def path(key):
+        brownian = diffrax.UnsafeBrownianPath((), key=key)
+        terms = diffrax.MultiTerm(
+            diffrax.ODETerm(lambda t, x, args: -x), diffrax.ControlTerm(lambda t, x, args: jnp.ones(()), brownian)
+        )
+        return diffrax.diffeqsolve(
+            terms, diffrax.Euler(), 0.0, 10.0, 10.0 / long, jnp.ones(()), adjoint=diffrax.DirectAdjoint(),
+            saveat=diffrax.SaveAt(t1=True), max_steps=long + 1,
+        ).ys[0]  # fmt: skip
+
+    runs = {
+        "solvers.solve": (ours_alone, long),
+        "loop by hand, compiled": (lambda seed: loop(seed, long), long),
+        "diffrax": (lambda seed: float(path(jax.random.key(seed))), long),
+        "sdeint": (by_sdeint, short),
+        "torchsde": (by_torchsde, short),
+    }
+    for run, _ in runs.values():
+        run(0)
+    times = machine.in_turn({name: run for name, (run, _) in runs.items()})
+    each = {name: [t / runs[name][1] for t in found] for name, found in times.items()}
+    ours = each["solvers.solve"]
+    rows = [
+        [f"`{name}`" if "loop" not in name else name, f"{1e6 * statistics.median(found):.2f}",
+         f"{statistics.median(a / b for a, b in zip(found, ours, strict=True)):.2g}"]
+        for name, found in each.items()
+    ]  # fmt: skip
+    text = f"dX = −X dt + dW for one particle; {long:,} steps, or {short:,} of sdeint and torchsde; float64."
+    table(benchmark, "A single path", text, ["", "µs a step", "times `solvers.solve`"], rows)
+    benchmark.pedantic(ours_alone, (1,), rounds=1)
