@@ -115,6 +115,10 @@ ARGUMENTS = {
     "times of the field": lambda bad: solvers.ExternalField([1.0, 2.0], times=bad),
     "levels": lambda bad: solvers.quantiles(bad),
     "indices of particles": lambda bad: solvers.particles(bad),
+    "low of a boundary": lambda bad: solvers.Reflecting(bad, 10.0),
+    "high of a boundary": lambda bad: solvers.Absorbing(-10.0, bad),
+    "edges": lambda bad: solvers.density(bad),
+    "args": lambda bad: solve(args=bad),
 }
 
 

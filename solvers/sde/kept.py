@@ -39,6 +39,7 @@ def described(
         "field": None if field is None else {"sha256": _field(field, ensemble)},
         "args": {"sha256": fingerprint(plain(course.args))},
         "events": {name: {"sha256": fingerprint(one)} for name, (one, *_) in course.events.functions.items()},
+        "condition": {"stop": {"sha256": fingerprint(course.events.stop)}},
         "functions": {name: {"sha256": fingerprint(getattr(equation, name))} for name in equation.given},
         "save": saves,
         "save_at": {"sha256": fingerprint(list(wanted))},

@@ -345,6 +345,17 @@ def wave(k):
     return solvers.ExternalField(k * np.sin(np.pi * TIMES), TIMES)
 
 
+GIVEN = solvers.McKeanVlasov(drift=lambda t, x, m, k: -k * x, vectorized=True)
+
+
+def folding(end):
+    return solvers.Reflecting(-end, end)
+
+
+def jumps(size):
+    return solvers.Jumps(lambda t, x, m: 1.0 + 0 * x, lambda t, x, m: size + 0 * x, 1.0)
+
+
 def carried(field):
     return solvers.McKeanVlasov(drift=lambda t, x, m, f: f - x, vectorized=True), field
 
@@ -359,6 +370,10 @@ def carried(field):
         ((ramp(1.0), {}), (ramp(1.0), {"x0": X0[::-1].copy()}), "other x0"),
         ((ramp(1.0), {}), (ramp(1.0), {"save_at": [1.0]}), "other save_at"),
         ((carried(0)[0], {"field": wave(1.0)}), (carried(0)[0], {"field": wave(5.0)}), "other field"),
+        ((GIVEN, {"args": 1.0}), (GIVEN, {"args": 2.0}), "other args"),
+        ((ramp(1.0), {"boundary": folding(2.0)}), (ramp(1.0), {"boundary": folding(3.0)}), "boundary is .*low=-2"),
+        ((ramp(1.0), {"stop": lambda t, m: False}), (ramp(1.0), {"stop": lambda t, m: t > 0.9}), "other stop"),
+        ((ramp(1.0), {"jumps": jumps(1.0)}), (ramp(1.0), {"jumps": jumps(2.0)}), "other size of jumps"),
     ],
 )
 def test_whatever_decides_the_numbers_is_compared(tmp_path, first, second, said):
@@ -375,3 +390,29 @@ def test_whatever_decides_the_numbers_is_compared(tmp_path, first, second, said)
     equation, rest = second
     with pytest.raises(ValueError, match=f"is that of another run: .*{said}"):
         solve(equation, **rest)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        {"boundary": solvers.Absorbing(-1.5, 1.5), "jumps": jumps(0.1)},
+        {"reset": solvers.Reset(1.01, -0.5), "boundary": solvers.Reflecting(-1.2, np.inf)},
+        {"save_at": [0.015, 0.5, 0.99]},
+    ],
+    ids=["absorption, jumps", "resets", "between times"],
+)
+def test_what_particles_carry_goes_on_too(tmp_path, events):
+    """A run is left at its last checkpoint but one step, as if the process had ended there, and called again."""
+    noisy = solvers.McKeanVlasov(lambda t, x, m: -x, lambda t, x, m: 1.0, noise="additive", vectorized=True)
+    run = (noisy, X0, 0.0, 1.0, 40)
+    asked = {"save": ["mean", solvers.trajectories(3)], **events}
+    whole, keep = solvers.solve(*run, **asked), Checkpoint.remove
+    try:
+        Checkpoint.remove = lambda self: None
+        solvers.solve(*run, checkpoint=tmp_path / "run.ckpt", checkpoint_every=0, **asked)
+    finally:
+        Checkpoint.remove = keep
+    again = solvers.solve(*run, checkpoint=tmp_path / "run.ckpt", **asked)
+    assert 0 < again.settings["continued_from_step"] < 40
+    for name, item in whole.variables.items():
+        np.testing.assert_array_equal(again.variables[name].values, item.values)
