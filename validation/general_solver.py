@@ -99,13 +99,13 @@ def orders_of_convergence(scale: Scale) -> Section:
     yield order_claim("mean square error in the number of particles, with interaction", study, 1.0, many)
 
 
-def order_claim(name: str, study: ConvergenceStudy, expected: float, replicates: int) -> Claim:
+def order_claim(name: str, study: ConvergenceStudy, expected: float, replicates: int, bend: float = BEND) -> Claim:
     from scipy.stats import t as student
 
     low, high = study.interval
     error = (high - low) / (2 * student.ppf(0.975, replicates - 1))
     note, margin = "for the next order at these steps", margin_of(replicates)
-    return equal(name, study.order, error, expected, resolution=0.25, slack=BEND, note=note, margin=margin)
+    return equal(name, study.order, error, expected, resolution=0.25, slack=bend, note=note, margin=margin)
 
 
 def _ornstein_uhlenbeck(particles: int, replicates: int, steps: int) -> Section:
