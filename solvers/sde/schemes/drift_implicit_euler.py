@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from solvers.sde.coefficients import Function
-from solvers.sde.equation import McKeanVlasov
-from solvers.sde.schemes.euler_maruyama import EulerMaruyama
-from solvers.sde.schemes.newton import Implicit, implicit_terms
-from solvers.sde.schemes.scheme import Stage
+from solvers.sde.schemes.newton import Implicit
 
 
 class DriftImplicitEuler(Implicit):
@@ -29,15 +25,4 @@ class DriftImplicitEuler(Implicit):
     """
 
     name = "drift_implicit_euler"
-
-    def __init__(self, jacobian: Function | None = None) -> None:
-        super().__init__(jacobian)
-        self.stages = (Stage(implicit_terms, settings=(1.0, jacobian)),)
-
-    def strong_order(self, equation: McKeanVlasov) -> float:
-        """Return that of Euler–Maruyama."""
-        return EulerMaruyama().strong_order(equation)
-
-    def weak_order(self, equation: McKeanVlasov) -> float:
-        """Return 1, whatever the equation."""
-        return 1.0
+    implicit = 1.0

@@ -14,8 +14,9 @@ from solvers.accelerate import kernel, merged_kernel
 from solvers.sde.coefficients import Coefficients, Function, given_function
 from solvers.sde.equation import ARGUMENTS, Form, McKeanVlasov, check_function, extras
 from solvers.sde.faults import Fault
+from solvers.sde.schemes.euler_maruyama import EulerMaruyama
 from solvers.sde.schemes.kernels import add_scaled
-from solvers.sde.schemes.scheme import Scheme, Step, Term
+from solvers.sde.schemes.scheme import Scheme, Stage, Step, Term
 from solvers.sde.schemes.terms import common_noise_terms, interaction_terms, noise_terms
 
 Array = NDArray[np.floating]
@@ -168,10 +169,22 @@ def _given(jacobian: Function) -> Callable[..., Array]:
 class Implicit(Scheme):
     """A scheme that is implicit in x and explicit in the means, with the Jacobian of the drift given or differenced."""
 
+    # the share of the drift that is taken where a step arrives
+    implicit: float
+
     def __init__(self, jacobian: Function | None = None) -> None:
         if jacobian is not None and not callable(jacobian):
             raise TypeError(f"jacobian must be a function of (t, x, m), got {checks.shown(jacobian)}")
         self.jacobian = jacobian
+        self.stages = (Stage(implicit_terms, settings=(self.implicit, jacobian)),)
+
+    def strong_order(self, equation: McKeanVlasov) -> float:
+        """Return that of Euler–Maruyama."""
+        return EulerMaruyama().strong_order(equation)
+
+    def weak_order(self, equation: McKeanVlasov) -> float:
+        """Return 1, whatever the equation."""
+        return 1.0
 
     def functions(self) -> dict[str, tuple[Function, tuple[str, ...], int]]:
         return {} if self.jacobian is None else {"jacobian": (self.jacobian, ARGUMENTS["drift"], 2)}
