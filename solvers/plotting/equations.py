@@ -26,9 +26,9 @@ def overview(solution: Solution) -> Figure:
     axis, label = ("t", "depth t") if "depth_grid" in solution.variables else ("time", "time t")
     draws = [partial(_over_time, solution, name, axis, label) for name in _drawn(solution, axis)]
     particles = solution.variables.get("final_particles")
-    if particles is not None and np.all(np.any(np.abs(particles.values) < FAR, axis=0)):
-        end = f"at t = {solution.final_time:g}" if "final_time" in solution.variables else "at the end"
-        draws.append(partial(_laws, particles, end))
+    if particles is not None and np.all(np.any(np.abs(_in_columns(particles)) < FAR, axis=0)):
+        end = f"at t = {np.max(solution.final_time):g}" if "final_time" in solution.variables else "at the end"
+        draws.append(partial(_laws, solution, particles, end))
     return panels(draws, solution.summary())
 
 
@@ -44,7 +44,8 @@ def _drawn(solution: Solution, axis: str) -> list[str]:
     """Return the names of what is drawn over time: numbers, or few of them."""
     found = []
     for name, item in solution.variables.items():
-        if item.dims[:1] == (axis,) and item.values.dtype.kind in "iuf" and name not in _NOT_DRAWN and item.values.size:
+        over_time = item.dims[:1] == (axis,) or item.dims == ("run", axis)
+        if over_time and item.values.dtype.kind in "iuf" and name not in _NOT_DRAWN and item.values.size:
             found.append(name)
     if "mean" in found and "variance" in found and len(found) > _PANELS:
         found.remove("variance")  # it is the band of the mean
@@ -53,7 +54,7 @@ def _drawn(solution: Solution, axis: str) -> list[str]:
 
 def _over_time(solution: Solution, name: str, axis: str, label: str, ax: Axes) -> None:
     item, times = solution.variables[name], solution.depth_grid if axis == "t" else solution.times
-    values = item.values.reshape(len(times), -1)
+    values = _in_columns(item)
     spread = _deviation(solution, name, values)
     marker = "o" if len(times) == 1 else None
     for column in range(min(values.shape[1], _CURVES)):
@@ -67,15 +68,25 @@ def _over_time(solution: Solution, name: str, axis: str, label: str, ax: Axes) -
     legend(ax)
 
 
+def _in_columns(item: Variable) -> NDArray[Any]:
+    """Return values over time or over particles in columns: of one run, or of several one run in each."""
+    if item.dims[0] == "run":
+        return np.moveaxis(item.values, 0, -1).reshape(item.values.shape[1], -1)
+    return item.values.reshape(len(item.values), -1)
+
+
 def _deviation(solution: Solution, name: str, values: NDArray[Any]) -> NDArray[Any] | None:
     """Return the standard deviations of the particles, for their mean."""
     if name != "mean" or "variance" not in solution.variables:
         return None
-    return np.sqrt(np.maximum(solution.variance.reshape(values.shape), 0.0))
+    return np.sqrt(np.maximum(_in_columns(solution.variables["variance"]), 0.0))
 
 
 def _tag(solution: Solution, item: Variable, column: int) -> str:
     """Return what a column stands for: the value of its axis, or its place."""
+    if item.dims[0] == "run":
+        args = solution.variables.get("args")
+        return f"run {column}" if args is None or args.dims != ("run",) else f"args = {args.values[column]:g}"
     last = item.dims[-1]
     if len(item.dims) == 2 and last in solution.variables:
         return f"{solution.variables[last].values[column]:g}"
@@ -84,10 +95,12 @@ def _tag(solution: Solution, item: Variable, column: int) -> str:
     return f"{last.replace('_', ' ')} {column}"
 
 
-def _laws(particles: Variable, end: str, ax: Axes) -> None:
-    values = particles.values if particles.values.ndim == 2 else particles.values[:, None]
+def _laws(solution: Solution, particles: Variable, end: str, ax: Axes) -> None:
+    values = _in_columns(particles)
     for column in range(min(values.shape[1], _LAWS)):
         label = f"{len(values)} particles" if values.shape[1] == 1 else f"component {column}"
+        if particles.dims == ("run", "final_particle"):
+            label = _tag(solution, particles, column)
         density(ax, values[:, column], "position", label, PALETTE[column])
     legend(ax)
     ax.set(title=f"Law of the particles {end}")

@@ -176,6 +176,7 @@ def density(ax: Axes, values: NDArray[Any], quantity: str, label: str, colour: s
     known = _GAUSSIAN in ax.get_legend_handles_labels()[1]
     ax.plot(x, gaussian, color="black", linestyle=":", label=None if known else _GAUSSIAN)
     ax.set(xlabel=quantity, ylabel="density")
+    ax.autoscale(axis="y")  # which an earlier density has switched off
     ax.set_ylim(bottom=0)
 
 

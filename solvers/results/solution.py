@@ -146,7 +146,9 @@ class Solution:
         records |= {"versions": self.versions, "extra": self.extra}
         attributes |= {name: json.dumps(record) for name, record in records.items()}
         whole = {name: item for name, item in self.variables.items() if item.spread is None}
-        return _dataset(whole, self.places).assign_attrs(attributes)
+        # times of trajectories are the places of an axis of their own
+        own = {name[:-1]: name for name in whole if name.endswith("_times") and whole[name].dims == (name[:-1],)}
+        return _dataset(whole, self.places | own).assign_attrs(attributes)
 
     def _spread(self) -> dict[str, Variable]:
         """The variables of which each rank of a communicator holds a part."""
@@ -247,7 +249,11 @@ class Solution:
         """Return the variables of a dataset without coordinates that were made for it, and with today's axes."""
         older = set(cls.former_axes) - set(cls.former_axes.values())
         names = cls.former_axes if older & set(dataset.dims) else {}
-        made = [name for name, item in dataset.coords.items() if name in cls.places or _COUNTED in item.attrs]
+        made = [
+            name
+            for name, item in dataset.coords.items()
+            if name in cls.places or str(name).endswith("_time") or _COUNTED in item.attrs
+        ]
         return _variables(dataset.drop_vars(made), names)
 
 

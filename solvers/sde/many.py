@@ -184,7 +184,8 @@ def _stacked(found: Sequence[Solution | str], seeds: Sequence[int]) -> Solution:
     places = {float(t): row for row, t in enumerate(longest.times)}
     variables: dict[str, Variable] = {}
     for name, item in longest.variables.items():
-        if name == "times" or name in item.dims or name.startswith("external_field"):
+        grid = name == "times" or (name.endswith("_times") and item.dims == (name[:-1],))  # of trajectories, all of it
+        if grid or name in item.dims or name.startswith("external_field"):
             variables[name] = item
             continue
         values = [None if isinstance(run, str) else _row(run, name, item, places) for run in found]

@@ -79,21 +79,20 @@ def _variable(name: str, value: Any) -> Variable:
 
 def kept_args(run: Solution) -> Args:
     """Return the parameters that were kept with a solution, or None."""
-    names = run.settings.get("args")
-    if names is None:
-        return None
-    if not names:
+    if _NAME in run.variables:
         return _entry(_NAME, run.variables[_NAME].values)
-    fields = names.split(" ")
+    if _NAME not in run.settings:
+        return None
+    fields = run.settings[_NAME].split(", ")
     entries = [_entry(_NAME, run.variables[f"{_NAME}_{name}"].values) for name in fields]
     return _class_of(tuple(fields))(*entries)
 
 
 def args_settings(args: Args) -> dict[str, str]:
-    """Return the names of parameters as a setting, "" where they are one number or array, or nothing for none."""
+    """Return what a solution says of parameters: the names of a named tuple, or what they are; nothing for none."""
     if args is None:
         return {}
-    return {_NAME: " ".join(_fields(args)) if isinstance(args, tuple) else ""}
+    return {_NAME: ", ".join(_fields(args)) if isinstance(args, tuple) else f"shape {np.shape(args)}"}
 
 
 @cache

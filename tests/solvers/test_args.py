@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from numba import njit
@@ -182,6 +183,10 @@ def test_many_runs_of_one_seed_follow_the_same_paths(tmp_path):
     runs = solvers.solve_many(LINEAR, np.zeros(20), 0, 1, 10, args=[1e-9, 2e-9])
     np.testing.assert_allclose(*runs.final_particles, atol=1e-8)
     again = solvers.load(runs.save(tmp_path / "runs.nc"))
+    figure = again.plot()
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert [label for label in labels if "args" in label] == ["args = 1e-09", "args = 2e-09"]
+    plt.close(figure)
     np.testing.assert_array_equal(again.final_particles, runs.final_particles)
     seeds = solvers.solve_many(LINEAR, np.zeros(20), 0, 1, 10, args=[1.0, 1.0], seed=[0, 1])
     assert np.abs(np.subtract(*seeds.final_particles)).min() > 1e-6

@@ -387,7 +387,7 @@ def test_records_between_times_of_a_run_that_goes_on(tmp_path):
 # what is saved ----------------------------------------------------------------------------------------------------
 
 
-def test_trajectories_at_all_times():
+def test_trajectories_at_all_times(tmp_path):
     run = solvers.solve(
         BROWNIAN, np.zeros(3000), 0, 1, 25, save=["mean", solvers.trajectories([7, 2500])], save_at=[1.0]
     )
@@ -396,6 +396,11 @@ def test_trajectories_at_all_times():
     np.testing.assert_array_equal(run.trajectories_times, every.times)
     assert run.mean.shape == (1,)
     assert run.data["trajectories"].dims == ("trajectories_time", "trajectories_particle")
+    again = solvers.load(run.save(tmp_path / "run.nc"))
+    assert set(again.variables) == set(run.variables)
+    np.testing.assert_array_equal(
+        again.data["trajectories"].sel(trajectories_time=0.4, trajectories_particle=2500), every.particles[10, 2500]
+    )
     with pytest.raises(TypeError, match="trajectories failed at t = 0: IndexError: there is no particle 3000"):
         solvers.solve(BROWNIAN, np.zeros(3000), 0, 1, 25, save=[solvers.trajectories([3000])])
     with pytest.raises(ValueError, match=r"^indices of particles must be integers of at least 0"):
