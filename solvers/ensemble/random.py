@@ -54,8 +54,8 @@ class Stream(IntEnum):
         Entries of weight matrices that are held.
     PATH, COMMON
         Brownian motions of each particle, and those that all share.
-    BETWEEN
-        Paths between the times of the finest grid.
+    BETWEEN, COMMON_BETWEEN
+        Paths between the times of the finest grid, of each particle and of common noise.
     CROSSINGS, JUMPS
         Whether paths crossed a level between the ends of a step, and jumps.
     """
@@ -72,9 +72,10 @@ class Stream(IntEnum):
     CROSSINGS = 9
     JUMPS = 10
     BETWEEN = 11
+    COMMON_BETWEEN = 12
 
 
-_BETWEEN = int(Stream.BETWEEN)
+_COMMON, _BETWEEN, _COMMON_BETWEEN = int(Stream.COMMON), int(Stream.BETWEEN), int(Stream.COMMON_BETWEEN)
 # How often a finest step is halved to find a path between its ends; it is straight in what is left.
 _HALVINGS = 30
 
@@ -257,11 +258,10 @@ def fill_path(
     place = 1.0 - rest if backward else rest
     left, right = np.zeros(dw.shape), total.copy()
     begin, end, node = 0.0, 1.0, 1
+    within = _COMMON_BETWEEN if stream == _COMMON else _BETWEEN
     for _ in range(_HALVINGS):
         middle, here = 0.5 * (begin + end), positions + len(positions) * node
-        fill_normals(
-            fresh, start, stop, offset, seed, _BETWEEN, step, here, fine, 1, 0.5 * size * math.sqrt(end - begin)
-        )
+        fill_normals(fresh, start, stop, offset, seed, within, step, here, fine, 1, 0.5 * size * math.sqrt(end - begin))
         for i in range(len(positions)):
             for p in range(low, high):
                 value = 0.5 * (left[i, p] + right[i, p]) + fresh[i, p]

@@ -466,6 +466,11 @@ def test_bad_events(make, message):
         ({"boundary": 3}, "^boundary must be a solvers.Reflecting or solvers.Periodic or solvers.Absorbing, got 3$"),
         ({"boundary": Reset(1.0, 0.0)}, "^boundary must be a solvers.Reflecting"),
         ({"jumps": Reflecting(0, 1)}, "^jumps must be a solvers.Jumps, got"),
+        (
+            {"boundary": Reflecting(0, 2), "reset": Reset(1, -1)},
+            "^value of the reset must lie within the boundary, from 0",
+        ),
+        ({"boundary": Reflecting(0, 2), "reset": Reset(3, 1)}, "^threshold of the reset must lie within the boundary"),
         ({"stop": True}, r"^stop must be a function of \(t, m\), got True$"),
         ({"stop": lambda t: True}, r"^stop must take \(t, m\[, args\]\), got \(t\)$"),
         ({"stop": lambda t, m: m}, r"^stop must return True or False, got 0\.0$"),

@@ -337,6 +337,21 @@ def test_the_law_between_times_and_other_times_asked_for():
     np.testing.assert_array_equal(plain.final_particles, run.final_particles)
 
 
+def test_common_noise_between_times_is_not_that_of_the_first_particle():
+    own = McKeanVlasov(diffusion=lambda t, x, m: 1.0, noise="additive", vectorized=True)
+    shared = McKeanVlasov(common=lambda t, x, m: 1.0, vectorized=True)
+    gained = []
+    for seed in range(400):
+        runs = [
+            solvers.solve(e, np.zeros(1), 0, 1, 1, save_at=[0.5, 1.0], save="particles", seed=seed)
+            for e in (own, shared)
+        ]
+        gained.append([run.particles[0, 0] - run.particles[1, 0] / 2 for run in runs])  # of the bridge alone
+    gained = np.array(gained)
+    assert abs(np.corrcoef(gained.T)[0, 1]) < MARGIN / 20
+    np.testing.assert_allclose(gained.var(axis=0), 0.25, rtol=MARGIN * math.sqrt(2 / 400))
+
+
 @pytest.mark.parametrize("scheme", ["euler_maruyama", "heun", "drift_implicit_euler"])
 def test_particles_between_times_are_a_part_of_a_step(scheme):
     """A step from the last time of the grid, of the length that is left; with means, common noise and a field."""

@@ -76,7 +76,19 @@ class Events:
 
     def numbers(self, dimension: int) -> tuple[Matrix, ...]:
         """Return the numbers of each event, (R, D); raises ValueError if they do not fit particles of D components."""
+        if self.boundary is not None and self.reset is not None:
+            self._check_reset(self.boundary.numbers(dimension), self.reset)
         return tuple(event.numbers(dimension) for event in self)
+
+    def _check_reset(self, box: Matrix, reset: Reset) -> None:
+        """Raise ValueError if a reset takes particles out of a boundary, or a threshold lies beyond it."""
+        for name in ("value", "threshold") if reset.component < box.shape[1] else ():
+            low, high = box[:, reset.component]
+            if not low <= getattr(reset, name) <= high:
+                raise ValueError(
+                    f"{name} of the reset must lie within the boundary, from {low:g} to {high:g}, got "
+                    f"{getattr(reset, name):g}"
+                )
 
     @property
     def functions(self) -> dict[str, tuple[Function, tuple[str, ...], int]]:
