@@ -19,7 +19,7 @@ from solvers import checks
 from solvers.ensemble.random import replicate_seed
 from solvers.plotting.style import PALETTE, legend, logarithmic, new_axes, styled
 from solvers.sde.equation import McKeanVlasov
-from solvers.sde.events import CARRIED, EVENTS, Events
+from solvers.sde.events import CARRIED, EVENTS, Events, Periodic
 from solvers.sde.field import as_field
 from solvers.sde.run import MeanFieldRun
 from solvers.sde.schemes import get_scheme
@@ -144,7 +144,7 @@ def strong_order(
     ----------
     P. E. Kloeden, E. Platen, "Numerical Solution of Stochastic Differential Equations", 1992, chapters 9 and 10.
     """
-    found = _refine(equation, x0, t0, t1, steps, exact, replicates, seed, options, _mean_square)
+    found = _refine(equation, x0, t0, t1, steps, exact, replicates, seed, options, _distance(options))
     claim = _claim(0, equation, options)
     return _study("strong", abs(t1 - t0) / np.array(steps, float), found, root=True, claimed=claim)
 
@@ -268,28 +268,29 @@ def particle_order(
             for count in (*counts, 2 * counts[-1])
         ]
         for level, count in enumerate(counts):
-            found[replicate, level] = _mean_square(ends[level], ends[level + 1][:count])
+            found[replicate, level] = _distance(options)(ends[level], ends[level + 1][:count])
     return _study("particles", np.array(counts, float), found, claimed=1.0)
 
 
-def _mean_square(x: Array, y: Array) -> float:
-    """Return the mean of |x − y|² over the particles."""
-    return float(np.mean(np.sum((x - y).reshape(len(x), -1) ** 2, axis=1)))
+def _distance(options: dict[str, Any]) -> Callable[[Array, Array], float]:
+    """Return the mean of |x − y|² over particles, the shortest way round where there is a period."""
+    boundary = options.get("boundary")
+
+    def mean_square(x: Array, y: Array) -> float:
+        apart = (x - y).reshape(len(x), -1)
+        if isinstance(boundary, Periodic):
+            period = np.subtract(*boundary.numbers(apart.shape[1])[::-1])
+            apart = apart - np.where(np.isfinite(period), period * np.rint(apart / period), 0.0)
+        return float(np.mean(np.sum(apart**2, axis=1)))
+
+    return mean_square
 
 
 def _refine(
-    equation: McKeanVlasov,
-    x0: Any,
-    t0: float,
-    t1: float,
-    steps: Sequence[int],
-    exact: ExactPath | None,
-    replicates: int,
-    seed: int,
-    options: dict[str, Any],
-    compare: Callable[[Array, Array], float],
+    equation: McKeanVlasov, x0: Any, t0: float, t1: float, steps: Sequence[int], exact: ExactPath | None,
+    replicates: int, seed: int, options: dict[str, Any], compare: Callable[[Array, Array], float],
     carried: str | None = None,
-) -> Array:
+) -> Array:  # fmt: skip
     """Return what `compare` says of each level and its reference, (replicates, levels)."""
     levels = _doubling("steps", steps)
     checks.positive_integer("replicates", replicates, smallest=3)
@@ -334,6 +335,8 @@ def _end(
     """Return the particles at t1, or a number that each of them carries, t1 where there is none."""
     if options.get("communicator") is not None:
         raise ValueError("orders are measured by one process; leave communicator out")
+    if options.get("stop") is not None:
+        raise ValueError("orders are measured where all runs end; leave stop out")
     run = solve(equation, x0, t0, t1, steps, save_at=[t1], save=[], **options)
     if run.status != "completed":
         raise ValueError(f"a run of {steps} steps did not complete: {'; '.join(run.notes)}")

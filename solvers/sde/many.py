@@ -117,7 +117,7 @@ def _runs(args: Any, seed: Any) -> tuple[list[Any], list[int]]:
     seeds = [checks.seed_number("seed", one) for one in (seed if many_seeds else [seed])]
     if args is None and not many_seeds:
         raise TypeError("solve_many needs several args or several seeds")
-    if args is not None and (not np.iterable(args) or isinstance(args, (str, dict)) or hasattr(args, "_fields")):
+    if args is not None and (not np.iterable(args) or isinstance(args, (str, dict, set)) or hasattr(args, "_fields")):
         raise TypeError(f"args must be a list of parameters, one for each run, got {checks.shown(args)}")
     given = [None] if args is None else [as_args(one) for one in args]
     if not given or not seeds:
@@ -181,14 +181,15 @@ def _stacked(found: Sequence[Solution | str], seeds: Sequence[int]) -> Solution:
     """Return one solution of all runs, of which one at least is a solution."""
     runs = [run for run in found if isinstance(run, Solution)]
     longest = max(runs, key=lambda run: len(run.times))
-    places = {float(t): row for row, t in enumerate(longest.times)}
     variables: dict[str, Variable] = {}
-    for name, item in longest.variables.items():
+    for name in longest.variables:
+        item = max((run.variables[name] for run in runs), key=lambda one: one.values.shape[:1])
+        item = longest.variables[name] if item.dims[:1] == ("time",) else item
         grid = name == "times" or (name.endswith("_times") and item.dims == (name[:-1],))  # of trajectories, all of it
         if grid or name in item.dims or name.startswith("external_field"):
             variables[name] = item
             continue
-        values = [None if isinstance(run, str) else _row(run, name, item, places) for run in found]
+        values = [None if isinstance(run, str) else _row(run, name, item, longest.times) for run in found]
         dtype = np.result_type(item.values, np.float64)
         whole = np.full((len(found), *item.values.shape), np.nan, dtype)
         for number, value in enumerate(values):
@@ -212,14 +213,18 @@ def _status(why: str) -> str:
     return "interrupted" if why == "KeyboardInterrupt" else "failed"
 
 
-def _row(run: Solution, name: str, item: Variable, places: dict[float, int]) -> Array:
+def _row(run: Solution, name: str, item: Variable, times: Array) -> Array:
     """Return a variable of a run in the shape of that of the longest one; what the run did not reach is NaN."""
     values = run.variables[name].values
     if values.shape == item.values.shape:
         return values
     row = np.full(item.values.shape, np.nan, np.result_type(values, np.float64))
-    if item.dims[0] == "time":
-        row[[places[float(t)] for t in run.times]] = values
-    else:  # trajectories, at all times of the grid up to the end
+    if item.dims[0] != "time":  # trajectories, at all times of the grid up to the end
         row[: len(values)] = values
+        return row
+    free = list(range(len(times)))
+    for t, value in zip(run.times, values, strict=True):  # a time may have been asked for twice
+        place = next(one for one in free if times[one] == t)
+        free.remove(place)
+        row[place] = value
     return row

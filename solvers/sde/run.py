@@ -252,8 +252,9 @@ class MeanFieldRun:
             for one in integrate(course, self.ensemble, self.states, stops, between(due)):
                 if one.share > 0.0:
                     if not one.finite:
-                        raise ValueError(f"at t = {one.t:g} a particle or a mean was not finite")
-                    self.save(one, saved)
+                        return "diverged", now or one, ""
+                    if not saved.has(one.step + one.share):  # an earlier process may have done it
+                        self.save(one, saved)
                     continue
                 now = one
                 if not now.finite:

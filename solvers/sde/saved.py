@@ -53,6 +53,10 @@ class Saved:
         for name, value in values.items():
             self.values[name].append(value)
 
+    def has(self, place: float) -> bool:
+        """Whether there is a record of this place already."""
+        return bool(np.any(self.steps.array == place))
+
     @property
     def gathers(self) -> bool:
         """Whether ranks that share the particles send all of them to the first."""
@@ -116,11 +120,12 @@ class Saved:
             for axis in range(len(axes), values.ndim - 1):
                 last = axis == values.ndim - 2 and values.shape[-1] == component
                 axes.append("component" if last else f"{name}_{axis}")
-            if statistic.labels is not None:
-                axes[0] = f"{name}_{axes[0]}"
-                variables[axes[0]] = Variable(
-                    (axes[0],), statistic.labels, f"{statistic.axes[0].replace('_', ' ')} of {name}"
-                )
+            labels = statistic.labels if isinstance(statistic.labels, tuple) else (statistic.labels,)
+            for place, values_of_axis in enumerate(labels):
+                if values_of_axis is not None:
+                    said = f"{axes[place].replace('_', ' ')} of {name}"
+                    axes[place] = f"{name}_{axes[place]}"
+                    variables[axes[place]] = Variable((axes[place],), values_of_axis, said)
             spread = self.ensemble.spread(1) if statistic.spread else None
             over = f"{name}_time" if often else "time"
             if often:

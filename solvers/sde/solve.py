@@ -59,12 +59,15 @@ def solve(
     scheme : str or Scheme
         "euler_maruyama": strong order ½, or 1 for additive noise; weak order 1. "milstein": strong order 1
         for diagonal noise where s_i depends on x_i and not on the other components. "tamed_euler": for drifts that
-        grow faster than linearly. "heun": for equations in the sense of Stratonovich. Or an object of a class of
-        `solvers.schemes`, or of a subclass of its `Scheme`.
+        grow faster than linearly. "drift_implicit_euler", "trapezoidal": for stiff drifts. "sra1": strong order 1.5 for
+        additive noise. "heun": for equations in the sense of Stratonovich. Or an object of a class of
+        `solvers.schemes`, such as `BAOAB` for Langevin dynamics, or of a subclass of its `Scheme`.
     seed : int
         Seed of the Brownian motions and of the sampler.
     save_at : array of float, optional
-        Times of the grid at which to save, and the order of the records; by default all, or about a hundred.
+        Times at which to save, and the order of the records; by default all of the grid, or about a hundred. Between
+        times of the grid particles do a part of a step on the same Brownian paths; absorption, jumps, resets and "sra1"
+        refuse such times.
     save : str, Statistic, callable, or several in a list or a mapping from names
         What to save: "mean", "variance", "covariance", "quantiles", "particles", `quantiles` or `particles`
         with arguments, or functions (t, x) → array of all particles x, (N,) or (N, D), which are read-only and
@@ -79,7 +82,8 @@ def solve(
         New values are not compiled again. The solution keeps them as `args`, or `args_` and the name of each, and
         `resume` goes on with them.
     boundary : Reflecting, Periodic or Absorbing, optional
-        What happens at the ends of an interval, component by component.
+        What happens at the ends of an interval, component by component. It happens where a step ends: schemes of
+        several stages may evaluate coefficients beyond the ends in between.
     jumps : Jumps, optional
         Jumps at random times.
     reset : Reset, optional
@@ -112,7 +116,8 @@ def solve(
     -------
     Solution
         `times` (records,), what was saved, (records, …) each, `moments` (records, M), `final_particles` as
-        x0, and `final_time`. `status` is "completed", "diverged" (a particle not finite or beyond 1e100 times the
+        x0, and `final_time`; `args`, and of boundary and reset `hitting_times`, `resets` and `last_resets`, (N,) each.
+        `status` is "completed", "diverged" (a particle not finite or beyond 1e100 times the
         start), "stopped" (`stop` returned True), "interrupted", or "failed" (a function of the user's raised after the
         first step, or a step could not be done for a particle).
 

@@ -20,6 +20,7 @@ Array = NDArray[np.floating]
 _LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Names that a solution gives to other things.
 _TAKEN = {"times", "moments", "final_particles", "final_time", *dir(Solution), *Solution.__dataclass_fields__}
+_TAKEN |= {"args", "external_field", "hitting_times", "resets", "last_resets", "seeds"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +35,8 @@ class Statistic:
         What the saved field is said to be.
     axes : tuple of str
         Names of the leading axes of the value; a last axis of length D is called "component".
-    labels : (length of the first axis,) array, optional
-        Values along the first axis, saved as the field named after it.
+    labels : (length of the first axis,) array or a tuple of arrays, optional
+        Values along the first axis, or along the first axes, saved as fields named after them.
 
     Raises
     ------
@@ -46,7 +47,7 @@ class Statistic:
     function: Callable[..., Any]
     long_name: str
     axes: tuple[str, ...] = ()
-    labels: NDArray[Any] | None = None
+    labels: NDArray[Any] | tuple[NDArray[Any], ...] | None = None
 
     # whether ranks that share the particles send all of them to the first, which calls the function
     gathers: ClassVar[bool] = True
@@ -88,7 +89,7 @@ class _Picked(Statistic):
     gathers = False
 
     def _value(self, t: float, x: Array, scalar: bool, ensemble: ThreadParticles) -> Any:
-        assert self.labels is not None
+        assert isinstance(self.labels, np.ndarray)
         if self.labels.max() >= ensemble.particles:
             raise IndexError(f"there is no particle {self.labels.max()} among {ensemble.particles}")
         return seen(ensemble.pick(x, self.labels), scalar).copy()
@@ -237,9 +238,8 @@ def density(edges: Any, component: int = 0) -> Statistic:
         share = ensemble.average(summed, (volume.size,), x.shape[1] * len(axes))
         return share.reshape(volume.shape) / volume
 
-    middles = 0.5 * (axes[0][1:] + axes[0][:-1])
-    names = ("bin", "other_bin")[: len(axes)]
-    return _Counted(counted, "density", names, middles)
+    middles = tuple(0.5 * (one[1:] + one[:-1]) for one in axes)
+    return _Counted(counted, "density", ("bin", "other_bin")[: len(axes)], middles)
 
 
 def _bin_edges(given: Any) -> Array:
@@ -305,6 +305,7 @@ def chosen(save: Save | Iterable[Save] | Mapping[str, Save]) -> dict[str, Statis
             or not name.isidentifier()
             or keyword.iskeyword(name)
             or name in _TAKEN
+            or name.startswith("args_")
             or name[0] == "_"
         ):
             raise ValueError(f"a saved quantity cannot be called {name!r}; choose another name")
@@ -317,6 +318,11 @@ def chosen(save: Save | Iterable[Save] | Mapping[str, Save]) -> dict[str, Statis
             found[name] = Statistic(entry, name)
         else:
             raise TypeError(f"save must hold names, statistics or functions of (t, x), got {entry!r}")
+    for name, statistic in found.items():
+        if statistic.often and f"{name}_times" in found:
+            raise ValueError(
+                f"a saved quantity cannot be called '{name}_times', the times of {name!r}; choose another name"
+            )
     return found
 
 

@@ -236,7 +236,7 @@ class Trial:
 
     def _vector(self, name: str, shape: tuple[int, ...]) -> None:
         found = self.value(name)
-        if found.shape != shape and not (self.equation.vectorized and found.ndim == 0):
+        if found.shape != shape and not (self.equation.vectorized and found.ndim == 0 and len(shape) < 2):
             raise ValueError(f"{name} must return {_numbers(shape)} a particle, got {_numbers(found.shape)}")
 
     def _columns(self, name: str) -> int:

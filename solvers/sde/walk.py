@@ -137,6 +137,7 @@ class Walk(ABC):
         self.times, self.plan = stage_times(course.scheme), course.events.plan
         self.passes = stage_passes(equation, form, course.scheme.stages, self.plan)
         self.numbers = course.events.numbers(form.dimension)
+        self.ahead = max(self.times[:-1]) > 0.0  # whether stages need the field beyond where the step starts
         # Stages write here and to where the step ends in turn, the last one there.
         self.between = np.empty_like(states[0]) if len(self.passes) > 1 else states[0]
         self.args = course.parameters
@@ -192,7 +193,11 @@ class Walk(ABC):
             self.side_passes = stage_passes(course.equation, course.form, course.scheme.stages, self.plan, partly=True)
         t0, t1 = course.brownian.times[now.step : now.step + 2]
         ahead = Span(share, share * self.dt, t0 + share * (t1 - t0))
-        end, m, factor, finite, _ = self._step(self.side_passes, self.side[0], self.side[1], ahead)
+        end, m, factor, finite, leg = self._step(self.side_passes, self.side[0], self.side[1], ahead)
+        if not finite:
+            self._failed(leg.faults, now.t)
+            if self.failure is not None:
+                raise self.failure
         return Ensemble(now.step, ahead.t1, end, m, factor, finite, m[None], now.dimension, share=share)
 
     def _step(
@@ -202,7 +207,7 @@ class Walk(ABC):
         now, course, count = self.now, self.course, len(passes)
         dimension, base = now.dimension, now.state
         field = later = course.field.at(now.step)
-        if span.part < 1.0 or self.times[-2] > 0.0:
+        if span.part < 1.0 or self.ahead:
             later = course.field.at(now.step + 1)
         source, m, factor, finite = base, now.m, now.factor, True
         for stage, work in enumerate(passes):
@@ -342,7 +347,7 @@ class March(Walk):
     def _along(self, states: Array, between: Array, steps: int, shares: int) -> tuple[Track, Grid, Means]:
         """Return what a march of so many steps from here on works with."""
         now, course = self.now, self.course
-        field, where, stride = course.field.piece(now.step, now.step + steps - (self.times[-2] == 0.0))
+        field, where, stride = course.field.piece(now.step, now.step + steps - (not self.ahead))
         track = Track(states, between, now.step - course.first, field, where, stride)
         grid = Grid(
             course.brownian.times, self.dt, now.step, steps, self.draw, self.shared, self.args, self.numbers

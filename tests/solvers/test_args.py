@@ -219,6 +219,16 @@ def test_a_run_that_ends_early_leaves_the_others():
     assert runs.settings["statuses"] == ["completed", "failed", "completed"]
 
 
+def test_runs_that_stop_at_different_times():
+    equation = McKeanVlasov(lambda t, x, m, k: k + 0 * x, moments=lambda t, x: x, vectorized=True)
+    options = {"args": [3.0, 0.4, 1.0], "stop": lambda t, m: m > 0.505}
+    runs = solvers.solve_many(equation, np.zeros(5), 0, 1, 100, save_at=[0.1, 0.1, 1.0], save="mean", **options)
+    np.testing.assert_allclose(runs.mean, [[0.3, 0.3, np.nan], [0.04, 0.04, 0.4], [0.1, 0.1, np.nan]])
+    assert runs.settings["statuses"] == ["stopped", "completed", "stopped"]
+    runs = solvers.solve_many(equation, np.zeros(5), 0, 1, 100, save_at=[0.0], save=solvers.trajectories(1), **options)
+    assert np.isfinite(runs.trajectories[..., 0]).sum(axis=1).tolist() == [18, 101, 52]
+
+
 def fails_beyond_one(t, x, m, k):
     if k > 1 and x.size > 1 and (x == 1).all():
         raise ValueError("beyond")

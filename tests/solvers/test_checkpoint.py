@@ -416,3 +416,23 @@ def test_what_particles_carry_goes_on_too(tmp_path, events):
     assert 0 < again.settings["continued_from_step"] < 40
     for name, item in whole.variables.items():
         np.testing.assert_array_equal(again.variables[name].values, item.values)
+
+
+def test_an_interrupt_between_two_records_of_one_step(tmp_path):
+    noisy = solvers.McKeanVlasov(diffusion=lambda t, x, m: 1.0, noise="additive", vectorized=True)
+    once = tmp_path / "once"
+    once.touch()
+
+    def first(t, x):
+        if once.exists() and abs(t - 0.53) < 1e-9:
+            once.unlink()
+            raise KeyboardInterrupt
+        return x[0]
+
+    asked = {"save_at": [0.51, 0.53, 0.55, 0.57, 1.0], "save": {"first": first}}
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        solvers.solve(noisy, X0, 0, 1, 10, checkpoint=tmp_path / "run.ckpt", **asked)
+    run = solvers.solve(noisy, X0, 0, 1, 10, checkpoint=tmp_path / "run.ckpt", **asked)
+    assert run.settings["continued_from_step"] == 5
+    np.testing.assert_array_equal(run.first, solvers.solve(noisy, X0, 0, 1, 10, **asked).first)
+    np.testing.assert_array_equal(run.times, asked["save_at"])

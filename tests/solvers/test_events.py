@@ -14,6 +14,7 @@ from scipy.special import erfcx
 
 import solvers
 from solvers import Absorbing, ExternalField, Jumps, McKeanVlasov, Periodic, Reflecting, Reset
+from solvers.schemes import BAOAB
 from solvers.sde import walk
 from solvers.sde.events.crossing import chance
 from solvers.sde.events.jumps import count_candidates
@@ -196,6 +197,33 @@ def test_weak_orders_at_a_barrier():
         assert half < 0.2
     with pytest.raises(ValueError, match=r'^function is "resets", which this solve does not have; pass boundary= or'):
         solvers.weak_order(BROWNIAN, np.ones(10), 0, 1, (2, 4, 8), function="resets", replicates=3)
+
+
+def test_particles_with_momenta_bounce():
+    """Free Langevin dynamics in a box: q stays uniform, and p turns; put on the end they would stick to it."""
+    free = McKeanVlasov(lambda t, x, m: 0 * x[0], vectorized=True)
+    rng, n = np.random.default_rng(0), 20_000
+    x0 = np.stack([rng.uniform(0, 1, n), rng.normal(size=n)], axis=1)
+    box = [0, -np.inf], [1, np.inf]
+    run = solvers.solve(free, x0, 0, 2, 50, scheme=BAOAB(1.0, 1.0), boundary=Reflecting(*box))
+    # of a uniform law the fourth central moment is 1/80
+    assert abs(run.variance[-1, 0] - 1 / 12) < MARGIN * math.sqrt((1 / 80 - 1 / 144) / n)
+    assert abs(run.variance[-1, 1] - 1) < MARGIN * math.sqrt(2 / n)
+    one = solvers.solve(free, [[0.9, 3.0]], 0, 0.1, 1, scheme=BAOAB(1e-9, 0.0), boundary=Reflecting(*box))
+    np.testing.assert_allclose(one.final_particles, [[0.8, -3.0]], rtol=1e-6)
+    with pytest.raises(TypeError, match=r"particles \(q, p\) stick to an end where they are projected; use folding"):
+        solvers.solve(free, x0, 0, 2, 5, scheme=BAOAB(1.0, 1.0), boundary=Reflecting(*box, method="projection"))
+
+
+def test_strong_errors_on_a_circle_are_the_short_way_round():
+    equation = McKeanVlasov(
+        lambda t, x, m: 0.3 * np.sin(2 * np.pi * x), lambda t, x, m: 1.0, noise="additive", vectorized=True
+    )
+    options = {"steps": (32, 64, 128), "replicates": 4}
+    free = solvers.strong_order(equation, np.zeros(300), 0, 1, **options)
+    turned = solvers.strong_order(equation, np.zeros(300), 0, 1, boundary=Periodic(0, 1), **options)
+    np.testing.assert_allclose(turned.errors, free.errors, rtol=1e-9)
+    assert turned.claimed == free.claimed == 1.0
 
 
 # jumps ------------------------------------------------------------------------------------------------------------

@@ -117,7 +117,19 @@ def test_orders_of_implicit_schemes(scheme):
     assert agrees(weak, 1.0), str(weak)
 
 
+def test_a_run_with_a_jacobian_goes_on_with_it():
+    run = solvers.solve(TURNING, np.ones((3, 2)), 0, 1, 10, scheme=Trapezoidal(turning_jacobian))
+    assert run.settings["scheme"] == "trapezoidal(jacobian=turning_jacobian)"
+    with pytest.raises(ValueError, match=r"^scheme must be given again"):
+        solvers.resume(TURNING, run, 2, 10)
+    whole = solvers.solve(TURNING, np.ones((3, 2)), 0, 2, 20, scheme=Trapezoidal(turning_jacobian))
+    rest = solvers.resume(TURNING, run, 2, 10, scheme=Trapezoidal(turning_jacobian))
+    np.testing.assert_array_equal(rest.final_particles, whole.final_particles)
+
+
 def test_what_implicit_schemes_refuse():
+    with pytest.raises(ValueError, match=r"^jacobian must return numbers of shape \(2, 2\) a particle, got a number$"):
+        solvers.solve(TURNING, np.ones((4, 2)), 0, 1, 4, scheme=Trapezoidal(lambda t, x, m: -200.0))
     with pytest.raises(ValueError, match=r'^scheme="trapezoidal" needs a drift, which it is implicit in'):
         solvers.solve(BROWNIAN, np.ones(4), 0, 1, 4, scheme="trapezoidal")
     with pytest.raises(TypeError, match=r"^jacobian must be a function of \(t, x, m\), got 3$"):
@@ -291,6 +303,22 @@ def test_a_stage_has_the_time_and_field_of_its_share_of_the_step():
         np.testing.assert_allclose(run.final_particles, 4.0 * np.array([1, 2, 3]) if own else 4.0)
 
 
+def weighted_terms(equation, coefficients, form, weight):
+    drift = coefficients.drift
+    yield lambda out, s: np.add(out, weight * s.dt * drift(s.t, s.x, s.m, s.field, s.args), out)
+
+
+def test_a_last_stage_may_start_where_the_step_does():
+    stages = Stage(weighted_terms, settings=(0.0,)), Stage(weighted_terms, settings=(1.0,), time=0.5)
+    scheme = type("Back", (Scheme,), {"stages": (*stages, Stage(weighted_terms, settings=(0.0,), time=0.0))})()
+    for drift, vectorized in ((lambda t, x, m, c: c + 0 * x, True), (njit(lambda t, x, m, c: c), False)):
+        run = solvers.solve(
+            McKeanVlasov(drift, vectorized=vectorized), np.zeros(3), 0, 1, 10, scheme=scheme,
+            field=ExternalField([0.0, 1.0], [0.0, 1.0]),
+        )  # fmt: skip
+        np.testing.assert_allclose(run.final_particles, 0.5)
+
+
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
@@ -433,6 +461,8 @@ def test_densities_are_those_of_histograms():
     joint = np.histogram2d(x0[:, 1], x0[:, 2], [edges, others])[0] / 5000 / (0.5 * 2 / 3)
     np.testing.assert_allclose(run.two[0], joint, rtol=1e-12)
     np.testing.assert_allclose(run.one_bin, 0.5 * (edges[1:] + edges[:-1]))
+    np.testing.assert_allclose(run.two_other_bin, 0.5 * (others[1:] + others[:-1]))
+    assert run.data["two"].dims == ("time", "two_bin", "two_other_bin")
     for arguments, message in (
         (([0.0],), "^edges must be at least two numbers in ascending order"),
         (([1.0, 0.0],), "^edges must be at least two numbers in ascending order"),

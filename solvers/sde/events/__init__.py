@@ -84,6 +84,8 @@ class Events:
         """Raise ValueError if a reset takes particles out of a boundary, or a threshold lies beyond it."""
         for name in ("value", "threshold") if reset.component < box.shape[1] else ():
             low, high = box[:, reset.component]
+            if isinstance(self.boundary, Periodic) and np.isfinite(high):
+                raise ValueError(f"a reset needs a component that is not periodic, got component {reset.component}")
             if not low <= getattr(reset, name) <= high:
                 raise ValueError(
                     f"{name} of the reset must lie within the boundary, from {low:g} to {high:g}, got "

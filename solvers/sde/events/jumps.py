@@ -194,4 +194,4 @@ class Jumps(Event):
 
     def __repr__(self) -> str:
         names = (getattr(function, "__qualname__", "?") for function in (self.rate, self.size))
-        return f"Jumps({', '.join(names)}, rate_bound={self.rate_bound:g}, marks={self.marks!r})"
+        return f"Jumps({', '.join(names)}, rate_bound={self.rate_bound!r}, marks={self.marks!r})"

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from solvers import checks
 from solvers.accelerate import kernel
+from solvers.sde.coefficients import Coefficients
+from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.events.box import Box
 from solvers.sde.events.event import Act
 
@@ -48,11 +50,36 @@ def project(moved: Matrix, box: Matrix) -> None:
                 moved[i, p] = box[1, i]
 
 
-def _folding(*_: Any) -> Callable[..., None]:
-    return lambda moved, s, arrival, numbers, old, new, held, draw: fold(moved, numbers)
+@kernel
+def turn(moved: Matrix, box: Matrix) -> None:
+    """Turn the momenta of (q, p), rows of `moved`, where folding q comes back from the other side."""
+    half = moved.shape[0] // 2
+    for i in range(half):
+        low, high = box[0, i], box[1, i]
+        for p in range(moved.shape[1]):
+            x = moved[i, p]
+            if not low <= x <= high and math.isfinite(x):
+                there = math.isfinite(high - low) and (x - low) % (2.0 * (high - low)) <= high - low
+                if not there:
+                    moved[half + i, p] = -moved[half + i, p]
 
 
-def _projecting(*_: Any) -> Callable[..., None]:
+def _folding(equation: McKeanVlasov, coefficients: Coefficients, form: Form) -> Callable[..., None]:
+    if not form.force:
+        return lambda moved, s, arrival, numbers, old, new, held, draw: fold(moved, numbers)
+
+    def bounce(
+        moved: Matrix, s: Any, arrival: float, numbers: Matrix, old: Any, new: Any, held: Any, draw: Any
+    ) -> None:
+        turn(moved, numbers)
+        fold(moved, numbers)
+
+    return bounce
+
+
+def _projecting(equation: McKeanVlasov, coefficients: Coefficients, form: Form) -> Callable[..., None]:
+    if form.force:
+        raise ValueError("particles (q, p) stick to an end where they are projected; use folding, which turns p")
     return lambda moved, s, arrival, numbers, old, new, held, draw: project(moved, numbers)
 
 
@@ -69,6 +96,7 @@ class Reflecting(Box):
         The ends, for all components or for each; infinite where there is none.
     method : str
         "folding": what a step does beyond an end is done backward, as often as it takes; weak order 1, strong order ½.
+        Of particles (q, p) the momentum turns with it.
         "projection": a particle that leaves is put on the end; weak order ½, and strong order ½ up to a logarithm.
 
     Raises

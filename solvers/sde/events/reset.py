@@ -66,8 +66,8 @@ class Reset(Event):
 
     m is then an array whose last entry, after the moments, is the number of resets in the last step, averaged over the
     particles: divided by the step it is the firing rate. The solution holds `resets`, (N,), how often each particle was
-    reset, and `last_resets`, in the last step. A particle resets at the end of a step, and once at most, or twice where
-    a jump takes it there again.
+    reset, and `last_resets`, in the last step. Each reset comes half a step late on average. A particle resets at the
+    end of a step, and once at most, or twice where a jump takes it there again.
 
     Parameters
     ----------

@@ -176,6 +176,8 @@ class Implicit(Scheme):
         if jacobian is not None and not callable(jacobian):
             raise TypeError(f"jacobian must be a function of (t, x, m), got {checks.shown(jacobian)}")
         self.jacobian = jacobian
+        if jacobian is not None:  # without it a run would go on with differences
+            self.name = f"{self.name}(jacobian={getattr(jacobian, '__qualname__', '?')})"
         self.stages = (Stage(implicit_terms, settings=(self.implicit, jacobian)),)
 
     def strong_order(self, equation: McKeanVlasov) -> float:

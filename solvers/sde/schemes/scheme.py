@@ -177,6 +177,10 @@ def check_scheme(scheme: Scheme) -> None:
             raise TypeError(
                 f"a stage of the scheme {kind} must be a solvers.schemes.Stage of a function, got {checks.shown(stage)}"
             )
+        if not isinstance(stage.settings, tuple):
+            raise TypeError(
+                f"settings of a stage of the scheme {kind} must be a tuple, got {checks.shown(stage.settings)}"
+            )
         checks.finite_number(f"weight of a stage of the scheme {kind}", stage.weight)
         if stage.time is not None:
             share = checks.finite_number(f"time of a stage of the scheme {kind}", stage.time)
