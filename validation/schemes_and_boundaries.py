@@ -76,7 +76,7 @@ def _strong(scale: Scale) -> Iterator[Claim]:
 def _weak(scale: Scale) -> Iterator[Claim]:
     replicates, particles = scale.pick(8, 32), scale.pick(20_000, 100_000)
     births = Jumps(njit(lambda t, x, m: x), njit(lambda t, x, m: 1.0), 64.0)
-    middle, fine, finest = (32, 64, 128), (64, 128, 256), (512, 1024, 2048)
+    middle, fine, finest = (32, 64, 128), (256, 512, 1024), (512, 1024, 2048)
     folding, projection = (Reflecting(0, np.inf, method=method) for method in ("folding", "projection"))
     late, early = Absorbing(0, 1, bridge=False), Absorbing(0, 1)
     cases: list[tuple[str, McKeanVlasov, float, tuple[int, ...], Any, float, dict[str, Any]]] = [
