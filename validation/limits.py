@@ -174,13 +174,20 @@ def _dense_outputs(
     problem: flds.TrainingProblem, depths: tuple[int, ...], widths: tuple[int, ...], seeds: int, weights: str
 ) -> Array:
     """Outputs on training and test inputs, (seeds, L, n, steps + 1, outputs)."""
+    import torch
+
     from validation import networks
 
     def outputs(width: int, depth: int, seed: int) -> Array:
         run = networks.train(problem, width=width, depth=depth, backward_weights=weights, seed=seed, dtype="float32")
         return np.concatenate([run.outputs, run.test_outputs], axis=1)
 
-    return np.array([[[outputs(n, depth, s) for n in widths] for depth in depths] for s in range(seeds)])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for each other take several times as long over such small matrices
+    try:
+        return np.array([[[outputs(n, depth, s) for n in widths] for depth in depths] for s in range(seeds)])
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _standard_error(limits: list[flds.LimitEstimate], stages: tuple[int, ...]) -> Array:
