@@ -85,7 +85,7 @@ def between(field: Array, later: Array, share: float, start: int, stop: int, own
         return field[low:high]
     if share == 1.0:
         return later[low:high]
-    mixed = np.empty((high - low, field.shape[1]))
+    mixed = np.empty((high - low, field.shape[1]), field.dtype)
     for p in range(high - low):
         for i in range(field.shape[1]):
             mixed[p, i] = (1.0 - share) * field[low + p, i] + share * later[low + p, i]
