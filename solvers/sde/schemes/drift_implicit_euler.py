@@ -17,6 +17,11 @@ class DriftImplicitEuler(Implicit):
     jacobian : callable, optional
         ∂b/∂x as a function of the drift's arguments: a number, or a (D, D) matrix; by default by differences.
 
+    Raises
+    ------
+    TypeError
+        If the Jacobian is not a function.
+
     References
     ----------
     P. E. Kloeden, E. Platen, "Numerical solution of stochastic differential equations", 1992, section 12.2.
