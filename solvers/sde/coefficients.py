@@ -154,7 +154,7 @@ def _of_arrays(written: _Written, form: Form) -> Function:
     def position(x: Array) -> Array:
         return _position(x, form.scalar)
 
-    mean = (lambda m: m[0] if len(m) else 0.0) if form.number and not form.share else (lambda m: m)
+    mean = array_means_of(form)
 
     def outside(field: Array) -> Any:
         if form.field == "number":
@@ -306,6 +306,11 @@ def means_of(form: Form) -> Function:
     if form.share or not form.number:
         return _inner(lambda m: m)
     return _inner(lambda m: m[0]) if form.moments else _inner(lambda m: 0.0)
+
+
+def array_means_of(form: Form) -> Function:
+    """Return the same for functions of arrays, which are not compiled."""
+    return (lambda m: m[0] if len(m) else 0.0) if form.number and not form.share else (lambda m: m)
 
 
 def _outside(form: Form) -> Function:

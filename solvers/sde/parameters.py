@@ -62,6 +62,11 @@ def plain(args: Args) -> Any:
     return () if args is None else tuple(args) if isinstance(args, tuple) else args
 
 
+def passed(args: Args, vectorized: bool) -> Any:
+    """Return parameters as passes take them: coefficients of arrays as they are, kernels as `plain` ones."""
+    return args if vectorized and args is not None else plain(args)
+
+
 def args_variables(args: Args) -> dict[str, Variable]:
     """Return parameters as variables of a solution."""
     if args is None:

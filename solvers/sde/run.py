@@ -37,7 +37,7 @@ from solvers.sde.equation import McKeanVlasov
 from solvers.sde.events import CARRIED, NOTHING, Events
 from solvers.sde.field import ExternalField, FieldOnGrid, as_field
 from solvers.sde.integrate import compile_kernels, integrate
-from solvers.sde.parameters import args_settings, args_variables, as_args, plain
+from solvers.sde.parameters import args_settings, args_variables, as_args, passed
 from solvers.sde.places import between, places
 from solvers.sde.saved import Saved
 from solvers.sde.schemes import get_scheme
@@ -135,7 +135,7 @@ class MeanFieldRun:
             more={**events.functions, **scheme.functions()},
             stop=events.stop,
             force=scheme.phase_space,
-            mean=_mean_over(ensemble, x, t, args if equation.vectorized else plain(args)),
+            mean=_mean_over(ensemble, x, t, passed(args, equation.vectorized)),
         )
         if outside is not None:
             trial = replace(trial, field=picked(first), kind=outside.kind, per_particle=outside.per_particle)
@@ -158,11 +158,7 @@ class MeanFieldRun:
         return seen(x, self.course.form.scalar)
 
     def solution(
-        self,
-        save: Save | Iterable[Save] | Mapping[str, Save],
-        save_at: Any,
-        progress: bool,
-        checkpoint: Checkpoint,
+        self, save: Save | Iterable[Save] | Mapping[str, Save], save_at: Any, progress: bool, checkpoint: Checkpoint
     ) -> Solution:
         """Solve, warn if it ended early, and return what is to be saved."""
         begin, steps, ensemble = self.course.first, self.course.brownian.steps, self.ensemble

@@ -23,7 +23,7 @@ from solvers.sde.coefficients import coefficient_functions, given_function, law_
 from solvers.sde.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov, extras
 from solvers.sde.events import STOP_ARGUMENTS
 from solvers.sde.interpret import bounds_checked, interpreted
-from solvers.sde.parameters import Args, kind_of, plain
+from solvers.sde.parameters import Args, kind_of, passed
 
 Array = NDArray[np.floating]
 Values = NDArray[np.float64]
@@ -256,7 +256,7 @@ class Trial:
         try:
             with np.errstate(all="ignore"):
                 if self.mean is None:
-                    args = self.args if self.equation.vectorized else plain(self.args)
+                    args = passed(self.args, self.equation.vectorized)
                     mean = law(self.t, np.ascontiguousarray(self.x, np.float64), args).mean(axis=1)
                 else:
                     mean = self.mean(law, psi.size)

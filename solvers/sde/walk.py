@@ -25,7 +25,7 @@ from solvers.sde.events.stop import stop_function
 from solvers.sde.faults import Fault, StepError
 from solvers.sde.field import FieldOnGrid
 from solvers.sde.march import COMPLETE, LOST, STOPPED, WORDS, Grid, Leg, Means, Track, close, moment
-from solvers.sde.parameters import Args, plain
+from solvers.sde.parameters import Args, passed
 from solvers.sde.schemes.passes import Pass, march, stage_passes
 from solvers.sde.schemes.scheme import Scheme, stage_times
 
@@ -79,8 +79,8 @@ class Course:
 
     @property
     def parameters(self) -> Any:
-        """The parameters as passes take them: coefficients of arrays as they are, kernels as a plain tuple."""
-        return () if self.args is None else self.args if self.equation.vectorized else plain(self.args)
+        """The parameters as passes take them."""
+        return passed(self.args, self.equation.vectorized)
 
     @cached_property
     def shared(self) -> Matrix:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from solvers.sde.coefficients import means_of, parameters_of
+from solvers.sde.coefficients import array_means_of, means_of, parameters_of
 from solvers.sde.equation import Form, McKeanVlasov, extras
 from solvers.sde.events import STOP_ARGUMENTS
 
@@ -21,8 +21,7 @@ def stop_function(equation: McKeanVlasov, form: Form, stop: Function | None) -> 
     _, takes = extras("stop", stop, STOP_ARGUMENTS, False, False, form.args is not None)
     mean, parameters = means_of(form), parameters_of(form.args)
     if equation.vectorized:
-        mean = (lambda m: m[0] if len(m) else 0.0) if form.number and not form.share else (lambda m: m)
-        parameters = _as_they_are
+        mean, parameters = array_means_of(form), _as_they_are
     if takes:
         return lambda t, m, args: bool(stop(t, mean(m), parameters(args)))
     return lambda t, m, args: bool(stop(t, mean(m)))
