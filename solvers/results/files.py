@@ -63,6 +63,11 @@ class Variable(NamedTuple):
         """The shape of the whole array, of all ranks."""
         return self.values.shape if self.spread is None else self.spread.shape(self.values.shape)
 
+    def turned(self) -> Variable:
+        """Return the variable with its first two dimensions in the other order."""
+        first, second, *rest = self.dims
+        return self._replace(dims=(second, first, *rest), values=np.swapaxes(self.values, 0, 1))
+
     @staticmethod
     def of_json(value: Any, long_name: str) -> Variable:
         """Return an array of the bytes of a value as JSON."""

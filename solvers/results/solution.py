@@ -197,8 +197,9 @@ class Solution:
             Of the table.
         long : bool
             By default a row for each step or time, whose columns are the variables; those with one or two dimensions
-            more become name[0], name[1], … or name[0,0], name[0,1], … With ``long=True`` a row for each number of any
-            variable over them: its name, its coordinates, each in a column of its own, and its value.
+            more become name[0], name[1], … or name[0,0], name[0,1], …, of several runs the run first. With
+            ``long=True`` a row for each number of any variable over them: its name, its coordinates, each in a column
+            of its own, and its value.
 
         Raises
         ------
@@ -214,7 +215,8 @@ class Solution:
             )
         checks.flag("long", long)
         whole = {name: item for name, item in self.variables.items() if item.spread is None}
-        over = {name: item for name, item in whole.items() if item.dims[:1] == (first,)}
+        turned = {name: item.turned() if item.dims[:2] == ("run", first) else item for name, item in whole.items()}
+        over = {name: item for name, item in turned.items() if item.dims[:1] == (first,)}
         return write_table(path, long_rows(over, self.data) if long else wide_rows(over))
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:

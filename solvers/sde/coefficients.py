@@ -198,31 +198,30 @@ def _of_particles(written: _Written, form: Form) -> Function:
     room = _room(form.scalar, D)
     point, outside, mean, store = _point(form.scalar), _outside(form), means_of(form), _store(shape, written.number)
 
+    call = _call(written.function, written.takes, outside)
+
     if written.arguments == "local":
-        evaluate = _local(written.function, written.takes, outside)
 
         @_inner
         def coefficient(t, x, m, field, args):  # type: ignore[no-untyped-def]
             out, here, own = np.empty(shape + (x.shape[1],)), room(), parameters(args)
             for p in range(x.shape[1]):
-                store(out, p, evaluate(t, point(x, p, here), mean(m), field, own, p))
+                store(out, p, call((t, point(x, p, here), mean(m)), field, own, p))
             return out
 
         return coefficient
 
     if written.arguments == "marked":
-        react = _marked(written.function, written.takes, outside)
 
         @_inner
         def marked(t, x, m, z, field, args):  # type: ignore[no-untyped-def]
             out, here, own = np.empty(shape + (x.shape[1],)), room(), parameters(args)
             for p in range(x.shape[1]):
-                store(out, p, react(t, point(x, p, here), mean(m), z[p], field, own, p))
+                store(out, p, call((t, point(x, p, here), mean(m), z[p]), field, own, p))
             return out
 
         return marked
 
-    meet = _pair(written.function, written.takes, outside)
     accumulate = _accumulate(form)
 
     @_inner
@@ -232,43 +231,21 @@ def _of_particles(written: _Written, form: Form) -> Function:
         for first in range(0, partners, _PARTNERS):
             for p in range(x.shape[1]):
                 mine = point(x, p, here)
-                accumulate(total, p, mine, ensemble, first, min(first + _PARTNERS, partners), there, field, own, meet)
+                accumulate(total, p, mine, ensemble, first, min(first + _PARTNERS, partners), there, field, own, call)
         return total / partners
 
     return interaction
 
 
-def _local(function: Function, takes: tuple[bool, bool], outside: Function) -> Function:
-    """Call a function of (t, x, m) with what more it takes."""
+def _call(function: Function, takes: tuple[bool, bool], outside: Function) -> Function:
+    """Call a function of a tuple's entries, as (t, x, m), with what more it takes."""
     if takes == (True, True):
-        return _inner(lambda t, x, m, field, args, p: function(t, x, m, outside(field, p), args))
+        return _inner(lambda at, field, args, p: function(*at, outside(field, p), args))
     if takes == (True, False):
-        return _inner(lambda t, x, m, field, args, p: function(t, x, m, outside(field, p)))
+        return _inner(lambda at, field, args, p: function(*at, outside(field, p)))
     if takes == (False, True):
-        return _inner(lambda t, x, m, field, args, p: function(t, x, m, args))
-    return _inner(lambda t, x, m, field, args, p: function(t, x, m))
-
-
-def _marked(function: Function, takes: tuple[bool, bool], outside: Function) -> Function:
-    """Call a function of (t, x, m, z) with what more it takes."""
-    if takes == (True, True):
-        return _inner(lambda t, x, m, z, field, args, p: function(t, x, m, z, outside(field, p), args))
-    if takes == (True, False):
-        return _inner(lambda t, x, m, z, field, args, p: function(t, x, m, z, outside(field, p)))
-    if takes == (False, True):
-        return _inner(lambda t, x, m, z, field, args, p: function(t, x, m, z, args))
-    return _inner(lambda t, x, m, z, field, args, p: function(t, x, m, z))
-
-
-def _pair(function: Function, takes: tuple[bool, bool], outside: Function) -> Function:
-    """Call a function of (x, y) with what more it takes."""
-    if takes == (True, True):
-        return _inner(lambda x, y, field, args, p: function(x, y, outside(field, p), args))
-    if takes == (True, False):
-        return _inner(lambda x, y, field, args, p: function(x, y, outside(field, p)))
-    if takes == (False, True):
-        return _inner(lambda x, y, field, args, p: function(x, y, args))
-    return _inner(lambda x, y, field, args, p: function(x, y))
+        return _inner(lambda at, field, args, p: function(*at, args))
+    return _inner(lambda at, field, args, p: function(*at))
 
 
 def parameters_of(args: type | None) -> Function:
@@ -356,20 +333,20 @@ def _accumulate(form: Form) -> Function:
     if form.scalar:
 
         @_inner
-        def accumulate(total, p, mine, ensemble, first, last, there, field, args, meet):  # type: ignore[no-untyped-def]
+        def accumulate(total, p, mine, ensemble, first, last, there, field, args, call):  # type: ignore[no-untyped-def]
             pull = 0.0
             for j in range(first, last):
-                pull += meet(mine, ensemble[0, j], field, args, p)
+                pull += call((mine, ensemble[0, j]), field, args, p)
             total[0, p] += pull
 
     else:
 
         @_inner
-        def accumulate(total, p, mine, ensemble, first, last, there, field, args, meet):  # type: ignore[no-untyped-def]
+        def accumulate(total, p, mine, ensemble, first, last, there, field, args, call):  # type: ignore[no-untyped-def]
             for j in range(first, last):
                 for i in range(len(there)):
                     there[i] = ensemble[i, j]
-                value = meet(mine, there, field, args, p)
+                value = call((mine, there), field, args, p)
                 if len(value) != len(there):
                     raise ValueError("interaction returns another number of components than at the start")
                 for i in range(len(there)):

@@ -98,8 +98,10 @@ class Saved:
         return float(sum(value.nbytes for name, value in values.items() if name not in self.often) * self.most + often)
 
     def _value(self, name: str, t: float, x: Array) -> Array:
-        where, rule = f"{name} failed at t = {t:g}", "; save takes functions of time and all particles, (t, x)"
-        given = checks.called(where, self.statistics[name]._value, t, x, self.scalar, self.ensemble, rule=rule)
+        statistic = self.statistics[name]
+        rule = "; save takes functions of time and all particles, (t, x)" if statistic.gathers else ""
+        where = f"{name} failed at t = {t:g}"
+        given = checks.called(where, statistic._value, t, x, self.scalar, self.ensemble, rule=rule)
         value = np.asarray(checks.numeric(f"the value of {name}", given, truth=True))
         if self.shapes.get(name, value.shape) != value.shape:
             raise ValueError(f"{name} must keep its shape, got {self.shapes[name]} and then {value.shape}")

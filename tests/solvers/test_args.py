@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import namedtuple
 
 import matplotlib.pyplot as plt
@@ -165,7 +166,7 @@ def test_bad_uses_of_parameters():
 
 
 @pytest.mark.parametrize("particles", [50, 5000])
-def test_many_runs_have_the_bits_of_each(particles):
+def test_many_runs_have_the_bits_of_each(particles, tmp_path):
     x0, values, seeds = np.ones(particles), [0.5, 1.0, 2.0], [3, 4, 5]
     for threads in (1, 2):
         runs = solvers.solve_many(LINEAR, x0, 0, 1, 10, args=values, seed=seeds, threads=threads)
@@ -176,6 +177,9 @@ def test_many_runs_have_the_bits_of_each(particles):
     assert runs.settings["statuses"] == ["completed"] * 3
     np.testing.assert_array_equal(runs.args, values)
     np.testing.assert_array_equal(runs.seeds, seeds)
+    rows = list(csv.DictReader(runs.to_csv(tmp_path / "runs.csv").read_text().splitlines()))
+    assert [float(row["mean[2]"]) for row in rows] == runs.mean[2].tolist()
+    assert [float(row["times"]) for row in rows] == runs.times.tolist()
     assert runs.data["mean"].dims == ("run", "time")
 
 

@@ -217,6 +217,11 @@ class Empty(Scheme):
     ("scheme", "error", "message"),
     [
         ("euler", ValueError, f"^scheme must be one of {ALL}, got 'euler'$"),
+        (
+            "BAOAB",
+            ValueError,
+            r"^scheme BAOAB has no short name: pass solvers\.schemes\.BAOAB\(friction, temp",
+        ),
         (3, TypeError, rf"^scheme must be one of {ALL} or a solvers\.schemes\.Scheme, got 3$"),
         (None, TypeError, r"or a solvers\.schemes\.Scheme, got None$"),
         (Heun, TypeError, r"got the class Heun; make an object of it: Heun\(\)$"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from solvers import checks
@@ -54,6 +55,10 @@ def get_scheme(given: Any) -> Scheme:
         If it is neither a name nor a scheme, or a scheme without a name or stages.
     """
     if isinstance(given, str):
+        if given.lower() in _FILES and given not in _SHORT_NAMES:
+            name = _FILES[given.lower()]
+            numbers = ", ".join(signature(_CLASSES[name]).parameters)
+            raise ValueError(f"scheme {name} has no short name: pass solvers.schemes.{name}({numbers})")
         return _SHORT_NAMES[checks.choice("scheme", given, tuple(_SHORT_NAMES))]()
     if not isinstance(given, Scheme):
         wrong = isinstance(given, type) and issubclass(given, Scheme)
