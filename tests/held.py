@@ -22,8 +22,8 @@ class HeldOperator(LazyOperator):
         forward, backward = self.held
         matrix = forward if domain is self.features else backward.T
         domain.images[known:] = domain.directions[known:] @ matrix.T
-        learned = self.learned.T if domain is self.features else self.learned
-        image = self.share * coordinates @ domain.images + coordinates @ learned @ codomain.directions
+        learned, ratio = self._facing(domain, self.learned), self._sizes(domain).ratio
+        image = self.share * coordinates @ domain.images + ratio * coordinates @ learned @ codomain.directions
         return image, coordinates
 
 

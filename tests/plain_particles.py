@@ -15,6 +15,9 @@ class PlainParticles(Particles):
     def __init__(self, particles):
         self.particles = self.held = particles
 
+    def beside(self, particles):
+        return type(self)(particles)
+
     def allocate(self, rows, dtype=np.float64):
         return np.full((rows, self.particles), np.nan, dtype)  # what is read before it is written shows
 

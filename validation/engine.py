@@ -180,7 +180,7 @@ def one_matrix(scale: Scale) -> Section:
 
 
 def _asymmetry(layer: LazyOperator) -> float:
-    inner = layer.ensemble.inner
+    inner = layer.inputs.inner
     forward, backward = layer.features, layer.gradients
     gaps = inner(backward.directions, forward.images) - inner(backward.images, forward.directions)
     return float(np.abs(gaps).max())

@@ -177,7 +177,7 @@ class Matrix(Parameter):
     def follow(self, gradient: Gradient, rate: float) -> None:
         rule, number = self.group.optimizer, 1.0
         if rule.entrywise:  # entries of 𝒲 are of size 1/n of those of n 𝒲, as the gradient that is seen
-            number = float(self.operator.particles)
+            number = float(self.operator.inputs.particles)
         seen = (number * (gradient.coefficients.T @ gradient.right)).astype(self.dtype, copy=False)
         state = rule.init(np.zeros(seen.shape, seen.dtype))
         for name, array in self.remembered.items():

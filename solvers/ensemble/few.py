@@ -72,7 +72,12 @@ def fill(cut, out, draw, rows):  # type: ignore[no-untyped-def]
 
 @merged_kernel
 def empty(cut, like):  # type: ignore[no-untyped-def]
-    return np.empty_like(like)
+    return np.empty((len(like), cut.particles), like.dtype)
+
+
+@merged_kernel
+def scale(cut, vectors, factor):  # type: ignore[no-untyped-def]
+    vectors *= vectors.dtype.type(factor)
 
 
 @merged_kernel

@@ -75,6 +75,9 @@ class MPIParticles(ThreadParticles):
         self._counts = -(-self._lengths // self.group_size)  # groups of each rank
         self._hold(shares[self.rank].start, int(self._lengths[self.rank]))
 
+    def _another(self, particles: int) -> MPIParticles:
+        return MPIParticles(particles, self.threads, self.communicator)
+
     @contextmanager
     def running(self) -> Iterator[Particles]:
         with self._or_all_end(), super().running():

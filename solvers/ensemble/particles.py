@@ -69,6 +69,10 @@ class Particles(ABC):
         return None if self.communicator is None else Spread(axis, self.first, self.particles, self.communicator)
 
     @abstractmethod
+    def beside(self, particles: int) -> Particles:
+        """Return a home of so many other particles in the same processes, which runs while this one does."""
+
+    @abstractmethod
     def allocate(self, rows: int, dtype: Any = np.float64) -> Array:
         """Return a new array of this dtype, (rows, N), whatever it holds."""
 
@@ -138,11 +142,11 @@ class Particles(ABC):
 
     @abstractmethod
     def multiply(self, vectors: Array, matrix: Array, transposed: bool = False) -> Array:
-        """Return vectors @ matrix, or `transposed` vectors @ matrixᵀ, (rows, N), for a matrix (N, N) held whole."""
+        """Return vectors @ matrix, or `transposed` vectors @ matrixᵀ, for a matrix (M, N) that is held whole."""
 
     @abstractmethod
     def add_product(self, left: NDArray[Any], right: NDArray[Any], *matrices: Array) -> None:
-        """Add leftᵀ @ right to `matrices` (N, N) that are held whole; `left` and `right` are (k, N)."""
+        """Add leftᵀ @ right, of (k, M) and (k, N), to `matrices` (M, N) that are held whole."""
 
     def map(self, function: Callable[..., Array], *arrays: Array) -> Array:
         """Return the values of an elementwise function, (rows, N), in a new array like the first of `arrays`."""

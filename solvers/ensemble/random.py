@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from solvers.accelerate import kernel, part_kernel
 from solvers.partition import STRETCH
 
+# Positions of one field before those of the next.
+_PART = 2**48
 # What one normal takes on one thread.
 NORMAL_SECONDS = 1.5e-9
 # Longer for the noise of a refined grid alone is a mistake; while a vector is drawn nothing can be interrupted.
@@ -345,6 +347,8 @@ class Noise:
         Step of the finest grid where layer 0 begins.
     first : int
         Particle 0 here is particle `first` of the field that has the same seed and begins at 0.
+    part : int
+        Which of several independent fields with the same seed, as of the matrices of one layer.
 
     References
     ----------
@@ -356,6 +360,7 @@ class Noise:
     refinement: int = 1
     start: int = 0
     first: int = 0
+    part: int = 0
 
     def finest(self, layer: int) -> int:
         """Return the step of the finest grid where a layer begins."""
@@ -363,7 +368,7 @@ class Noise:
 
     def draw(self, address: Address, layer: int = 0) -> Draw:
         """Return where kernels find the noise of an `address` at a `layer`."""
-        positions = np.array(address.positions, np.int64)
+        positions = np.array(address.positions, np.int64) + self.part * _PART
         here = self.finest(layer), self.refinement, self.first
         return Draw(self.seed, int(address.stream), address.step, positions, *here)
 

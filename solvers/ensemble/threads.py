@@ -55,6 +55,12 @@ def compile_kernels(dtype: np.dtype) -> float:
     return time.perf_counter() - start
 
 
+class _Team:
+    """The threads of homes that run together, while they run."""
+
+    workers: Workers | None = None
+
+
 class ThreadParticles(Particles):
     """N particles in NumPy arrays, C-contiguous, and the threads that work on them.
 
@@ -79,9 +85,15 @@ class ThreadParticles(Particles):
         self._hold(0, particles)
         if particles <= FEW:
             self.cut = Cut(particles, self.group_size, len(self.groups))
-        self._workers: Workers | None = None
-        self._interrupts = Interrupts()
-        self._memory = Reuse()
+        self._team, self._interrupts, self._memory = _Team(), Interrupts(), Reuse()
+
+    def beside(self, particles: int) -> ThreadParticles:
+        other = self._another(particles)
+        other._team, other._interrupts, other._memory = self._team, self._interrupts, self._memory
+        return other
+
+    def _another(self, particles: int) -> ThreadParticles:
+        return ThreadParticles(particles, self.threads)
 
     def _hold(self, first: int, held: int) -> None:
         """Hold so many particles, the first of a group and those that follow."""
@@ -104,14 +116,14 @@ class ThreadParticles(Particles):
         with self._interrupts.deferred(), single_threaded_blas, np.errstate(**quiet):  # type: ignore[arg-type]
             self._memory.open()
             if self.threads > 1:
-                self._workers = Workers(self.threads - 1, lambda: np.seterr(**quiet))  # type: ignore[arg-type]
+                self._team.workers = Workers(self.threads - 1, lambda: np.seterr(**quiet))  # type: ignore[arg-type]
             try:
                 yield self
             finally:
                 self._memory.close()
-                if self._workers is not None:
-                    self._workers.close()
-                    self._workers = None
+                if self._team.workers is not None:
+                    self._team.workers.close()
+                    self._team.workers = None
 
     def allocate(self, rows: int, dtype: Any = np.float64) -> Array:
         return self._memory.empty((rows, self.held), dtype)
@@ -207,12 +219,13 @@ class ThreadParticles(Particles):
         return total
 
     def multiply(self, vectors: Array, matrix: Array, transposed: bool = False) -> Array:
-        out, matrix = np.empty_like(vectors), matrix.T if transposed else matrix
+        matrix = matrix.T if transposed else matrix
+        out = np.empty((len(vectors), matrix.shape[1]), vectors.dtype)
 
         def work(columns: slice) -> None:
             out[:, columns] = vectors @ matrix[:, columns]
 
-        self.each(work, partition(self.particles, _ROWS))
+        self.each(work, partition(matrix.shape[1], _ROWS))
         return out
 
     def add_product(self, left: NDArray[Any], right: NDArray[Any], *matrices: Array) -> None:
@@ -224,7 +237,7 @@ class ThreadParticles(Particles):
             for matrix in matrices:
                 matrix[rows] += change
 
-        self.each(work, partition(self.particles, _ROWS))
+        self.each(work, partition(len(first), _ROWS))
 
     def each(self, work: Callable[[T], None], items: Sequence[T]) -> None:
         self._run(work, items)
@@ -235,7 +248,7 @@ class ThreadParticles(Particles):
         Where `size`, the number of multiply–adds, is small, this thread does it all.
         """
         count = len(self.groups)
-        alone = self._workers is None or size < _SMALL_WORK or self.cut is not None
+        alone = self._team.workers is None or size < _SMALL_WORK or self.cut is not None
         self._run(work, [slice(0, count)] if alone else _turns(count, self.threads), size)
 
     def average(self, summed: Callable[[slice], NDArray[Any]], shape: tuple[int, ...], size: float = np.inf) -> Matrix:
@@ -275,10 +288,11 @@ class ThreadParticles(Particles):
         it alone.
         """
         helpers = min(self.threads, shares) - 1
-        if self._workers is None or helpers < 1 or size < _SMALL_STEP:
+        workers = self._team.workers
+        if workers is None or helpers < 1 or size < _SMALL_STEP:
             work()
         else:
-            self._workers.share(work, helpers)
+            workers.share(work, helpers)
 
     def check(self) -> None:
         """Let an interrupt come that was put off."""
@@ -286,7 +300,8 @@ class ThreadParticles(Particles):
 
     def _run(self, work: Callable[[T], None], items: Sequence[T], size: float = np.inf) -> None:
         """Call work(item) for every item: here if there is little to do, else on all threads, who take turns."""
-        if self._workers is None or len(items) <= 1 or size < _SMALL_WORK:
+        workers = self._team.workers
+        if workers is None or len(items) <= 1 or size < _SMALL_WORK:
             for item in items:
                 work(item)
             self.check()
@@ -297,7 +312,7 @@ class ThreadParticles(Particles):
             for item in turns:
                 work(item)
 
-        self._workers.share(take_turns, len(items) - 1)
+        workers.share(take_turns, len(items) - 1)
         self.check()
 
 

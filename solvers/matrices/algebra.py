@@ -31,6 +31,7 @@ class Algebra(NamedTuple):
     fill: Function
     empty: Function
     copy: Function
+    scale: Function
     stack: Function
     revealing: Function
     inverse: Function
@@ -56,6 +57,7 @@ OF_PARTICLES = Algebra(
     fill=_fill,
     empty=lambda e, like: e.allocate(len(like), like.dtype),
     copy=lambda e, vectors: e.copy(vectors),
+    scale=lambda e, vectors, factor: e.scale(vectors, factor),
     stack=lambda e, *parts: e.stack(parts),
     revealing=rank_revealing_cholesky,
     inverse=triangular_inverse,
@@ -69,6 +71,7 @@ OF_FEW = Algebra(
     fill=few.fill,
     empty=few.empty,
     copy=few.copy,
+    scale=few.scale,
     stack=few.stack,
     revealing=revealing_factor,
     inverse=inverse_of_triangle,

@@ -14,15 +14,15 @@ from solvers.matrices.operator import Coordinates, WeightOperator
 
 
 class DenseOperator(WeightOperator):
-    """𝒲 held as a matrix: O(N²) memory, cheaper than the bases once their ranks approach N.
+    """𝒲 held as a matrix: O(MN) memory, cheaper than the bases once their ranks approach N.
 
-    In the basis √N e_i the coordinates of φ are φ/√N, so the update reads as for the
+    In the bases √N e_i and √M e_j the coordinates of φ are φ/√N and those of g are g/√M, so updates read as for the
     lazy operator.
 
     Parameters
     ----------
-    ensemble : Particles
-        The particles.
+    inputs : Particles
+        The N coordinates of what the matrix multiplies.
     noise : Noise
         Source of the entries, which is read once.
     layer : int
@@ -35,11 +35,13 @@ class DenseOperator(WeightOperator):
         Whether to draw the entries, or leave them to be restored.
     deviation : float
         Standard deviation of the entries of W, 1 in paper F.
+    outputs : Particles, optional
+        The M coordinates of its images; by default it is square.
     """
 
     def __init__(
         self,
-        ensemble: Particles,
+        inputs: Particles,
         noise: Noise,
         layer: int,
         *,
@@ -47,10 +49,11 @@ class DenseOperator(WeightOperator):
         dtype: np.dtype,
         draw: bool = True,
         deviation: float = 1.0,
+        outputs: Particles | None = None,
     ) -> None:
-        self.ensemble, self.particles, self._tied = ensemble, ensemble.particles, tied
-        self.weights = ensemble.allocate(ensemble.particles, dtype)
-        self.backward_weights = self.weights if tied else ensemble.allocate(ensemble.particles, dtype)
+        self.inputs, self.outputs, self._tied = inputs, inputs if outputs is None else outputs, tied
+        self.weights = inputs.allocate(self.outputs.particles, dtype)
+        self.backward_weights = self.weights if tied else inputs.allocate(self.outputs.particles, dtype)
         if draw:
             self._draw(self.weights, noise, Stream.WEIGHTS, layer)
             if not tied:
@@ -59,42 +62,44 @@ class DenseOperator(WeightOperator):
                 self.shrink(deviation)
 
     def _draw(self, weights: Array, noise: Noise, stream: Stream, layer: int) -> None:
-        root = np.sqrt(self.ensemble.particles)
+        root = np.sqrt(self.inputs.particles)
 
         def scale(weights: Array) -> None:
             weights /= root
 
-        self.ensemble.fill(weights, noise, Address(stream, 0, tuple(range(self.ensemble.particles))), layer)
-        self.ensemble.apply(scale, weights)
+        self.inputs.fill(weights, noise, Address(stream, 0, tuple(range(self.outputs.particles))), layer)
+        self.inputs.apply(scale, weights)
 
     def forward(
         self, features: Array, address: Address, states: Array, remember: bool = True
     ) -> tuple[Array, Coordinates]:
-        return self.ensemble.multiply(features, self.weights, transposed=True), self._coordinates(features)
+        images = self.inputs.multiply(features, self.weights, transposed=True)
+        return images, self._coordinates(self.inputs, features)
 
     def backward(
         self, gradients: Array, address: Address, states: Array, remember: bool = True
     ) -> tuple[Array, Coordinates]:
-        return self.ensemble.multiply(gradients, self.backward_weights), self._coordinates(gradients)
+        images = self.inputs.multiply(gradients, self.backward_weights)
+        return images, self._coordinates(self.outputs, gradients)
 
-    def _coordinates(self, vectors: Array) -> Coordinates:
-        root = vectors.dtype.type(np.sqrt(self.ensemble.particles))
-        return self.ensemble.to_host(self.ensemble.map(lambda part: part / root, vectors))
+    def _coordinates(self, home: Particles, vectors: Array) -> Coordinates:
+        root = vectors.dtype.type(np.sqrt(home.particles))
+        return home.to_host(home.map(lambda part: part / root, vectors))
 
     def update(self, gradients: Coordinates, features: Coordinates) -> None:
-        self.ensemble.add_product(gradients, features, *self._both)
+        self.inputs.add_product(gradients, features, *self._both)
 
     def add(self, step: Coordinates) -> None:
         def work(weights: Array, change: Array) -> None:
             weights += change
 
-        change = self.ensemble.from_host(step)
+        change = self.inputs.from_host(step)
         for weights in self._both:
-            self.ensemble.apply(work, weights, change)
+            self.inputs.apply(work, weights, change)
 
     def shrink(self, factor: float) -> None:
         for weights in self._both:
-            self.ensemble.scale(weights, factor)
+            self.inputs.scale(weights, factor)
 
     @property
     def _both(self) -> tuple[Array, ...]:
@@ -116,7 +121,7 @@ class DenseOperator(WeightOperator):
 
     @property
     def rank(self) -> tuple[int, int]:
-        return self.ensemble.particles, self.ensemble.particles
+        return self.inputs.particles, self.outputs.particles
 
     @property
     def truncation(self) -> tuple[float, float]:

@@ -11,6 +11,6 @@ from solvers.matrices.reveal import Passes, passes
 
 @lru_cache
 def compiled_passes(condition: Function, correction: Function, precision: float) -> Passes:
-    """Return the passes for a `Cut` of particles and a `Draw`; each is compiled, or loaded from disk, when called."""
+    """Return the passes for two `Cut`s and a `Draw`; each is compiled, or loaded from disk, when called."""
     reveal, probe = passes(OF_FEW, condition, correction, precision, merged_kernel)
     return Passes(composed_kernel(reveal), composed_kernel(probe))

@@ -19,7 +19,7 @@ from solvers.matrices import reveal
 from solvers.matrices.algebra import OF_PARTICLES, Place
 from solvers.matrices.few import compiled_passes
 from solvers.matrices.operator import Coordinates, RankBudgetExceeded, WeightOperator
-from solvers.matrices.reveal import Basis, Passes
+from solvers.matrices.reveal import Basis, Passes, Sizes
 from solvers.matrices.sampling import Sampling
 
 # Below these relative norms a residual is rounding: the Gram matrix holds squares, so half the digits.
@@ -31,13 +31,13 @@ _LOST = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-3}
 class Side:
     """Orthonormal directions on one side of 𝒲, their images, and the sums of squares seen and dropped."""
 
-    def __init__(self, ensemble: Particles, budget: int, dtype: np.dtype) -> None:
-        self.ensemble, self.budget = ensemble, budget
+    def __init__(self, ensemble: Particles, opposite: Particles, budget: int, dtype: np.dtype) -> None:
+        self.ensemble, self.opposite, self.budget = ensemble, opposite, budget
         self.rank = 0
         self.mass = 0.0
         self.dropped = 0.0
         self._directions = ensemble.allocate(0, dtype)
-        self._images = ensemble.allocate(0, dtype)
+        self._images = opposite.allocate(0, dtype)
 
     @property
     def directions(self) -> Array:
@@ -57,8 +57,8 @@ class Side:
         if total > len(self._directions):
             # Pages that are never touched cost nothing, so spare capacity is free.
             capacity = min(self.budget, max(total, 8, 2 * self.rank))
-            self._directions = self._grown(self._directions, capacity)
-            self._images = self._grown(self._images, capacity)
+            self._directions = self._grown(self.ensemble, self._directions, capacity)
+            self._images = self._grown(self.opposite, self._images, capacity)
         return Basis(self._directions[self.rank : total], self._images[self.rank : total])
 
     def append(self, count: int) -> None:
@@ -80,22 +80,22 @@ class Side:
         """Undo what was appended since a mark."""
         self.rank, self.mass, self.dropped = mark
 
-    def _grown(self, old: Array, capacity: int) -> Array:
-        new = self.ensemble.allocate(capacity, old.dtype)
+    def _grown(self, home: Particles, old: Array, capacity: int) -> Array:
+        new = home.allocate(capacity, old.dtype)
         new[: self.rank] = old[: self.rank]
         return new
 
 
 class LazyOperator(WeightOperator):
-    """𝒲 sampled only where it is used: ω 𝒲_0 + Pᵀ A Q / N, with 𝒲_0 what is sampled.
+    """𝒲 sampled only where it is used: ω 𝒲_0 + Pᵀ A Q / √(MN), with 𝒲_0 what is sampled.
 
-    With `tied=True`, N particles have exactly the law of an N×N Gaussian matrix under the same updates;
+    With `tied=True`, particles have exactly the law of an M×N Gaussian matrix under the same updates;
     with `tied=False` the images on the two sides are independent, as in Definition 1 of paper F.
 
     Parameters
     ----------
-    ensemble : Particles
-        The particles.
+    inputs : Particles
+        The N coordinates of what the matrix multiplies.
     noise : Noise
         Source of fresh vectors.
     layer : int
@@ -107,11 +107,15 @@ class LazyOperator(WeightOperator):
     budget : (int, int)
         Largest ranks of the forward and the backward basis.
     sampling : Sampling
-        How fresh vectors are conditioned: by law, or with exact second moments.
+        How fresh images 𝒲φ are conditioned: by law, or with exact second moments.
     dtype : numpy dtype
         Storage of directions and images; sums over particles, norms and pivots are float64 always.
     deviation : float
         Standard deviation of the entries of W, 1 in paper F.
+    outputs : Particles, optional
+        The M coordinates of its images; by default it is square.
+    backward_sampling : Sampling, optional
+        How fresh images 𝒲ᵀg are conditioned; by default as those of the other side.
 
     Raises
     ------
@@ -129,7 +133,7 @@ class LazyOperator(WeightOperator):
 
     def __init__(
         self,
-        ensemble: Particles,
+        inputs: Particles,
         noise: Noise,
         layer: int,
         *,
@@ -139,14 +143,17 @@ class LazyOperator(WeightOperator):
         sampling: Sampling,
         dtype: np.dtype,
         deviation: float = 1.0,
+        outputs: Particles | None = None,
+        backward_sampling: Sampling | None = None,
     ) -> None:
-        self.ensemble, self.noise, self.layer, self.tied = ensemble, noise, layer, tied
-        self.particles = ensemble.particles
+        self.noise, self.layer, self.tied = noise, layer, tied
+        self.inputs, self.outputs = inputs, inputs if outputs is None else outputs
+        self._ratio = (self.inputs.particles / self.outputs.particles) ** 0.5
         self.share = float(deviation)  # ω: what is left of the matrix that is sampled, whose entries have deviation 1
         self.tolerance = max(tolerance, ROUNDING_FLOOR[dtype])
-        self.sampling = sampling
-        self.features = Side(ensemble, budget[0], dtype)
-        self.gradients = Side(ensemble, budget[1], dtype)
+        self._sampling = sampling, sampling if backward_sampling is None else backward_sampling
+        self.features = Side(self.inputs, self.outputs, budget[0], dtype)
+        self.gradients = Side(self.outputs, self.inputs, budget[1], dtype)
         self.unmatched = False  # whether the sampling left some vectors as they were, for lack of room
         self._pairs = np.zeros((2, 0, 0))  # A and R, with room to grow
 
@@ -172,12 +179,12 @@ class LazyOperator(WeightOperator):
 
     @property
     def learned(self) -> Coordinates:
-        """A, (backward rank, forward rank): the learned part of 𝒲 is P A Qᵀ/N."""
+        """A, (backward rank, forward rank): the learned part of 𝒲 is Pᵀ A Q/√(MN)."""
         return self._pairs[0, : self.gradients.rank, : self.features.rank]
 
     @property
     def response(self) -> Coordinates:
-        """R = ⟨p_i, y_j⟩ = ⟨x_i, q_j⟩ of a tied matrix, (backward rank, forward rank)."""
+        """R = p_i · 𝒲_0 q_j/√(MN) of a tied matrix, (backward rank, forward rank)."""
         return self._pairs[1, : self.gradients.rank, : self.features.rank]
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -201,8 +208,9 @@ class LazyOperator(WeightOperator):
         self.learned[: len(learned), : learned.shape[1]] = learned
         if self.tied:
             met = state.get("response")  # which older states leave out
-            measured = self.ensemble.inner(self.gradients.directions, self.features.images) if met is None else met
-            self.response[...] = measured
+            if met is None:
+                met = self.outputs.inner(self.gradients.directions, self.features.images) / self._ratio
+            self.response[...] = met
 
     def mark(self) -> Any:
         return self.features.mark(), self.gradients.mark()
@@ -226,16 +234,21 @@ class LazyOperator(WeightOperator):
         self, domain: Side, codomain: Side, vectors: Array, address: Address, states: Array | None
     ) -> tuple[Array, Coordinates]:
         """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned), and remember what is fresh."""
-        passes, e, draw = self._passes(address, vectors.dtype)
-        constants = vectors[:0] if self.sampling.constants is None else self.sampling.constants
+        sampling = self._sampling[domain is self.gradients]
+        passes, e, images, draw = self._passes(domain, sampling, address, vectors.dtype)
+        constants = codomain.directions[:0] if sampling.constants is None else sampling.constants
         learned = np.ascontiguousarray(self._facing(domain, self.learned))
-        sides, numbers = (domain.basis, codomain.basis, learned, self.share), (self.tied, self.tolerance, draw)
+        sides, sizes = (domain.basis, codomain.basis, learned, self.share), self._sizes(domain)
+        numbers = self.tied, self.tolerance, sizes, draw
         if states is None:
             response = np.ascontiguousarray(self._facing(domain, self.response))
-            probed = passes.probe(e, vectors, constants, *sides, response, *numbers)
+            probed = passes.probe(e, images, vectors, constants, *sides, response, *numbers)
             self.unmatched |= not probed.matched
             return probed.image, probed.coordinates
-        revealed = passes.reveal(e, vectors, states, constants, domain.room(len(vectors)), *sides, *numbers)
+        if sampling.on_bases:
+            states = domain.opposite.stack([codomain.directions, domain.images])
+        room = domain.room(len(vectors))
+        revealed = passes.reveal(e, images, vectors, states, constants, room, *sides, *numbers)
         self.unmatched |= not revealed.matched
         domain.append(revealed.added)
         self._make_room()
@@ -245,19 +258,27 @@ class LazyOperator(WeightOperator):
         domain.dropped += revealed.dropped
         return revealed.image, revealed.coordinates
 
-    def _passes(self, address: Address, dtype: np.dtype) -> tuple[Passes, Any, Any]:
-        """Return the passes, and the particles and the draw as they take them; compiled, if there are few particles."""
-        ensemble, sampling, noise, layer = self.ensemble, self.sampling, self.noise, self.layer
-        condition = None if ensemble.cut is None else sampling.compiled(dtype)
+    def _passes(
+        self, domain: Side, sampling: Sampling, address: Address, dtype: np.dtype
+    ) -> tuple[Passes, Any, Any, Any]:
+        """Return the passes, and both homes and the draw as they take them; compiled, if there are few particles."""
+        home, images, noise, layer = domain.ensemble, domain.opposite, self.noise, self.layer
+        condition = None if home.cut is None or images.cut is None else sampling.compiled(dtype)
         if condition is not None:
             passes = compiled_passes(condition, reveal.shift, _LOST[dtype])
-            return passes, ensemble.cut, noise.draw(address, layer)
+            return passes, home.cut, images.cut, noise.draw(address, layer)
 
         def by_sampling(e: Particles, z: Array, states: Array, constants: Array) -> bool:
             return sampling.condition(z, states)
 
         passes = reveal.passes(OF_PARTICLES, by_sampling, reveal.shift, _LOST[dtype])
-        return passes, ensemble, Place(noise, address, layer)
+        return passes, home, images, Place(noise, address, layer)
+
+    def _sizes(self, domain: Side) -> Sizes:
+        """Return √(N/M), and for 𝒲ᵀ its inverse; images of new directions are of size 1, or √(M/N)."""
+        if domain is self.features:
+            return Sizes(1.0, self._ratio)
+        return Sizes(1.0 / self._ratio, 1.0 / self._ratio)
 
     def _facing(self, domain: Side, pairs: Coordinates) -> Coordinates:
         """Return a matrix of both sides with the domain's directions as rows."""

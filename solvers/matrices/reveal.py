@@ -1,5 +1,6 @@
 """What a matrix does to vectors when it is sampled only where it is used, written once.
 
+With M outputs and N inputs the vectors of the two sides live in spaces of their own, and ⟨,⟩ is the mean over either.
 The functions here are made of an algebra: of particles anywhere, or compiled, for few particles, whose passes would
 else spend their time between operations.
 """
@@ -21,7 +22,7 @@ _SPREAD = 100.0
 
 
 class Basis(NamedTuple):
-    """Orthonormal directions on one side of 𝒲, (r, N), and their images."""
+    """Orthonormal directions on one side of 𝒲, (r, N), and their images, (r, M)."""
 
     directions: Array
     images: Array
@@ -36,14 +37,14 @@ class Revealed(NamedTuple):
     image: Array
     coordinates: Matrix  # (b, r + added)
     added: int
-    response: Matrix  # (added, rank of the other side)
+    response: Matrix  # (added, rank of the other side): p · 𝒲q / √(MN)
     mass: float
     dropped: float
     matched: bool
 
 
 def shift(response: Matrix, overlap: Matrix) -> Matrix:
-    """Return what makes images of fresh noise, y = z − Σ_i p_i ⟨p_i,z⟩ + Σ_i p_i ⟨x_i,q⟩, on the directions p_i."""
+    """Return what makes images of fresh noise, y = z − Σ_i p_i ⟨p_i,z⟩ + Σ_i p_i (x_i·q)/M, on the directions p_i."""
     return response - overlap
 
 
@@ -55,11 +56,19 @@ class Probed(NamedTuple):
     matched: bool
 
 
+class Sizes(NamedTuple):
+    """Of fresh noise, 1 for 𝒲 and √(M/N) for 𝒲ᵀ, and the root of the vectors' length over that of their images."""
+
+    noise: float
+    ratio: float
+
+
 class Passes(NamedTuple):
     """`reveal` and `probe`, whose arguments stand where they are made.
 
-    The sides of the matrix are those of the vectors and of their images, with A facing them, and ω, the share of what
-    is sampled; the response is zero where the matrix is not tied.
+    First come the homes of the vectors and of their images. The sides of the matrix are those of the vectors and of
+    their images, with A facing them, and ω, the share of what is sampled; the response is zero where the matrix is not
+    tied.
     """
 
     reveal: Function
@@ -80,7 +89,7 @@ def passes(
     algebra : Algebra
         What they are made of.
     condition : callable
-        That of a `Sampling`, with the particles first and the constants to be conditioned on last.
+        That of a `Sampling`, with the home of the images first and the constants to be conditioned on last.
     correction : callable
         `shift`, or what is put in its place.
     precision : float
@@ -92,7 +101,7 @@ def passes(
 
 
 def _revealing(algebra: Algebra, condition: Function, correction: Function, compiled: Function) -> Function:
-    inner, gram_of, project, combine, fill, empty, copy, _, revealing, inverse_of = algebra
+    inner, gram_of, project, combine, fill, empty, copy, scale, _, revealing, inverse_of = algebra
     shifted = compiled(correction)
 
     @compiled
@@ -122,7 +131,7 @@ def _revealing(algebra: Algebra, condition: Function, correction: Function, comp
         return known, fresh, kept, squares.sum(), dropped
 
     def reveal(  # type: ignore[no-untyped-def]
-        e, vectors, states, constants, room, domain, codomain, learned, share, tied, tolerance, draw
+        e, images, vectors, states, constants, room, domain, codomain, learned, share, tied, tolerance, sizes, draw
     ):
         """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned), and reveal what is fresh."""
         known, fresh, kept, mass, dropped = expand(e, vectors, domain.directions, tolerance, room.directions)
@@ -133,15 +142,18 @@ def _revealing(algebra: Algebra, condition: Function, correction: Function, comp
             return Revealed(vectors[:0], coordinates, count, response, mass, dropped, matched)
         noise = room.images[:count]
         if count > 0:
-            fill(e, noise, draw, kept)
-            matched = condition(e, noise, states, constants)
+            fill(images, noise, draw, kept)
+            matched = condition(images, noise, states, constants)
+            if sizes.noise != 1.0:
+                scale(images, noise, sizes.noise)
             if tied:
-                response = inner(e, (room.directions[:count],), codomain.images)
-                change = shifted(response, inner(e, (noise,), codomain.directions))
-                combine(e, noise, ((change, codomain.directions),), True)
-        image = empty(e, vectors)
-        terms = ((share * known, domain.images), (share * fresh, noise), (known @ learned, codomain.directions))
-        combine(e, image, terms, False)
+                response = sizes.ratio * inner(e, (room.directions[:count],), codomain.images)
+                change = shifted(sizes.ratio * response, inner(images, (noise,), codomain.directions))
+                combine(images, noise, ((change, codomain.directions),), True)
+        image = empty(images, vectors)
+        pull = sizes.ratio * (known @ learned)
+        terms = ((share * known, domain.images), (share * fresh, noise), (pull, codomain.directions))
+        combine(images, image, terms, False)
         return Revealed(image, coordinates, count, response, mass, dropped, matched)
 
     return reveal
@@ -149,10 +161,10 @@ def _revealing(algebra: Algebra, condition: Function, correction: Function, comp
 
 def _probing(algebra: Algebra, condition: Function, precision: float) -> Function:
     inner, combine, revealing = algebra.inner, algebra.combine, algebra.revealing
-    fill, empty = algebra.fill, algebra.empty
+    fill, empty, scale = algebra.fill, algebra.empty, algebra.scale
 
     def probe(  # type: ignore[no-untyped-def]
-        e, vectors, constants, domain, codomain, learned, share, response, tied, tolerance, draw
+        e, images, vectors, constants, domain, codomain, learned, share, response, tied, tolerance, sizes, draw
     ):
         """Multiply by 𝒲 and forget.
 
@@ -160,22 +172,24 @@ def _probing(algebra: Algebra, condition: Function, precision: float) -> Functio
         response, ⟨φ,x_i⟩ less that of the known part; so no product beyond those of the vectors is needed.
         """
         rank, count, matched = len(domain.directions), len(vectors), True
-        noise = empty(e, vectors)
-        fill(e, noise, draw, np.arange(count))
+        noise = empty(images, vectors)
+        fill(images, noise, draw, np.arange(count))
         if not tied:  # the response to what was trained on has what conditions would bring
-            matched = condition(e, noise, vectors[:0], constants)
+            matched = condition(images, noise, noise[:0], constants)
+        if sizes.noise != 1.0:
+            scale(images, noise, sizes.noise)
         products = inner(e, (domain.directions, vectors), vectors)
         known, gram = np.ascontiguousarray(products[:rank].T), products[rank:]
         smallest = max(tolerance, precision) ** 2 * np.diag(gram)
         factor, kept = revealing(gram - known @ known.T.copy(), smallest, e.particles - rank)
         drawn = noise if len(kept) == count else noise[kept]
-        pull = known @ (learned - share * response)
+        pull = sizes.ratio * (known @ (learned - share * response))
         if tied:
-            met = inner(e, (codomain.images,), vectors).T - factor @ inner(e, (drawn,), codomain.directions)
-            pull += share * met
-        image = empty(e, vectors)
+            met = sizes.ratio**2 * inner(e, (codomain.images,), vectors).T
+            pull += share * (met - factor @ inner(images, (drawn,), codomain.directions))
+        image = empty(images, vectors)
         terms = ((share * known, domain.images), (share * factor, drawn), (pull, codomain.directions))
-        combine(e, image, terms, False)
+        combine(images, image, terms, False)
         return Probed(image, np.hstack((known, factor)), matched)
 
     return probe
