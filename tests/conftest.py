@@ -22,8 +22,11 @@ from flds.training.speed import reference_speed
 
 MARGIN = 4.0
 
-# A shell that runs the tests in the background makes them, and all they start, ignore Ctrl-C, which some of them send.
+# A shell that runs the tests in the background makes them, and all they start, ignore Ctrl-C, and nohup hangups; some of
+# them send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

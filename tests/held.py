@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from flds.training.network import Network
@@ -11,7 +13,7 @@ from solvers.matrices.sampling import Sampling
 
 
 class HeldOperator(LazyOperator):
-    """A lazy operator whose images of new directions are those of matrices that are held, (N, N) each."""
+    """A lazy operator whose images of new directions are those of matrices that are held, (M, N) each."""
 
     def hold(self, forward, backward):
         self.held = forward, backward
@@ -30,13 +32,15 @@ class HeldOperator(LazyOperator):
 class HeldNetwork(Network):
     """The lazy twin of the dense network of the same seed."""
 
-    def _weight_matrices(self, constants, draw):
-        settings, tied = self.settings, self.settings.backward_weights == "tied"
-        for layer in range(settings.depth):
-            dense = DenseOperator(self.ensemble, self.noise, layer, tied=tied, dtype=np.dtype(float))
-            lazy = HeldOperator(
-                self.ensemble, self.noise, layer, tied=tied, tolerance=0.0, budget=(settings.particles,) * 2,
-                sampling=Sampling(), dtype=np.dtype(float), deviation=self.problem.groups["hidden"].standard_deviation,
-            )  # fmt: skip
-            lazy.hold(dense.weights, dense.backward_weights)
-            yield lazy
+    def _weight_matrix(self, layer, index, matrix, samplings, draw):
+        tied, noise = self.settings.backward_weights == "tied", replace(self.noise, part=index)
+        inputs, outputs = self.homes[matrix.inputs], self.homes[matrix.outputs]
+        dense = DenseOperator(inputs, noise, layer, tied=tied, dtype=np.dtype(float), outputs=outputs)
+        most = max(inputs.particles, outputs.particles)
+        lazy = HeldOperator(
+            inputs, noise, layer, tied=tied, tolerance=0.0, budget=(most, most), sampling=Sampling(), outputs=outputs,
+            dtype=np.dtype(float), deviation=self.problem.groups[matrix.group].standard_deviation,
+        )  # fmt: skip
+        lazy.tolerance = 1e-9  # features that move little are near those before them
+        lazy.hold(dense.weights, dense.backward_weights)
+        return lazy

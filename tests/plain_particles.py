@@ -40,6 +40,9 @@ class PlainParticles(Particles):
     def mean_squares(self, vectors):
         return np.mean(vectors.astype(float) ** 2, axis=1)
 
+    def means(self, *factors):
+        return np.prod([factor.astype(float) for factor in factors], axis=0).mean(axis=1)
+
     def gram(self, vectors):
         return self.inner(vectors, vectors)
 
@@ -51,8 +54,8 @@ class PlainParticles(Particles):
     def combine(self, out, terms, add=False):
         out[...] = sum((c @ v for c, v in terms), start=out.copy() if add else np.zeros_like(out))
 
-    def apply(self, work, out, *arrays):
-        work(out, *arrays)
+    def apply(self, work, out, *arrays, rows=()):
+        work(out, *arrays, *(row[:, None].astype(out.dtype) for row in rows))
 
     def total(self, sums):
         return np.sum(sums, axis=0, dtype=float)
@@ -112,6 +115,6 @@ class GuardedParticles(PlainParticles):
     """The plain home, whose arrays fail where anything else looks into them."""
 
 
-for _name in ("allocate", "stack", "fill", "inner", "mean_squares", "gram", "project", "combine", "apply", "multiply",
-              "from_host", "add_product"):  # fmt: skip
+for _name in ("allocate", "stack", "fill", "inner", "mean_squares", "means", "gram", "project", "combine", "apply",
+              "multiply", "from_host", "add_product"):  # fmt: skip
     setattr(GuardedParticles, _name, _guarded(getattr(PlainParticles, _name)))

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from flds.training.problem import TrainingProblem
 from solvers import checks
 from solvers.results.solution import Variable
 from solvers.results.versions import library_versions
+from validation.blocks import ACTIVATIONS, Matrix, block
 from validation.rules import Rules
 
 Array = NDArray[np.float64]
@@ -28,50 +29,22 @@ Array = NDArray[np.float64]
 # Networks of this width and more are trained on all of torch's threads.
 _MANY_THREADS = 512
 
-ACTIVATIONS = {
-    "identity": lambda x: x,
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-    "gelu": torch.nn.functional.gelu,
-    "erf": torch.erf,
-    "softplus": torch.nn.functional.softplus,
-    "silu": torch.nn.functional.silu,
-    "sin": torch.sin,
-}
-
-
-class _IndependentLinear(torch.autograd.Function):
-    """x Wᵀ whose gradient with respect to x uses W̃ instead of W; the gradient with respect to W is the usual one."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, backward_weight: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(x, backward_weight)
-        return x @ weight.T
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        (gradient,) = gradients
-        x, backward_weight = ctx.saved_tensors
-        return gradient @ backward_weight, gradient.T @ x, None
-
 
 class ResNet(torch.nn.Module):
-    """A depth-scaled ResNet of paper F, all entries of U, W_ℓ and v drawn from N(0, 1).
+    """A depth-scaled ResNet of paper F, all entries of U, v and of the matrices of its branches drawn from N(0, 1).
 
-    With ``residual="pre"`` h_0 = U x/√d, h_ℓ = h_{ℓ-1} + √(T/(Ln)) W_ℓ φ(h_{ℓ-1}). With "post", the network
-    of Proposition 1: h_0 = φ(U x/√d), h_ℓ = h_{ℓ-1} + √(T/L) φ(W_ℓ h_{ℓ-1}/√n), the weights scaled here instead of
+    With ``residual="pre"`` h_0 = U x/√d, h_ℓ = h_{ℓ-1} + s branch(h_{ℓ-1}), with s = (T/L)^e. With "post", the network
+    of Proposition 1: h_0 = φ(U x/√d), h_ℓ = h_{ℓ-1} + s φ(W_ℓ h_{ℓ-1}/√n), the weights scaled here instead of
     where they are drawn, so that one learning rate serves both. f = vᵀ h_L / n.
 
     Parameters
     ----------
-    inputs, outputs, width, depth : int
-        d, number of outputs, n, L.
-    activation : str
-        φ.
-    horizon : float
-        T.
+    problem : TrainingProblem
+        Supplies the numbers of inputs and outputs, φ, T and the branch.
+    width, depth : int
+        n, L.
     independent : bool
-        Whether backpropagation uses copies W̃_ℓ of the weights instead of W_ℓᵀ.
+        Whether backpropagation uses copies of the matrices.
     residual : str
         "pre" or "post".
     generator : torch.Generator
@@ -86,51 +59,54 @@ class ResNet(torch.nn.Module):
 
     def __init__(
         self,
-        inputs: int,
-        outputs: int,
+        problem: TrainingProblem,
         width: int,
         depth: int,
-        activation: str,
-        horizon: float,
-        independent: bool,
-        residual: str,
+        *,
+        independent: bool = False,
+        residual: str = "pre",
         generator: torch.Generator,
-        dtype: torch.dtype,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
 
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, generator=generator, dtype=dtype)
 
-        self.input_weights = torch.nn.Parameter(normal(width, inputs))
-        self.weights = torch.nn.ParameterList([normal(width, width) for _ in range(depth)])
-        self.readout = torch.nn.Parameter(normal(outputs, width))
-        copies = [normal(width, width) for _ in range(depth)] if independent else []
-        self.backward_weights = torch.nn.ParameterList(
-            [torch.nn.Parameter(copy, requires_grad=False) for copy in copies]
-        )
-        self.phi, self.post = ACTIVATIONS[activation], residual == "post"
-        self.root_tau, self.root_width = math.sqrt(horizon / depth), math.sqrt(width)
+        self.post = residual == "post"
+        self.input_weights = torch.nn.Parameter(normal(width, problem.x.shape[1]))
+        self.blocks = [block(problem, normal, width, self.post) for _ in range(depth)]
+        self.readout = torch.nn.Parameter(normal(problem.outputs, width))
+        for matrix in self.matrices if independent else ():
+            matrix.separate(normal)
+        for layer, one in enumerate(self.blocks):
+            self.add_module(f"block_{layer}", one)
+        self.phi = ACTIVATIONS[problem.phi.name]
+        self.branch_scale = (problem.horizon / depth) ** problem.branch_exponent
+
+    @property
+    def matrices(self) -> list[Matrix]:
+        """The matrices of all branches, from the input to the output."""
+        return [matrix for one in self.blocks for matrix in one.matrices.values()]
 
     @torch.no_grad()
-    def scale(self, deviations: dict[str, float]) -> None:
+    def scale(self, problem: TrainingProblem) -> None:
         """Multiply the initial weights by the standard deviations of their groups."""
-        for name, weights in (
-            ("input", [self.input_weights]),
-            ("readout", [self.readout]),
-            ("hidden", [*self.weights, *self.backward_weights]),
-        ):
-            for weight in weights:
-                weight.mul_(deviations[name])
+        groups = problem.groups
+        self.input_weights.mul_(groups["input"].standard_deviation)
+        self.readout.mul_(groups["readout"].standard_deviation)
+        for one in self.blocks:
+            for name, matrix in one.matrices.items():
+                for weight in (matrix.weight, matrix.copy):
+                    if weight is not None:
+                        weight.mul_(groups[problem.branch.matrices[name].group].standard_deviation)
 
     def states(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Return h_0 … h_L, (samples, n) each, for inputs x, (samples, d)."""
         h = x @ self.input_weights.T / math.sqrt(x.shape[1])
         states = [self.phi(h) if self.post else h]
-        for layer in range(len(self.weights)):
-            h = states[-1]
-            branch = self.phi(self._image(layer, h)) if self.post else self._image(layer, self.phi(h))
-            states.append(h + self.root_tau * branch)
+        for one in self.blocks:
+            states.append(states[-1] + self.branch_scale * one(states[-1]))
         return states
 
     def read(self, h: torch.Tensor) -> torch.Tensor:
@@ -140,14 +116,6 @@ class ResNet(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return f, (samples, outputs), for inputs x, (samples, d)."""
         return self.read(self.states(x)[-1])
-
-    def _image(self, layer: int, features: torch.Tensor) -> torch.Tensor:
-        """W_ℓ times features over √n."""
-        if self.backward_weights:
-            image = _IndependentLinear.apply(features, self.weights[layer], self.backward_weights[layer])
-        else:
-            image = features @ self.weights[layer].T
-        return image / self.root_width
 
 
 def train(
@@ -167,7 +135,7 @@ def train(
     Parameters
     ----------
     problem : TrainingProblem
-        With a built-in activation and built-in optimisers.
+        With a built-in activation, branch and optimisers.
     width, depth : int
         n and L.
     backward_weights : str
@@ -192,7 +160,7 @@ def train(
     Raises
     ------
     ValueError, TypeError
-        If the activation is not built in, the device does not exist, or another argument is not valid.
+        If the activation or the branch is not built in, the device does not exist, or another argument is not valid.
 
     References
     ----------
@@ -208,18 +176,15 @@ def train(
     real = torch.float64 if dtype == "float64" else torch.float32
     start = time.perf_counter()
     network = ResNet(
-        problem.x.shape[1],
-        problem.outputs,
+        problem,
         width,
         depth,
-        problem.phi.name,
-        problem.horizon,
-        backward_weights == "independent",
-        residual,
-        torch.Generator().manual_seed(seed),
-        real,
+        independent=backward_weights == "independent",
+        residual=residual,
+        generator=torch.Generator().manual_seed(seed),
+        dtype=real,
     ).to(device)
-    network.scale({name: group.standard_deviation for name, group in problem.groups.items()})
+    network.scale(problem)
     drawn = time.perf_counter()
     # the last records of a diverging run overflow
     with threads_for(width < _MANY_THREADS), np.errstate(over="ignore", invalid="ignore"):
@@ -284,7 +249,7 @@ def _train(problem: TrainingProblem, network: ResNet, due: RecordSteps) -> tuple
     x, y, test_x = (
         torch.tensor(array, dtype=like.dtype, device=like.device) for array in (problem.x, problem.y, problem.test_x)
     )
-    rules = Rules(problem, {"input": network.input_weights, "readout": network.readout}, list(network.weights))
+    rules = Rules(problem, network.input_weights, network.readout, network.blocks)
     records: list[_Record] = []
     batch_loss: list[float] = []
     divergence = Divergence(problem.divergence_factor)
@@ -327,13 +292,14 @@ def _update(network: ResNet, rules: Rules, loss: torch.Tensor, step: int) -> Non
     """One step; copies for the backward pass decay as the weights do, and receive the same update."""
     network.zero_grad()
     loss.backward()
-    before = [weight.detach().clone() for weight in network.weights] if network.backward_weights else []
+    before = [matrix.weight.detach().clone() for matrix in network.matrices if matrix.copy is not None]
     rules.step(step)
-    hidden = rules.problem.groups["hidden"]
-    shrunk = 1.0 - float(hidden.rates[step]) * hidden.weight_decay
+    shrunk = rules.shrunk(step)
     with torch.no_grad():
-        for copy, weight, old in zip(network.backward_weights, network.weights, before, strict=False):
-            copy.mul_(shrunk).add_(weight - shrunk * old)
+        for matrix, old in zip(network.matrices, before, strict=False):
+            if matrix.copy is not None:
+                factor = shrunk[matrix.weight]
+                matrix.copy.mul_(factor).add_(matrix.weight - factor * old)
 
 
 def _loss(problem: TrainingProblem, f: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

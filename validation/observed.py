@@ -8,16 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.training.branches import Pull, SingleMatrix
+from flds.training.branches import Layer, Pull, ResidualBranch
 from flds.training.method import decide
 from flds.training.network import BackwardPass, ForwardPass, Network
 from flds.training.options import Options
 from flds.training.problem import TrainingProblem
 from flds.training.train import train
-from solvers.ensemble.random import Address
-from solvers.matrices.operator import WeightOperator
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 
 class Observation(NamedTuple):
@@ -28,13 +26,22 @@ class Observation(NamedTuple):
     f: NDArray[np.float64]
 
 
-class _ObservedBranch(SingleMatrix):
-    """A branch that keeps the last gradients that it met, g_ℓ; methods are those of `SingleMatrix`."""
+class _ObservedBranch(ResidualBranch):
+    """A branch whose layers keep the last gradients that they met, g_ℓ; methods are those of `ResidualBranch`."""
 
-    def backward(self, g: NDArray[np.floating], h: NDArray[np.floating], address: Address) -> Pull:
+    def __init__(self, branch: ResidualBranch) -> None:
+        self.branch, self.matrices, self.vectors = branch, branch.matrices, branch.vectors
+        self.hidden_ratio = branch.hidden_ratio
+        self.met: dict[int, Array] = {}
+
+    def forward(self, h: Array, layer: Layer) -> tuple[Array, dict[str, Array]]:
+        """The forward pass."""
+        return self.branch.forward(h, layer)
+
+    def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: Layer) -> Pull:
         """Pull g back and keep it."""
-        self.met = g
-        return super().backward(g, h, address)
+        self.met[layer.number] = g
+        return self.branch.backward(g, h, tape, layer)
 
 
 class ObservedNetwork(Network):
@@ -45,20 +52,16 @@ class ObservedNetwork(Network):
 
     def initialise(self) -> None:
         """Draw the network; nothing has been seen."""
+        self.branch = self.watched = _ObservedBranch(self.problem.branch)
         super().initialise()
         self.seen: dict[int, Observation] = {}
 
-    def branch(self, layer: int, operator: WeightOperator) -> _ObservedBranch:
-        """The branch of a layer, which keeps the last gradients that it met."""
-        return _ObservedBranch(self.ensemble, self.problem.phi, operator)
-
-    def backward(self, forward: ForwardPass, slopes: Array, step: int) -> BackwardPass:
+    def backward(self, forward: ForwardPass, slopes: NDArray[np.float64], step: int) -> BackwardPass:
         """The backward pass; at chosen steps, what it and the forward pass saw is kept."""
         result = super().backward(forward, slopes, step)
         if step in self.steps:
-            every = len(self.branches) // self.points
-            met = [branch.met for branch in self.branches if isinstance(branch, _ObservedBranch)]
-            gradients = [result.bottom, *met]  # g_0 … g_L
+            every = len(self.layers) // self.points
+            gradients = [result.bottom, *(self.watched.met[layer.number] for layer in self.layers)]  # g_0 … g_L
             h, g = (np.array(states[::every]) for states in (forward.states, gradients))
             first = self.problem.samples  # test inputs have the noise of training samples that do not exist
             tests = self.probe(self.problem.test_x, range(first, first + len(self.problem.test_x)))

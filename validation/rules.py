@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,12 +11,13 @@ import torch
 from flds.training.groups import Group
 from flds.training.optimizers import SGD, Adam, Muon
 from flds.training.problem import TrainingProblem
+from validation.blocks import Block
 
 Tensor = torch.Tensor
 
 
 class Units(NamedTuple):
-    """What numbers of a parameter mean in a network of width n.
+    """What numbers of a parameter mean in a network of width n, whose branches carry s = τ^e.
 
     Attributes
     ----------
@@ -26,11 +27,14 @@ class Units(NamedTuple):
         Times ∂f/∂parameter it is what rules see.
     entry : float
         A step of 1 of Muon or Adam, in the parameter.
+    square : float
+        Times the squares of ∂f/∂parameter it is what counts in the norm that is clipped.
     """
 
     rate: float
     gradient: float
     entry: float
+    square: float
 
 
 class Rules:
@@ -40,10 +44,10 @@ class Rules:
     ----------
     problem : TrainingProblem
         Supplies the rules, rates, decay and the largest norm.
-    vectors : dict
-        The parameters "input" and "readout", whose entries are those of U and v.
-    matrices : sequence of tensors
-        W_ℓ, (n, n), which act as W_ℓ/√n inside branches that carry √(T/L).
+    inputs, readout : tensors
+        U and v.
+    blocks : sequence of Block
+        The branches, whose matrices have entries of order 1 and act over the root of their inputs.
 
     Raises
     ------
@@ -51,32 +55,44 @@ class Rules:
         If a rule is none of flds.SGD, flds.Adam and flds.Muon.
     """
 
-    def __init__(self, problem: TrainingProblem, vectors: dict[str, Tensor], matrices: Sequence[Tensor]) -> None:
-        self.problem = problem
-        n, tau = matrices[0].shape[0], problem.horizon / len(matrices)
-        vector = Units(rate=n, gradient=n, entry=1.0)
-        # 𝒲 = W/√n, and gradients are seen over √τ: ∂f/∂𝒲 over √τ is √(n/τ) ∂f/∂W
-        matrix = Units(rate=n, gradient=math.sqrt(n / tau), entry=math.sqrt(n * tau))
-        self.items = [(problem.groups[name], parameter, vector) for name, parameter in vectors.items()]
-        self.items += [(problem.groups["hidden"], parameter, matrix) for parameter in matrices]
-        self.rules = [_rule(group, parameter, units) for group, parameter, units in self.items]
+    def __init__(self, problem: TrainingProblem, inputs: Tensor, readout: Tensor, blocks: Iterable[Block]) -> None:
+        self.problem, self.width = problem, readout.shape[1]
+        layers, n, branch = list(blocks), self.width, problem.branch
+        tau = problem.horizon / len(layers)
+        scale, inside = tau**problem.branch_exponent, tau ** (1 - problem.branch_exponent)
+        outside = Units(rate=n, gradient=n, entry=1.0, square=n)
+        vector = Units(rate=n * inside / scale, gradient=n / scale, entry=inside, square=n)
+        self.items = [(problem.groups["input"], inputs, outside), (problem.groups["readout"], readout, outside)]
+        for one in layers:
+            for name, matrix in one.matrices.items():
+                # 𝒲 = W/√m with m inputs, and gradients are seen over s: ∂f/∂𝒲 over s is √m/s ∂f/∂W
+                m = matrix.weight.shape[1]
+                units = Units(m * inside / scale, math.sqrt(m) / scale, math.sqrt(m) * inside, m)
+                self.items.append((problem.groups[branch.matrices[name].group], matrix.weight, units))
+            for name, parameter in one.vectors.items():
+                self.items.append((problem.groups[branch.vectors[name].group], parameter, vector))
+        self.rules = [_rule(group, parameter, units, n) for group, parameter, units in self.items]
 
     def step(self, step: int) -> None:
         """Update all parameters from their gradients."""
         self._clip()
+        shrunk = self.shrunk(step)
         for (group, parameter, _), rule in zip(self.items, self.rules, strict=True):
-            rate = float(group.rates[step])
             with torch.no_grad():
-                parameter.mul_(1.0 - rate * group.weight_decay)
-            rule.param_groups[0]["lr"] = rate * rule.param_groups[0]["unit"]
+                parameter.mul_(shrunk[parameter])
+            rule.param_groups[0]["lr"] = float(group.rates[step]) * rule.param_groups[0]["unit"]
             rule.step()
+
+    def shrunk(self, step: int) -> dict[Tensor, float]:
+        """Return what weight decay multiplies each parameter by."""
+        return {one: 1.0 - float(group.rates[step]) * group.weight_decay for group, one, _ in self.items}
 
     def _clip(self) -> None:
         if self.problem.gradient_clip is None:
             return
         squares = 0.0
         for _, parameter, units in self.items:
-            squares += units.rate * float((_gradient(parameter) ** 2).sum())
+            squares += units.square * float((_gradient(parameter) ** 2).sum())
         for _, parameter, _ in self.items:
             _gradient(parameter).mul_(min(1.0, self.problem.gradient_clip / math.sqrt(squares)))
 
@@ -95,10 +111,10 @@ def torch_rule(rule: Any, parameter: Tensor, scale: float = 1.0) -> torch.optim.
     return None
 
 
-def _rule(group: Group, parameter: Tensor, units: Units) -> torch.optim.Optimizer:
+def _rule(group: Group, parameter: Tensor, units: Units, width: int) -> torch.optim.Optimizer:
     rule: Any = group.optimizer
     # Adam sees n times the gradient of a matrix, and its steps are over n
-    n = parameter.shape[0] if rule.entrywise and units.entry != 1.0 else 1
+    n = width if rule.entrywise and group.matrix else 1
     optimizer: Any = _Muon(parameter, rule) if type(rule) is Muon else torch_rule(rule, parameter, n * units.gradient)
     if optimizer is None:
         raise ValueError(f"dense networks are trained by SGD, Adam and Muon, got {rule!r}")

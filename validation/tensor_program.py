@@ -17,15 +17,11 @@ from numpy.typing import NDArray
 
 import flds
 from flds.results.solution import Solution
-from flds.training.activations import Activation
-from flds.training.branches import Pull, SingleMatrix
+from flds.training.branches import Layer, Pull, SingleMatrix
 from flds.training.network import BackwardPass, ForwardPass, Network
 from flds.training.problem import TrainingProblem
 from flds.training.solve import run
 from solvers import checks
-from solvers.ensemble.particles import Particles
-from solvers.ensemble.random import Address
-from solvers.matrices.operator import Coordinates, WeightOperator
 
 Array = NDArray[np.floating]
 
@@ -48,32 +44,35 @@ class _PrintedBranch(SingleMatrix):
     ----------
     root_tau : float
         √(T/L).
+    depth : int
+        L.
     """
 
-    def __init__(self, ensemble: Particles, phi: Activation, operator: WeightOperator, root_tau: float) -> None:
-        super().__init__(ensemble, phi, operator)
+    def __init__(self, root_tau: float, depth: int) -> None:
         self.root_tau = root_tau
-        self.past: list[_Past] = []
+        self.past: list[list[_Past]] = [[] for _ in range(depth)]
+        self.last: dict[int, Array] = {}
 
-    def forward(self, h: Array, address: Address, remember: bool = True) -> tuple[Array, Coordinates]:
+    def forward(self, h: Array, layer: Layer) -> tuple[Array, dict[str, Array]]:
         """𝒲_ℓ φ(h) plus τ^3/2 times the sum of F-(6), (b, N), which the step multiplies by √τ; and coordinates."""
-        image, coordinates = super().forward(h, address, remember)
-        features, slopes = (self.ensemble.map(phi, h) for phi in (self.phi.value, self.phi.derivative))
-        for past in self.past:
-            kernel = self.ensemble.inner(past.features, features) * self.ensemble.inner(past.slopes, slopes)
+        image, tape = super().forward(h, layer)
+        home, phi = layer.residual, layer.phi
+        features, slopes = home.map(phi.value, h), home.map(phi.derivative, h)
+        for past in self.past[layer.number]:
+            kernel = home.inner(past.features, features) * home.inner(past.slopes, slopes)
             weights = self.root_tau**3 * past.rates[:, None] * kernel
-            self.ensemble.combine(image, [(weights.T, past.gradients)], add=True)
-        return image, coordinates
+            home.combine(image, [(weights.T, past.gradients)], add=True)
+        return image, tape
 
-    def backward(self, g: Array, h: Array, address: Address) -> Pull:
+    def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: Layer) -> Pull:
         """Pull g back; it is kept for later forward passes."""
-        self.last = self.ensemble.copy(g)
-        return super().backward(g, h, address)
+        self.last[layer.number] = layer.residual.copy(g)
+        return super().backward(g, h, tape, layer)
 
-    def remember(self, h: Array, rates: NDArray[np.float64]) -> None:
+    def remember(self, layer: Layer, h: Array, rates: NDArray[np.float64]) -> None:
         """Keep the step whose passes were the last, with −η L' of its samples, whose states are h."""
-        phi, derivative = (self.ensemble.map(function, h) for function in (self.phi.value, self.phi.derivative))
-        self.past.append(_Past(rates, phi, derivative, self.last))
+        phi, derivative = (layer.residual.map(function, h) for function in (layer.phi.value, layer.phi.derivative))
+        self.past[layer.number].append(_Past(rates, phi, derivative, self.last[layer.number]))
 
 
 class PrintedNetwork(Network):
@@ -89,9 +88,10 @@ class PrintedNetwork(Network):
     Paper F, Proposition 4, eqs. (5) and (6).
     """
 
-    def branch(self, layer: int, operator: WeightOperator) -> _PrintedBranch:
-        """The branch of a layer, which has not been trained."""
-        return _PrintedBranch(self.ensemble, self.problem.phi, operator, self.root_tau)
+    def initialise(self) -> None:
+        """Draw the network, which has not been trained."""
+        self.branch = self.printed = _PrintedBranch(self.scale, self.settings.depth)
+        super().initialise()
 
     def update(
         self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass, step: int
@@ -99,9 +99,8 @@ class PrintedNetwork(Network):
         """One step of SGD, which is remembered."""
         super().update(inputs, slopes, forward, backward, step)
         rates = -self.problem.groups["hidden"].rates[step] / len(inputs) * backward.weights
-        for branch, h in zip(self.branches, forward.states[:-1], strict=True):
-            assert isinstance(branch, _PrintedBranch)
-            branch.remember(h[backward.active], rates)
+        for layer, h in zip(self.layers, forward.states[:-1], strict=True):
+            self.printed.remember(layer, h[backward.active], rates)
 
 
 def solve(

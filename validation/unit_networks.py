@@ -26,7 +26,8 @@ from flds.training.divergence import Divergence
 from flds.training.options import RecordSteps
 from solvers import checks
 from solvers.ensemble.random import replicate_seed
-from validation.networks import ACTIVATIONS, threads_for
+from validation.blocks import ACTIVATIONS
+from validation.networks import threads_for
 from validation.rules import torch_rule
 
 Array = NDArray[np.float64]

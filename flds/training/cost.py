@@ -97,7 +97,9 @@ class CostEstimate:
 class Workload:
     """The sizes that decide the cost of a run; `probes` and `recorded` count samples, in all records and in one.
 
-    `rule` is that of the hidden matrices, `vectors` how many the others remember of U and v.
+    `rules` are those of the matrices of a layer and `shapes` their outputs and inputs over n; `vectors` is how many
+    vectors are held besides, all told, for parameters and what rules remember of them, and `hidden` is H/n where there
+    is something inside branches.
     """
 
     particles: int
@@ -119,7 +121,9 @@ class Workload:
     kept: bool
     replicates: int
     data: float
-    rule: Optimizer = PLAIN
+    rules: tuple[Optimizer, ...] = (PLAIN,)
+    shapes: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
+    hidden: float = 0.0
     vectors: int = 0
     ranks: int = 1
 
@@ -131,6 +135,15 @@ class Workload:
         data += TABLED * (problem.steps + 1) * problem.batch
         tests, samples = len(problem.test_x), len(settings.recorded_samples)
         records = RecordSteps(problem.steps, settings.record_every).count
+        branch, groups = problem.branch, problem.groups
+        hidden = branch.hidden(settings.particles) / settings.particles
+        sizes = {"residual": 1.0, "hidden": hidden}
+        matrices = branch.matrices.values()
+        rows = {"input": float(problem.x.shape[1]), "readout": float(problem.outputs)}
+        held = sum(count * round(_numbers(groups[name].optimizer)) for name, count in rows.items())
+        for vector in branch.vectors.values():
+            each = sizes[vector.space] * (1 + round(_numbers(groups[vector.group].optimizer)))
+            held += settings.depth * each
         return Workload(
             particles=settings.particles,
             depth=settings.depth,
@@ -151,11 +164,10 @@ class Workload:
             kept=settings.keep_state,
             replicates=settings.replicates,
             data=data,
-            rule=problem.groups["hidden"].optimizer,
-            vectors=sum(
-                rows * round(_numbers(problem.groups[name].optimizer))
-                for name, rows in (("input", problem.x.shape[1]), ("readout", problem.outputs))
-            ),
+            rules=tuple(groups[matrix.group].optimizer for matrix in matrices),
+            shapes=tuple((sizes[matrix.outputs], sizes[matrix.inputs]) for matrix in matrices),
+            hidden=hidden if any("hidden" in matrix[:2] for matrix in matrices) else 0.0,
+            vectors=math.ceil(held),
             ranks=ranks,
         )
 
@@ -171,8 +183,8 @@ class Workload:
 
     @property
     def visits(self) -> int:
-        """Vectors each basis meets: no rank exceeds this or N."""
-        return min((self.steps + 1) * self.batch, self.particles)
+        """Vectors each basis meets: no rank exceeds this or the longer of N and H."""
+        return min((self.steps + 1) * self.batch, math.ceil(max(1.0, self.hidden) * self.particles))
 
     @property
     def expected_rank(self) -> int:
@@ -188,6 +200,21 @@ class Workload:
         """The rank that is expected among any number of particles."""
         each = 13 if self.sampling == "law" else 10
         return int(min((self.steps + 1) * self.batch, round(each * self.distinct**1.5)))
+
+    @property
+    def spread(self) -> float:
+        """Vectors of n numbers that a direction and its image take, over two, in all matrices of a layer."""
+        return sum(outputs + inputs for outputs, inputs in self.shapes) / 2
+
+    @property
+    def area(self) -> float:
+        """Entries of all matrices of a layer, over n²."""
+        return sum(outputs * inputs for outputs, inputs in self.shapes)
+
+    @property
+    def plain(self) -> bool:
+        """Whether all matrices move by plain gradient descent."""
+        return all(rule.plain for rule in self.rules)
 
     @property
     def room(self) -> int:
@@ -229,33 +256,36 @@ class Workload:
             probing += 0 if self.tied else self.probes * 2 * (self.constants + chunk)
         elif self.sampling == "matched_all":  # every draw meets all earlier ones, in all layers, four times
             matching = 4 * rank * (2 * rank * self.depth)
-        return (training + matching) * size, probing * size
+        return (training + matching) * size * self.spread, probing * size * self.spread
 
     def dense_work(self) -> float:
         """Multiply–adds with weights held as matrices: forward, backward, update."""
         matrices = 3.0 if self.tied else 4.0
-        return ((self.steps + 1) * self.batch * matrices + self.probes) * self.particles**2 * self.depth
+        vectors = (self.steps + 1) * self.batch * matrices + self.probes
+        return vectors * self.area * self.particles**2 * self.depth
 
     def lazy_memory(self, rank: tuple[int, int]) -> float:
         """Peak bytes of the process at these final ranks of the forward and the backward basis."""
         total = sum(rank)
         drawn = 2 * total * self.depth if self.sampling == "matched_all" else 0  # all draws, and as they grow
-        numbers: float = (2 * total * self.depth + self._constants() + drawn) * self.held * self.itemsize
-        numbers += 8 * self.depth * rank[0] * rank[1] * (2 if self.tied else 1)
-        if not self.rule.plain:
+        bases = 2 * total * self.depth * self.spread
+        numbers: float = (bases + self._constants() + drawn) * self.held * self.itemsize
+        numbers += 8 * self.depth * rank[0] * rank[1] * (2 if self.tied else 1) * len(self.rules)
+        if not self.plain:
             numbers += self._rule_memory(min(self.threads, self.depth)) * rank[0] * rank[1]
         grown = [side * (1 - min(1.0, side / max(self.visits, 1)) / 2) for side in rank]  # mean over the steps
-        return self._peak(numbers, 8 * total, 8 * sum(grown), 8 * max(rank))
+        return self._peak(numbers, 8 * total * len(self.rules), 8 * sum(grown), 8 * max(rank))
 
     def dense_memory(self) -> float:
         """Peak bytes of the process with weights held as matrices; coordinates are then whole vectors."""
-        numbers: float = self.particles**2 * self.depth * (1 if self.tied else 2) + self._constants() * self.particles
+        entries = self.area * self.particles**2
+        numbers: float = entries * self.depth * (1 if self.tied else 2) + self._constants() * self.particles
         # those of gradients are recorded in float64
         recorded, widest = (self.itemsize + 8) * self.particles, 8 * self.particles
         numbers *= self.itemsize
-        if not self.rule.plain:
-            numbers += self._rule_memory(1) * self.particles**2
-        return self._peak(numbers, 2 * self.itemsize * self.particles, recorded, widest)
+        if not self.plain:
+            numbers += self._rule_memory(1) * entries / len(self.rules)
+        return self._peak(numbers, 2 * self.itemsize * self.particles * self.spread, recorded, widest)
 
     def rows(self) -> float:
         """Bytes of the records of one replicate, but for kernels."""
@@ -267,7 +297,7 @@ class Workload:
 
     def _rule_memory(self, at_once: int) -> float:
         """Bytes for each entry of a matrix of what its rule remembers and, of so many layers at once, works with."""
-        return self.itemsize * (self.depth * _numbers(self.rule) + at_once * _AT_WORK)
+        return self.itemsize * (self.depth * sum(map(_numbers, self.rules)) + at_once * _AT_WORK)
 
     def _constants(self) -> int:
         return (self.inputs + self.outputs) * (1 if self.sampling == "law" else 2) + self.vectors
@@ -299,7 +329,8 @@ class Workload:
     def _temporaries(self) -> float:
         """Bytes of the states at all depths, and of one pass through one layer, of the batch or of what is probed."""
         probed = min(PROBE_CHUNK, self.probes // self.records)
-        held = (self.depth + 1 + _PASS) * self.batch, (self.depth + 2) * self.batch + _PROBE * probed
+        states = self.depth * (1 + self.hidden) + 1
+        held = (states + _PASS) * self.batch, (states + 1) * self.batch + _PROBE * probed
         return max(held) * self.held * self.itemsize
 
     def rule_work(self, operator: str) -> float:
@@ -307,18 +338,22 @@ class Workload:
         rows = self.expected_rank if operator == "lazy" else self.particles
         grown = min(1.0, rows / max(self.visits, 1)) if operator == "lazy" else 0.0
         cubes = rows**3 * (1 - 0.75 * grown)  # mean over the steps
-        return self.rule.work * self.steps * self.depth * cubes / min(self.threads, self.depth)
+        work = sum(rule.work for rule in self.rules)
+        return work * self.steps * self.depth * cubes / min(self.threads, self.depth)
 
     def draws(self, operator: str) -> int:
         """Vectors of all particles that are drawn in all layers."""
-        lazy, dense = 2 * self.expected_rank + self.probes, self.particles * (1 if self.tied else 2)
-        return self.depth * (lazy if operator == "lazy" else dense)
+        lazy = (2 * self.expected_rank + self.probes) * self.spread
+        dense = self.area * self.particles * (1 if self.tied else 2)
+        return math.ceil(self.depth * (lazy if operator == "lazy" else dense))
 
     def speeds(self) -> tuple[Speed, Speed]:
         """Return the speed of this machine, and that of a machine of reference."""
-        bases = 4 * self.expected_rank * self.depth * self.held * self.itemsize
+        bases = round(4 * self.expected_rank * self.depth * self.held * self.itemsize * self.spread)
         threads, most = (1, 1) if self.few else (self.threads, 2)
-        here = measured_speed(self.chunks, self.itemsize, threads, self.few, bases, self.rule.work > 0)
+        here = measured_speed(
+            self.chunks, self.itemsize, threads, self.few, bases, any(rule.work for rule in self.rules)
+        )
         return here, reference_speed(self.chunks, self.itemsize, most)
 
     def seconds(self, operator: str, speed: Speed) -> float:
@@ -329,13 +364,14 @@ class Workload:
         calls = _CALLS if self.sampling == "law" else _MATCHED_CALLS
         if lazy and self.few:
             calls = _FEW_CALLS
-        samples = 2 * (self.steps + 1) * self.batch + _PROBED * self.probes
+        samples = (2 * (self.steps + 1) * self.batch + _PROBED * self.probes) * self.spread
         shared = (
             training / speed.rate
             + probing / speed.probe_rate
             + samples * self.particles * self.depth * speed.elementwise
             + self.draws(operator) * self.particles * self.refinement * speed.normal
         )
+        calls *= len(self.rules)
         return passes * self.depth * calls * speed.call + shared / self.ranks + self.rule_work(operator) / speed.product
 
 

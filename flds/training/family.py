@@ -16,6 +16,7 @@ from flds.training import snapshot
 from flds.training.activations import ACTIVATIONS
 from flds.training.description import describe, described_rule, function_values, rule_of
 from flds.training.groups import RATE, by_group, checked_rates, continued_rates, of_group
+from flds.training.inside import OPTIONS
 from flds.training.optimizers import PLAIN
 from flds.training.options import Options, Settings, stored_options, stored_settings
 from flds.training.problem import Rate, TrainingProblem
@@ -30,6 +31,9 @@ _FORMERLY = {
     "weight_decay": 0.0,
     "gradient_clip": None,
     "standard_deviations": 1.0,
+    "residual": "single_matrix",
+    "branch_exponent": 0.5,
+    **OPTIONS,
 }
 
 
@@ -181,10 +185,12 @@ def _rates(problem: TrainingProblem, done: int, total: int, given: Any) -> Any:
     def further(name: str, value: Any) -> Any:
         return checked_rates(name, value, total - done, "further step", done)
 
-    new = {} if given is None else by_group("learning_rate", given, further)
-    rates = {
-        name: continued_rates(of_group(problem.learning_rate, name, RATE), problem.steps, done, total, after)
-        for name, after in ((name, of_group(new, name, None)) for name in problem.groups)
-    }
+    new = {} if given is None else by_group("learning_rate", given, further, problem.branch)
+    rates: dict[str, Any] = {}
+    for name, group in problem.groups.items():
+        planned, after = (
+            of_group(one, name, default, group.matrix) for one, default in ((problem.learning_rate, RATE), (new, None))
+        )
+        rates[name] = continued_rates(planned, problem.steps, done, total, after)
     grouped = isinstance(problem.learning_rate, dict) or isinstance(given, dict)
     return rates if grouped else next(iter(rates.values()))

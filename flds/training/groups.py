@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flds.training.branches import ResidualBranch
 from flds.training.optimizers import PLAIN, SGD, Adam, Muon, Optimizer, checked_own
 from solvers import checks
 
 Array = NDArray[np.float64]
 
-# U, all matrices of the branches, v.
-GROUPS = ("input", "hidden", "readout")
-# Those that are matrices, and not vectors of particles.
-MATRICES = ("hidden",)
+# What says for all matrices of the branches what their own groups do not.
+ALL_MATRICES = "hidden"
 # Rules with their defaults.
 SHORT_NAMES = {"sgd": SGD, "muon": Muon, "adam": Adam}
 # η_c of groups that are not named.
@@ -38,15 +37,23 @@ class Group:
         λ: before each step the parameters are multiplied by 1 − η_c λ.
     standard_deviation : float
         σ of their initial entries, over that of the paper's.
+    matrix : bool
+        Whether they are weight matrices of branches, and not vectors of particles.
     """
 
     optimizer: Optimizer
     rates: Array
     weight_decay: float
     standard_deviation: float
+    matrix: bool
 
 
-def by_group(name: str, given: Any, check: Callable[[str, Any], Any]) -> Any:
+def group_names(branch: ResidualBranch) -> tuple[str, ...]:
+    """Return the groups of parameters of a network with this branch: U, those of the branch, v."""
+    return ("input", *branch.groups, "readout")
+
+
+def by_group(name: str, given: Any, check: Callable[[str, Any], Any], branch: ResidualBranch) -> Any:
     """Check one value for all groups, or a dictionary of values by group, and return it so.
 
     Raises
@@ -56,21 +63,26 @@ def by_group(name: str, given: Any, check: Callable[[str, Any], Any]) -> Any:
     """
     if not isinstance(given, Mapping):
         return check(name, given)
+    valid = list(dict.fromkeys(("input", ALL_MATRICES, *branch.groups, "readout")))
     if not given:
-        raise ValueError(f"{name} by group must name one of {', '.join(GROUPS)}, got an empty dictionary")
+        raise ValueError(f"{name} by group must name one of {', '.join(valid)}, got an empty dictionary")
     for group in given:
-        if group not in GROUPS:
-            raise ValueError(f"{name} must name groups of parameters ({', '.join(GROUPS)}), got {checks.shown(group)}")
+        if group not in valid:
+            raise ValueError(f"{name} must name groups of parameters ({', '.join(valid)}), got {checks.shown(group)}")
     return {group: check(f"{name}[{group!r}]", value) for group, value in given.items()}
 
 
-def of_group(value: Any, group: str, default: Any) -> Any:
-    """Return what a value, for all groups or by group, is for one of them."""
-    return value.get(group, default) if isinstance(value, Mapping) else value
+def of_group(value: Any, group: str, default: Any, matrix: bool = False) -> Any:
+    """Return what a value, for all groups or by group, is for one of them; "hidden" speaks for groups of matrices."""
+    if not isinstance(value, Mapping):
+        return value
+    return value.get(group, value.get(ALL_MATRICES, default) if matrix else default)
 
 
-def groups_of(learning_rate: Any, optimizer: Any, weight_decay: Any, deviations: Any, steps: int) -> dict[str, Group]:
-    """Return all groups, from values that `by_group` has checked.
+def groups_of(
+    branch: ResidualBranch, learning_rate: Any, optimizer: Any, weight_decay: Any, deviations: Any, steps: int
+) -> dict[str, Group]:
+    """Return all groups of a network with this branch, from values that `by_group` has checked.
 
     Raises
     ------
@@ -78,20 +90,21 @@ def groups_of(learning_rate: Any, optimizer: Any, weight_decay: Any, deviations:
         If a rule for matrices is given for vectors, or decay would turn a parameter over.
     """
     found: dict[str, Group] = {}
-    for name in GROUPS:
-        rule, rates = of_group(optimizer, name, PLAIN), of_group(learning_rate, name, RATE)
-        decay = of_group(weight_decay, name, 0.0)
+    for name in group_names(branch):
+        matrix = branch.groups.get(name, False)
+        rule, rates = of_group(optimizer, name, PLAIN, matrix), of_group(learning_rate, name, RATE, matrix)
+        decay = of_group(weight_decay, name, 0.0, matrix)
         rates = np.broadcast_to(np.asarray(rates, np.float64), (steps,))
-        if name not in MATRICES and rule.matrices_only:
+        if not matrix and rule.matrices_only:
             if isinstance(optimizer, Mapping):
+                matrices = ", ".join(group for group, is_matrix in branch.groups.items() if is_matrix)
                 raise ValueError(
-                    f"optimizer[{name!r}] must be a rule for vectors, got {rule!r}, which is for matrices "
-                    f"({', '.join(MATRICES)})"
+                    f"optimizer[{name!r}] must be a rule for vectors, got {rule!r}, which is for matrices ({matrices})"
                 )
             rule = PLAIN
-        checked_own(f"optimizer of {name}", rule, name in MATRICES)
+        checked_own(f"optimizer of {name}", rule, matrix)
         require_shrinking(name, rates, decay)
-        found[name] = Group(rule, rates, decay, of_group(deviations, name, 1.0))
+        found[name] = Group(rule, rates, decay, of_group(deviations, name, 1.0, matrix), matrix)
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.training.branches import ResidualBranch, SingleMatrix
+from flds.training.branches import BranchMatrix, Layer
 from flds.training.optimizers import Gradient
 from flds.training.options import Settings
 from flds.training.parameters import Matrix, Parameter, Vectors, clipped
@@ -38,24 +38,24 @@ class ForwardPass:
     """States of a batch at all depths, the tapes of the branches, and the outputs."""
 
     states: list[Array]  # h_0 … h_L, each (b, N); h_L alone where only outputs were asked for
-    tapes: list[Any]
+    tapes: list[dict[str, Array]]
     variance: NDArray[np.float64]  # E h_ℓ², mean over the batch, (L + 1,)
     outputs: NDArray[np.float64]  # f, (b, outputs)
 
 
 @dataclass
 class BackwardPass:
-    """Gradients of the samples that train, their weights, and the tapes of the branches."""
+    """Gradients of the samples that train, and their weights."""
 
     active: NDArray[np.intp]  # batch positions with L' ≠ 0
     weights: NDArray[np.float64]  # L', or its norm with several outputs, (active,)
     bottom: Array  # g_0, (active, N)
-    tapes: list[Any]
+    gradients: list[dict[str, Array]]  # of each layer, by the names of its parameters, with the rows of `active`
     variance: NDArray[np.float64]  # E g_ℓ², mean over the samples that train, (L + 1,)
 
 
 class Network:
-    """N particles at depth L, with the trainable U, W_1 … W_L and v.
+    """N particles at depth L, with the trainable U, the parameters of L branches, and v.
 
     In its methods `step` is k; `inputs` are (b, d), `slopes` L', (b, outputs), h and g (b, N). `address`
     says where fresh noise is found; `forward` and `backward` are the passes of the batch.
@@ -85,25 +85,30 @@ class Network:
         self.problem, self.settings = problem, settings
         self.ensemble = ensemble or ThreadParticles(settings.particles, settings.threads)
         self.noise = Noise(seed, settings.noise_depth // settings.depth, first=first)
-        self.root_tau = math.sqrt(problem.horizon / settings.depth)
+        self.branch = problem.branch
+        self.homes = {"residual": self.ensemble, "hidden": self._hidden()}
+        tau, root = problem.horizon / settings.depth, math.sqrt(problem.horizon / settings.depth)
+        # s = τ^e, and τ^(1−e)
+        self.scale, self.inside = (root, root) if problem.branch_exponent == 0.5 else (tau, 1.0)
 
     def initialise(self) -> None:
-        """Draw U, v and what is to be known of every W_ℓ in advance."""
+        """Draw U, v and what is to be known of the weight matrices in advance."""
         self._prepare(draw=True)
 
-    def branch(self, layer: int, operator: WeightOperator) -> ResidualBranch:
-        """Return the residual branch of a layer, counted from 0, with this weight matrix."""
-        return SingleMatrix(self.ensemble, self.problem.phi, operator)
+    def _hidden(self) -> Particles:
+        """Return the home of what is inside branches, which is that of the states where there are as many."""
+        count = self.branch.hidden(self.ensemble.particles)
+        return self.ensemble if count == self.ensemble.particles else self.ensemble.beside(count)
 
     def forward(self, inputs: Array, address: Address, *, probe: bool = False) -> ForwardPass:
-        """h_0 = U x/√d, h_ℓ = h_{ℓ-1} + √τ 𝒲_ℓ φ(h_{ℓ-1}), f = ⟨v, h_L⟩: F-(1), and F-(7) in the limit.
+        """h_0 = U x/√d, h_ℓ = h_{ℓ-1} + s forward(h_{ℓ-1}), f = ⟨v, h_L⟩: F-(1), and F-(7) in the limit.
 
         A probe leaves the network as it was and keeps no tapes, and no states but the last.
         """
         h = self._combination(inputs / math.sqrt(inputs.shape[1]), self.input_weights)
         states, tapes, variance = [h], [], [self._second_moment(h)]
-        for branch in self.branches:
-            image, tape = branch.forward(h, address, remember=not probe)
+        for layer in self.layers:
+            image, tape = self.branch.forward(h, layer.begin(address, remember=not probe))
             h = self._step(h, image)
             states = [h] if probe else [*states, h]
             if not probe:
@@ -113,7 +118,7 @@ class Network:
         return ForwardPass(states, tapes, np.array(variance), outputs)
 
     def backward(self, forward: ForwardPass, slopes: NDArray[np.float64], step: int) -> BackwardPass:
-        """g_L = v, g_{ℓ-1} = g_ℓ + √τ φ'(h_{ℓ-1}) 𝒲_ℓᵀ g_ℓ: F-(4), and F-(8) in the limit.
+        """g_L = v, g_{ℓ-1} = g_ℓ + s backward(g_ℓ): F-(4), and F-(8) in the limit.
 
         `slopes` are L', (b, outputs). With several outputs a sample carries the one combination
         Σ_c L'_c g_c / ‖L'‖ that its update needs, with weight ‖L'‖.
@@ -123,13 +128,14 @@ class Network:
         weights = norms[active]
         g = self._combination(slopes[active] / weights[:, None], self.readout)
         address = Address(Stream.BACKWARD, step, tuple(int(i) for i in active))
-        tapes, variance = [], [self._second_moment(g)]
-        for branch, h in zip(reversed(self.branches), reversed(forward.states[:-1]), strict=True):
-            pull = branch.backward(g, h[active], address)
+        gradients, variance = [], [self._second_moment(g)]
+        for layer, h, tape in zip(self.layers[::-1], forward.states[-2::-1], forward.tapes[::-1], strict=True):
+            met = {name: rows[active] for name, rows in tape.items()}
+            pull = self.branch.backward(g, h[active], met, layer.begin(address, remember=True))
             g = self._step(g, pull.image, pull.slope)
-            tapes.append(pull.tape)
+            gradients.append(pull.gradients)
             variance.append(self._second_moment(g))
-        return BackwardPass(active, weights, g, tapes[::-1], np.array(variance[::-1]))
+        return BackwardPass(active, weights, g, gradients[::-1], np.array(variance[::-1]))
 
     def update(
         self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass, step: int
@@ -147,13 +153,25 @@ class Network:
     def _gradients(
         self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass
     ) -> Iterator[Gradient]:
-        """Yield n times the gradient by U and by v, and the gradients by the matrices over √τ, as `parameters` go."""
+        """Yield n times the gradient by vectors, in branches over s, and the gradients by matrices over s.
+
+        They come as `parameters` go.
+        """
         batch, active, weights = len(inputs), backward.active, backward.weights
         root = math.sqrt(inputs.shape[1])
         yield Gradient(weights[:, None] * inputs[active], backward.bottom, batch=batch, divisor=root)
         yield Gradient(slopes, forward.states[-1], batch=batch)
-        for branch, met, pulled in zip(self.branches, forward.tapes, backward.tapes, strict=True):
-            yield from branch.gradients(met[active], pulled, weights, batch)
+        shapes = {name: self._shape(matrix) for name, matrix in self.branch.matrices.items()}
+        for tape, pulled in zip(forward.tapes, backward.gradients, strict=True):
+            for name, shape in shapes.items():
+                yield Gradient(pulled[name], tape[name][active], weights, batch, multiplier=shape)
+            for name in self.branch.vectors:
+                yield Gradient(weights[:, None], pulled[name], batch=batch)
+
+    def _shape(self, matrix: BranchMatrix) -> float:
+        """Return √(M N)/n, with which Σ dᵀc is the gradient by A of 𝒲 = … + Pᵀ A Q/√(M N)."""
+        sizes = (self.homes[space].particles / self.ensemble.particles for space in (matrix.outputs, matrix.inputs))
+        return math.prod(map(math.sqrt, sizes))
 
     def probe(self, inputs: Array, positions: Sequence[int]) -> NDArray[np.float64]:
         """Return the outputs of inputs that are not trained on, (inputs, outputs).
@@ -171,13 +189,13 @@ class Network:
     @property
     def operators(self) -> list[WeightOperator]:
         """All weight matrices, from the input to the output; none before the network is drawn."""
-        return [operator for branch in getattr(self, "branches", []) for operator in branch.operators]
+        return [operator for layer in getattr(self, "layers", []) for operator in layer.matrices.values()]
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return U, (d, N), v, (outputs, N), and the state of every branch, by name: own memory, not copies."""
+        """Return U, (d, N), v, (outputs, N), and the state of every layer, by name: own memory, not copies."""
         state: dict[str, NDArray[Any]] = {"input_weights": self.input_weights, "readout": self.readout}
-        for layer, branch in enumerate(self.branches):
-            state |= {f"layer_{layer}_{name}": array for name, array in branch.state().items()}
+        for layer in self.layers:
+            state |= {f"layer_{layer.number}_{name}": array for name, array in layer.state().items()}
         for parameter in self.parameters:
             state |= parameter.state()
         return state
@@ -186,13 +204,13 @@ class Network:
         """Take over the state of a network of the same problem, settings and seed; the arrays are left as they are."""
         self._prepare(draw=False)
         self.input_weights[...], self.readout[...] = state["input_weights"], state["readout"]
-        layers: list[dict[str, NDArray[Any]]] = [{} for _ in self.branches]
+        layers: list[dict[str, NDArray[Any]]] = [{} for _ in self.layers]
         for name, array in state.items():
             if name.startswith("layer_"):
-                _, layer, part = name.split("_", 2)
-                layers[int(layer)][part] = array
-        for branch, arrays in zip(self.branches, layers, strict=True):
-            branch.restore(arrays)
+                _, number, part = name.split("_", 2)
+                layers[int(number)][part] = array
+        for layer, arrays in zip(self.layers, layers, strict=True):
+            layer.restore(arrays)
         for parameter in self.parameters:
             parameter.restore(state)
 
@@ -219,8 +237,9 @@ class Network:
             self.ensemble.fill(part, draws, Address(stream, positions=tuple(range(len(part)))))
         if settings.sampling != "law":
             orthonormalise(self.ensemble, constants)
-        operators = self._weight_matrices(constants, draw)
-        self.branches = [self.branch(layer, operator) for layer, operator in enumerate(operators)]
+        drawn = self.ensemble.copy(constants) if settings.sampling != "law" else constants
+        samplings = self._samplings(drawn)
+        self.layers = [self._layer(number, samplings, draw) for number in range(settings.depth)]
         self.parameters = list(self._parameters())
         if draw:
             for parameter in self.parameters[:2]:
@@ -229,44 +248,66 @@ class Network:
                     parameter.shrink(deviation)
 
     def _parameters(self) -> Iterator[Parameter]:
-        """Yield U, v and the matrices of all branches, from the input to the output."""
-        groups, ensemble = self.problem.groups, self.ensemble
+        """Yield U, v and the parameters of all branches, from the input to the output."""
+        groups, ensemble, factors = self.problem.groups, self.ensemble, (self.scale, self.inside)
         yield Vectors("input", groups["input"], ensemble, self.input_weights)
         yield Vectors("readout", groups["readout"], ensemble, self.readout)
-        for layer, branch in enumerate(self.branches):
-            for index, operator in enumerate(branch.operators):
-                name, dtype = f"layer_{layer}_{index}", self.settings.numpy_dtype
-                yield Matrix(name, groups["hidden"], operator, self.root_tau, self.root_tau, dtype)
+        width, dtype = ensemble.particles, self.settings.numpy_dtype
+        for layer in self.layers:
+            for index, (name, matrix) in enumerate(self.branch.matrices.items()):
+                group, label = groups[matrix.group], f"layer_{layer.number}_{index}"
+                yield Matrix(label, group, layer.matrices[name], *factors, width, dtype)
+            for name, vector in self.branch.vectors.items():
+                home, label = self.homes[vector.space], f"layer_{layer.number}_{name}"
+                share = home.particles / width
+                yield Vectors(label, groups[vector.group], home, layer.vectors[name], *factors, share)
 
-    def _weight_matrices(self, constants: Array, draw: bool) -> Iterator[WeightOperator]:
-        settings, ensemble = self.settings, self.ensemble
-        tied, deviation = settings.backward_weights == "tied", self.problem.groups["hidden"].standard_deviation
-        drawn = ensemble.copy(constants) if settings.sampling != "law" else constants
-        shared = MatchedAllSampling(ensemble, drawn) if settings.sampling == "matched_all" else Sampling()
-        for layer in range(settings.depth):
-            if settings.operator == "dense":
-                yield DenseOperator(
-                    ensemble,
-                    self.noise,
-                    layer,
-                    tied=tied,
-                    dtype=settings.numpy_dtype,
-                    draw=draw,
-                    deviation=deviation,
-                )
-                continue
-            matched = settings.sampling == "matched"
-            yield LazyOperator(
-                ensemble,
-                self.noise,
-                layer,
-                tied=tied,
-                tolerance=settings.tolerance,
-                budget=settings.rank_budget,
-                dtype=settings.numpy_dtype,
-                sampling=MatchedSampling(ensemble, drawn) if matched else shared,
-                deviation=deviation,
+    def _samplings(self, constants: Array) -> dict[str, Sampling]:
+        """Return how fresh noise is drawn in each space; constants are U and v as they were drawn."""
+        if self.settings.sampling == "matched":
+            hidden = self.homes["hidden"]
+            none = hidden.allocate(0, constants.dtype)
+            return {
+                "residual": MatchedSampling(self.ensemble, constants),
+                "hidden": MatchedSampling(hidden, none, on_bases=True),
+            }
+        matched_all = self.settings.sampling == "matched_all"
+        shared = MatchedAllSampling(self.ensemble, constants) if matched_all else Sampling()
+        return {"residual": shared, "hidden": shared}
+
+    def _layer(self, number: int, samplings: Mapping[str, Sampling], draw: bool) -> Layer:
+        """Return a layer, with its matrices drawn, or to be restored."""
+        dtype = self.settings.numpy_dtype
+        matrices = {
+            name: self._weight_matrix(number, index, matrix, samplings, draw)
+            for index, (name, matrix) in enumerate(self.branch.matrices.items())
+        }
+        return Layer(number, self.branch, self.problem.phi, self.homes, matrices, dtype)
+
+    def _weight_matrix(
+        self, layer: int, index: int, matrix: BranchMatrix, samplings: Mapping[str, Sampling], draw: bool
+    ) -> WeightOperator:
+        settings, noise = self.settings, replace(self.noise, part=index)
+        inputs, outputs = self.homes[matrix.inputs], self.homes[matrix.outputs]
+        deviation, tied = self.problem.groups[matrix.group].standard_deviation, settings.backward_weights == "tied"
+        dtype = settings.numpy_dtype
+        if settings.operator == "dense":
+            return DenseOperator(
+                inputs, noise, layer, tied=tied, dtype=dtype, draw=draw, deviation=deviation, outputs=outputs
             )
+        return LazyOperator(
+            inputs,
+            noise,
+            layer,
+            tied=tied,
+            tolerance=settings.tolerance,
+            budget=settings.rank_budget,
+            dtype=dtype,
+            sampling=samplings[matrix.outputs],
+            backward_sampling=samplings[matrix.inputs],
+            deviation=deviation,
+            outputs=outputs,
+        )
 
     def _combination(self, coefficients: Array, vectors: Array) -> Array:
         out = self.ensemble.allocate(len(coefficients), vectors.dtype)
@@ -274,10 +315,10 @@ class Network:
         return out
 
     def _step(self, state: Array, image: Array, slope: Array | None = None) -> Array:
-        """Return state + √τ image, or state + √τ slope · image, in the memory of `image`."""
+        """Return state + s image, or state + s slope · image, in the memory of `image`."""
 
         def work(image: Array, state: Array, *slope: Array) -> None:
-            image *= self.root_tau
+            image *= self.scale
             for factor in slope:
                 image *= factor
             image += state

@@ -225,7 +225,12 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
         dtype = "float32" if sampling == "matched" and tolerance >= _COARSE else "float64"
     budget = options.get("rank_budget")
     communicator = check_communicator(options.get("communicator"))
-    operator = _for_rule(problem.groups["hidden"].optimizer, operator)
+    for name, group in problem.groups.items():
+        if group.matrix:
+            operator = _for_rule(name, group.optimizer, operator)
+    if sampling == "matched_all" and any("hidden" in matrix[:2] for matrix in problem.branch.matrices.values()):
+        raise ValueError('sampling="matched_all" is for branches without a hidden space; use "matched" or "law"')
+    longest = max(particles, problem.branch.hidden(particles))
     if operator == "auto" and (budget is not None or communicator is not None):
         operator = "lazy"  # only the lazy operator has ranks, and matrices held whole are held by one process
     if operator == "dense" and communicator is not None:
@@ -240,7 +245,7 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
         operator=operator,
         sampling=sampling,
         tolerance=tolerance,
-        rank_budget=_budget(budget, min((problem.steps + 1) * problem.batch, particles)),
+        rank_budget=_budget(budget, min((problem.steps + 1) * problem.batch, longest)),
         noise_depth=checks.noise_grid(options.get("noise_depth"), depth),
         record_every=every,
         recorded_samples=samples,
@@ -252,12 +257,12 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
     )
 
 
-def _for_rule(rule: Optimizer, operator: str) -> str:
+def _for_rule(name: str, rule: Optimizer, operator: str) -> str:
     """Return the operator; a rule that treats entries of matrices needs them whole."""
     if rule.entrywise and operator == "lazy":
         raise ValueError(
             f'operator="lazy" needs steps of low rank, but {type(rule).__name__} treats entries of the hidden matrices '
-            'each for itself; use operator="dense", or another rule for "hidden", such as flds.Muon()'
+            f'each for itself; use operator="dense", or another rule for "{name}", such as flds.Muon()'
         )
     return "dense" if rule.entrywise else operator
 

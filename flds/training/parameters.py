@@ -94,19 +94,34 @@ class Vectors(Parameter):
         The particles.
     values : (rows, N) array
         Moved in place.
+    scale, inside : float
+        As for `Matrix`; 1 for vectors outside of branches.
+    share : float
+        N/n: of a mean over its N particles in a sum over them, over n.
     """
 
-    def __init__(self, name: str, group: Group, ensemble: Particles, values: Array) -> None:
+    def __init__(
+        self,
+        name: str,
+        group: Group,
+        ensemble: Particles,
+        values: Array,
+        scale: float = 1.0,
+        inside: float = 1.0,
+        share: float = 1.0,
+    ) -> None:
         self.name, self.group, self.ensemble, self.values = name, group, ensemble, values
+        self.scale, self.inside, self.share = scale, inside, share
         self.remembered = self._blank()
 
     def squares(self, gradient: Gradient) -> float:
-        return gradient.squares(lambda right: self.ensemble.inner(right, right))
+        return self.share * self.scale**2 * gradient.squares(lambda right: self.ensemble.inner(right, right))
 
     def shrink(self, factor: float) -> None:
         self.ensemble.scale(self.values, factor)
 
     def descend(self, step: Gradient) -> None:
+        step = replace(step, multiplier=step.multiplier * self.inside)
         self.ensemble.combine(self.values, [(step.coefficients.T, step.right)], add=True)
 
     def follow(self, gradient: Gradient, rate: float) -> None:
@@ -118,7 +133,8 @@ class Vectors(Parameter):
 
         def work(values: Array, seen: Array, *arrays: Array) -> None:
             state = numbers | dict(zip(spread, arrays, strict=True))
-            after.update(advance(self.group.optimizer, values, seen, state, rate))  # the same from each part
+            moved = advance(self.group.optimizer, values, seen, state, rate, self.inside)
+            after.update(moved)  # the same from each part
 
         self.ensemble.apply(work, self.values, whole, *(self.remembered[name] for name in spread))
         self.remembered |= after
@@ -151,15 +167,24 @@ class Matrix(Parameter):
     scale : float
         s = (T/L)^e, which a branch's image carries; gradients are over s, so that by A is s times what is seen.
     inside : float
-        What a branch multiplies the steps of its matrices by: (T/L)^(1−e).
+        What a branch multiplies steps by: (T/L)^(1−e).
+    width : int
+        n.
     dtype : numpy dtype
         Of what its rule sees and remembers.
     """
 
     def __init__(
-        self, name: str, group: Group, operator: WeightOperator, scale: float, inside: float, dtype: np.dtype
+        self,
+        name: str,
+        group: Group,
+        operator: WeightOperator,
+        scale: float,
+        inside: float,
+        width: int,
+        dtype: np.dtype,
     ) -> None:
-        self.name, self.group, self.operator = name, group, operator
+        self.name, self.group, self.operator, self.width = name, group, operator, width
         self.scale, self.inside, self.dtype = scale, inside, dtype
         self.remembered = {}
         self.on_host = operator.on_host and not group.optimizer.plain
@@ -177,7 +202,7 @@ class Matrix(Parameter):
     def follow(self, gradient: Gradient, rate: float) -> None:
         rule, number = self.group.optimizer, 1.0
         if rule.entrywise:  # entries of 𝒲 are of size 1/n of those of n 𝒲, as the gradient that is seen
-            number = float(self.operator.inputs.particles)
+            number = float(self.width)
         seen = (number * (gradient.coefficients.T @ gradient.right)).astype(self.dtype, copy=False)
         state = rule.init(np.zeros(seen.shape, seen.dtype))
         for name, array in self.remembered.items():
@@ -221,15 +246,20 @@ def stepped(rule: Optimizer, gradient: Any, state: dict[str, Any], rate: float) 
 
 
 def advance(
-    rule: Optimizer, values: Array | None, gradient: Any, state: dict[str, Any], rate: float
+    rule: Optimizer,
+    values: Array | None,
+    gradient: Any,
+    state: dict[str, Any],
+    rate: float,
+    factor: float = 1.0,
 ) -> dict[str, NDArray[Any]]:
-    """Add the step of a rule to `values`, if there are any, and write what it remembers into the arrays of `state`.
+    """Add the step of a rule, times a factor, to `values`, if there are any, and write what it remembers into `state`.
 
     Returns the numbers that it remembers next. Errors are those of `stepped`.
     """
     step, after = stepped(rule, gradient, state, rate)
     if values is not None:
-        values += step
+        values += step if factor == 1.0 else step * values.dtype.type(factor)
     arrays = {name: array for name, array in state.items() if np.ndim(array)}
     # one that becomes another is read before it is written to
     moved = {

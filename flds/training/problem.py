@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from flds.training import groups
 from flds.training.activations import Activation, get_activation
 from flds.training.batches import Batches
+from flds.training.branches import ResidualBranch
 from flds.training.groups import Group, by_group
+from flds.training.inside import branch_of, checked_exponent, require_states
 from flds.training.losses import Loss, Squared, get_loss
 from flds.training.optimizers import PLAIN, Optimizer
 from solvers import checks
@@ -25,9 +27,10 @@ Rate = float | ArrayLike | Callable[[int], float]
 class TrainingProblem:
     """A depth-scaled ResNet, F-(1), and how it is trained.
 
-    Some arguments are one value for all parameters, or a dictionary of values by group: "input" (U), "hidden" (the
-    matrices W_ℓ) and "readout" (v). A group that is not named has learning rate 0.5, no weight decay, standard
-    deviation 1 and plain SGD.
+    Some arguments are one value for all parameters, or a dictionary of values by group: "input" (U), "hidden" (all
+    matrices of the branches), "readout" (v), and in branches of two layers also "inner" (W) and "outer" (V) for
+    themselves, "gain" and "bias". A group that is not named has learning rate 0.5, no weight decay, standard deviation
+    1 and plain SGD.
 
     Parameters
     ----------
@@ -38,7 +41,7 @@ class TrainingProblem:
     activation : str or Activation
         φ: identity, tanh, relu, gelu, erf, softplus, silu, sin, or one of your own.
     horizon : float
-        T, the length of the depth interval; a residual branch carries sqrt(T/L).
+        T, the length of the depth interval; a residual branch carries (T/L)^branch_exponent.
     learning_rate : float, (steps,) array, callable or dict
         η_c; the rate of width n is η_c n. A callable is a function of the step k, and kept as its values.
     steps : int
@@ -65,7 +68,19 @@ class TrainingProblem:
         Gradients are scaled down where their norm exceeds it: the root of Σ ‖G‖² over matrices, with G in coordinates
         of their bases, plus n Σ ‖∇‖² over vectors, which is of order 1 at any width.
     standard_deviations : float or dict
-        Of the initial entries of U, W_ℓ and v.
+        Of the initial entries of U, v and the matrices of the branches, these over the root of their inputs. Gains are
+        1 and biases 0 at first.
+    residual : str or ResidualBranch
+        What a layer adds to its state: "single_matrix" W φ(h), "two_layer" V φ(W ν(h) + b), or a branch of your own.
+    hidden_ratio : float
+        Of "two_layer", H/n with W (H, n).
+    normalization : str, optional
+        Of "two_layer", ν: "rms_norm" or "layer_norm", with 10⁻⁶ added to the mean square; by default the identity.
+    gain, bias : bool
+        Of "two_layer": whether ν is multiplied by trainable gains, and whether there is b.
+    branch_exponent : float
+        e of the branch scale (T/L)^e: 0.5, the limit of which is an SDE, or 1, an ODE. Learning rates inside branches
+        are multiplied by (T/L)^(1 − 2e), so that at 1 an update moves features as much at any depth, too.
     divergence_factor : float
         Training has diverged when the loss of a batch or the mean square of its outputs exceeds this factor times the
         largest of 1 and both at step 0, or is not finite.
@@ -73,13 +88,14 @@ class TrainingProblem:
     Raises
     ------
     ValueError, TypeError
-        If an argument breaks the rules above; the message names it.
+        If an argument breaks the rules above; the message names it. Also if states of a normalized network are zero.
     MemoryError
         If the batches of so many steps do not fit in memory.
 
     References
     ----------
-    Paper F: Yao, Wu, Gao, "Understanding Scaling Laws via Neural Feature Learning Dynamics", eq. (1).
+    Paper F: Yao, Wu, Gao, "Understanding Scaling Laws via Neural Feature Learning Dynamics", eq. (1). For exponent 1:
+    Dey et al., "Don't be lazy: CompleteP enables compute-efficient deep transformers" (2025).
     """
 
     inputs: ArrayLike
@@ -99,6 +115,13 @@ class TrainingProblem:
     weight_decay: float | Mapping[str, float] = 0.0
     gradient_clip: float | None = None
     standard_deviations: float | Mapping[str, float] = 1.0
+    residual: str | ResidualBranch = "single_matrix"
+    hidden_ratio: float = 1.0
+    normalization: str | None = None
+    gain: bool = False
+    bias: bool = False
+    branch_exponent: float = 0.5
+    branch: ResidualBranch = field(init=False, repr=False)
     phi: Activation = field(init=False, repr=False)
     loss_function: Loss = field(init=False, repr=False)
     x: Array = field(init=False, repr=False)
@@ -117,6 +140,8 @@ class TrainingProblem:
         self._set("y", self._encoded("targets", self.targets, "inputs", self.x))
         self._set("targets", np.array(self.targets))
         self._set("horizon", checks.positive_number("horizon", self.horizon))
+        self._set("branch_exponent", checked_exponent(self.branch_exponent))
+        self._set("branch", branch_of(self))
         self._set("steps", checks.positive_integer("steps", self.steps, smallest=0))
         self._set("divergence_factor", checks.positive_number("divergence_factor", self.divergence_factor))
         given = self.samples, self.steps, self.batch_size, self.batch_order, self.batch_seed
@@ -125,6 +150,10 @@ class TrainingProblem:
         for name, value in self.batching.arguments.items():
             self._set(name, value)
         self._check_groups()
+        self._check_tests()
+        require_states(self)
+
+    def _check_tests(self) -> None:
         if (self.test_inputs is None) != (self.test_targets is None):
             raise ValueError("test_inputs and test_targets must be given together, got only one of them")
         if self.test_inputs is None:
@@ -183,12 +212,12 @@ class TrainingProblem:
             "standard_deviations": groups.checked_number,
         }
         for name, check in checked.items():
-            self._set(name, by_group(name, getattr(self, name), check))
+            self._set(name, by_group(name, getattr(self, name), check, self.branch))
         if self.gradient_clip is not None:
             self._set("gradient_clip", checks.positive_number("gradient_clip", self.gradient_clip))
         rates, rule = self.learning_rate, self.optimizer
         decay, deviations = self.weight_decay, self.standard_deviations
-        self._set("groups", groups.groups_of(rates, rule, decay, deviations, self.steps))
+        self._set("groups", groups.groups_of(self.branch, rates, rule, decay, deviations, self.steps))
 
     def _set(self, name: str, value: Any) -> None:
         if isinstance(value, np.ndarray) and value.flags.writeable:

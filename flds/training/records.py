@@ -46,6 +46,8 @@ class Recorder:
         self.problem, self.settings = problem, settings
         if network is not None:
             self.network = network
+        # kernels are those of what the first matrix of a branch meets, and of what is pulled through the last
+        self.met, *_, self.pulled = [*problem.branch.matrices, *problem.branch.matrices]
         self.status = "completed"
         self.completed_steps = 0
         self.unmatched = False
@@ -79,7 +81,7 @@ class Recorder:
                     "gradient_variance": backward.variance,
                     "rank": np.mean([operator.rank for operator in self.network.operators], axis=0),
                 },
-                features=forward.tapes if kernels else [],
+                features=[tape[self.met] for tape in forward.tapes] if kernels else [],
                 gradients=self._with_gaps(backward) if kernels else [],
             )
         self.batch_loss.append(float(loss))
@@ -92,9 +94,10 @@ class Recorder:
 
     def finish(self) -> None:
         """Read off the final ranks; the network can then be freed."""
-        for layer, branch in enumerate(getattr(self.network, "branches", [])):
-            self.rank[layer] = np.max([operator.rank for operator in branch.operators], axis=0)
-            self.truncation[layer] = np.max([operator.truncation for operator in branch.operators], axis=0)
+        for layer in getattr(self.network, "layers", []):
+            operators = layer.matrices.values()
+            self.rank[layer.number] = np.max([operator.rank for operator in operators], axis=0)
+            self.truncation[layer.number] = np.max([operator.truncation for operator in operators], axis=0)
         self.unmatched = self.network.unmatched()
         del self.network
 
@@ -168,7 +171,7 @@ class Recorder:
     def _with_gaps(self, backward: BackwardPass) -> list[Coordinates]:
         """Coordinates of the gradients, NaN for samples with L' = 0, whose gradient was not needed."""
         rows = []
-        for d in backward.tapes:
+        for d in (gradients[self.pulled] for gradients in backward.gradients):
             full = np.full((self.problem.batch, max(1, d.shape[1])), np.nan)
             full[backward.active] = 0.0
             full[backward.active, : d.shape[1]] = d

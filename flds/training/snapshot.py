@@ -7,7 +7,7 @@ it was after its last update, before the passes that were broken off.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,6 +76,8 @@ _GROWING = {
     "recorded_rank",
     "batch_loss",
 }
+# Those over particles that belong to no layer.
+_OF_PARTICLES = {"input_weights", "readout", "last_states", "last_bottom"}
 # Dimensions that differ from layer to layer.
 _OF_A_LAYER = {
     "feature_direction",
@@ -102,9 +104,13 @@ def snapshot(network: Network, recorder: Recorder, forward: ForwardPass, backwar
             "last_weights": backward.weights,
         }
     )
-    for layer, (c, d) in enumerate(zip(forward.tapes, backward.tapes, strict=True)):
-        arrays |= {f"layer_{layer}_last_features": c, f"layer_{layer}_last_gradients": d}
-    return {name: _field(name, array, network.ensemble) for name, array in arrays.items()}
+    for layer, tape, gradients in zip(network.layers, forward.tapes, backward.gradients, strict=True):
+        for name, gradient in gradients.items():
+            begin = f"layer_{layer.number}_{layer.prefix(name)}last_"
+            arrays[f"{begin}gradients"] = gradient
+            if name in layer.matrices:
+                arrays[f"{begin}features"] = tape[name]
+    return {name: _field(name, array, network) for name, array in arrays.items()}
 
 
 def early_snapshot(network: Network, recorder: Recorder, step: int) -> dict[str, Variable]:
@@ -112,13 +118,13 @@ def early_snapshot(network: Network, recorder: Recorder, step: int) -> dict[str,
     if step == 0:
         return {}
     arrays = network.state() | recorder.stored(before=step) | {"next_step": np.array(step)}
-    return {name: _field(name, array, network.ensemble) for name, array in arrays.items()}
+    return {name: _field(name, array, network) for name, array in arrays.items()}
 
 
 def grows(name: str) -> bool:
     """Whether an array of a state keeps its rows while training goes on, and gains some."""
     part = name.split("_", 2)[2] if name.startswith("layer_") else name
-    return part in _GROWING
+    return _described(part) in _GROWING
 
 
 def ended_snapshot(recorder: Recorder) -> dict[str, Variable]:
@@ -140,22 +146,19 @@ def go_on(network: Network, recorder: Recorder, state: dict[str, Variable]) -> i
     done = steps_done(state)
     if done is not None:
         return done
-    layers = range(network.settings.depth)
     problem, step = network.problem, len(recorder.batch_loss) - 1
     batch, none = problem.batches[step], np.empty(0)
-    forward = ForwardPass(
-        [arrays["last_states"]],
-        [arrays[f"layer_{layer}_last_features"] for layer in layers],
-        none,
-        arrays["last_outputs"],
-    )
-    backward = BackwardPass(
-        arrays["last_active"],
-        arrays["last_weights"],
-        arrays["last_bottom"],
-        [arrays[f"layer_{layer}_last_gradients"] for layer in layers],
-        none,
-    )
+
+    def last(what: str, names: Iterable[str]) -> list[dict[str, NDArray[Any]]]:
+        return [
+            {name: arrays[f"layer_{layer.number}_{layer.prefix(name)}last_{what}"] for name in names}
+            for layer in network.layers
+        ]
+
+    branch = network.branch
+    forward = ForwardPass([arrays["last_states"]], last("features", branch.matrices), none, arrays["last_outputs"])
+    gradients = last("gradients", [*branch.matrices, *branch.vectors])
+    backward = BackwardPass(arrays["last_active"], arrays["last_weights"], arrays["last_bottom"], gradients, none)
     slopes = problem.loss_function.derivative(forward.outputs, problem.y[batch])
     with network.ensemble.whole():
         network.update(problem.x[batch], slopes, forward, backward, step)
@@ -173,16 +176,46 @@ def predict(
         return network.probe(inputs, range(problem.samples, problem.samples + len(inputs)))
 
 
-def _field(name: str, array: NDArray[Any], ensemble: Particles | None) -> Variable:
+def _described(part: str) -> str:
+    """Return the name under which an array of a layer is described, without that of its matrix."""
+    return max((known for known in _DESCRIBED if f"_{part}".endswith(f"_{known}")), key=len, default=part)
+
+
+def _field(name: str, array: NDArray[Any], network: Network | None) -> Variable:
+    """Return an array of a state with what its axes are; those over particles are spread as these are."""
     layer, part = "", name
     if name.startswith("layer_"):
         _, layer, part = name.split("_", 2)
-    # of a branch of one's own, whose arrays over particles have these last
+    known = _described(part)
+    owner = part.removesuffix(known).rstrip("_")  # the matrix or vector, where a branch has several
     axes = [f"{part}_{axis}" for axis in range(array.ndim)]
-    of_matrix = name.startswith(f"{REMEMBERED}layer_")
-    if ensemble is not None and array.ndim and array.shape[-1] == ensemble.held and not of_matrix:
-        axes[-1] = "particle"
-    long_name, dims = _DESCRIBED.get(part, (part.replace("_", " "), " ".join(axes)))
-    named = tuple(f"{dim}_{layer}" if dim in _OF_A_LAYER else dim for dim in dims.split())
-    spread = ensemble.spread(named.index("particle")) if ensemble is not None and "particle" in named else None
-    return Variable(named, array, long_name + (f", layer {int(layer) + 1}" if layer else ""), spread=spread)
+    long_name, dims = _DESCRIBED.get(known, (part.replace("_", " "), " ".join(axes)))
+    named = [f"{dim}_{layer}{owner}" if dim in _OF_A_LAYER else dim for dim in dims.split()]
+    spread = None
+    home = None if network is None or not array.ndim else _home(name, known, owner, network)
+    if home is not None:
+        assert network is not None
+        named[-1] = "particle" if home is network.ensemble else "hidden_particle"
+        spread = home.spread(array.ndim - 1)
+    said = f"{owner}: {long_name}" if owner and known in _DESCRIBED else long_name
+    return Variable(tuple(named), array, said + (f", layer {int(layer) + 1}" if layer else ""), spread=spread)
+
+
+def _home(name: str, known: str, owner: str, network: Network) -> Particles | None:
+    """Return whose particles the last axis of an array of a state goes over, or None."""
+    branch, homes = network.branch, network.homes
+    if name.startswith(REMEMBERED):
+        part = name.removeprefix(REMEMBERED)
+        if not part.startswith("layer_"):
+            return network.ensemble
+        vector = branch.vectors.get(part.split("_")[2])
+        return None if vector is None else homes[vector.space]
+    if not name.startswith("layer_"):
+        return network.ensemble if known in _OF_PARTICLES else None
+    if known in branch.vectors or (known == "last_gradients" and owner in branch.vectors):
+        return homes[branch.vectors[owner if known == "last_gradients" else known].space]
+    matrix = branch.matrices.get(owner) or next(iter(branch.matrices.values()))
+    space = {"feature_directions": matrix.inputs, "gradient_images": matrix.inputs} | {
+        "feature_images": matrix.outputs, "gradient_directions": matrix.outputs
+    }  # fmt: skip
+    return homes[space[known]] if known in space else None

@@ -101,6 +101,10 @@ class Particles(ABC):
         """Return ⟨v_i, v_i⟩ of the rows of `vectors`, (rows,) float64, computed in float64."""
 
     @abstractmethod
+    def means(self, *factors: Array) -> Matrix:
+        """Return ⟨u_i v_i …⟩ of the rows of all factors, (rows, N) each, (rows,) float64; of one factor ⟨u_i⟩."""
+
+    @abstractmethod
     def gram(self, vectors: Array) -> Matrix:
         """Return ⟨v_i, v_j⟩ of the rows of `vectors`, (rows, rows) float64.
 
@@ -133,8 +137,13 @@ class Particles(ABC):
         """
 
     @abstractmethod
-    def apply(self, work: Callable[..., object], out: Array, *arrays: Array) -> None:
-        """Call work(out, *arrays) on parts of the particles; it writes elementwise into its first argument."""
+    def apply(
+        self, work: Callable[..., object], out: Array, *arrays: Array, rows: Sequence[NDArray[np.float64]] = ()
+    ) -> None:
+        """Call work(out, *arrays, *columns) on parts of the particles; it writes elementwise into its first argument.
+
+        `rows` are numbers for each row of `out`, (rows,), which `work` takes as columns (rows, 1) of the dtype of out.
+        """
 
     @abstractmethod
     def total(self, sums: Sequence[NDArray[np.floating]] | Matrix) -> Matrix:
@@ -148,14 +157,17 @@ class Particles(ABC):
     def add_product(self, left: NDArray[Any], right: NDArray[Any], *matrices: Array) -> None:
         """Add leftᵀ @ right, of (k, M) and (k, N), to `matrices` (M, N) that are held whole."""
 
-    def map(self, function: Callable[..., Array], *arrays: Array) -> Array:
-        """Return the values of an elementwise function, (rows, N), in a new array like the first of `arrays`."""
+    def map(self, function: Callable[..., Array], *arrays: Array, rows: Sequence[NDArray[np.float64]] = ()) -> Array:
+        """Return the values of an elementwise function, (rows, N), in a new array like the first of `arrays`.
+
+        The function takes parts of the arrays, and what else are numbers for each row, `rows`, as for `apply`.
+        """
         out = self.allocate(len(arrays[0]), arrays[0].dtype)
 
         def work(out: Array, *parts: Array) -> None:
             out[...] = function(*parts)
 
-        self.apply(work, out, *arrays)
+        self.apply(work, out, *arrays, rows=rows)
         return out
 
     def copy(self, vectors: Array) -> Array:

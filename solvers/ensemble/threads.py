@@ -173,6 +173,15 @@ class ThreadParticles(Particles):
         )
         return self.total(sums)[:, 0] / self.particles
 
+    def means(self, *factors: Array) -> Matrix:
+        def summed(part: slice) -> Matrix:
+            product = factors[0][:, part]
+            for factor in factors[1:]:
+                product = np.multiply(product, factor[:, part], dtype=np.float64)
+            return np.asarray(product.sum(axis=1, dtype=np.float64))
+
+        return self.average(summed, (len(factors[0]),), sum(factor.size for factor in factors))
+
     def project(self, vectors: Array, coordinates: Matrix, directions: Array) -> tuple[Array, Matrix, Matrix]:
         rest, count = self.allocate(len(vectors), vectors.dtype), len(directions)
         zero = vectors.dtype.type(0)
@@ -201,14 +210,17 @@ class ThreadParticles(Particles):
 
         self.on_groups(work, self.held * sum(c.size for c, _ in terms))
 
-    def apply(self, work: Callable[..., object], out: Array, *arrays: Array) -> None:
+    def apply(
+        self, work: Callable[..., object], out: Array, *arrays: Array, rows: Sequence[NDArray[np.float64]] = ()
+    ) -> None:
+        columns = [row[:, None].astype(out.dtype) for row in rows]
         if self.cut is not None:
-            work(out, *arrays)
+            work(out, *arrays, *columns)
             self.check()
             return
 
         def on(share: slice) -> None:
-            work(*(array[:, share] for array in (out, *arrays)))
+            work(*(array[:, share] for array in (out, *arrays)), *columns)
 
         self.each(on, self.shares)
 

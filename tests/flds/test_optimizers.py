@@ -81,8 +81,8 @@ def test_a_wrong_power_of_depth_is_seen(rule, power, monkeypatch):
     plain = outputs(Network, problem, operator="dense")
     right = Matrix.__init__
 
-    def wrong(self, name, group, operator, scale, inside, dtype):
-        right(self, name, group, operator, scale, inside * (2.0 / 3) ** power, dtype)
+    def wrong(self, name, group, operator, scale, inside, *rest):
+        right(self, name, group, operator, scale, inside * (2.0 / 3) ** power, *rest)
 
     monkeypatch.setattr(Matrix, "__init__", wrong)
     assert np.abs(outputs(Network, problem, operator="dense") - plain).max() > 1e-2
@@ -140,7 +140,7 @@ def test_weight_decay_is_decoupled_and_the_same_at_every_width():
     for parameter in network.parameters:
         parameter.shrink(0.9)
     np.testing.assert_allclose(network.input_weights, 0.9 * before, rtol=1e-15)
-    assert [branch.operators[0].share for branch in network.branches] == [0.9, 0.9]
+    assert [operator.share for operator in network.operators] == [0.9, 0.9]
 
 
 def test_clipping_is_free_of_width_and_takes_the_whole_norm():

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flds.training.branches import SingleMatrix
+from flds.training.branches import Pull, SingleMatrix
 from flds.training.method import decide
 from flds.training.network import Network
 from flds.training.optimizers import SGD, Gradient
@@ -103,22 +103,13 @@ def test_gradients_are_multiplied_like_arrays():
 class Doubled(SingleMatrix):
     """A branch of one's own: twice W φ(h)."""
 
-    def forward(self, h, address, remember=True):
-        image, tape = super().forward(h, address, remember)
+    def forward(self, h, layer):
+        image, tape = super().forward(h, layer)
         return 2 * image, tape
 
-    def backward(self, g, h, address):
-        pull = super().backward(g, h, address)
-        return pull._replace(image=2 * pull.image)
-
-    def gradients(self, met, pulled, weights, batch):
-        for gradient in super().gradients(met, pulled, weights, batch):
-            yield gradient * 2
-
-
-class DoubledNetwork(Network):
-    def branch(self, layer, operator):
-        return Doubled(self.ensemble, self.problem.phi, operator)
+    def backward(self, g, h, tape, layer):
+        pull = super().backward(g, h, tape, layer)
+        return Pull(2 * pull.image, {"hidden": 2 * pull.gradients["hidden"]}, pull.slope)
 
 
 @pytest.mark.parametrize("operator", ["lazy", "dense"])
@@ -126,7 +117,7 @@ def test_a_branch_of_ones_own_is_trained(operator):
     """Twice the branch is that of four times the horizon."""
     problem = three_samples(steps=3, horizon=0.5)
     settings = settings_of(problem, operator=operator)
-    doubled = train(DoubledNetwork(problem, settings, 0))
+    doubled = train(Network(replace(problem, residual=Doubled()), settings, 0))
     longer = train(Network(replace(problem, horizon=2.0), settings, 0))
     for one, other in zip(doubled.records, longer.records, strict=True):
         np.testing.assert_allclose(one.outputs, other.outputs, rtol=1e-12)

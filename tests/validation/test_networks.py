@@ -14,15 +14,19 @@ torch = pytest.importorskip("torch")
 from validation import engine, networks  # noqa: E402
 
 
+def drawn(problem, width, depth, weights, seed, residual="pre"):
+    """The torch network before training."""
+    generator = torch.Generator().manual_seed(seed)
+    return networks.ResNet(
+        problem, width, depth, independent=weights == "independent", residual=residual, generator=generator
+    )
+
+
 def run_by_hand(problem, width, depth, weights, seed, residual="pre"):
     """The twin in tests.naive, started from the torch network's own initial weights."""
-    generator = torch.Generator().manual_seed(seed)
-    network = networks.ResNet(
-        problem.x.shape[1], problem.outputs, width, depth, problem.phi.name, problem.horizon,
-        weights == "independent", residual, generator, torch.float64,
-    )  # fmt: skip
-    draws = [network.input_weights, network.readout, torch.stack(list(network.weights))]
-    draws += [torch.stack(list(network.backward_weights))] if weights == "independent" else []
+    network = drawn(problem, width, depth, weights, seed, residual)
+    draws = [network.input_weights, network.readout, torch.stack([one.weight for one in network.matrices])]
+    draws += [torch.stack([one.copy for one in network.matrices])] if weights == "independent" else []
     draws = [d.detach().numpy().copy() for d in draws]
     return dense_outputs(problem, width, depth, 1, weights, residual=residual, draws=draws)[0]
 
@@ -61,12 +65,10 @@ def test_mean_squares_over_depth_by_hand(weights):
     """h forward and g_{ℓ-1} = g_ℓ + √(τ/n) φ'(h_{ℓ-1}) ⊙ Wᵀ g_ℓ backward at step 0, one sample."""
     problem = flds.TrainingProblem(np.ones((1, 2)), [1.0], activation="tanh", steps=1)
     solution = networks.train(problem, width=40, depth=4, backward_weights=weights, seed=5)
-    network = networks.ResNet(
-        2, 1, 40, 4, "tanh", 1.0, weights == "independent", "pre", torch.Generator().manual_seed(5), torch.float64
-    )
+    network = drawn(problem, 40, 4, weights, 5)
     u, v = network.input_weights.detach().numpy(), network.readout.detach().numpy()[0]
-    w = [weight.detach().numpy() for weight in network.weights]
-    back = [weight.detach().numpy() for weight in network.backward_weights] or w
+    w = [one.weight.detach().numpy() for one in network.matrices]
+    back = w if weights == "tied" else [one.copy.detach().numpy() for one in network.matrices]
     h, g, scale = [u.sum(1) / np.sqrt(2)], [v], np.sqrt(1 / 4 / 40)
     for weight in w:
         h.append(h[-1] + scale * weight @ np.tanh(h[-1]))

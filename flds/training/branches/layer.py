@@ -1,0 +1,109 @@
+"""What the passes of a branch work with at one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flds.training.activations import Activation
+from flds.training.branches.branch import ResidualBranch
+from solvers.ensemble.particles import Array, Particles
+from solvers.ensemble.random import Address
+from solvers.matrices.operator import Coordinates, WeightOperator
+
+
+class Layer:
+    """The weight matrices and vectors of one layer, and the homes of its particles.
+
+    Attributes
+    ----------
+    number : int
+        Counted from 0.
+    residual, hidden : Particles
+        Homes of the states, (b, n), and of what is inside the branch, (b, H), with `map` for elementwise functions,
+        `means` for ⟨⟩ over particles, and the rest of the algebra.
+    phi : Activation
+        φ of the problem, with `value` and `derivative`.
+    matrices : dict of WeightOperator
+    vectors : dict of (1, n) or (1, H) arrays
+    """
+
+    def __init__(
+        self,
+        number: int,
+        branch: ResidualBranch,
+        phi: Activation,
+        homes: Mapping[str, Particles],
+        matrices: dict[str, WeightOperator],
+        dtype: np.dtype,
+    ) -> None:
+        self.number, self.phi, self.matrices, self._homes = number, phi, matrices, homes
+        self.residual, self.hidden = homes["residual"], homes["hidden"]
+        self.vectors: dict[str, Array] = {}
+        for name, vector in branch.vectors.items():
+            self.vectors[name] = homes[vector.space].allocate(1, dtype)
+            self.vectors[name][...] = vector.initial
+        self._alone = list(matrices) == ["hidden"]
+        self._address: Address | None = None
+        self._remember = True
+
+    def begin(self, address: Address, remember: bool) -> Layer:
+        """Make ready for a pass whose fresh noise is found at an address; return the layer."""
+        self._address, self._remember = address, remember
+        return self
+
+    def multiply(self, name: str, features: Array, against: Array | None = None) -> tuple[Array, Coordinates]:
+        """Return 𝒲 times each of the features, and their coordinates, for the tape.
+
+        Parameters
+        ----------
+        name : str
+            Of the matrix.
+        features : (b, inputs) array
+        against : (any number, outputs) array, optional
+            States of this layer that matched noise must not correlate with, where 𝒲 maps to the residual space; those
+            that the image is added to, h, matter most.
+
+        Returns
+        -------
+        images : (b, outputs) array
+        coordinates : (b, rank) array
+            On the host.
+        """
+        return self.matrices[name].forward(features, self._at(), self._none(against, features), self._remember)
+
+    def pull(self, name: str, gradients: Array, against: Array | None = None) -> tuple[Array, Coordinates]:
+        """Return 𝒲ᵀ, or 𝒲̃ᵀ, times each of the gradients, and their coordinates, which are the gradient by 𝒲.
+
+        Arguments are as for `multiply`, in the spaces of the other direction.
+        """
+        return self.matrices[name].backward(gradients, self._at(), self._none(against, gradients), self._remember)
+
+    def _at(self) -> Address:
+        assert self._address is not None
+        return self._address
+
+    def _none(self, against: Array | None, like: Array) -> Array:
+        return like[:0] if against is None else against
+
+    def prefix(self, name: str) -> str:
+        """Return what names of arrays of a parameter begin with in states; a matrix alone needs none."""
+        return "" if self._alone and name in self.matrices else f"{name}_"
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the state of the matrices, and the vectors, by name: own memory, no copies."""
+        found: dict[str, NDArray[Any]] = dict(self.vectors)
+        for name, operator in self.matrices.items():
+            found |= {f"{self.prefix(name)}{key}": array for key, array in operator.state().items()}
+        return found
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `state` returned."""
+        for name, values in self.vectors.items():
+            values[...] = state[name]
+        for name, operator in self.matrices.items():
+            begin = self.prefix(name)
+            operator.restore({key.removeprefix(begin): one for key, one in state.items() if key.startswith(begin)})
