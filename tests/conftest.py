@@ -22,8 +22,8 @@ from flds.training.speed import reference_speed
 
 MARGIN = 4.0
 
-# A shell that runs the tests in the background makes them, and all they start, ignore Ctrl-C, and nohup hangups; some of
-# them send both.
+# A shell that runs the tests in the background makes them, and all they start, ignore Ctrl-C, and nohup hangups; some
+# tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -107,9 +107,9 @@ def snapshot(network: Network, recorder: Recorder, forward: ForwardPass, backwar
     for layer, tape, gradients in zip(network.layers, forward.tapes, backward.gradients, strict=True):
         for name, gradient in gradients.items():
             begin = f"layer_{layer.number}_{layer.prefix(name)}last_"
-            arrays[f"{begin}gradients"] = gradient
             if name in layer.matrices:
                 arrays[f"{begin}features"] = tape[name]
+            arrays[f"{begin}gradients"] = gradient
     return {name: _field(name, array, network) for name, array in arrays.items()}
 
 
