@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from flds.results.sweep import Sweep as Sweep
     from flds.sweeps import sweep as sweep
     from flds.training.activations import Activation as Activation
+    from flds.training.branches import BranchLayer as BranchLayer
+    from flds.training.branches import BranchMatrix as BranchMatrix
+    from flds.training.branches import BranchPull as BranchPull
+    from flds.training.branches import BranchVector as BranchVector
+    from flds.training.branches import ResidualBranch as ResidualBranch
     from flds.training.callbacks import TrainingRecord as TrainingRecord
     from flds.training.cost import CostEstimate as CostEstimate
     from flds.training.optimizers import SGD as SGD
@@ -59,6 +64,10 @@ _HOMES = {
     "Adam": "flds.training.optimizers",
     "Attention": "flds.mean_ode.attention",
     "Block": "flds.mean_ode.blocks",
+    "BranchLayer": "flds.training.branches",
+    "BranchMatrix": "flds.training.branches",
+    "BranchPull": "flds.training.branches",
+    "BranchVector": "flds.training.branches",
     "CostEstimate": "flds.training.cost",
     "Dataset": "flds.datasets",
     "GatedLinearUnit": "flds.mean_ode.blocks",
@@ -72,6 +81,7 @@ _HOMES = {
     "Optimizer": "flds.training.optimizers",
     "Options": "flds.training.options",
     "Regime": "flds.mean_ode.regimes",
+    "ResidualBranch": "flds.training.branches",
     "SGD": "flds.training.optimizers",
     "Solution": "flds.results.solution",
     "Sweep": "flds.results.sweep",

@@ -173,9 +173,10 @@ def test_public_names_exist_and_are_documented():
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             _ = module.nothing
     assert importlib.import_module("flds").__all__ == [
-        "Activation", "Adam", "Attention", "Block", "CostEstimate", "Dataset", "GatedLinearUnit", "LimitEstimate",
-        "MatrixAfterActivation", "MatrixBeforeActivation", "MeanFieldProblem", "MeanFieldSolution", "MeanOptions",
-        "Muon", "Optimizer", "Options", "Regime", "SGD", "Solution", "Sweep", "TrainingProblem", "TrainingRecord",
+        "Activation", "Adam", "Attention", "Block", "BranchLayer", "BranchMatrix", "BranchPull", "BranchVector",
+        "CostEstimate", "Dataset", "GatedLinearUnit", "LimitEstimate", "MatrixAfterActivation",
+        "MatrixBeforeActivation", "MeanFieldProblem", "MeanFieldSolution", "MeanOptions", "Muon", "Optimizer",
+        "Options", "Regime", "ResidualBranch", "SGD", "Solution", "Sweep", "TrainingProblem", "TrainingRecord",
         "TwoLayerPerceptron",
         "draw_units",
         "estimate_cost",

@@ -63,9 +63,9 @@ class Matrix(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the images of x, (samples, outputs)."""
-        copy = self.copy
-        image: Any = x @ self.weight.T if copy is None else _IndependentLinear.apply(x, self.weight, copy)
-        return image / math.sqrt(self.weight.shape[1])  # type: ignore[no-any-return]
+        apart: Any = _IndependentLinear
+        image = x @ self.weight.T if self.copy is None else apart.apply(x, self.weight, self.copy)
+        return image / math.sqrt(self.weight.shape[1])
 
 
 class Block(torch.nn.Module):

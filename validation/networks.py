@@ -52,6 +52,11 @@ class ResNet(torch.nn.Module):
     dtype : torch.dtype
         Of weights and states.
 
+    Raises
+    ------
+    ValueError
+        If the branch is not built in, or not of one matrix in a network with "post".
+
     References
     ----------
     Paper F, eq. (1), and Proposition 1 for "post".
@@ -86,7 +91,7 @@ class ResNet(torch.nn.Module):
 
     @property
     def matrices(self) -> list[Matrix]:
-        """The matrices of all branches, from the input to the output."""
+        """The matrices of all branches, (outputs, inputs) each, from the input to the output."""
         return [matrix for one in self.blocks for matrix in one.matrices.values()]
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.training.branches import Layer, Pull, ResidualBranch
+from flds.training.branches import BranchLayer, BranchPull, ResidualBranch
 from flds.training.method import decide
 from flds.training.network import BackwardPass, ForwardPass, Network
 from flds.training.options import Options
@@ -34,12 +34,12 @@ class _ObservedBranch(ResidualBranch):
         self.hidden_ratio = branch.hidden_ratio
         self.met: dict[int, Array] = {}
 
-    def forward(self, h: Array, layer: Layer) -> tuple[Array, dict[str, Array]]:
+    def forward(self, h: Array, layer: BranchLayer) -> tuple[Array, dict[str, Array]]:
         """The forward pass."""
         return self.branch.forward(h, layer)
 
-    def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: Layer) -> Pull:
-        """Pull g back and keep it."""
+    def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: BranchLayer) -> BranchPull:
+        """BranchPull g back and keep it."""
         self.met[layer.number] = g
         return self.branch.backward(g, h, tape, layer)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import flds
 from flds.results.solution import Solution
-from flds.training.branches import Layer, Pull, SingleMatrix
+from flds.training.branches import BranchLayer, BranchPull, SingleMatrix
 from flds.training.network import BackwardPass, ForwardPass, Network
 from flds.training.problem import TrainingProblem
 from flds.training.solve import run
@@ -53,7 +53,7 @@ class _PrintedBranch(SingleMatrix):
         self.past: list[list[_Past]] = [[] for _ in range(depth)]
         self.last: dict[int, Array] = {}
 
-    def forward(self, h: Array, layer: Layer) -> tuple[Array, dict[str, Array]]:
+    def forward(self, h: Array, layer: BranchLayer) -> tuple[Array, dict[str, Array]]:
         """𝒲_ℓ φ(h) plus τ^3/2 times the sum of F-(6), (b, N), which the step multiplies by √τ; and coordinates."""
         image, tape = super().forward(h, layer)
         home, phi = layer.residual, layer.phi
@@ -64,12 +64,12 @@ class _PrintedBranch(SingleMatrix):
             home.combine(image, [(weights.T, past.gradients)], add=True)
         return image, tape
 
-    def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: Layer) -> Pull:
-        """Pull g back; it is kept for later forward passes."""
+    def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: BranchLayer) -> BranchPull:
+        """BranchPull g back; it is kept for later forward passes."""
         self.last[layer.number] = layer.residual.copy(g)
         return super().backward(g, h, tape, layer)
 
-    def remember(self, layer: Layer, h: Array, rates: NDArray[np.float64]) -> None:
+    def remember(self, layer: BranchLayer, h: Array, rates: NDArray[np.float64]) -> None:
         """Keep the step whose passes were the last, with −η L' of its samples, whose states are h."""
         phi, derivative = (layer.residual.map(function, h) for function in (layer.phi.value, layer.phi.derivative))
         self.past[layer.number].append(_Past(rates, phi, derivative, self.last[layer.number]))

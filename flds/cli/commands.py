@@ -82,6 +82,12 @@ def solve(
     nesterov: Annotated[bool | None, typer.Option("--nesterov/--no-nesterov", help="Nesterov's momentum; default for muon.")] = None,
     weight_decay: Annotated[float, typer.Option(help="λ: a step multiplies parameters by 1 − η_c λ first.")] = DEFAULTS["weight_decay"],
     gradient_clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient, free of width; by default any.")] = DEFAULTS["gradient_clip"],
+    residual: Annotated[str, typer.Option(help="Branches: single_matrix, W φ(h), or two_layer, V φ(W ν(h) + b).")] = DEFAULTS["residual"],
+    hidden_ratio: Annotated[float, typer.Option(help="Of two_layer: hidden neurons over the width.")] = DEFAULTS["hidden_ratio"],
+    normalization: Annotated[str | None, typer.Option(help="Of two_layer: ν, rms_norm or layer_norm; by default none.")] = DEFAULTS["normalization"],
+    gain: Annotated[bool, typer.Option("--gain", help="Of two_layer: trainable gains after the normalisation.")] = DEFAULTS["gain"],
+    bias: Annotated[bool, typer.Option("--bias", help="Of two_layer: the bias b.")] = DEFAULTS["bias"],
+    branch_exponent: Annotated[float, typer.Option(help="e of the branch scale (T/L)^e, 0.5 or 1.")] = DEFAULTS["branch_exponent"],
     steps: Annotated[int, typer.Option(help="Number of updates K.")] = DEFAULTS["steps"],
     loss: Annotated[str | None, typer.Option(help="squared, logistic or cross_entropy; by default cross_entropy for whole-number targets from 0 on, else squared.")] = DEFAULTS["loss"],
     batch_size: Annotated[int | None, typer.Option(help="Samples a step; default 16, or all of them if there are fewer.")] = DEFAULTS["batch_size"],
@@ -146,7 +152,8 @@ def solve(
     problem = training_problem(
         dataset, activation, horizon, scheduled(learning_rate, schedule, steps), steps, loss, batch_size, batch_order,
         batch_seed, train_samples, test_samples, optimizer=rule_of(optimizer, momentum, nesterov),
-        weight_decay=weight_decay, gradient_clip=gradient_clip,
+        weight_decay=weight_decay, gradient_clip=gradient_clip, residual=residual, hidden_ratio=hidden_ratio,
+        normalization=normalization, gain=gain, bias=bias, branch_exponent=branch_exponent,
     )  # fmt: skip
     options = {
         "backward_weights": backward_weights, "operator": operator, "tolerance": tolerance,

@@ -31,6 +31,12 @@ DEFAULTS: dict[str, Any] = {
     "optimizer": "sgd",
     "weight_decay": 0.0,
     "gradient_clip": None,
+    "residual": "single_matrix",
+    "hidden_ratio": 1.0,
+    "normalization": None,
+    "gain": False,
+    "bias": False,
+    "branch_exponent": 0.5,
 }
 SCHEDULES = ("constant", "cosine", "linear")
 # What the default run may take; the cost model chooses the number of particles within it. A run that is to fit this

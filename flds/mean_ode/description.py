@@ -9,7 +9,7 @@ import numpy as np
 from flds.mean_ode.blocks import Array, Block
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.results.descriptions import digest
-from flds.training.description import described_rule
+from flds.training.description import described_object
 from flds.training.optimizers import is_own
 from flds.training.optimizers.trial import steps_of
 from solvers.results.solution import Variable
@@ -29,7 +29,7 @@ def describe(problem: MeanFieldProblem) -> dict[str, Any]:
             name: rate if isinstance(rate, float) else {"sha256": digest(rate)} for name, rate in problem.rates.items()
         },
         "steps": problem.steps,
-        "optimizer": described_rule(problem.rule),
+        "optimizer": described_object(problem.rule),
         "weight_decay": problem.decays,
         "batch_size": problem.batch_size,
         "batch_order": problem.batch_order if isinstance(problem.batch_order, str) else "listed",

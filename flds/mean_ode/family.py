@@ -18,7 +18,7 @@ from flds.results.descriptions import difference, is_array, same_functions
 from flds.results.loss_names import current_name
 from flds.results.mean_ode import MeanFieldSolution
 from flds.training.activations import ACTIVATIONS
-from flds.training.description import described_rule, rule_of
+from flds.training.description import described_object, rule_of
 from flds.training.groups import checked_rates, continued_rates
 from flds.training.optimizers import PLAIN
 from flds.training.options import stored_options, stored_settings
@@ -30,7 +30,7 @@ _PLAIN = (
 )  # fmt: skip
 # What solutions say that were made before there was a choice.
 _FORMERLY = {
-    "optimizer": described_rule(PLAIN),
+    "optimizer": described_object(PLAIN),
     "batch_size": None,
     "batch_order": "sequential",
     "batch_seed": 0,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# What names the class of a rule, beside its settings.
+# What names the class of a rule or a branch, beside its settings.
 RULE = "rule"
 
 
@@ -22,7 +22,7 @@ def difference(then: dict[str, Any], now: dict[str, Any]) -> str | None:
     for name in then:
         if name != "check" and then[name] != now.get(name):
             return name
-    return None if same_functions(then, now["check"]) else "activation, block, initial law or optimizer"
+    return None if same_functions(then, now["check"]) else "activation, block, branch, initial law or optimizer"
 
 
 def same_functions(then: dict[str, Any], values: list[float]) -> bool:

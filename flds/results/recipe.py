@@ -47,10 +47,24 @@ def recipe(problem: Mapping[str, Any], rates: Any, variables: Mapping[str, Varia
         parts.append(f"weight decay {_in_words(decay, lambda _, one: f'{one:g}')}")
     if problem.get("gradient_clip") is not None:
         parts.append(f"gradient clipped at {problem['gradient_clip']:g}")
+    parts += _branch(problem)
     deviations = problem.get("standard_deviations", 1.0)
     if deviations != 1.0:
         parts.append(f"standard deviations {_in_words(deviations, lambda _, one: f'{one:g}')}")
     return "; ".join(parts)
+
+
+def _branch(problem: Mapping[str, Any]) -> list[str]:
+    """Return what residual branches are, where they are not those of one matrix and exponent ½."""
+    given, exponent = problem.get("residual", "single_matrix"), problem.get("branch_exponent", 0.5)
+    parts = []
+    if isinstance(given, Mapping):
+        parts.append(f"branches {_rule(given)}")
+    elif given == "two_layer":
+        words = [f"hidden ratio {problem['hidden_ratio']:g}", problem["normalization"]]
+        words += [name for name in ("gain", "bias") if problem[name]]
+        parts.append(f"branches of two layers ({', '.join(word for word in words if word)})")
+    return parts + ([f"branch exponent {exponent:g}"] if exponent != 0.5 else [])
 
 
 def _in_words(described: Any, text: Callable[[str, Any], str]) -> str:

@@ -32,7 +32,10 @@ _SOLVERS: dict[type, tuple[Any, dict[str, Callable[..., Any]]]] = {
 }
 # Fields of problems that older sweeps did not know; at their defaults they mean what was meant then.
 _LATER = {
-    TrainingProblem: ("divergence_factor", "optimizer", "weight_decay", "gradient_clip", "standard_deviations"),
+    TrainingProblem: (
+        "divergence_factor", "optimizer", "weight_decay", "gradient_clip", "standard_deviations", "residual",
+        "hidden_ratio", "normalization", "gain", "bias", "branch_exponent",
+    ),
     MeanFieldProblem: (
         "divergence_factor", "optimizer", "weight_decay", "batch_size", "batch_order", "batch_seed"
     ),

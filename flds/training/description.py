@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flds.results.descriptions import RULE, digest
+from flds.training.branches import SHORT_NAMES, ResidualBranch, try_branch
+from flds.training.inside import is_own_branch
 from flds.training.optimizers import BUILT_IN, Optimizer, is_own
 from flds.training.optimizers.trial import steps_of
 from flds.training.problem import TrainingProblem
@@ -21,12 +23,12 @@ EMBEDDED_BYTES = 64 * 2**20
 
 
 def function_values(problem: TrainingProblem) -> list[float]:
-    """Return what φ and φ' give at some points, and the steps of rules of one's own in a small case."""
+    """Return what φ and φ' give at some points, and rules and branches of one's own in a small case."""
     points = np.linspace(-3.0, 3.0, 7)
     values = [*problem.phi.value(points).tolist(), *problem.phi.derivative(points).tolist()]
     for rule in own_rules(problem):
         values += steps_of(rule)
-    return values
+    return values + (try_branch(problem.branch, problem.phi) if is_own_branch(problem.branch) else [])
 
 
 def own_rules(problem: TrainingProblem) -> list[Optimizer]:
@@ -35,11 +37,11 @@ def own_rules(problem: TrainingProblem) -> list[Optimizer]:
     return [rule for rule in rules if is_own(rule)]
 
 
-def described_rule(rule: Optimizer) -> dict[str, Any]:
-    """Return a rule as JSON: its class and its settings, of one's own those that are numbers, words or tuples."""
-    settings = asdict(rule) if is_dataclass(rule) else getattr(rule, "__dict__", {})
+def described_object(given: Any) -> dict[str, Any]:
+    """Return a rule or a branch as JSON: its class and its settings, of one's own what are numbers, words or tuples."""
+    settings = asdict(given) if is_dataclass(given) and not isinstance(given, type) else getattr(given, "__dict__", {})
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-    return {RULE: type(rule).__name__} | {name: value for name, value in plain.items() if _simple(value)}
+    return {RULE: type(given).__name__} | {name: value for name, value in plain.items() if _simple(value)}
 
 
 def _simple(value: Any) -> bool:
@@ -53,6 +55,17 @@ def rule_of(described: Mapping[str, Any]) -> Optimizer:
     kind = BUILT_IN.get(settings.pop(RULE))
     if kind is None:
         raise ValueError(f"the optimizer {described[RULE]} is not built in: give the problem= itself")
+    return kind(**settings)
+
+
+def branch_of_description(described: Any) -> Any:
+    """Return the name or the branch that was described; raises ValueError if it is not built in."""
+    if isinstance(described, str):
+        return described
+    settings = dict(described)
+    kind = {one.__name__: one for one in SHORT_NAMES.values()}.get(settings.pop(RULE))
+    if kind is None:
+        raise ValueError(f"the branch {described[RULE]} is not built in: give the problem= itself")
     return kind(**settings)
 
 
@@ -83,7 +96,7 @@ def _given(problem: TrainingProblem) -> Iterator[tuple[str, Any]]:
 def _described(name: str, value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
-    if isinstance(value, Optimizer):
-        return described_rule(value)
+    if isinstance(value, (Optimizer, ResidualBranch)):
+        return described_object(value)
     array = arrays[name] = np.asarray(value)
     return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest(array)}

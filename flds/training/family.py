@@ -14,7 +14,7 @@ from flds.results.descriptions import RULE, array_name, difference, digest, is_a
 from flds.results.solution import Solution
 from flds.training import snapshot
 from flds.training.activations import ACTIVATIONS
-from flds.training.description import describe, described_rule, function_values, rule_of
+from flds.training.description import branch_of_description, describe, described_object, function_values, rule_of
 from flds.training.groups import RATE, by_group, checked_rates, continued_rates, of_group
 from flds.training.inside import OPTIONS
 from flds.training.optimizers import PLAIN
@@ -27,7 +27,7 @@ from solvers.results.arrays import together
 
 # What solutions say that were made before there was a choice.
 _FORMERLY = {
-    "optimizer": described_rule(PLAIN),
+    "optimizer": described_object(PLAIN),
     "weight_decay": 0.0,
     "gradient_clip": None,
     "standard_deviations": 1.0,
@@ -61,6 +61,9 @@ class TrainingFamily:
         given: dict[str, Any] = {}
         for item in fields(TrainingProblem):
             if not item.init or item.name not in described:
+                continue
+            if item.name == "residual":
+                given[item.name] = branch_of_description(described[item.name])
                 continue
             restored = partial(_restored, solution, item.name)
             given[item.name] = of_each(described[item.name], restored)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flds.training.branches import SHORT_NAMES, ResidualBranch, TwoLayer, check_branch
 from solvers import checks
 
-if TYPE_CHECKING:
-    from flds.training.problem import TrainingProblem
-
 EXPONENTS = (0.5, 1.0)
 # Arguments of a problem that are those of branches with two layers, and what they are by default.
 OPTIONS = {item.name: item.default for item in fields(TwoLayer)}
 
 
-def branch_of(problem: TrainingProblem) -> ResidualBranch:
+def branch_of(problem: Any) -> ResidualBranch:
     """Return the branch that a problem asks for.
 
     Raises
@@ -40,11 +37,16 @@ def branch_of(problem: TrainingProblem) -> ResidualBranch:
     return SHORT_NAMES[given]() if isinstance(given, str) else check_branch(given)
 
 
+def is_own_branch(branch: ResidualBranch) -> bool:
+    """Whether a branch is not built in."""
+    return type(branch) not in SHORT_NAMES.values()
+
+
 def _same(one: Any, other: Any) -> bool:
     return bool(type(one) is type(other) and one == other) or (other == 1.0 and type(one) is int and one == 1)
 
 
-def require_states(problem: TrainingProblem) -> None:
+def require_states(problem: Any) -> None:
     """Raise ValueError if a branch would normalise states that are zero at depth 0."""
     if not isinstance(problem.branch, TwoLayer) or problem.branch.normalization is None:
         return

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.training.branches import BranchMatrix, Layer
+from flds.training.branches import BranchLayer, BranchMatrix
 from flds.training.optimizers import Gradient
 from flds.training.options import Settings
 from flds.training.parameters import Matrix, Parameter, Vectors, clipped
@@ -275,14 +275,14 @@ class Network:
         shared = MatchedAllSampling(self.ensemble, constants) if matched_all else Sampling()
         return {"residual": shared, "hidden": shared}
 
-    def _layer(self, number: int, samplings: Mapping[str, Sampling], draw: bool) -> Layer:
+    def _layer(self, number: int, samplings: Mapping[str, Sampling], draw: bool) -> BranchLayer:
         """Return a layer, with its matrices drawn, or to be restored."""
         dtype = self.settings.numpy_dtype
         matrices = {
             name: self._weight_matrix(number, index, matrix, samplings, draw)
             for index, (name, matrix) in enumerate(self.branch.matrices.items())
         }
-        return Layer(number, self.branch, self.problem.phi, self.homes, matrices, dtype)
+        return BranchLayer(number, self.branch.vectors, self.problem.phi, self.homes, matrices, dtype)
 
     def _weight_matrix(
         self, layer: int, index: int, matrix: BranchMatrix, samplings: Mapping[str, Sampling], draw: bool

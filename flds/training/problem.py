@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from flds.training import groups
 from flds.training.activations import Activation, get_activation
 from flds.training.batches import Batches
-from flds.training.branches import ResidualBranch
+from flds.training.branches import ResidualBranch, try_branch
 from flds.training.groups import Group, by_group
-from flds.training.inside import branch_of, checked_exponent, require_states
+from flds.training.inside import branch_of, checked_exponent, is_own_branch, require_states
 from flds.training.losses import Loss, Squared, get_loss
 from flds.training.optimizers import PLAIN, Optimizer
 from solvers import checks
@@ -152,6 +152,8 @@ class TrainingProblem:
         self._check_groups()
         self._check_tests()
         require_states(self)
+        if is_own_branch(self.branch):
+            try_branch(self.branch, self.phi)
 
     def _check_tests(self) -> None:
         if (self.test_inputs is None) != (self.test_targets is None):

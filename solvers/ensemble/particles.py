@@ -155,7 +155,7 @@ class Particles(ABC):
 
     @abstractmethod
     def add_product(self, left: NDArray[Any], right: NDArray[Any], *matrices: Array) -> None:
-        """Add leftᵀ @ right, of (k, M) and (k, N), to `matrices` (M, N) that are held whole."""
+        """Add `left`ᵀ @ `right`, of (k, M) and (k, N), to `matrices` (M, N) that are held whole."""
 
     def map(self, function: Callable[..., Array], *arrays: Array, rows: Sequence[NDArray[np.float64]] = ()) -> Array:
         """Return the values of an elementwise function, (rows, N), in a new array like the first of `arrays`.

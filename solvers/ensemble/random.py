@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from solvers.accelerate import kernel, part_kernel
 from solvers.partition import STRETCH
 
-# Positions of one field before those of the next.
-_PART = 2**48
+_PART = 2**48  # positions of one field before those of the next
 # What one normal takes on one thread.
 NORMAL_SECONDS = 1.5e-9
 # Longer for the noise of a refined grid alone is a mistake; while a vector is drawn nothing can be interrupted.
@@ -348,7 +347,7 @@ class Noise:
     first : int
         Particle 0 here is particle `first` of the field that has the same seed and begins at 0.
     part : int
-        Which of several independent fields with the same seed, as of the matrices of one layer.
+        Which of several independent fields with the same seed.
 
     References
     ----------

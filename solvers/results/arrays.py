@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # What the name of a file of arrays ends with, beside its results file.
 STATE = ".state"
 # Axes that are spread where ranks share the particles.
-_PARTICLES = ("particle", "final_particle")
+_PARTICLES = ("particle", "final_particle", "hidden_particle")
 _MAGIC = b"flds arrays 1\n"
 ALIGNMENT = 64
 

@@ -10,6 +10,7 @@ import pytest
 import flds
 from flds.plotting import plot_transfer
 from flds.results import recipe
+from flds.training.branches import SingleMatrix
 from flds.training.groups import groups_of
 from flds.training.optimizers import BUILT_IN
 from tests.conftest import three_samples
@@ -95,7 +96,7 @@ def test_costs_know_what_rules_remember_and_do():
 
 def test_what_is_for_matrices_only_is_said():
     assert {name for name, kind in BUILT_IN.items() if kind.matrices_only} == recipe.MATRICES_ONLY
-    found = groups_of(0.1, flds.Muon(), 0.0, 1.0, 3)
+    found = groups_of(SingleMatrix(), 0.1, flds.Muon(), 0.0, 1.0, 3)
     assert {name: type(group.optimizer).__name__ for name, group in found.items()} == {
         "input": "SGD", "hidden": "Muon", "readout": "SGD"
     }  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flds.training.branches import Pull, SingleMatrix
+from flds.training.branches import BranchPull, SingleMatrix
 from flds.training.method import decide
 from flds.training.network import Network
 from flds.training.optimizers import SGD, Gradient
@@ -109,7 +109,7 @@ class Doubled(SingleMatrix):
 
     def backward(self, g, h, tape, layer):
         pull = super().backward(g, h, tape, layer)
-        return Pull(2 * pull.image, {"hidden": 2 * pull.gradients["hidden"]}, pull.slope)
+        return BranchPull(2 * pull.image, {"hidden": 2 * pull.gradients["hidden"]}, pull.slope)
 
 
 @pytest.mark.parametrize("operator", ["lazy", "dense"])

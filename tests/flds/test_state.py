@@ -49,6 +49,13 @@ RUNS = {
     "one sample that needs no gradient": (
         flds.simulate_resnet, training_problem, FIXED | {"width": 90, "record_kernels": True},
         {"inputs": np.concatenate([np.zeros((1, 4)), X[1:]]), "targets": np.concatenate([[0.0], Y[1:]])}),
+    "two layers": (flds.solve_flds, training_problem, FIXED | {"particles": 1200, "record_kernels": True}, {
+        "residual": "two_layer", "hidden_ratio": 0.5, "normalization": "layer_norm", "gain": True, "bias": True,
+        "optimizer": {"hidden": flds.Muon(), "gain": flds.Adam(), "bias": flds.SGD(momentum=0.5)}, "batch_size": 2}),
+    "two layers, dense": (flds.simulate_resnet, training_problem, FIXED | {"width": 50, "operator": "dense"}, {
+        "residual": "two_layer", "hidden_ratio": 2, "normalization": "rms_norm", "gain": True, "branch_exponent": 1}),
+    "two layers of one width": (flds.simulate_resnet, training_problem, FIXED | {"width": 90}, {
+        "residual": "two_layer", "bias": True}),
     "no tests": (flds.simulate_resnet, training_problem, FIXED | {"width": 90, "record_every": 2},
                  {"test_inputs": None, "test_targets": None}),
     "perceptrons": (flds.solve_mean_ode, mean_problem, {"units": 64, "depth": 4, "replicates": 2}, {}),

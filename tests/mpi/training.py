@@ -24,15 +24,20 @@ PROBLEMS = {
         test_inputs=INPUTS + 0.1, test_targets=TARGETS, learning_rate=0.1, weight_decay=0.1, gradient_clip=0.5,
         optimizer={"hidden": flds.Muon(), "input": flds.SGD(momentum=0.9), "readout": flds.Adam()},
     ),
+    "two layers": flds.TrainingProblem(
+        INPUTS, TARGETS, steps=4, batch_size=4, residual="two_layer", hidden_ratio=0.6, normalization="layer_norm",
+        gain=True, bias=True, optimizer={"hidden": flds.SGD(momentum=0.5), "gain": flds.Adam(), "bias": flds.Adam()},
+        gradient_clip=0.5, test_inputs=INPUTS[:5] + 0.1, test_targets=TARGETS[:5],
+    ),
 }  # fmt: skip
 
 
-def states(threads, folder, world):
+def states(threads, folder, world, name):
     """Keep a network, use it and train it on; read it back, on these ranks and on the first alone, and do so again."""
     run = flds.solve_flds(
-        PROBLEMS["minibatches"], particles=PARTICLES, depth=2, keep_state=True, threads=threads, communicator=world
+        PROBLEMS[name], particles=PARTICLES, depth=2, keep_state=True, threads=threads, communicator=world
     )
-    path = run.save(folder / "run.nc")
+    path = run.save(folder / f"{name}.nc")
     read = flds.load(path, communicator=world)
     expected = run.predict(INPUTS[:3])
     assert np.array_equal(read.predict(INPUTS[:3]), expected)
@@ -46,7 +51,7 @@ def states(threads, folder, world):
         assert digest(flds.resume(alone, 2, threads=threads)) == digest(longer)
     if world is not None:
         world.Barrier()
-    tell(world, "kept and resumed", digest(run), digest(longer), longer.status)
+    tell(world, f"{name}, kept and resumed", digest(run), digest(longer), longer.status)
 
 
 def main():
@@ -59,7 +64,8 @@ def main():
                     threads=threads, record_kernels=True, communicator=world,
                 )  # fmt: skip
                 tell(world, f"{name}, {weights}, {sampling}", digest(run), run.status)
-    states(threads, folder, world)
+    for name in ("minibatches", "two layers"):
+        states(threads, folder, world, name)
     mpi._LONG = 10  # from here on messages are long enough to be cut up
     wide = flds.simulate_resnet(
         PROBLEMS["minibatches"], width=PARTICLES, depth=2, replicates=2, seed=3, operator="lazy", threads=threads,

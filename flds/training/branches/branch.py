@@ -4,55 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from flds.training.branches.layer import BranchLayer
+from flds.training.branches.parts import SPACES, BranchMatrix, BranchVector
 from solvers import checks
 from solvers.ensemble.particles import Array
 
-if TYPE_CHECKING:
-    from flds.training.branches.layer import Layer
-
-# Homes of vectors: what layers hand on, n wide, and what is inside branches.
-SPACES = ("residual", "hidden")
 # Groups of parameters outside of branches.
 OUTSIDE = ("input", "readout")
 
 
-class BranchMatrix(NamedTuple):
-    """A weight matrix of a branch, with entries N(0, σ²/inputs).
-
-    Attributes
-    ----------
-    outputs, inputs : str
-        The spaces it maps to and from: "residual", of the states, or "hidden".
-    group : str
-        Its group of parameters, whose learning rate, rule, decay and standard deviation it has.
-    """
-
-    outputs: str = "residual"
-    inputs: str = "residual"
-    group: str = "hidden"
-
-
-class BranchVector(NamedTuple):
-    """A trainable vector of a branch.
-
-    Attributes
-    ----------
-    space : str
-        Its space, "residual" or "hidden".
-    group : str
-        Its group of parameters.
-    initial : float
-        All its entries before training.
-    """
-
-    space: str
-    group: str
-    initial: float = 0.0
-
-
-class Pull(NamedTuple):
+class BranchPull(NamedTuple):
     """What a backward pass hands back.
 
     Attributes
@@ -60,10 +23,14 @@ class Pull(NamedTuple):
     image : (b, n) array
         The gradients pulled back to h, or what `slope` is still to be multiplied with.
     gradients : dict
-        By the names of the branch's parameters: of matrices the coordinates that `Layer.pull` gave, of vectors the
-        gradient of each sample, (b, n) or (b, H).
+        By the names of the branch's parameters: of matrices the coordinates that `BranchLayer.pull` gave, of vectors
+        the gradient of each sample, (b, n) or (b, H).
     slope : (b, n) array, optional
         The pulled-back gradients are slope · image.
+
+    References
+    ----------
+    Paper F, eq. (4).
     """
 
     image: Array
@@ -74,10 +41,10 @@ class Pull(NamedTuple):
 class ResidualBranch(ABC):
     """What a layer adds to its state: h ← h + s forward(h), with s = (T/L)^e.
 
-    Subclass it for a branch of your own. One object serves all layers, which differ in the `Layer` that the passes are
-    given: its weight matrices, vectors and homes of particles. States h and gradients g = n ∂f/∂h are (b, n) arrays of
-    a batch. A pass calls each matrix once. It must not look at single particles: what is not elementwise goes through
-    the homes, `layer.residual` and `layer.hidden`.
+    Subclass it for a branch of your own. One object serves all layers, which differ in the `BranchLayer` that passes
+    are given: its weight matrices, vectors and homes of particles. States h and gradients g = n ∂f/∂h are (b, n) arrays
+    of a batch. A pass calls each matrix once. It must not look at single particles: what is not elementwise goes
+    through the homes, `layer.residual` and `layer.hidden`.
 
     Attributes
     ----------
@@ -98,16 +65,16 @@ class ResidualBranch(ABC):
     hidden_ratio: float = 1.0
 
     @abstractmethod
-    def forward(self, h: Array, layer: Layer) -> tuple[Array, dict[str, Array]]:
-        """Return what is added to h, over s, and a tape of what the backward pass needs.
+    def forward(self, h: Array, layer: BranchLayer) -> tuple[Array, dict[str, Array]]:
+        """Return what is added to h, (b, n), over s, and a tape of what the backward pass needs.
 
         The tape holds arrays with a row for each sample, by name: under the name of each matrix the coordinates that
-        `Layer.multiply` gave, and whatever else the backward pass wants to find.
+        `BranchLayer.multiply` gave, and whatever else the backward pass wants to find.
         """
 
     @abstractmethod
-    def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: Layer) -> Pull:
-        """Pull the gradients g back to the states h that the branch met, over s.
+    def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: BranchLayer) -> BranchPull:
+        """BranchPull the gradients g back to the states h that the branch met, over s.
 
         h and the tape have the rows of the samples that g has.
         """
@@ -119,7 +86,7 @@ class ResidualBranch(ABC):
         return found | {vector.group: False for vector in self.vectors.values()}
 
     def hidden(self, width: int) -> int:
-        """Return H for so many neurons, at least 1.
+        """Return H where n is `width`, at least 1.
 
         Raises
         ------

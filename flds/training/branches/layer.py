@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flds.training.activations import Activation
-from flds.training.branches.branch import ResidualBranch
+from flds.training.branches.parts import BranchVector
 from solvers.ensemble.particles import Array, Particles
 from solvers.ensemble.random import Address
 from solvers.matrices.operator import Coordinates, WeightOperator
 
 
-class Layer:
+class BranchLayer:
     """The weight matrices and vectors of one layer, and the homes of its particles.
 
     Attributes
@@ -29,12 +29,28 @@ class Layer:
         φ of the problem, with `value` and `derivative`.
     matrices : dict of WeightOperator
     vectors : dict of (1, n) or (1, H) arrays
+
+    Parameters
+    ----------
+    number : int
+    vectors : dict of BranchVector
+        Those of the branch.
+    phi : Activation
+    homes : dict of Particles
+        "residual" and "hidden".
+    matrices : dict of WeightOperator
+    dtype : numpy dtype
+        Of the vectors.
+
+    References
+    ----------
+    Paper F, eqs. (1) and (4), for the products with W and its transpose.
     """
 
     def __init__(
         self,
         number: int,
-        branch: ResidualBranch,
+        vectors: Mapping[str, BranchVector],
         phi: Activation,
         homes: Mapping[str, Particles],
         matrices: dict[str, WeightOperator],
@@ -43,15 +59,15 @@ class Layer:
         self.number, self.phi, self.matrices, self._homes = number, phi, matrices, homes
         self.residual, self.hidden = homes["residual"], homes["hidden"]
         self.vectors: dict[str, Array] = {}
-        for name, vector in branch.vectors.items():
+        for name, vector in vectors.items():
             self.vectors[name] = homes[vector.space].allocate(1, dtype)
             self.vectors[name][...] = vector.initial
         self._alone = list(matrices) == ["hidden"]
         self._address: Address | None = None
         self._remember = True
 
-    def begin(self, address: Address, remember: bool) -> Layer:
-        """Make ready for a pass whose fresh noise is found at an address; return the layer."""
+    def begin(self, address: Address, remember: bool) -> BranchLayer:
+        """Make ready for a pass whose fresh noise is at `address`, and kept where it is to `remember`; return self."""
         self._address, self._remember = address, remember
         return self
 
@@ -78,7 +94,19 @@ class Layer:
     def pull(self, name: str, gradients: Array, against: Array | None = None) -> tuple[Array, Coordinates]:
         """Return 𝒲ᵀ, or 𝒲̃ᵀ, times each of the gradients, and their coordinates, which are the gradient by 𝒲.
 
-        Arguments are as for `multiply`, in the spaces of the other direction.
+        Parameters
+        ----------
+        name : str
+            Of the matrix.
+        gradients : (b, outputs) array
+        against : (any number, inputs) array, optional
+            As for `multiply`, where 𝒲ᵀ maps to the residual space.
+
+        Returns
+        -------
+        images : (b, inputs) array
+        coordinates : (b, rank) array
+            On the host.
         """
         return self.matrices[name].backward(gradients, self._at(), self._none(against, gradients), self._remember)
 
@@ -90,11 +118,11 @@ class Layer:
         return like[:0] if against is None else against
 
     def prefix(self, name: str) -> str:
-        """Return what names of arrays of a parameter begin with in states; a matrix alone needs none."""
+        """Return what arrays of the parameter `name` begin with in states; a matrix alone needs no name."""
         return "" if self._alone and name in self.matrices else f"{name}_"
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return the state of the matrices, and the vectors, by name: own memory, no copies."""
+        """Return the state of the matrices, (…, n) arrays and others, and the vectors, by name: no copies."""
         found: dict[str, NDArray[Any]] = dict(self.vectors)
         for name, operator in self.matrices.items():
             found |= {f"{self.prefix(name)}{key}": array for key, array in operator.state().items()}

@@ -8,9 +8,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from flds.training.branches.branch import BranchMatrix, BranchVector, Pull, ResidualBranch
-from flds.training.branches.layer import Layer
+from flds.training.branches.branch import BranchPull, ResidualBranch
+from flds.training.branches.layer import BranchLayer
 from flds.training.branches.normalization import NORMALIZATIONS, Normalized
+from flds.training.branches.parts import BranchMatrix, BranchVector
 from solvers import checks
 from solvers.ensemble.particles import Array
 
@@ -71,7 +72,7 @@ class TwoLayer(ResidualBranch):
         found = {"gain": BranchVector("residual", "gain", 1.0)} if self.gain else {}
         return found | ({"bias": BranchVector("hidden", "bias")} if self.bias else {})
 
-    def forward(self, h: Array, layer: Layer) -> tuple[Array, dict[str, Array]]:
+    def forward(self, h: Array, layer: BranchLayer) -> tuple[Array, dict[str, Array]]:
         """Return V φ(a), with a = W ν(h) + b, which the tape keeps with the coordinates."""
         a, inner = layer.multiply("inner", self._gained(self._normalized(h, layer).states, layer))
         if self.bias:
@@ -79,7 +80,7 @@ class TwoLayer(ResidualBranch):
         image, outer = layer.multiply("outer", layer.hidden.map(layer.phi.value, a), against=h)
         return image, {"inner": inner, "outer": outer, "preactivations": a}
 
-    def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: Layer) -> Pull:
+    def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: BranchLayer) -> BranchPull:
         """Return ν'ᵀ(γ Wᵀ(φ'(a) Vᵀg)), with gradients φ'(a) Vᵀg by b and ν Wᵀ(…) by the gains."""
         a, outer = layer.pull("outer", g)
         derivative = layer.phi.derivative
@@ -87,19 +88,19 @@ class TwoLayer(ResidualBranch):
         pulled, inner = layer.pull("inner", a, against=g)
         gradients = {"inner": inner, "outer": outer} | ({"bias": a} if self.bias else {})
         if self.normalization is None:
-            return Pull(pulled, gradients)
+            return BranchPull(pulled, gradients)
         normalized = self._normalized(h, layer)
         if self.gain:
             gradients["gain"] = layer.residual.map(np.multiply, pulled, normalized.states)
         pulled = self._gained(pulled, layer)
-        return Pull(NORMALIZATIONS[self.normalization].pull(layer.residual, pulled, normalized), gradients)
+        return BranchPull(NORMALIZATIONS[self.normalization].pull(layer.residual, pulled, normalized), gradients)
 
-    def _normalized(self, h: Array, layer: Layer) -> Normalized:
+    def _normalized(self, h: Array, layer: BranchLayer) -> Normalized:
         if self.normalization is None:
             return Normalized(h, np.ones(len(h)))
         return NORMALIZATIONS[self.normalization].value(layer.residual, h)
 
-    def _gained(self, states: Array, layer: Layer) -> Array:
+    def _gained(self, states: Array, layer: BranchLayer) -> Array:
         return layer.residual.map(np.multiply, states, layer.vectors["gain"]) if self.gain else states
 
 
