@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,9 @@ import flds
 from flds.training.method import decide
 from flds.training.network import Network
 from flds.training.train import train
-from tests.conftest import three_samples
+from solvers.ensemble.random import Address, Stream
+from tests.conftest import MARGIN, three_samples
+from tests.flds.test_law import compare
 from tests.flds.test_optimizers import RULES
 from tests.held import HeldNetwork
 
@@ -63,3 +67,75 @@ def test_lazy_and_dense_networks_of_the_same_weights_agree(branch, weights, hori
 @pytest.mark.parametrize("rule", RULES | OWN)
 def test_they_agree_under_every_rule(rule, weights):
     agree(weights, horizon=2.0, **(RULES | OWN)[rule], **BRANCHES["all"])
+
+
+@pytest.mark.parametrize("seeds", [100, pytest.param(2000, marks=pytest.mark.slow)], ids=["few seeds", "many seeds"])
+@pytest.mark.parametrize(
+    ("ratio", "weights", "norm"),
+    [(0.5, "tied", "rms_norm"), (4, "tied", "rms_norm"), (0.5, "independent", "layer_norm")],
+)
+def test_width_64_networks_have_the_law_of_dense_ones(ratio, weights, norm, seeds):
+    """Means, variances and covariances of outputs of networks sampled lazily and of dense ones of torch."""
+    lazy, dense = both(ratio, weights, norm, seeds)
+    means, variances = compare(lazy, dense)
+    for scores in (means, variances, covariances(lazy, dense)):
+        assert np.abs(scores).max() < MARGIN
+
+
+def both(ratio, weights, norm, seeds, change=lambda problem: problem):
+    """Outputs (seeds, records · samples) of both kinds of networks, the lazy ones of a problem that may be changed."""
+    networks = pytest.importorskip("validation.networks")
+    problem = three_samples(steps=3, residual="two_layer", hidden_ratio=ratio, normalization=norm, bias=True)
+    sizes = {"width": 64, "depth": 3, "backward_weights": weights}
+    lazy = flds.simulate_resnet(
+        change(problem), replicates=seeds, operator="lazy", tolerance=0.0, threads=1, **sizes
+    ).replicate_outputs
+    with networks.threads_for(True):
+        dense = np.array([networks.train(problem, seed=seed, **sizes).outputs for seed in range(seeds)])
+    return lazy.reshape(seeds, -1), dense.reshape(seeds, -1)
+
+
+def covariances(lazy, dense):
+    """z-scores of the covariances of all pairs of outputs, with errors from the fourth moments."""
+    found = []
+    for outputs in (lazy, dense):
+        centred = outputs - outputs.mean(0)
+        pairs = centred[:, :, None] * centred[:, None]
+        found.append((pairs.mean(0), pairs.var(0) / len(outputs)))
+    (one, error), (other, larger) = found
+    return (one - other) / np.sqrt(error + larger)
+
+
+def test_a_branch_of_another_scale_is_caught():
+    """A hundred seeds tell outer matrices a quarter too large."""
+    lazy, dense = both(0.5, "tied", "rms_norm", 100, lambda one: replace(one, standard_deviations={"outer": 1.25}))
+    means, _ = compare(lazy, dense)
+    assert np.abs(means).max() > MARGIN
+
+
+@pytest.mark.parametrize("operator", ["lazy", "dense"])
+def test_matrices_of_a_layer_are_independent(operator):
+    problem = three_samples(steps=0, residual="two_layer")
+    settings = decide(problem, 80, 2, "law", {"operator": operator, "dtype": "float64"}).settings
+    network = Network(problem, settings, 0)
+    network.initialise()
+    network.forward(problem.x, Address(Stream.FORWARD, 0, (0, 1, 2)))
+    if operator == "dense":
+        weights = [one.weights.ravel() for one in network.operators]
+    else:
+        weights = [one.features.images.ravel() for one in network.operators]
+    correlation = np.corrcoef(weights) - np.eye(4)
+    assert np.abs(correlation).max() < MARGIN / np.sqrt(weights[0].size)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 2])
+def test_matched_noise_scatters_less(ratio):
+    """Outputs over 16 seeds: standard deviations, whose ratio has a standard error of a quarter at most."""
+    problem = three_samples(steps=3, residual="two_layer", hidden_ratio=ratio, normalization="rms_norm")
+    spread = {}
+    for sampling in ("law", "matched"):
+        run = flds.solve_flds(problem, particles=500, depth=4, sampling=sampling, replicates=16, operator="lazy")
+        assert not run.notes
+        spread[sampling] = run.replicate_outputs.std(axis=0, ddof=1)
+    for step in (0, 1):
+        assert spread["matched"][step].mean() < 0.5 * spread["law"][step].mean()

@@ -55,7 +55,9 @@ def steeper(method, factor):
 
 
 def without_transpose(self, gradients, address, states, remember=True):
-    return self.ensemble.multiply(gradients, self.backward_weights, transposed=True), self._coordinates(gradients)
+    return self.inputs.multiply(gradients, self.backward_weights, transposed=True), self._coordinates(
+        self.outputs, gradients
+    )
 
 
 def forgetful_probes(self, *arguments):
