@@ -347,7 +347,7 @@ FAULTS = (
           "replace(self.noise, part=index)", "replace(self.noise, part=0)",
           "tests/flds/test_branches.py"),
     Fault("matched noise inside branches left as it is drawn", "flds/training/network.py",
-          "MatchedSampling(hidden, none, on_bases=True)", "Sampling()",
+          "MatchedSampling(hidden, none)", "Sampling()",
           "tests/flds/test_branches.py"),
     Fault("what outer matrices are told by the inner one's group", "flds/training/groups.py",
           "value.get(group, value.get(ALL_MATRICES, default) if matrix else default)",

@@ -269,7 +269,7 @@ class Network:
             none = hidden.allocate(0, constants.dtype)
             return {
                 "residual": MatchedSampling(self.ensemble, constants),
-                "hidden": MatchedSampling(hidden, none, on_bases=True),
+                "hidden": MatchedSampling(hidden, none),
             }
         matched_all = self.settings.sampling == "matched_all"
         shared = MatchedAllSampling(self.ensemble, constants) if matched_all else Sampling()

@@ -245,8 +245,6 @@ class LazyOperator(WeightOperator):
             probed = passes.probe(e, images, vectors, constants, *sides, response, *numbers)
             self.unmatched |= not probed.matched
             return probed.image, probed.coordinates
-        if sampling.on_bases:
-            states = domain.opposite.stack([codomain.directions, domain.images])
         room = domain.room(len(vectors))
         revealed = passes.reveal(e, images, vectors, states, constants, room, *sides, *numbers)
         self.unmatched |= not revealed.matched

@@ -72,15 +72,14 @@ class MatchedSampling(Sampling):
     ensemble : Particles
         The particles.
     constants : (k, N) array
-        Input weights and readout at initialisation, orthonormal.
-    on_bases : bool
-        Whether the bases of a matrix take the place of the states of the batch.
+        Input weights and readout at initialisation, orthonormal; none inside branches, where fresh vectors need only be
+        orthonormal.
     """
 
     constants: Array
 
-    def __init__(self, ensemble: Particles, constants: Array, on_bases: bool = False) -> None:
-        self.ensemble, self.constants, self.on_bases = ensemble, constants, on_bases
+    def __init__(self, ensemble: Particles, constants: Array) -> None:
+        self.ensemble, self.constants = ensemble, constants
 
     def condition(self, z: Array, states: Array) -> bool:
         condition = conditioning(OF_PARTICLES, _DEPENDENT[z.dtype])

@@ -23,12 +23,9 @@ class Sampling:
     ----------
     constants : (k, N) array or None
         What vectors are conditioned on besides the states of a batch.
-    on_bases : bool
-        Whether the bases of a matrix take the place of the states of the batch.
     """
 
     constants: Array | None = None
-    on_bases: bool = False
 
     def condition(self, z: Array, states: Array) -> bool:
         """Condition the fresh vectors z, (m, N), in place; return whether there was room for it.

@@ -128,14 +128,15 @@ def test_matrices_of_a_layer_are_independent(operator):
     assert np.abs(correlation).max() < MARGIN / np.sqrt(weights[0].size)
 
 
-@pytest.mark.parametrize("ratio", [0.5, 2])
-def test_matched_noise_scatters_less(ratio):
-    """Outputs over 16 seeds: standard deviations, whose ratio has a standard error of a quarter at most."""
-    problem = three_samples(steps=3, residual="two_layer", hidden_ratio=ratio, normalization="rms_norm")
+def test_matched_noise_scatters_less():
+    """Outputs over 32 seeds: a quarter of the deviations by law, which ratio has a standard error of a tenth of itself.
+
+    With noise by law inside the branches it would be 0.42.
+    """
+    problem = three_samples(steps=1, residual="two_layer", hidden_ratio=0.5, normalization="rms_norm")
     spread = {}
     for sampling in ("law", "matched"):
-        run = flds.solve_flds(problem, particles=500, depth=4, sampling=sampling, replicates=16, operator="lazy")
+        run = flds.solve_flds(problem, particles=500, depth=8, sampling=sampling, replicates=32, operator="lazy")
         assert not run.notes
-        spread[sampling] = run.replicate_outputs.std(axis=0, ddof=1)
-    for step in (0, 1):
-        assert spread["matched"][step].mean() < 0.5 * spread["law"][step].mean()
+        spread[sampling] = run.replicate_outputs.std(axis=0, ddof=1)[1].mean()
+    assert spread["matched"] < 0.35 * spread["law"]

@@ -135,7 +135,7 @@ def test_few_particles_in_one_call_and_many_operations_agree(tied, matched, monk
         orthonormalise(space, constants)
         operator = LazyOperator(
             space, Noise(3, part=1), 1, tied=tied, tolerance=1e-3, budget=(50, 50), dtype=np.dtype(float),
-            outputs=hidden, sampling=MatchedSampling(hidden, hidden.allocate(0), True) if matched else Sampling(),
+            outputs=hidden, sampling=MatchedSampling(hidden, hidden.allocate(0)) if matched else Sampling(),
             backward_sampling=MatchedSampling(space, constants) if matched else Sampling(),
         )  # fmt: skip
         rng, images = np.random.default_rng(2), []
@@ -154,31 +154,25 @@ def test_few_particles_in_one_call_and_many_operations_agree(tied, matched, monk
 
 @pytest.mark.parametrize("home", [ThreadParticles, PlainParticles])
 @pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
-def test_matched_noise_is_orthonormal_to_the_bases_and_of_the_size_of_its_space(outputs, inputs, home):
+def test_matched_noise_is_orthonormal_and_of_the_size_of_its_space(outputs, inputs, home):
+    """Independent images are the fresh vectors themselves, of size 1, and √(M/N) on the way back."""
     space = home(inputs)
     hidden, constants = space.beside(outputs), np.random.default_rng(0).standard_normal((3, inputs))
     orthonormalise(space, constants)
     operator = LazyOperator(
-        space, Noise(0), 0, tied=True, tolerance=0.0, budget=(100, 100), dtype=np.dtype(float), outputs=hidden,
-        sampling=MatchedSampling(hidden, hidden.allocate(0), on_bases=True),
-        backward_sampling=MatchedSampling(space, constants),
+        space, Noise(0), 0, tied=False, tolerance=0.0, budget=(100, 100), dtype=np.dtype(float), outputs=hidden,
+        sampling=MatchedSampling(hidden, hidden.allocate(0)), backward_sampling=MatchedSampling(space, constants),
     )  # fmt: skip
     rng = np.random.default_rng(1)
     for step in range(3):
         a, b = rng.standard_normal((4, inputs)), rng.standard_normal((4, outputs))
-        operator.forward(a, at(Stream.FORWARD, step, 4), b)
+        operator.forward(a, at(Stream.FORWARD, step, 4), b[:0])
         operator.backward(b, at(Stream.BACKWARD, step, 4), a)
-    features, gradients, ratio = operator.features, operator.gradients, np.sqrt(inputs / outputs)
-    for first in range(0, 12, 4):  # a batch, which the gradients and images before it were there to meet
-        new, met = slice(first, first + 4), slice(0, first)
-        fresh = features.images[new] - ratio * operator.response[met, new].T @ gradients.directions[met]
-        np.testing.assert_allclose(fresh @ fresh.T / outputs, np.eye(4), atol=1e-12)
-        for family in (gradients.directions[met], features.images[met]):
-            np.testing.assert_allclose(fresh @ family.T, 0, atol=1e-12 * outputs)
-    np.testing.assert_allclose(
-        features.images @ gradients.directions.T / outputs, ratio * operator.response.T, atol=1e-12
-    )
-    np.testing.assert_allclose(gradients.images @ features.directions.T / inputs, operator.response / ratio, atol=1e-12)
+        forward, backward = operator.features.images[-4:], operator.gradients.images[-4:]
+        np.testing.assert_allclose(forward @ forward.T / outputs, np.eye(4), atol=1e-12)
+        np.testing.assert_allclose(backward @ backward.T / inputs, outputs / inputs * np.eye(4), atol=1e-12)
+        for family in (constants, a):
+            np.testing.assert_allclose(backward @ family.T, 0, atol=1e-12 * inputs)
     assert not operator.unmatched
 
 

@@ -89,7 +89,9 @@ class BranchLayer:
         coordinates : (b, rank) array
             On the host.
         """
-        return self.matrices[name].forward(features, self._at(), self._none(against, features), self._remember)
+        operator = self.matrices[name]
+        states = operator.outputs.allocate(0, features.dtype) if against is None else against
+        return operator.forward(features, self._at(), states, self._remember)
 
     def pull(self, name: str, gradients: Array, against: Array | None = None) -> tuple[Array, Coordinates]:
         """Return 𝒲ᵀ, or 𝒲̃ᵀ, times each of the gradients, and their coordinates, which are the gradient by 𝒲.
@@ -108,14 +110,13 @@ class BranchLayer:
         coordinates : (b, rank) array
             On the host.
         """
-        return self.matrices[name].backward(gradients, self._at(), self._none(against, gradients), self._remember)
+        operator = self.matrices[name]
+        states = operator.inputs.allocate(0, gradients.dtype) if against is None else against
+        return operator.backward(gradients, self._at(), states, self._remember)
 
     def _at(self) -> Address:
         assert self._address is not None
         return self._address
-
-    def _none(self, against: Array | None, like: Array) -> Array:
-        return like[:0] if against is None else against
 
     def prefix(self, name: str) -> str:
         """Return what arrays of the parameter `name` begin with in states; a matrix alone needs no name."""
