@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from flds.datasets import load_cifar10 as load_cifar10
     from flds.datasets import load_digits as load_digits
     from flds.datasets import load_npz as load_npz
+    from flds.frozen.kernel import tangent_kernel as tangent_kernel
+    from flds.frozen.solve import solve_frozen as solve_frozen
     from flds.limit.estimate import estimate_limit as estimate_limit
     from flds.mean_ode.attention import Attention as Attention
     from flds.mean_ode.blocks import Block as Block
@@ -103,9 +105,11 @@ _HOMES = {
     "solve_backward": "flds.training.untrained",
     "solve_flds": "flds.training.solve",
     "solve_forward": "flds.training.untrained",
+    "solve_frozen": "flds.frozen.solve",
     "solve_mean_ode": "flds.mean_ode.solve",
     "solve_tangent_ode": "flds.mean_ode.solve",
     "sweep": "flds.sweeps",
+    "tangent_kernel": "flds.frozen.kernel",
 }
 
 __all__ = sorted(_HOMES)

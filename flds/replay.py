@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import solvers.results.solution
+from flds.frozen.family import FrozenFamily
 from flds.mean_ode.family import MeanOdeFamily
 from flds.results.family import Family
 from flds.training.family import TrainingFamily
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 # One for each kind of solution.
-FAMILIES: tuple[Family, ...] = (TrainingFamily(), MeanOdeFamily())
+FAMILIES: tuple[Family, ...] = (TrainingFamily(), FrozenFamily(), MeanOdeFamily())
 
 
 def rerun(
@@ -39,7 +40,8 @@ def rerun(
     Parameters
     ----------
     solution : Solution
-        Of `solve_flds`, `simulate_resnet`, `solve_mean_ode` or `solve_tangent_ode`, fresh or from a file.
+        Of `solve_flds`, `simulate_resnet`, `solve_frozen`, `solve_mean_ode` or `solve_tangent_ode`, fresh or from a
+        file.
     problem : TrainingProblem or MeanFieldProblem, optional
         The problem itself, where it cannot be read back: with an activation, a block or an initial law of one's own, or
         with data too large to be kept. It is compared with what the solution says of it; steps and learning rates are

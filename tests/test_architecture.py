@@ -41,10 +41,11 @@ ROOMS = {
     "flds.datasets": "solvers",
     "flds.results": "solvers",
     "flds.training": "flds.results solvers",
+    "flds.frozen": "flds.results flds.training solvers",
     "flds.mean_ode": "flds.results flds.training solvers",
     "flds.limit": "flds.results flds.training solvers",
     "flds.plotting": "flds.results solvers",
-    "flds.replay": "flds.mean_ode flds.results flds.training solvers",
+    "flds.replay": "flds.frozen flds.mean_ode flds.results flds.training solvers",
     "flds.sweeps": "flds.mean_ode flds.processes flds.results flds.training solvers",
     "flds.cli": "flds.datasets flds.mean_ode flds.plotting flds.replay flds.results flds.sweeps flds.training solvers",
     "flds.__main__": "flds.cli",
@@ -181,8 +182,8 @@ def test_public_names_exist_and_are_documented():
         "draw_units",
         "estimate_cost",
         "estimate_limit", "follow_units", "load", "load_cifar10", "load_digits", "load_npz", "rerun", "residual_regime",
-        "resume", "simulate_resnet", "solve_backward", "solve_flds", "solve_forward", "solve_mean_ode",
-        "solve_tangent_ode", "sweep",
+        "resume", "simulate_resnet", "solve_backward", "solve_flds", "solve_forward", "solve_frozen",
+        "solve_mean_ode", "solve_tangent_ode", "sweep", "tangent_kernel",
     ]  # fmt: skip
 
 

@@ -33,7 +33,8 @@ def overview(solution: Solution) -> Figure:
         draws = [partial(plot_loss, solution), partial(second, solution)]
         if solution.settings.get("operator", "lazy") == "lazy" and "rank_by_step" in solution.variables:
             draws.append(partial(plot_rank, solution))
-        draws += [partial(plot_variance, solution, name) for name in ("feature_variance", "gradient_variance")]
+        over_depth = [name for name in ("feature_variance", "gradient_variance") if name in solution.variables]
+        draws += [partial(plot_variance, solution, name) for name in over_depth]
         if "feature_kernel" in solution.variables:
             ends = sorted({int(solution.steps[0]), int(solution.steps[-1])})
             draws += [partial(plot_kernel, solution, name, step=ends) for name in ("feature_kernel", "gradient_kernel")]

@@ -137,14 +137,20 @@ class Solution(solvers.results.solution.Solution):
         settings, problem = self.settings, self.extra["problem"]
         network = settings["solver"] == "simulate_resnet"
         size = f"width {settings['particles']}" if network else f"{settings['particles']} particles"
+        method = f"method     tangent kernel of the untrained network, by {settings.get('kernel')}"
+        if "operator" in settings:
+            method = (
+                f"method     {settings['operator']} operator, sampling by {settings['sampling']}, {settings['dtype']}"
+            )
         lines = [
             f"solver     {settings['solver']}, {settings['backward_weights']} backward weights",
             f"network    {size}, depth {settings['depth']}, {problem['activation']}, horizon {problem['horizon']:g}",
-            f"method     {settings['operator']} operator, sampling by {settings['sampling']}, {settings['dtype']}",
+            method,
             f"trained by {recipe(problem, problem['learning_rate'], self.variables, 'problem_learning_rate')}",
-            f"tolerance  {settings['tolerance']:.3g}, seed {self.seed}, {completed(settings)}",
         ]
-        if settings["operator"] == "lazy" and len(self.rank):
+        if "tolerance" in settings:
+            lines.append(f"tolerance  {settings['tolerance']:.3g}, seed {self.seed}, {completed(settings)}")
+        if settings.get("operator") == "lazy" and len(self.rank):
             rank, dropped = self.rank.max(axis=0), self.truncation.max(axis=0)
             lines.append(f"rank       {rank[0]:.4g} forward, {rank[1]:.4g} backward (largest over depth)")
             lines.append(f"dropped    {dropped[0]:.1e} forward, {dropped[1]:.1e} backward (share of squares)")
@@ -158,7 +164,7 @@ class Solution(solvers.results.solution.Solution):
                 if f"{prefix}accuracy" in self.variables:
                     result += f", accuracy {self._last(f'{prefix}accuracy', percent=True)}"
                 lines.append(f"{label:10} {result} on {count} samples")
-        lines.append(f"time       {self.timings['compile']:.1f} s compile, {self.timings['solve']:.1f} s solve")
+        lines.append("time       " + ", ".join(f"{taken:.1f} s {name}" for name, taken in self.timings.items()))
         lines.append(f"status     {self.status}")
         return "\n".join(lines + [f"note       {note}" for note in self.notes])
 

@@ -161,15 +161,15 @@ class Network:
         root = math.sqrt(inputs.shape[1])
         yield Gradient(weights[:, None] * inputs[active], backward.bottom, batch=batch, divisor=root)
         yield Gradient(slopes, forward.states[-1], batch=batch)
-        shapes = {name: self._shape(matrix) for name, matrix in self.branch.matrices.items()}
+        shapes = {name: self.shape(matrix) for name, matrix in self.branch.matrices.items()}
         for tape, pulled in zip(forward.tapes, backward.gradients, strict=True):
             for name, shape in shapes.items():
                 yield Gradient(pulled[name], tape[name][active], weights, batch, multiplier=shape)
             for name in self.branch.vectors:
                 yield Gradient(weights[:, None], pulled[name], batch=batch)
 
-    def _shape(self, matrix: BranchMatrix) -> float:
-        """Return √(M N)/n, with which Σ dᵀc is the gradient by A of 𝒲 = … + Pᵀ A Q/√(M N)."""
+    def shape(self, matrix: BranchMatrix) -> float:
+        """Return √(M N)/n of a `matrix`, with which Σ dᵀc is the gradient by A of 𝒲 = … + Pᵀ A Q/√(M N)."""
         sizes = (self.homes[space].particles / self.ensemble.particles for space in (matrix.outputs, matrix.inputs))
         return math.prod(map(math.sqrt, sizes))
 
