@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from flds.mean_ode.solve import solve_tangent_ode as solve_tangent_ode
     from flds.replay import rerun as rerun
     from flds.replay import resume as resume
+    from flds.results.comparison import Comparison as Comparison
+    from flds.results.comparison import compare as compare
     from flds.results.files import load as load
     from flds.results.limit import LimitEstimate as LimitEstimate
     from flds.results.mean_ode import MeanFieldSolution as MeanFieldSolution
@@ -70,6 +72,7 @@ _HOMES = {
     "BranchMatrix": "flds.training.branches",
     "BranchPull": "flds.training.branches",
     "BranchVector": "flds.training.branches",
+    "Comparison": "flds.results.comparison",
     "CostEstimate": "flds.training.cost",
     "Dataset": "flds.datasets",
     "GatedLinearUnit": "flds.mean_ode.blocks",
@@ -90,6 +93,7 @@ _HOMES = {
     "TrainingProblem": "flds.training.problem",
     "TrainingRecord": "flds.training.callbacks",
     "TwoLayerPerceptron": "flds.mean_ode.blocks",
+    "compare": "flds.results.comparison",
     "draw_units": "flds.mean_ode.draws",
     "estimate_cost": "flds.training.solve",
     "estimate_limit": "flds.limit.estimate",

@@ -175,10 +175,11 @@ def test_public_names_exist_and_are_documented():
             _ = module.nothing
     assert importlib.import_module("flds").__all__ == [
         "Activation", "Adam", "Attention", "Block", "BranchLayer", "BranchMatrix", "BranchPull", "BranchVector",
-        "CostEstimate", "Dataset", "GatedLinearUnit", "LimitEstimate", "MatrixAfterActivation",
+        "Comparison", "CostEstimate", "Dataset", "GatedLinearUnit", "LimitEstimate", "MatrixAfterActivation",
         "MatrixBeforeActivation", "MeanFieldProblem", "MeanFieldSolution", "MeanOptions", "Muon", "Optimizer",
         "Options", "Regime", "ResidualBranch", "SGD", "Solution", "Sweep", "TrainingProblem", "TrainingRecord",
         "TwoLayerPerceptron",
+        "compare",
         "draw_units",
         "estimate_cost",
         "estimate_limit", "follow_units", "load", "load_cifar10", "load_digits", "load_npz", "rerun", "residual_regime",

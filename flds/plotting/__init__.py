@@ -8,6 +8,7 @@ overviews return figures. Bands are ± 2 standard errors, where there are replic
 
 from __future__ import annotations
 
+from flds.plotting.comparison import comparison_overview, plot_comparison, plot_scores
 from flds.plotting.curves import (
     plot_accuracy,
     plot_against_limit,
@@ -29,12 +30,14 @@ __all__ = [
     "PALETTE",
     "STYLE",
     "TWO_COLUMNS",
+    "comparison_overview",
     "limit_overview",
     "logarithmic",
     "mean_field_overview",
     "overview",
     "plot_accuracy",
     "plot_against_limit",
+    "plot_comparison",
     "plot_kernel",
     "plot_kernel_movement",
     "plot_loss",
@@ -43,6 +46,7 @@ __all__ = [
     "plot_phase_diagram",
     "plot_rank",
     "plot_replicates",
+    "plot_scores",
     "plot_spectrum",
     "plot_transfer",
     "plot_travel",

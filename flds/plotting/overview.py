@@ -8,9 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import solvers.plotting.equations
+from flds.plotting.comparison import comparison_overview
 from flds.plotting.curves import plot_accuracy, plot_loss, plot_outputs, plot_rank, plot_travel, plot_variance
 from flds.plotting.kernels import plot_kernel, plot_spectrum
 from flds.plotting.transfer import sweep_overview
+from flds.results.comparison import Comparison
 from flds.results.limit import LimitEstimate
 from flds.results.mean_ode import MeanFieldSolution
 from flds.results.solution import Solution
@@ -61,6 +63,7 @@ def limit_overview(solution: LimitEstimate) -> Figure:
 def picture(solution: Any, path: str | os.PathLike[str] | None = None) -> Figure:
     """Return the overview of a solution of any kind; save it if there is a path."""
     kinds: tuple[tuple[type, Callable[[Any], Figure]], ...] = (
+        (Comparison, comparison_overview),
         (MeanFieldSolution, mean_field_overview), (Solution, overview), (LimitEstimate, limit_overview),
         (Sweep, sweep_overview), (object, solvers.plotting.equations.overview),
     )  # fmt: skip
