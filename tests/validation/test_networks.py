@@ -124,3 +124,39 @@ def test_a_large_network_is_measured_in_a_process_of_its_own(monkeypatch):
     monkeypatch.setattr(engine, "MILLION", "raise MemoryError('none left')")
     (failed,) = engine._large(2000)
     assert (failed.verdict, failed.measured) == ("refuted", "it ended saying MemoryError: none left")
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1])
+@pytest.mark.parametrize("weights", ["tied", "independent"])
+@pytest.mark.parametrize("norm", [None, "rms_norm", "layer_norm"])
+@pytest.mark.parametrize("ratio", [0.5, 2])
+def test_two_layers_equal_plain_numpy(ratio, norm, weights, exponent):
+    """Autograd against passes written out from the equations, with minibatches and two outputs."""
+    from validation.plain_branches import TwoLayerWeights, train_two_layer
+
+    rng = np.random.default_rng(0)
+    problem = flds.TrainingProblem(
+        rng.standard_normal((4, 3)), rng.standard_normal((4, 2)), steps=3, batch_size=2, horizon=2.0,
+        residual="two_layer", hidden_ratio=ratio, normalization=norm, gain=norm is not None, bias=True,
+        branch_exponent=exponent, activation="gelu",
+    )  # fmt: skip
+    run = networks.train(problem, width=12, depth=3, backward_weights=weights, seed=2)
+    network = drawn(problem, 12, 3, weights, 2)
+    inner, outer = network.matrices[::2], network.matrices[1::2]
+
+    def stacked(tensors):
+        return np.array([tensor.detach().numpy() for tensor in tensors])
+
+    w, v = stacked(one.weight for one in inner), stacked(one.weight for one in outer)
+    copies = (w, v) if weights == "tied" else (stacked(one.copy for one in inner), stacked(one.copy for one in outer))
+    hidden = w.shape[1]
+    plain = TwoLayerWeights(
+        network.input_weights.detach().numpy().copy(), w, v, network.readout.detach().numpy().copy(),
+        np.ones((3, 12)), np.zeros((3, hidden)), *copies,
+    )  # fmt: skip
+    found = train_two_layer(
+        plain, problem.x, problem.y, activation="gelu", loss="squared", horizon=2.0, exponent=exponent,
+        normalization=norm, rates=np.full(3, 0.5), batches=problem.batches, trained="bias gain" if norm else "bias",
+    )  # fmt: skip
+    assert np.abs(found - found[0]).max() > 0.05
+    np.testing.assert_allclose(run.outputs, found, rtol=0, atol=1e-11)
