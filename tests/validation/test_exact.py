@@ -94,11 +94,11 @@ def doubled_pull(self, h, b, z):
     return 2 * back, {name: 2 * value for name, value in gradients.items()}
 
 
-def slope_of_the_layer_above(self, g, h, address):
+def slope_of_the_layer_above(self, g, h, tape, layer):
     """φ' at the state after this layer's step, or what is like it: the state itself with the branch added."""
-    later = self.ensemble.map(lambda x: x + 0.1 * self.phi.value(x), h)
-    pull = original_backward(self, g, h, address)
-    return pull._replace(slope=self.ensemble.map(self.phi.derivative, later))
+    later = layer.residual.map(lambda x: x + 0.1 * layer.phi.value(x), h)
+    pull = original_backward(self, g, h, tape, layer)
+    return pull._replace(slope=layer.residual.map(layer.phi.derivative, later))
 
 
 original_backward = SingleMatrix.backward

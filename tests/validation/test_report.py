@@ -152,11 +152,12 @@ def mean_gradient_squared(phi, joint):
 
 def shifted_features(self, inputs, slopes, forward, backward, rate):
     """Σ of layer ℓ + 1 where that of layer ℓ belongs, in as many directions as layer ℓ has."""
-    own = list(forward.tapes)
+    own = [tape["hidden"] for tape in forward.tapes]
     for layer in range(len(own) - 1):
         count = min(own[layer].shape[1], own[layer + 1].shape[1])
-        forward.tapes[layer] = np.zeros_like(own[layer])
-        forward.tapes[layer][:, :count] = own[layer + 1][:, :count]
+        shifted = np.zeros_like(own[layer])
+        shifted[:, :count] = own[layer + 1][:, :count]
+        forward.tapes[layer] = {"hidden": shifted}
     ORIGINAL_UPDATE(self, inputs, slopes, forward, backward, rate)
 
 
