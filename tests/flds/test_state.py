@@ -206,7 +206,7 @@ def test_problems_that_cannot_be_read_back_are_given(tmp_path):
         one.predict(X, problem=training_problem(1))
     for other in (lambda x: x**2 + 0.1 * x, lambda x: 2 * x + 0.1), (np.tanh, lambda x: 1 - np.tanh(x) ** 2):
         imitated = training_problem(1, activation=flds.Activation(*other, "square"))
-        with pytest.raises(ValueError, match="but differs in its activation, block, initial law or optimizer"):
+        with pytest.raises(ValueError, match="but differs in its activation, block, branch, initial law or optimizer"):
             one.predict(X, problem=imitated)
     with pytest.raises(TypeError, match=r"problem must be a flds\.TrainingProblem, got MeanFieldProblem"):
         one.predict(X, problem=mean_problem(1))
@@ -219,7 +219,7 @@ def test_problems_that_cannot_be_read_back_are_given(tmp_path):
         flds.rerun(two)
     assert two.predict(TESTS, problem=skewed).shape == (3, 4)
     uniform = mean_problem(1, initial_laws={"u": lambda p: np.sqrt(12) * (p - 0.5)})
-    with pytest.raises(ValueError, match="but differs in its activation, block, initial law or optimizer"):
+    with pytest.raises(ValueError, match="but differs in its activation, block, branch, initial law or optimizer"):
         two.predict(TESTS, problem=uniform)
     with pytest.raises(ValueError, match="but differs in its targets"):
         two.predict(X, problem=mean_problem(1, initial_laws=skewed.initial_laws, targets=X))
