@@ -39,7 +39,7 @@ class _ObservedBranch(ResidualBranch):
         return self.branch.forward(h, layer)
 
     def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: BranchLayer) -> BranchPull:
-        """BranchPull g back and keep it."""
+        """Pull g back and keep it."""
         self.met[layer.number] = g
         return self.branch.backward(g, h, tape, layer)
 

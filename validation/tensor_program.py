@@ -65,7 +65,7 @@ class _PrintedBranch(SingleMatrix):
         return image, tape
 
     def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: BranchLayer) -> BranchPull:
-        """BranchPull g back; it is kept for later forward passes."""
+        """Pull g back; it is kept for later forward passes."""
         self.last[layer.number] = layer.residual.copy(g)
         return super().backward(g, h, tape, layer)
 

@@ -12,14 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from flds.frozen.quadrature import product_means
 from flds.results.solution import Solution
 from flds.training.branches import BranchLayer, SingleMatrix
+from flds.training.family import TrainingFamily
 from flds.training.method import decide
-from flds.training.network import Network
+from flds.training.network import ForwardPass, Network
 from flds.training.options import BACKWARD_WEIGHTS, Settings, stored_settings
 from flds.training.problem import TrainingProblem
+from flds.training.snapshot import stored_network
 from solvers import checks
-from solvers.ensemble.homes import home
-from solvers.ensemble.random import Address, Stream
-from solvers.results.arrays import communicator_of
+from solvers.ensemble.random import Address, Stream, replicate_seed
 
 Array = NDArray[np.float64]
 # By groups of parameters; their sum is the kernel at equal rates.
@@ -122,8 +122,8 @@ def untrained_kernels(
         depth = _DEPTH if depth is None else depth
         return _of_particles(problem, points, weights, depth, particles, seed)
     if depth is not None:
-        return _by_quadrature(problem, points, weights, depth)
-    found = [_by_quadrature(problem, points, weights, one) for one in _DEPTHS]
+        return _quadrature(problem, points, weights, depth)
+    found = [_quadrature(problem, points, weights, one) for one in _DEPTHS]
     while len(found) > 1:  # each round takes another power of 1/L away
         order = len(_DEPTHS) - len(found) + 1
         found = [
@@ -138,7 +138,7 @@ def by_quadrature(problem: TrainingProblem) -> bool:
     return type(problem.branch) is SingleMatrix
 
 
-def _by_quadrature(problem: TrainingProblem, points: Array, weights: str, depth: int) -> Kernels:
+def _quadrature(problem: TrainingProblem, points: Array, weights: str, depth: int) -> Kernels:
     """E h_a h_b forward and E g_a g_b backward: F, Propositions 2 and 3, for several inputs, at depth L."""
     groups, tau = problem.groups, problem.horizon / depth
     squares = tau ** (2 * problem.branch_exponent) * groups["hidden"].standard_deviation ** 2
@@ -172,14 +172,12 @@ def _of_particles(
     for step, network in enumerate(networks):  # their matrices are the same, their independent copies are not
         with network.ensemble.running():
             network.initialise()
-            found.append((network, _Slopes(network, points, 0, step)))
+            found.append((network, _Slopes(network, points, _forward(network, points), 0, step)))
     kernels = _products(*found[0], *found[-1])
     return {name: 0.5 * (one + one.T) for name, one in kernels.items()}
 
 
 def _of_solution(solution: Solution, problem: TrainingProblem | None) -> tuple[TrainingProblem, Settings]:
-    from flds.training.family import TrainingFamily
-
     if solution.settings.get("solver") not in TrainingFamily.solvers:
         raise ValueError("tangent_kernel needs a solution of solve_flds or simulate_resnet")
     if not solution.states:
@@ -199,12 +197,10 @@ def _of_states(problem: TrainingProblem, settings: Settings, solution: Solution,
     further = len(points) * problem.outputs
     budget = settings.rank_budget[0] + further, settings.rank_budget[1] + further
     settings = replace(settings, rank_budget=budget)
-    for state in solution.states:
-        ensemble = home(settings.particles, settings.threads, communicator_of({"": state}))
-        network = Network(problem, settings, settings.seed, ensemble=ensemble)
-        with network.ensemble.running():
-            network.restore({name: item.values for name, item in state.items()})
-            slopes = [_Slopes(network, points, output, output) for output in range(problem.outputs)]
+    for index, state in enumerate(solution.states):
+        with stored_network(problem, settings, replicate_seed(solution.seed, index), state) as network:
+            forward = _forward(network, points)
+            slopes = [_Slopes(network, points, forward, output, output) for output in range(problem.outputs)]
             for first, one in enumerate(slopes):
                 for second, other in enumerate(slopes):
                     for name, kernel in _products(network, one, network, other).items():
@@ -215,13 +211,15 @@ def _of_states(problem: TrainingProblem, settings: Settings, solution: Solution,
     return means
 
 
+def _forward(network: Network, points: Array) -> ForwardPass:
+    return network.forward(points, Address(Stream.FORWARD, _FRESH, tuple(range(len(points)))))
+
+
 class _Slopes:
     """The passes of some points through a network, with g pulled back from one output."""
 
-    def __init__(self, network: Network, points: Array, output: int, step: int) -> None:
-        positions = tuple(range(len(points)))
-        self.points = points
-        self.forward = network.forward(points, Address(Stream.FORWARD, _FRESH, positions))
+    def __init__(self, network: Network, points: Array, forward: ForwardPass, output: int, step: int) -> None:
+        self.points, self.forward = points, forward
         slopes = np.zeros((len(points), network.problem.outputs))
         slopes[:, output] = 1.0
         self.backward = network.backward(self.forward, slopes, _FRESH + step)

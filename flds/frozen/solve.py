@@ -88,7 +88,9 @@ def solve_frozen(
     start = time.perf_counter()
     points = np.concatenate([problem.x, problem.test_x])
     kernels = untrained_kernels(problem, points, backward_weights, depth, particles, seed)
-    norm = kernels if backward_weights == "tied" else untrained_kernels(problem, points, "tied", depth, particles, seed)
+    norm = kernels
+    if problem.gradient_clip is not None and backward_weights != "tied":  # that of what is pulled back, by the copies
+        norm = untrained_kernels(problem, points, "tied", depth, particles, seed)
     drawn = time.perf_counter()
     run = _Training(problem, kernels, norm, depth).run(RecordSteps(problem.steps, every), list(recorded))
     variables = output_variables(problem, run.steps, list(recorded), np.array(run.outputs), np.array(run.tests))

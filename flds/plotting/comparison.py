@@ -37,9 +37,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None) -> Axes:
     """
     from matplotlib.ticker import MaxNLocator
 
-    if not isinstance(comparison, Comparison):
-        raise TypeError(f"comparison must be that of flds.compare, got {type(comparison).__name__}")
-    ax = new_axes(ax)
+    ax = _axes_for(comparison, ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("training step")
     ax.set_ylabel("root mean square over samples")
@@ -73,9 +71,7 @@ def plot_scores(comparison: Comparison, ax: Axes | None = None) -> Axes:
     TypeError
         If it is no comparison.
     """
-    if not isinstance(comparison, Comparison):
-        raise TypeError(f"comparison must be that of flds.compare, got {type(comparison).__name__}")
-    ax = new_axes(ax)
+    ax = _axes_for(comparison, ax)
     scores = comparison.scores[np.isfinite(comparison.scores)]
     reach = max(4.0, float(np.abs(scores).max(initial=0.0)))
     edges = np.linspace(-reach, reach, 33)
@@ -87,6 +83,12 @@ def plot_scores(comparison: Comparison, ax: Axes | None = None) -> Axes:
     ax.set_ylim(0, 1.3 * ax.get_ylim()[1])
     legend(ax)
     return ax
+
+
+def _axes_for(comparison: Comparison, ax: Axes | None) -> Axes:
+    if not isinstance(comparison, Comparison):
+        raise TypeError(f"comparison must be that of flds.compare, got {type(comparison).__name__}")
+    return new_axes(ax)
 
 
 def comparison_overview(comparison: Comparison) -> Figure:

@@ -19,6 +19,7 @@ from flds.mean_ode.options import MeanOptions
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.solve import solve_mean_ode, solve_tangent_ode
 from flds.results.loss_names import current_name, former_name
+from flds.training.inside import OPTIONS
 from flds.training.options import Options
 from flds.training.problem import TrainingProblem
 from flds.training.solve import simulate_resnet, solve_flds
@@ -34,7 +35,7 @@ _SOLVERS: dict[type, tuple[Any, dict[str, Callable[..., Any]]]] = {
 _LATER = {
     TrainingProblem: (
         "divergence_factor", "optimizer", "weight_decay", "gradient_clip", "standard_deviations", "residual",
-        "hidden_ratio", "normalization", "gain", "bias", "branch_exponent",
+        "branch_exponent", *OPTIONS,
     ),
     MeanFieldProblem: (
         "divergence_factor", "optimizer", "weight_decay", "batch_size", "batch_order", "batch_seed"

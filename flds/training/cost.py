@@ -166,7 +166,7 @@ class Workload:
             data=data,
             rules=tuple(groups[matrix.group].optimizer for matrix in matrices),
             shapes=tuple((sizes[matrix.outputs], sizes[matrix.inputs]) for matrix in matrices),
-            hidden=hidden if any("hidden" in matrix[:2] for matrix in matrices) else 0.0,
+            hidden=hidden if branch.has_inside else 0.0,
             vectors=math.ceil(held),
             ranks=ranks,
         )

@@ -228,7 +228,7 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
     for name, group in problem.groups.items():
         if group.matrix:
             operator = _for_rule(name, group.optimizer, operator)
-    if sampling == "matched_all" and any("hidden" in matrix[:2] for matrix in problem.branch.matrices.values()):
+    if sampling == "matched_all" and problem.branch.has_inside:
         raise ValueError('sampling="matched_all" is for branches without a hidden space; use "matched" or "law"')
     longest = max(particles, problem.branch.hidden(particles))
     if operator == "auto" and (budget is not None or communicator is not None):

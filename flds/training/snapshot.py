@@ -7,7 +7,8 @@ it was after its last update, before the passes that were broken off.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -169,11 +170,20 @@ def predict(
     problem: TrainingProblem, settings: Settings, seed: int, state: dict[str, Variable], inputs: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the outputs of a stored network on new inputs, (samples, outputs)."""
+    with stored_network(problem, settings, seed, state) as network:
+        return network.probe(inputs, range(problem.samples, problem.samples + len(inputs)))
+
+
+@contextmanager
+def stored_network(
+    problem: TrainingProblem, settings: Settings, seed: int, state: dict[str, Variable]
+) -> Iterator[Network]:
+    """Hold the network of a state, whose threads are running, over the ranks that share it."""
     ensemble = home(settings.particles, settings.threads, communicator_of({"": state}))
     network = Network(problem, settings, seed, ensemble=ensemble)
     with network.ensemble.running():
         network.restore({name: item.values for name, item in state.items()})
-        return network.probe(inputs, range(problem.samples, problem.samples + len(inputs)))
+        yield network
 
 
 def _described(part: str) -> str:

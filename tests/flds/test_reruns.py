@@ -69,7 +69,8 @@ def test_what_cannot_be_run_again_says_why(tmp_path, monkeypatch):
     one = flds.simulate_resnet(flds.TrainingProblem(X, Y, steps=1, activation=square), width=50, depth=1)
     with pytest.raises(ValueError, match="the activation 'square' is not built in"):
         flds.rerun(flds.load(one.save(tmp_path / "one.nc")))
-    with pytest.raises(ValueError, match="solution must be of one of solve_flds, simulate_resnet, solve_mean_ode"):
+    known = "solve_flds, simulate_resnet, solve_frozen, solve_mean_ode"
+    with pytest.raises(ValueError, match=f"solution must be of one of {known}"):
         flds.rerun(flds.solve_forward(particles=100, depth=2))
     monkeypatch.setattr("flds.training.description.EMBEDDED_BYTES", 10)
     large = flds.simulate_resnet(flds.TrainingProblem(X, Y, steps=1), width=50, depth=1)

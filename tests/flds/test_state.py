@@ -266,7 +266,8 @@ def test_mistakes_are_one_line():
         r"solution must be a Solution, got str": lambda: flds.resume("part.nc", 1),
         r"learning_rate must be a number, one per further step \(1\) or a function of the step, got True":
             lambda: flds.resume(untrained, 1, learning_rate=True),
-        r"solution must be of one of solve_flds, simulate_resnet, solve_mean_ode, solve_tangent_ode, got Solution":
+        r"solution must be of one of solve_flds, simulate_resnet, solve_frozen, solve_mean_ode, solve_tangent_ode, "
+        "got Solution":
             lambda: flds.resume(flds.solve_forward(particles=100, depth=2), 1),
     }  # fmt: skip
     for message, call in calls.items():

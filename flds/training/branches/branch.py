@@ -74,7 +74,7 @@ class ResidualBranch(ABC):
 
     @abstractmethod
     def backward(self, g: Array, h: Array, tape: dict[str, Array], layer: BranchLayer) -> BranchPull:
-        """BranchPull the gradients g back to the states h that the branch met, over s.
+        """Pull the gradients g back to the states h that the branch met, over s.
 
         h and the tape have the rows of the samples that g has.
         """
@@ -84,6 +84,11 @@ class ResidualBranch(ABC):
         """The groups of its parameters, and whether they are matrices."""
         found = {matrix.group: True for matrix in self.matrices.values()}
         return found | {vector.group: False for vector in self.vectors.values()}
+
+    @property
+    def has_inside(self) -> bool:
+        """Whether a matrix maps to the hidden space, or from it."""
+        return any("hidden" in (matrix.outputs, matrix.inputs) for matrix in self.matrices.values())
 
     def hidden(self, width: int) -> int:
         """Return H where n is `width`, at least 1.

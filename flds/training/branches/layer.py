@@ -56,7 +56,7 @@ class BranchLayer:
         matrices: dict[str, WeightOperator],
         dtype: np.dtype,
     ) -> None:
-        self.number, self.phi, self.matrices, self._homes = number, phi, matrices, homes
+        self.number, self.phi, self.matrices = number, phi, matrices
         self.residual, self.hidden = homes["residual"], homes["hidden"]
         self.vectors: dict[str, Array] = {}
         for name, vector in vectors.items():
