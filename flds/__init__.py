@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from flds.results.comparison import Comparison as Comparison
     from flds.results.comparison import compare as compare
     from flds.results.files import load as load
+    from flds.results.kernels import kernel_alignment as kernel_alignment
     from flds.results.limit import LimitEstimate as LimitEstimate
     from flds.results.mean_ode import MeanFieldSolution as MeanFieldSolution
     from flds.results.solution import Solution as Solution
@@ -98,6 +99,7 @@ _HOMES = {
     "estimate_cost": "flds.training.solve",
     "estimate_limit": "flds.limit.estimate",
     "follow_units": "flds.mean_ode.follow",
+    "kernel_alignment": "flds.results.kernels",
     "load": "flds.results.files",
     "load_cifar10": "flds.datasets",
     "load_digits": "flds.datasets",

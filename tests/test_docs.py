@@ -143,7 +143,7 @@ def test_reference_names_everything_public():
         assert f"\n{path.stem}\n" in index
 
 
-@pytest.mark.parametrize("page", ["index", "tutorial", "howto"])
+@pytest.mark.parametrize("page", ["index", "tutorial", "howto", "branches", "optimizers"])
 def test_code_runs_as_printed(page, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
@@ -160,6 +160,10 @@ def test_code_runs_as_printed(page, tmp_path, monkeypatch):
     elif page == "tutorial":
         assert names["limit"].status == "completed"
         assert names["estimate"].outputs_half_width.max() <= 0.2
+    elif page == "branches":
+        assert names["limit"].loss[-1] < 0.5 * names["limit"].loss[0]
+    elif page == "optimizers":
+        assert names["limit"].status == "completed"
     else:
         assert names["solution"].accuracy[-1] == 1.0
         assert (names["again"].outputs == names["stored"].outputs).all()

@@ -107,7 +107,7 @@ def solve(
     noise_depth: Annotated[int | None, typer.Option(help="Grid of the noise, a multiple of the depth.")] = None,
     record_every: Annotated[int | None, typer.Option(help="Steps between records; default a quarter of the run.")] = None,
     recorded_samples: Annotated[str | None, typer.Option(help="How many training samples are recorded, spread evenly; or their indices, as 0,3,5; default 64.")] = None,
-    record_kernels: Annotated[bool, typer.Option("--record-kernels", help="Record the kernels Σ and Θ.")] = False,
+    record_kernels: Annotated[bool, typer.Option("--record-kernels", help="Record the kernels Σ and Θ, and how Σ aligns with the targets.")] = False,
     keep_state: Annotated[bool, typer.Option("--keep-state", help="Keep the trained network in the file, for resume and predictions.")] = False,
     dtype: Annotated[str | None, typer.Option(help="Storage precision, float32 or float64; by default float32 for the limit unless rates are small, float64 for a network.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,

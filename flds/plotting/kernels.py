@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from flds.results.solution import Solution
 
 # Name, letter, and the layer whose kernel sums up the pass: Σ before the last layer, Θ after the first.
-_KERNELS = {"feature_kernel": ("Feature kernel", "Σ", -1), "gradient_kernel": ("Gradient kernel", "Θ", 0)}
+_KERNELS = {
+    "feature_kernel": ("Feature kernel", "Σ", -1),
+    "gradient_kernel": ("Gradient kernel", "Θ", 0),
+    "test_feature_kernel": ("Test samples' feature kernel", "Σ", -1),
+}
 # Eigenvalues below this share of the largest are rounding.
 _ROUNDING = 1e-14
 
@@ -36,21 +40,21 @@ def plot_kernel(
     order: ArrayLike | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw Σ_t or Θ_t across the batch as heat maps, steps side by side and layers below each other.
+    """Draw Σ_t or Θ_t as heat maps across samples, steps side by side and layers below each other.
 
     Parameters
     ----------
     solution : Solution
         With ``record_kernels=True``.
     name : str
-        "feature_kernel" or "gradient_kernel".
+        "feature_kernel", "gradient_kernel" or "test_feature_kernel".
     step : int or sequence of int, optional
         Recorded steps; by default up to four, from the first to the last.
     layer : int or sequence of int, optional
         Indices in the kernel's first axis; by default the last one of Σ and the first one of Θ.
     order : (samples,) array, optional
-        What the samples are sorted by, such as their classes: a number or name for each training sample. Lines part
-        those that are equal. The batch of every step is sorted by itself.
+        What the samples are sorted by, such as their classes: a number or name for each training sample, or for each
+        test sample. Lines part those that are equal. The batch of every step is sorted by itself.
     ax : matplotlib.axes.Axes, optional
         Axes to draw into, else new ones, of two columns for more than two steps; all maps share them and their colours.
 
@@ -119,15 +123,16 @@ def _sorting(
     """Return the places of the batch of a step in their order, and where one part ends and another begins."""
     if order is None:
         return np.arange(batch), []
-    problem = solution.extra["problem"]
-    labels, count = np.asarray(order), problem["inputs"]["shape"][0]
+    problem, tests = solution.extra["problem"], "test_sample" in kernels.dims
+    kind, count = ("test", batch) if tests else ("training", problem["inputs"]["shape"][0])
+    labels = np.asarray(order)
     if labels.shape != (count,):
-        raise ValueError(f"order must have a value for each of the {count} training samples, got shape {labels.shape}")
+        raise ValueError(f"order must have a value for each of the {count} {kind} samples, got shape {labels.shape}")
     here = labels
     if "sample" in kernels.coords:
         samples = kernels.coords["sample"]
         here = labels[(samples.sel(step=step) if "step" in samples.dims else samples).values]
-    elif batch != count or not isinstance(problem["batch_order"], str):
+    elif not tests and (batch != count or not isinstance(problem["batch_order"], str)):
         raise ValueError("order needs to know which samples are in the batches, which files of version 0.1 do not say")
     sorting = np.argsort(here, kind="stable")
     return sorting, (np.flatnonzero(here[sorting][1:] != here[sorting][:-1]) + 1).tolist()
@@ -161,16 +166,16 @@ def _cross(left: float, top: float, part: int, batch: int) -> tuple[list[float],
 
 @styled
 def plot_kernel_movement(solution: Solution, name: str = "feature_kernel", ax: Axes | None = None) -> Axes:
-    """Draw the relative movement ‖K^(k) − K^(0)‖/‖K^(0)‖ of Σ_t or Θ_t across the samples, at up to four depths.
+    """Draw the relative movement ‖K^(k) − K^(0)‖/‖K^(0)‖ of Σ_t or Θ_t across samples, at up to four depths.
 
     A frozen kernel stays at 0. Norms are Frobenius norms over pairs of samples at one step.
 
     Parameters
     ----------
     solution : Solution
-        With ``record_kernels=True``, of a problem that trains on all samples at every step.
+        With ``record_kernels=True``, of a problem that trains on all samples at every step, but for test samples.
     name : str
-        "feature_kernel" or "gradient_kernel".
+        "feature_kernel", "gradient_kernel" or "test_feature_kernel".
     ax : matplotlib.axes.Axes, optional
         Axes to draw into.
 
@@ -188,7 +193,8 @@ def plot_kernel_movement(solution: Solution, name: str = "feature_kernel", ax: A
     kernels = step_kernel(solution, name)
     problem = solution.extra["problem"]
     samples = problem["inputs"]["shape"][0]
-    if not (isinstance(problem["batch_order"], str) and problem["batch_size"] in (None, samples)):
+    whole = isinstance(problem["batch_order"], str) and problem["batch_size"] in (None, samples)
+    if not (whole or name == "test_feature_kernel"):
         raise ValueError("the movement of a kernel needs the same batch at every step: leave out batch_size")
     title, letter, _ = _KERNELS[name]
     ax = over_steps(solution, ax)
@@ -206,7 +212,7 @@ def plot_kernel_movement(solution: Solution, name: str = "feature_kernel", ax: A
 def plot_spectrum(
     solution: Solution, name: str = "feature_kernel", layer: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw the eigenvalues of Σ_t or Θ_t across the batch of one step, at up to four steps, in descending order.
+    """Draw the eigenvalues of Σ_t or Θ_t across samples at one step, at up to four steps, in descending order.
 
     Parameters and errors are those of `plot_kernel`, with one layer. Eigenvalues that are rounding are left out.
 

@@ -1,10 +1,11 @@
-"""Kernels of single steps, out of those across all recorded passes."""
+"""Kernels of single steps, out of those across all recorded passes, and how well kernels fit targets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 import solvers.results.solution
 from solvers import checks
@@ -12,7 +13,7 @@ from solvers import checks
 if TYPE_CHECKING:
     import xarray
 
-KERNELS = ("feature_kernel", "gradient_kernel")
+KERNELS = ("feature_kernel", "gradient_kernel", "test_feature_kernel")
 
 
 def step_kernel(solution: solvers.results.solution.Solution, name: str) -> xarray.DataArray:
@@ -20,13 +21,16 @@ def step_kernel(solution: solvers.results.solution.Solution, name: str) -> xarra
     import xarray
 
     kernel, steps = getattr(solution, checks.choice("name", name, KERNELS)), solution.steps
+    attributes = {"long_name": solution.variables[name].long_name, "units": "1"}
+    # Σ_t is that before the layer, Θ_t that after it
+    grid = solution.depth_grid[1:] if name == "gradient_kernel" else solution.depth_grid[:-1]
+    coordinates: dict[str, Any] = {"step": steps, "t": solvers.results.solution.readable(grid)}
+    if name == "test_feature_kernel":
+        dims = ("step", "t", "test_sample", "other_test_sample")
+        return xarray.DataArray(kernel, coordinates, dims, name, attributes)
     layers, batch = len(kernel), kernel.shape[1] // len(steps)
     blocks = kernel.reshape(layers, len(steps), batch, len(steps), batch)
     own = np.stack([blocks[:, record, :, record] for record in range(len(steps))])
-    # Σ_t is that before the layer, Θ_t that after it
-    grid = solution.depth_grid[:-1] if name == "feature_kernel" else solution.depth_grid[1:]
-    coordinates: dict[str, Any] = {"step": steps, "t": solvers.results.solution.readable(grid)}
-    attributes = {"long_name": solution.variables[name].long_name, "units": "1"}
     if "pass_sample" in solution.variables:
         samples = solution.pass_sample.reshape(len(steps), batch)
         if np.all(samples == samples[0]):
@@ -34,3 +38,59 @@ def step_kernel(solution: solvers.results.solution.Solution, name: str) -> xarra
             return xarray.DataArray(own, coordinates, ("step", "t", "sample", "other_sample"), name, attributes)
         coordinates["sample"] = (("step", "place"), samples)
     return xarray.DataArray(own, coordinates, ("step", "t", "place", "other_place"), name, attributes)
+
+
+def kernel_alignment(kernel: ArrayLike, targets: ArrayLike) -> NDArray[np.float64]:
+    """Return the centred alignment of a kernel with targets, ⟨HKH, HYYᵀH⟩ / (‖HKH‖ ‖HYYᵀH‖), from 0 to 1.
+
+    H takes away means over the samples, so that a constant added to all features or targets changes nothing. 1 is the
+    kernel that tells samples apart by their targets alone.
+
+    Parameters
+    ----------
+    kernel : (..., m, m) array
+        Positive semidefinite, of one set of samples with itself.
+    targets : (m,) or (m, outputs) array
+        Y. One-dimensional integers are classes, other numbers are values.
+
+    Returns
+    -------
+    (...,) float64
+        NaN where the kernel or the targets do not tell the samples apart.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes do not suit each other or numbers are not finite.
+
+    References
+    ----------
+    Cortes, Mohri and Rostamizadeh, "Algorithms for learning kernels based on centered alignment", Journal of Machine
+    Learning Research 13 (2012), section 2.
+    """
+    matrices, given = checks.numeric("kernel", kernel, "a square matrix or several"), np.asarray(targets)
+    values = np.asarray(checks.numeric("targets", targets, "a number or several for each sample"), np.float64)
+    if matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2] or not matrices.size:
+        raise ValueError(f"kernel must have the shape (..., m, m), got {matrices.shape}")
+    if values.ndim not in (1, 2) or len(values) != matrices.shape[-1]:
+        raise ValueError(f"targets must be of {matrices.shape[-1]} samples, as the kernel is, got shape {values.shape}")
+    for name, numbers in {"kernel": matrices, "targets": values}.items():
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"{name} must be finite")
+    if given.ndim == 1 and given.dtype.kind in "iu":
+        values = np.asarray(given[:, None] == np.unique(given), np.float64)
+    return aligned(np.asarray(matrices, np.float64), values if values.ndim == 2 else values[:, None])
+
+
+def aligned(kernel: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the alignment of kernels, (..., m, m), with targets, (m, outputs); NaN where a kernel is."""
+    away = targets - targets.mean(axis=0)
+    ideal = away @ away.T
+    centred = kernel - kernel.mean(axis=-1, keepdims=True)
+    centred = centred - centred.mean(axis=-2, keepdims=True)
+    sizes = np.linalg.norm(centred, axis=(-2, -1)), np.linalg.norm(ideal)
+    # what is left of equal numbers is rounding
+    flat = (sizes[0] <= 1e-12 * np.linalg.norm(kernel, axis=(-2, -1))) | (sizes[1] <= 1e-12 * np.sum(targets**2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.sum(centred * ideal, axis=(-2, -1)) / (sizes[0] * sizes[1])
+    return np.where(flat, np.nan, found)

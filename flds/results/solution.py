@@ -38,6 +38,12 @@ class Solution(solvers.results.solution.Solution):
     feature_kernel, gradient_kernel : (depth, passes, passes)
         Σ at depths 0 … L−1 and Θ at depths 1 … L across recorded (step, batch sample) pairs, in this order, which
         `pass_step` and `pass_sample` list, with ``record_kernels=True``; `step_kernel` returns those of single steps.
+    kernel_alignment : (records, depth)
+        Centred alignment of Σ with the targets of the batch of that step, see `flds.kernel_alignment`; NaN where the
+        batch has one sample. `test_kernel_alignment` likewise of test samples.
+    test_feature_kernel : (records, depth, test samples, test samples)
+        Σ at depths 0 … L−1 of test samples; `cross_feature_kernel`, (records, depth, test samples, samples), with the
+        recorded training samples.
     rank, truncation : (depth, 2)
         Final rank of the forward and backward basis, and the share of the sum of squares of all vectors that fell below
         the tolerance.
@@ -58,19 +64,19 @@ class Solution(solvers.results.solution.Solution):
         return [self.groups[f"state_{index}"] for index in range(len(self.groups))]
 
     def step_kernel(self, name: str = "feature_kernel") -> xarray.DataArray:
-        """Return Σ_t or Θ_t across the batch of every recorded step.
+        """Return Σ_t or Θ_t of every recorded step.
 
         Parameters
         ----------
         name : str
-            "feature_kernel" or "gradient_kernel".
+            "feature_kernel" or "gradient_kernel", across the batch, or "test_feature_kernel".
 
         Returns
         -------
         xarray.DataArray
             (step, t, sample, other_sample) where every step trains on the same samples, whose indices are the
             coordinates; else (step, t, place, other_place), places in the batch, with the indices of the samples there
-            as `sample`, (step, place).
+            as `sample`, (step, place). Of test samples (step, t, test_sample, other_test_sample).
 
         Raises
         ------

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flds.results.kernels import aligned
 from flds.results.replicates import all_states, average_replicates
 from flds.results.solution import Solution
 from flds.training.description import describe
 from flds.training.options import Settings
 from flds.training.problem import TrainingProblem
-from flds.training.records import Recorder, kernels
+from flds.training.records import Record, Recorder, kernels
 from solvers.results.solution import Variable
 from solvers.results.versions import library_versions
 
@@ -27,6 +28,10 @@ _RECORDED = (
     "gradient_variance",
     "feature_kernel",
     "gradient_kernel",
+    "kernel_alignment",
+    "test_feature_kernel",
+    "cross_feature_kernel",
+    "test_kernel_alignment",
     "rank",
     "rank_by_step",
     "truncation",
@@ -133,12 +138,37 @@ def _replicate_variables(
         "truncation": Variable(side, recorder.truncation, "share of the sum of squares that fell below the tolerance"),
     }
     if settings.record_kernels and records:
-        dims = ("layer", "pass", "other_pass")
-        features, gradients = kernels([r.features for r in records]), kernels([r.gradients for r in records])
-        variables["feature_kernel"] = Variable(dims, features, "feature kernel Σ at depths 0 to L-1")
-        variables["gradient_kernel"] = Variable(dims, gradients, "gradient kernel Θ at depths 1 to L")
-        steps = [record.step for record in records]
-        variables["pass_step"] = Variable(("pass",), np.repeat(steps, problem.batch), "training step of a pass")
-        samples = problem.batches[steps].ravel()
-        variables["pass_sample"] = Variable(("pass",), samples, "index of the training sample of a pass")
+        variables |= _kernel_variables(problem, settings, recorder, records)
     return variables
+
+
+def _kernel_variables(
+    problem: TrainingProblem, settings: Settings, recorder: Recorder, records: list[Record]
+) -> dict[str, Variable]:
+    """Return Σ and Θ across recorded passes, Σ of test inputs, and how well Σ fits the targets."""
+    steps = [record.step for record in records]
+    features, gradients = kernels([r.features for r in records]), kernels([r.gradients for r in records])
+    samples, dims = problem.batches[steps], ("layer", "pass", "other_pass")
+    found = {
+        "feature_kernel": Variable(dims, features, "feature kernel Σ at depths 0 to L-1"),
+        "gradient_kernel": Variable(dims, gradients, "gradient kernel Θ at depths 1 to L"),
+        "pass_step": Variable(("pass",), np.repeat(steps, problem.batch), "training step of a pass"),
+        "pass_sample": Variable(("pass",), samples.ravel(), "index of the training sample of a pass"),
+    }
+    own = [slice(start, start + problem.batch) for start in range(0, samples.size, problem.batch)]
+    blocks = np.array([features[:, one, one] for one in own])
+    targets = [problem.y[batch] for batch in samples]
+    alignment = np.array([aligned(block, y) for block, y in zip(blocks, targets, strict=True)])
+    found["kernel_alignment"] = Variable(("step", "layer"), alignment, "alignment of Σ with the targets of the batch")
+    if not len(problem.test_x):
+        return found
+    recorded = len(settings.recorded_samples)
+    tests = recorder.rows["test_kernels"].array[: len(records)]
+    cross, itself = tests[..., :recorded], tests[..., recorded:]
+    dims = ("step", "layer", "test_sample")
+    of_tests = np.array([aligned(block, problem.test_y) for block in itself])
+    return found | {
+        "test_feature_kernel": Variable((*dims, "other_test_sample"), itself, "feature kernel Σ of test samples"),
+        "cross_feature_kernel": Variable((*dims, "sample"), cross, "Σ of test and recorded training samples"),
+        "test_kernel_alignment": Variable(("step", "layer"), of_tests, "alignment of Σ of test samples with targets"),
+    }

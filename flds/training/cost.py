@@ -117,6 +117,7 @@ class Workload:
     refinement: int
     records: int
     recorded: int
+    tests: int
     kernels: bool
     kept: bool
     replicates: int
@@ -152,7 +153,8 @@ class Workload:
             distinct=_distinct(problem),
             inputs=problem.x.shape[1],
             outputs=problem.outputs,
-            probes=records * (tests + (0 if problem.full_batch else samples)),
+            probes=records * (tests + (0 if problem.full_batch else samples))
+            + (records * (tests + samples) if settings.record_kernels and tests else 0),
             tied=settings.backward_weights == "tied",
             sampling=settings.sampling,
             itemsize=settings.numpy_dtype.itemsize,
@@ -160,6 +162,7 @@ class Workload:
             refinement=settings.noise_depth // settings.depth,
             records=records,
             recorded=tests + samples,
+            tests=tests,
             kernels=settings.record_kernels,
             kept=settings.keep_state,
             replicates=settings.replicates,
@@ -313,8 +316,9 @@ class Workload:
         each, rows = self._each(), self.rows()
         kernels = temporaries = 0.0
         if self.kernels:
-            rows += self.depth * passes * recorded
-            kernels = 2.0 * self.depth * passes**2 * 8
+            of_tests = 8.0 * self.records * self.depth * self.tests * self.recorded
+            rows += self.depth * passes * recorded + of_tests
+            kernels = 2.0 * self.depth * passes**2 * 8 + (of_tests if replicates > 1 else 0)
             temporaries = passes * (3 * widest + 8 * passes)
         state = network + 2 * self.batch * self.held * self.itemsize + rows
         kept = replicates * state if self.kept else 0.0
@@ -329,6 +333,8 @@ class Workload:
     def _temporaries(self) -> float:
         """Bytes of the states at all depths, and of one pass through one layer, of the batch or of what is probed."""
         probed = min(PROBE_CHUNK, self.probes // self.records)
+        if self.kernels and self.tests:  # which meet each other all at once
+            probed = self.recorded
         states = self.depth * (1 + self.hidden) + 1
         held = (states + _PASS) * self.batch, (states + 1) * self.batch + _PROBE * probed
         return max(held) * self.held * self.itemsize

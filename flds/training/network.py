@@ -100,15 +100,22 @@ class Network:
         count = self.branch.hidden(self.ensemble.particles)
         return self.ensemble if count == self.ensemble.particles else self.ensemble.beside(count)
 
-    def forward(self, inputs: Array, address: Address, *, probe: bool = False) -> ForwardPass:
+    def forward(
+        self, inputs: Array, address: Address, *, probe: bool = False, kernels: list[Array] | None = None
+    ) -> ForwardPass:
         """h_0 = U x/√d, h_ℓ = h_{ℓ-1} + s forward(h_{ℓ-1}), f = ⟨v, h_L⟩: F-(1), and F-(7) in the limit.
 
-        A probe leaves the network as it was and keeps no tapes, and no states but the last.
+        A probe leaves the network as it was and keeps no tapes, and no states but the last. To `kernels` are added
+        those of what the first matrix of every branch meets, (b, b).
         """
+        first = next(iter(self.branch.matrices))
         h = self._combination(inputs / math.sqrt(inputs.shape[1]), self.input_weights)
         states, tapes, variance = [h], [], [self._second_moment(h)]
         for layer in self.layers:
-            image, tape = self.branch.forward(h, layer.begin(address, remember=not probe))
+            begun = layer.begin(address, not probe, watched=None if kernels is None else first)
+            image, tape = self.branch.forward(h, begun)
+            if kernels is not None:
+                kernels.append(layer.matrices[first].inputs.inner(layer.met, layer.met))
             h = self._step(h, image)
             states = [h] if probe else [*states, h]
             if not probe:
@@ -185,6 +192,15 @@ class Network:
             address = Address(Stream.PROBE, 0, tuple(positions[chunk]))
             outputs.append(self.forward(inputs[chunk], address, probe=True).outputs)
         return np.concatenate(outputs)
+
+    def feature_kernels(self, inputs: Array, positions: Sequence[int]) -> NDArray[np.float64]:
+        """Return the kernels across inputs that are not trained on, (depth, inputs, inputs).
+
+        Their noise is at `positions`, as for `probe`; they meet each other all at once.
+        """
+        kernels: list[Array] = []
+        self.forward(inputs, Address(Stream.PROBE, 0, tuple(positions)), probe=True, kernels=kernels)
+        return np.array(kernels, np.float64)
 
     @property
     def operators(self) -> list[WeightOperator]:

@@ -145,7 +145,7 @@ class Options(TypedDict, total=False):
     recorded_samples : int or sequence of int
         Training samples whose outputs are recorded: so many, spread evenly, or these indices; by default at most 256.
     record_kernels : bool
-        Record Σ and Θ across recorded steps and batch samples.
+        Record Σ and Θ across recorded steps and batch samples, Σ of test inputs, and its alignment with the targets.
     keep_state : bool
         Keep the trained network, for `Solution.predict` and `resume`. A saved solution then takes about the memory of
         the run. Not with ``sampling="matched_all"``.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from solvers.results.files import Variable
 
 Array = NDArray[np.float64]
-_ARRAYS = ("outputs", "test_outputs", "feature_variance", "gradient_variance", "rank")
+_ARRAYS = ("outputs", "test_outputs", "feature_variance", "gradient_variance", "rank", "test_kernels")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Record:
     feature_variance: Array
     gradient_variance: Array
     rank: Array
+    test_kernels: Array  # Σ of test inputs with recorded samples and with themselves, or nothing
     features: list[Coordinates]
     gradients: list[Coordinates]
 
@@ -80,12 +81,17 @@ class Recorder:
                     "feature_variance": forward.variance,
                     "gradient_variance": backward.variance,
                     "rank": np.mean([operator.rank for operator in self.network.operators], axis=0),
+                    "test_kernels": self._test_kernels(recorded, tests) if kernels and tests else np.empty(0),
                 },
                 features=[tape[self.met] for tape in forward.tapes] if kernels else [],
                 gradients=self._with_gaps(backward) if kernels else [],
             )
         self.batch_loss.append(float(loss))
         self.completed_steps = step
+
+    def _test_kernels(self, recorded: list[int], tests: range) -> Array:
+        inputs = np.concatenate([self.problem.x[recorded], self.problem.test_x])
+        return self.network.feature_kernels(inputs, [*recorded, *tests])[:, len(recorded) :]
 
     def last_ends(self, watch: Watch) -> bool:
         """Whether the run is to end with the last record."""
@@ -150,6 +156,8 @@ class Recorder:
             self.divergence.initial = np.array([self.batch_loss[0], 0.0])
         self.completed_steps = len(self.batch_loss) - 1
         kernels, layers = self.settings.record_kernels, range(self.settings.depth)
+        if "recorded_test_kernels" not in arrays:  # of older states
+            arrays = {**arrays, "recorded_test_kernels": self._unknown_kernels(len(arrays["recorded_step"]))}
         for index, step in enumerate(arrays["recorded_step"].tolist()):
             if step == self.completed_steps and step not in self.due:
                 continue  # recorded only because training stopped there
@@ -161,6 +169,12 @@ class Recorder:
                     for side in ("features", "gradients")
                 ),
             )
+
+    def _unknown_kernels(self, records: int) -> Array:
+        tests = len(self.problem.test_x)
+        if not (self.settings.record_kernels and tests):
+            return np.empty((records, 0))
+        return np.full((records, self.settings.depth, tests, len(self.settings.recorded_samples) + tests), np.nan)
 
     def _keep(
         self, step: int, arrays: dict[str, Array], features: list[Coordinates], gradients: list[Coordinates]

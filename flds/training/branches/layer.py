@@ -65,10 +65,15 @@ class BranchLayer:
         self._alone = list(matrices) == ["hidden"]
         self._address: Address | None = None
         self._remember = True
+        self._watched: str | None = None
+        self.met: Array
 
-    def begin(self, address: Address, remember: bool) -> BranchLayer:
-        """Make ready for a pass whose fresh noise is at `address`, and kept where it is to `remember`; return self."""
-        self._address, self._remember = address, remember
+    def begin(self, address: Address, remember: bool, watched: str | None = None) -> BranchLayer:
+        """Make ready for a pass whose fresh noise is at `address`, and kept where it is to `remember`; return self.
+
+        What the `watched` matrix is multiplied with is kept as `met`, until the next pass.
+        """
+        self._address, self._remember, self._watched = address, remember, watched
         return self
 
     def multiply(self, name: str, features: Array, against: Array | None = None) -> tuple[Array, Coordinates]:
@@ -90,6 +95,8 @@ class BranchLayer:
             On the host.
         """
         operator = self.matrices[name]
+        if name == self._watched:
+            self.met = features
         states = operator.outputs.allocate(0, features.dtype) if against is None else against
         return operator.forward(features, self._at(), states, self._remember)
 
