@@ -183,7 +183,13 @@ def post_activation(activation: str | Activation, initial: float, horizon: float
 
 
 def identity_first_output(
-    rate: float, target: float, horizon: float, depth: int, backward_weights: str, initial: float = 1.0
+    rate: float,
+    target: float,
+    horizon: float,
+    depth: int,
+    backward_weights: str,
+    initial: float = 1.0,
+    branch_exponent: float = 0.5,
 ) -> float:
     """Return f^(1) for φ = identity, one sample with |x|²/d = `initial`, exact in η_c at depth L and infinite width.
 
@@ -194,7 +200,10 @@ def identity_first_output(
     depth : int
         L.
     backward_weights : str
-        "tied": η_c y q_0 [2 (1 + τ)^L + T (1 + τ)^{L-1}]. "independent": 2 η_c y q_0 (1 + τ)^L.
+        With q = (1 + τ^{2e})^L, "tied": η_c y q_0 [2 q + T (1 + τ^{2e})^{L-1}], and "independent":
+        η_c y q_0 [q + 1 + (q − 1) τ^{1−2e}].
+    branch_exponent : float
+        e, ½ or 1.
 
     Returns
     -------
@@ -206,10 +215,12 @@ def identity_first_output(
         If the backward weights are neither.
     """
     checks.choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
-    growth = 1 + horizon / depth
-    kernel = 2 * growth**depth
+    tau = horizon / depth
+    growth = 1 + tau ** (2 * branch_exponent)
     if backward_weights == "tied":
-        kernel += horizon * growth ** (depth - 1)
+        kernel = 2 * growth**depth + horizon * growth ** (depth - 1)
+    else:
+        kernel = growth**depth + 1 + (growth**depth - 1) * tau ** (1 - 2 * branch_exponent)
     return rate * target * initial * kernel
 
 

@@ -6,6 +6,7 @@ They say what they can see: which fault they would refute.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +72,26 @@ def both_kinds(
         lazy.append(flds.simulate_resnet(problem, **same, seed=seed, operator="lazy", threads=1, **options))
         dense.append(networks.train(problem, **same, seed=seed))
     return lazy, dense
+
+
+def law_of(name: str, rest: dict[str, Any], seeds: range, weights: str = "tied") -> Claim:
+    """Compare outputs of small networks, lazily sampled at tolerance 0, with those of dense ones of torch.
+
+    Parameters
+    ----------
+    name : str
+        What is trained, for the claim.
+    rest : dict
+        Arguments of `TrainingProblem`, beside those of three samples.
+    seeds : range
+    weights : str
+        "tied" or "independent".
+    """
+    problem, width, depth = replace(three_samples("tanh", None), **rest), 64, 4
+    found = both_kinds(problem, width, depth, weights, seeds, tolerance=0.0)
+    lazy, dense = (np.array([run.outputs for run in runs]) for runs in found)
+    size = f"width {width}, L = {depth}, {len(seeds)} networks of each kind"
+    return same_law(f"{name}: f^(0) … f^({problem.steps}) of three samples, {size}", lazy, dense)
 
 
 class MeansTest(NamedTuple):

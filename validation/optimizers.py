@@ -23,7 +23,7 @@ from validation.claims import (
     equal,
     mean_and_error,
 )
-from validation.law import both_kinds, same_law
+from validation.law import law_of
 from validation.problems import three_samples
 
 if TYPE_CHECKING:
@@ -117,18 +117,10 @@ def _mean_ode() -> Section:
 
 
 def _laws(scale: Scale) -> Section:
+    """Lazily sampled at tolerance 0, by every rule."""
     seeds = scale.pick(240, 2000)
     for index, (name, rest) in enumerate(RULES.items()):
         yield law_of(name, rest, range(index * seeds, (index + 1) * seeds))
-
-
-def law_of(name: str, rest: dict[str, Any], seeds: range) -> Claim:
-    """Compare outputs of small networks trained by a rule, lazily sampled at tolerance 0, with dense ones of torch."""
-    problem, width, depth = replace(three_samples("tanh", None), **rest), 64, 4
-    found = both_kinds(problem, width, depth, "tied", seeds, tolerance=0.0)
-    lazy, dense = (np.array([run.outputs for run in runs]) for runs in found)
-    size = f"width {width}, L = {depth}, {len(seeds)} networks of each kind"
-    return same_law(f"{name}: f^(0) … f^({problem.steps}) of three samples, {size}", lazy, dense)
 
 
 def _limits(scale: Scale) -> Section:

@@ -36,7 +36,9 @@ from validation import (
     limits,
     mean_ode,
     optimizers,
+    residual_branches,
     schemes_and_boundaries,
+    two_layer,
 )
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
 
@@ -58,6 +60,8 @@ SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "independent_identity": engine.independent_identity,
     "one_matrix": engine.one_matrix,
     "law": law.law,
+    "residual_branches": residual_branches.residual_branches,
+    "two_layer_movement": two_layer.two_layer_movement,
     "optimizers": optimizers.optimizers,
     "optimizers_on_digits": optimizers.optimizers_on_digits,
     "matched_noise": engine.matched_noise,

@@ -19,7 +19,7 @@ from tests.conftest import MARGIN
 from tests.flds.test_datasets import write_cifar10
 from tests.validation.test_rates import planted_errors
 from validation import closed_forms, figures, rates
-from validation.figures import feature_learning, hidden_width, residual_scale
+from validation.figures import feature_learning, hidden_width, residual_scale, two_layer
 from validation.problems import random_pairs
 
 RUNNER = CliRunner()
@@ -48,12 +48,18 @@ TINY_SCALES = {
 }  # fmt: skip
 
 
+TINY_BRANCHES = {
+    "movement": {"depths": (2, 4), "particles": 200, "seeds": 2, "dense_depths": (2,), "width": 32, "networks": 2},
+}
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setattr(feature_learning, "SIZES", {"quick": TINY, "full": TINY})
     monkeypatch.setattr(hidden_width, "SIZES", {"quick": TINY_UNITS, "full": TINY_UNITS})
     monkeypatch.setattr(rates, "_RESAMPLES", 100)  # of fits to networks this small nothing is expected
     monkeypatch.setattr(residual_scale, "SIZES", {"quick": TINY_SCALES, "full": TINY_SCALES})
+    monkeypatch.setattr(two_layer, "SIZES", {"quick": TINY_BRANCHES, "full": TINY_BRANCHES})
 
 
 def reproduce(name, out):
@@ -106,6 +112,17 @@ def test_learning_rates(tiny, tmp_path):
     assert lines[-1].startswith("best rate by test accuracy: limit ")
     # at 1000 training blows up: the loss is missing or beyond that of a network that outputs zero
     assert not found.limit_loss[2] < np.log(10)
+
+
+def test_two_layers(tiny, tmp_path):
+    """A larger inner rate moves features farther."""
+    found, lines = reproduce("feature-learning/two-layer", tmp_path)
+    assert len(lines) == 1
+    assert found.depths.tolist() == [2, 4]
+    assert found.larger_inner_rate_tied.shape == (2, 2)
+    assert np.all(found.larger_inner_rate_tied > found.root_tied)
+    assert found.dense_complete_independent.shape == (2, 1)
+    assert found.settings["target"] == 0.02
 
 
 def test_trajectories_come_closer_to_the_limit(tiny, tmp_path):
@@ -255,7 +272,8 @@ def test_the_papers_own_data(tiny, tmp_path, monkeypatch):
 
 def test_figures_are_listed_and_unknown_ones_refused(tmp_path):
     listed = RUNNER.invoke(app, ["reproduce", "--list"]).stdout
-    expected = [f"feature-learning/fig{i}" for i in (1, 2, 3)] + [f"hidden-width/fig{i}" for i in (1, 2, 3, 4, 5)]
+    expected = [*(f"feature-learning/fig{i}" for i in (1, 2, 3)), "feature-learning/two-layer"]
+    expected += [f"hidden-width/fig{i}" for i in (1, 2, 3, 4, 5)]
     assert [line.split()[0] for line in listed.splitlines()] == expected
     with pytest.raises(ValueError, match="figure must be one of feature-learning/fig1"):
         figures.reproduce("fig9", dataset=flds.load_digits, out=tmp_path)

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 from flds.training.optimizers.momentum import Momentum
 from flds.training.parameters import Matrix, Vectors
 from solvers.matrices.lazy import LazyOperator
-from validation import networks, optimizers
+from validation import law, networks, optimizers
 
 MOMENTUM, MIXED = "momentum", "Muon (Newton–Schulz), Adam on vectors"
 DECAY = "Nesterov, decay, clipping"
@@ -36,7 +36,7 @@ def dense_once(trained, monkeypatch):
 
 
 def verdict(name, seeds=range(100)):
-    return optimizers.law_of(name, optimizers.RULES[name], seeds).verdict
+    return law.law_of(name, optimizers.RULES[name], seeds).verdict
 
 
 @pytest.mark.parametrize("name", [MOMENTUM, MIXED, DECAY])

@@ -23,6 +23,7 @@ _HOMES = {
     "feature-learning/fig1": ("feature_learning", "activation_order"),
     "feature-learning/fig2": ("feature_learning", "convergence"),
     "feature-learning/fig3": ("feature_learning", "learning_rates"),
+    "feature-learning/two-layer": ("two_layer", "movement"),
     "hidden-width/fig1": ("hidden_width", "trajectories"),
     "hidden-width/fig2": ("hidden_width", "errors"),
     "hidden-width/fig3": ("hidden_width", "weights"),
