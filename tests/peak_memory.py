@@ -120,6 +120,34 @@ def muon():
 
 
 @run
+def two_layers():
+    problem = training(residual="two_layer", hidden_ratio=4, normalization="rms_norm", gain=True, bias=True)
+    return limit(problem, 10_000, 8)
+
+
+@run
+def two_layers_of_matrices():
+    problem = training(8, residual="two_layer", hidden_ratio=2, normalization="layer_norm")
+    return limit(problem, 2_000, 4, operator="dense", sampling="law")
+
+
+@run
+def narrow_two_layers():
+    problem = training(32, residual="two_layer", hidden_ratio=0.5, optimizer="muon", steps=4)
+    return limit(problem, 20_000, 8, keep_state=True, sampling="law")
+
+
+@run
+def kernels_of_test_samples():
+    return limit(training(2, steps=10, tests=400), 20_000, 4, record_kernels=True)
+
+
+@run
+def kernels_of_test_samples_of_replicates():
+    return limit(training(2, steps=40, tests=400), 500, 8, record_kernels=True, replicates=3)
+
+
+@run
 def adam_of_vectors():
     return limit(training(8, optimizer={"input": flds.Adam(), "readout": flds.Adam()}), 1_000_000, 2)
 

@@ -26,6 +26,8 @@ WITHIN = 0.2
         "mean_ode_states_and_features",
         "mean_ode_adam",
         pytest.param("muon", marks=pytest.mark.slow),
+        pytest.param("two_layers", marks=pytest.mark.slow),
+        pytest.param("kernels_of_test_samples", marks=pytest.mark.slow),
         pytest.param("adam_of_vectors", marks=pytest.mark.slow),
         pytest.param("kernels_of_matrices", marks=pytest.mark.slow),
         pytest.param("particles", marks=pytest.mark.slow),

@@ -314,11 +314,11 @@ class Workload:
         replicates, passes = self.replicates, self.records * self.batch
         network += self.depth * (_LAYER + self.batch * coordinates)
         each, rows = self._each(), self.rows()
-        kernels = temporaries = 0.0
+        kernels = of_tests = temporaries = 0.0
         if self.kernels:
             of_tests = 8.0 * self.records * self.depth * self.tests * self.recorded
             rows += self.depth * passes * recorded + of_tests
-            kernels = 2.0 * self.depth * passes**2 * 8 + (of_tests if replicates > 1 else 0)
+            kernels = 2.0 * self.depth * passes**2 * 8
             temporaries = passes * (3 * widest + 8 * passes)
         state = network + 2 * self.batch * self.held * self.itemsize + rows
         kept = replicates * state if self.kept else 0.0
@@ -326,7 +326,7 @@ class Workload:
         variables = replicates * kernels + temporaries
         if replicates > 1:
             # what is stacked and its differences from the mean, where one takes the place of kernels; means and errors
-            variables += replicates * max(2 * each, kernels / 2) + 3 * each + 2 * kernels
+            variables += replicates * max(2 * each, kernels / 2, 2 * of_tests) + 3 * (each + of_tests) + 2 * kernels
         training = max(0.0, kept - state) + network + self._temporaries()
         return held + max(training, kept + variables)
 

@@ -116,6 +116,7 @@ class Network:
             image, tape = self.branch.forward(h, begun)
             if kernels is not None:
                 kernels.append(layer.matrices[first].inputs.inner(layer.met, layer.met))
+                del layer.met  # as large as a state
             h = self._step(h, image)
             states = [h] if probe else [*states, h]
             if not probe:

@@ -71,7 +71,7 @@ class BranchLayer:
     def begin(self, address: Address, remember: bool, watched: str | None = None) -> BranchLayer:
         """Make ready for a pass whose fresh noise is at `address`, and kept where it is to `remember`; return self.
 
-        What the `watched` matrix is multiplied with is kept as `met`, until the next pass.
+        What the `watched` matrix is multiplied with is then kept as `met`.
         """
         self._address, self._remember, self._watched = address, remember, watched
         return self
