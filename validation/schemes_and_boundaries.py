@@ -123,7 +123,7 @@ def _langevin(scale: Scale) -> Iterator[Claim]:
     q = np.linspace(-6, 6, 40_001)
     weight = np.exp(-(q**2) / 2 - q**4 / 4)
     exact = float((q**2 * weight).sum() / weight.sum())
-    particles, saved = scale.pick((50_000, 400), (500_000, 800))
+    particles, saved = scale.pick((50_000, 400), (500_000, 3_200))
     sizes = np.array([0.2, 0.283, 0.4])
     errors, spreads = np.empty(3), np.empty(3)
     for place, dt in enumerate(sizes):

@@ -104,7 +104,7 @@ def _gauss(x: NDArray[Any]) -> NDArray[Any]:
 def _erf(x: NDArray[Any]) -> NDArray[Any]:
     from scipy.special import erf
 
-    return np.asarray(erf(x))
+    return erf(x)
 
 
 def _sigmoid(x: NDArray[Any]) -> NDArray[Any]:

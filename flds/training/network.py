@@ -220,7 +220,8 @@ class Network:
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take over the state of a network of the same problem, settings and seed; the arrays are left as they are."""
         self._prepare(draw=False)
-        self.input_weights[...], self.readout[...] = state["input_weights"], state["readout"]
+        self.ensemble.put(self.input_weights, state["input_weights"])
+        self.ensemble.put(self.readout, state["readout"])
         layers: list[dict[str, NDArray[Any]]] = [{} for _ in self.layers]
         for name, array in state.items():
             if name.startswith("layer_"):

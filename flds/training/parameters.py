@@ -144,12 +144,12 @@ class Vectors(Parameter):
         if not np.ndim(array):
             return np.array(array)
         out = self.ensemble.allocate(len(array), array.dtype)
-        out[...] = array
+        self.ensemble.put(out, array)
         return out
 
     def _blank(self) -> dict[str, Any]:
         """Return what is remembered before the first step."""
-        first = self.group.optimizer.init(np.zeros((len(self.values), 1), self.values.dtype))
+        first = self.group.optimizer.init(np.zeros((len(self.values), 1), self.ensemble.precision(self.values)))
         return {name: self.kept(np.asarray(column)) for name, column in first.items()}
 
 
@@ -204,11 +204,11 @@ class Matrix(Parameter):
         if rule.entrywise:  # entries of 𝒲 are of size 1/n of those of n 𝒲, as the gradient that is seen
             number = float(self.width)
         seen = (number * (gradient.coefficients.T @ gradient.right)).astype(self.dtype, copy=False)
-        state = rule.init(np.zeros(seen.shape, seen.dtype))
+        state = rule.init(np.zeros(tuple(seen.shape), self.dtype))
         for name, array in self.remembered.items():
             state[name] = _in_the_corner(state[name], array)
         step, after = stepped(rule, seen, state, rate)
-        self.remembered = {name: np.asarray(array) for name, array in after.items()}
+        self.remembered = {name: array if np.ndim(array) else np.asarray(array) for name, array in after.items()}
         self.operator.add(step * (self.inside / number))
 
 
@@ -259,11 +259,11 @@ def advance(
     """
     step, after = stepped(rule, gradient, state, rate)
     if values is not None:
-        values += step if factor == 1.0 else step * values.dtype.type(factor)
+        values += step if factor == 1.0 else step * factor
     arrays = {name: array for name, array in state.items() if np.ndim(array)}
     # one that becomes another is read before it is written to
     moved = {
-        name: np.array(after[name])
+        name: after[name].copy()
         if any(np.may_share_memory(after[name], array) for array in arrays.values())
         else after[name]
         for name in arrays

@@ -88,6 +88,18 @@ class Particles(ABC):
     def from_host(self, vectors: NDArray[Any]) -> Array:
         """Return `vectors`, a NumPy array (rows, N) that all processes have, as one of particles, perhaps in place."""
 
+    def precision(self, vectors: Array) -> np.dtype[Any]:
+        """Return the type of the numbers of `vectors`."""
+        return vectors.dtype
+
+    def put(self, out: Array, values: NDArray[Any]) -> None:
+        """Set `out`, (rows, N), to `values`, which `to_host` returned of the particles that are held here."""
+        out[...] = values
+
+    def as_coordinates(self, vectors: Array) -> NDArray[Any]:
+        """Return `vectors`, (rows, N), as an array that NumPy's functions take, perhaps in place."""
+        return self.to_host(vectors)
+
     @abstractmethod
     def fill(self, out: Array, noise: Noise, address: Address, layer: int = 0) -> None:
         """Fill `out`, (positions, N), with the noise of an address at a layer."""

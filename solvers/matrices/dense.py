@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,8 +84,8 @@ class DenseOperator(WeightOperator):
         return images, self._coordinates(self.outputs, gradients)
 
     def _coordinates(self, home: Particles, vectors: Array) -> Coordinates:
-        root = vectors.dtype.type(np.sqrt(home.particles))
-        return home.to_host(home.map(lambda part: part / root, vectors))
+        root = math.sqrt(home.particles)
+        return home.as_coordinates(home.map(lambda part: part / root, vectors))
 
     def update(self, gradients: Coordinates, features: Coordinates) -> None:
         self.inputs.add_product(gradients, features, *self._both)
@@ -93,7 +94,7 @@ class DenseOperator(WeightOperator):
         def work(weights: Array, change: Array) -> None:
             weights += change
 
-        change = self.inputs.from_host(step)
+        change = self.inputs.from_host(step) if isinstance(step, np.ndarray) else step
         for weights in self._both:
             self.inputs.apply(work, weights, change)
 
@@ -109,9 +110,9 @@ class DenseOperator(WeightOperator):
         return {"weights": self.weights} | ({} if self._tied else {"backward_weights": self.backward_weights})
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.weights[...] = state["weights"]
+        self.inputs.put(self.weights, state["weights"])
         if not self._tied:
-            self.backward_weights[...] = state["backward_weights"]
+            self.inputs.put(self.backward_weights, state["backward_weights"])
 
     def mark(self) -> None:
         """Passes reveal nothing."""

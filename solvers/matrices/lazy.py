@@ -235,7 +235,7 @@ class LazyOperator(WeightOperator):
     ) -> tuple[Array, Coordinates]:
         """Multiply by 𝒲 = (what is revealed) + (what is fresh) + (what is learned), and remember what is fresh."""
         sampling = self._sampling[domain is self.gradients]
-        passes, e, images, draw = self._passes(domain, sampling, address, vectors.dtype)
+        passes, e, images, draw = self._passes(domain, sampling, address, domain.ensemble.precision(vectors))
         constants = codomain.directions[:0] if sampling.constants is None else sampling.constants
         learned = np.ascontiguousarray(self._facing(domain, self.learned))
         sides, sizes = (domain.basis, codomain.basis, learned, self.share), self._sizes(domain)

@@ -82,7 +82,7 @@ class MatchedSampling(Sampling):
         self.ensemble, self.constants = ensemble, constants
 
     def condition(self, z: Array, states: Array) -> bool:
-        condition = conditioning(OF_PARTICLES, _DEPENDENT[z.dtype])
+        condition = conditioning(OF_PARTICLES, _DEPENDENT[self.ensemble.precision(z)])
         return condition(self.ensemble, z, states, self.constants)
 
     def compiled(self, dtype: np.dtype) -> Callable[..., bool]:

@@ -16,7 +16,16 @@ from solvers.ensemble.threads import ThreadParticles
 from solvers.partition import STRETCH, group_size, partition
 from tests.plain_particles import PlainParticles
 
-HOMES = [lambda particles: ThreadParticles(particles, 2), PlainParticles]
+
+def on_torch(particles):
+    """A home in tensors, on the processor."""
+    pytest.importorskip("torch")
+    from solvers.ensemble.device.particles import TorchParticles
+
+    return TorchParticles(particles)
+
+
+HOMES = [lambda particles: ThreadParticles(particles, 2), PlainParticles, on_torch]
 SIZES = [1, 5, STRETCH, STRETCH + 1, 40 * STRETCH + 77]
 
 
@@ -51,25 +60,26 @@ def test_groups_suit_hundreds_of_ranks():
 def test_products_equal_numpy(home, particles, rows, columns, dtype):
     a, b = vectors(rows, particles, dtype), vectors(columns, particles, dtype, seed=1)
     blocks = home(particles)
+    left, right, host = blocks.from_host(a.copy()), blocks.from_host(b.copy()), blocks.to_host
     # rounding of a sum of N products of size one: eps sqrt(N), and a factor for unlucky cases
     atol = 10 * np.finfo(dtype).eps * np.sqrt(min(particles, STRETCH)) / np.sqrt(max(1, particles / STRETCH))
     with blocks.running():
         np.testing.assert_allclose(
-            blocks.inner(a, b), a.astype(float) @ b.astype(float).T / particles, rtol=0, atol=atol
+            blocks.inner(left, right), a.astype(float) @ b.astype(float).T / particles, rtol=0, atol=atol
         )
         np.testing.assert_allclose(
-            blocks.mean_squares(a),
+            blocks.mean_squares(left),
             (a.astype(float) ** 2).mean(1) if rows else [],
             rtol=1e-12 if dtype == np.float64 else 1e-6,
         )
         coefficients = np.random.default_rng(2).standard_normal((columns, rows))
         exact = coefficients @ a.astype(float)
-        out = b.copy()
-        blocks.combine(out, [(coefficients, a)])
-        np.testing.assert_allclose(out, exact, rtol=0, atol=100 * np.finfo(dtype).eps)
-        out = b.copy()
-        blocks.combine(out, [(coefficients, a), (np.eye(columns), b)], add=True)
-        np.testing.assert_allclose(out, exact + 2 * b.astype(float), rtol=0, atol=100 * np.finfo(dtype).eps)
+        out = blocks.copy(right)
+        blocks.combine(out, [(coefficients, left)])
+        np.testing.assert_allclose(host(out), exact, rtol=0, atol=100 * np.finfo(dtype).eps)
+        out = blocks.copy(right)
+        blocks.combine(out, [(coefficients, left), (np.eye(columns), right)], add=True)
+        np.testing.assert_allclose(host(out), exact + 2 * b.astype(float), rtol=0, atol=100 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("home", HOMES)
@@ -77,23 +87,39 @@ def test_elementwise_work_noise_and_whole_matrices(home):
     particles = 2 * STRETCH + 3
     ensemble = home(particles)
     a, b = vectors(3, particles), vectors(3, particles, seed=1)
+    first, second = ensemble.from_host(a.copy()), ensemble.from_host(b.copy())
+
+    def same(found, expected):
+        """Other libraries of functions round the last digit otherwise."""
+        np.testing.assert_allclose(ensemble.to_host(found), expected, rtol=1e-15, atol=1e-15)
+
     with ensemble.running():
-        np.testing.assert_array_equal(ensemble.map(lambda x, y: np.tanh(x) * y, a, b), np.tanh(a) * b)
-        out = ensemble.copy(a)
-        ensemble.apply(lambda out, other: np.add(out, other, out=out), out, b)
-        np.testing.assert_array_equal(out, a + b)
-        np.testing.assert_array_equal(ensemble.stack([a, b[:0], b]), np.concatenate([a, b]))
-        np.testing.assert_allclose(ensemble.gram(a), a @ a.T / particles, rtol=0, atol=1e-14)
+        same(ensemble.map(lambda x, y: np.tanh(x) * y, first, second), np.tanh(a) * b)
+        out = ensemble.copy(first)
+        ensemble.apply(lambda out, other: np.add(out, other, out=out), out, second)
+        same(out, a + b)
+        same(ensemble.stack([first, second[:0], second]), np.concatenate([a, b]))
+        np.testing.assert_allclose(ensemble.gram(first), a @ a.T / particles, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(ensemble.means(first, second, first), (a * b * a).mean(1), rtol=0, atol=1e-14)
+        assert ensemble.precision(first) == np.float64
+        ensemble.put(out, b)
+        same(out, b)
+        rows = np.array([1.0, 2.0, 3.0])
+        same(ensemble.map(lambda x, row: x * row, first, rows=[rows]), a * rows[:, None])
+        scaled = ensemble.copy(first)
+        ensemble.scale(scaled, 3.0)
+        same(scaled, 3.0 * a)
         noise, expected = ensemble.allocate(3), np.empty((3, particles))
         ensemble.fill(noise, Noise(5), Address(Stream.FORWARD, 2, (4, 0, 7)), layer=3)
         Noise(5).fill(expected, slice(0, particles), Address(Stream.FORWARD, 2, (4, 0, 7)), 3)
-        np.testing.assert_array_equal(noise, expected)
+        np.testing.assert_allclose(ensemble.to_host(noise), expected, rtol=0, atol=2e-15)
         assert ensemble.total([np.ones(2, np.float32), np.full(2, 0.5)]).tolist() == [1.5, 1.5]
     single = vectors(2, particles, np.float32)
-    assert ensemble.allocate(2, np.float32).dtype == np.float32
-    assert ensemble.copy(single).dtype == ensemble.map(np.negative, single).dtype == np.float32
+    kept = ensemble.from_host(single)
+    for found in (ensemble.allocate(2, np.float32), ensemble.copy(kept), ensemble.map(np.negative, kept)):
+        assert ensemble.precision(found) == np.float32
     exact = single.astype(float) @ single.astype(float).T / particles
-    np.testing.assert_allclose(ensemble.gram(single), exact, rtol=0, atol=1e-14)  # beyond float32
+    np.testing.assert_allclose(ensemble.gram(kept), exact, rtol=0, atol=1e-14)  # beyond float32
     done = []
     with ensemble.running(), ensemble.whole():
         ensemble.each(done.append, [3, 1, 2])
@@ -101,12 +127,14 @@ def test_elementwise_work_noise_and_whole_matrices(home):
     small = home(300)
     matrix, left, right = vectors(300, 300), vectors(4, 300, seed=2), vectors(4, 300, seed=3)
     with small.running():
-        np.testing.assert_allclose(small.multiply(left, matrix), left @ matrix, rtol=0, atol=1e-12)
-        np.testing.assert_allclose(small.multiply(left, matrix, transposed=True), left @ matrix.T, rtol=0, atol=1e-12)
-        first, second = matrix.copy(), np.zeros_like(matrix)
-        small.add_product(left, right, first, second)
-        np.testing.assert_allclose(first - matrix, left.T @ right, rtol=0, atol=1e-12)
-        np.testing.assert_allclose(second, left.T @ right, rtol=0, atol=1e-12)
+        held, rows = small.from_host(matrix.copy()), small.from_host(left)
+        for transposed in (False, True):
+            found = small.to_host(small.multiply(rows, held, transposed=transposed))
+            np.testing.assert_allclose(found, left @ (matrix.T if transposed else matrix), rtol=0, atol=1e-12)
+        second = small.from_host(np.zeros_like(matrix))
+        small.add_product(left, right, held, second)
+        np.testing.assert_allclose(small.to_host(held) - matrix, left.T @ right, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(small.to_host(second), left.T @ right, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("home", HOMES)
@@ -114,7 +142,8 @@ def test_stacked_products_equal_products_of_the_stack(home):
     parts = [vectors(3, 5000), vectors(0, 5000), vectors(1, 5000, seed=3)]
     right = vectors(4, 5000, seed=4)
     blocks = home(5000)
-    np.testing.assert_allclose(blocks.inner(parts, right), np.concatenate(parts) @ right.T / 5000, rtol=0, atol=1e-14)
+    found = blocks.inner([blocks.from_host(part) for part in parts], blocks.from_host(right))
+    np.testing.assert_allclose(found, np.concatenate(parts) @ right.T / 5000, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -124,7 +153,9 @@ def test_stacked_products_equal_products_of_the_stack(home):
 def test_what_is_left_of_vectors_and_what_it_meets(home, particles, rows, count, dtype):
     a, directions = vectors(rows, particles, dtype), vectors(count, particles, dtype, seed=1)
     coordinates = np.random.default_rng(2).standard_normal((rows, count))
-    rest, overlap, gram = home(particles).project(a, coordinates, directions)
+    blocks = home(particles)
+    rest, overlap, gram = blocks.project(blocks.from_host(a), coordinates, blocks.from_host(directions))
+    rest = blocks.to_host(rest)
     exact = a.astype(float) - coordinates @ directions.astype(float)
     scale = np.finfo(dtype).eps * (1 + count)  # of sums of `count` products
     np.testing.assert_allclose(rest, exact, rtol=0, atol=30 * scale)

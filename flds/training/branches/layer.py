@@ -58,9 +58,10 @@ class BranchLayer:
     ) -> None:
         self.number, self.phi, self.matrices = number, phi, matrices
         self.residual, self.hidden = homes["residual"], homes["hidden"]
+        self._homes = {name: homes[vector.space] for name, vector in vectors.items()}
         self.vectors: dict[str, Array] = {}
         for name, vector in vectors.items():
-            self.vectors[name] = homes[vector.space].allocate(1, dtype)
+            self.vectors[name] = self._homes[name].allocate(1, dtype)
             self.vectors[name][...] = vector.initial
         self._alone = list(matrices) == ["hidden"]
         self._address: Address | None = None
@@ -139,7 +140,7 @@ class BranchLayer:
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `state` returned."""
         for name, values in self.vectors.items():
-            values[...] = state[name]
+            self._homes[name].put(values, state[name])
         for name, operator in self.matrices.items():
             begin = self.prefix(name)
             operator.restore({key.removeprefix(begin): one for key, one in state.items() if key.startswith(begin)})

@@ -59,8 +59,8 @@ class Gradient:
         """The first factor with all numbers, (samples, k): the whole is coefficientsᵀ @ right."""
         number = self.scale / self.batch * self.multiplier / self.divisor
         if self.weights is None:
-            return np.asarray(self.left * number)
-        return np.asarray(number * self.weights[:, None] * self.left)
+            return self.left * number
+        return number * self.weights[:, None] * self.left
 
     def squares(self, gram: Callable[[Array], Matrix]) -> float:
         """Return the sum of squares of the whole, with ⟨right_i, right_j⟩ = gram(right)."""

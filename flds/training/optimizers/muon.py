@@ -78,13 +78,14 @@ def newton_schulz(matrix: Matrix) -> Matrix:
     a, b, c = _QUINTIC
     wide = matrix.shape[0] <= matrix.shape[1]
     x = (matrix if wide else matrix.T) / norm
+    diagonal = np.arange(len(x))
     for _ in range(_ITERATIONS):
         gram = x @ x.T
         square = gram @ gram.T  # a matrix times its own transpose takes half the work
         square *= c
         gram *= b
         square += gram
-        square.flat[:: len(x) + 1] += a
+        square[diagonal, diagonal] += a
         x = square @ x
     return x if wide else np.ascontiguousarray(x.T)
 
@@ -93,4 +94,5 @@ def polar(matrix: Matrix) -> Matrix:
     """Return U Vᵀ of the singular value decomposition U S Vᵀ, without what S has no more than rounding of."""
     left, sizes, right = np.linalg.svd(matrix, full_matrices=False)
     kept = sizes > _RANK * sizes[:1]
-    return np.asarray(left[:, kept] @ right[kept])
+    moved: Matrix = left[:, kept] @ right[kept]
+    return moved
