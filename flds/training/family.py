@@ -43,7 +43,7 @@ class TrainingFamily:
     solvers: tuple[str, ...] = ("solve_flds", "simulate_resnet")
     problem_type: type = TrainingProblem
     changes: tuple[str, ...] = (
-        "threads", "rank_budget", "communicator", "executor", "checkpoint", "checkpoint_every", "callback"
+        "threads", "device", "rank_budget", "communicator", "executor", "checkpoint", "checkpoint_every", "callback"
     )  # fmt: skip
 
     def problem(self, solution: Solution) -> TrainingProblem:

@@ -20,9 +20,9 @@ from flds.training.optimizers import Gradient
 from flds.training.options import Settings
 from flds.training.parameters import Matrix, Parameter, Vectors, clipped
 from flds.training.problem import TrainingProblem
+from solvers.ensemble.homes import home_on
 from solvers.ensemble.particles import Array, Particles
 from solvers.ensemble.random import Address, Noise, Stream
-from solvers.ensemble.threads import ThreadParticles
 from solvers.matrices.dense import DenseOperator
 from solvers.matrices.lazy import LazyOperator
 from solvers.matrices.matched import MatchedAllSampling, MatchedSampling, orthonormalise
@@ -83,7 +83,7 @@ class Network:
         ensemble: Particles | None = None,
     ) -> None:
         self.problem, self.settings = problem, settings
-        self.ensemble = ensemble or ThreadParticles(settings.particles, settings.threads)
+        self.ensemble = ensemble or home_on(settings.device, settings.particles, settings.threads)
         self.noise = Noise(seed, settings.noise_depth // settings.depth, first=first)
         self.branch = problem.branch
         self.homes = {"residual": self.ensemble, "hidden": self._hidden()}

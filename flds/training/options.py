@@ -11,6 +11,7 @@ import numpy as np
 from flds.training.optimizers import Optimizer
 from flds.training.problem import TrainingProblem
 from solvers import checks
+from solvers.ensemble.homes import check_device, usable_device
 from solvers.processors import available_threads
 from solvers.ranks import check_communicator, threads_of_rank
 
@@ -57,6 +58,7 @@ class Settings:
     dtype: str
     threads: int
     replicates: int
+    device: str | None = None
 
     @property
     def numpy_dtype(self) -> np.dtype:
@@ -65,7 +67,10 @@ class Settings:
 
 def stored_settings(kind: type[Kind], saved: dict[str, Any]) -> Kind:
     """Return the settings that a solution was computed with, on all CPUs of this machine."""
-    values = {item.name: saved[item.name] for item in fields(kind)} | {"threads": available_threads()}
+    known = [item.name for item in fields(kind) if item.name in saved or item.name != "device"]  # newer than some files
+    values = {name: saved[name] for name in known} | {"threads": available_threads()}
+    if "device" in known:
+        values["device"] = usable_device(values["device"])
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
@@ -157,6 +162,9 @@ class Options(TypedDict, total=False):
         Number of threads, up to 4,096; by default all available CPUs. Results do not depend on it.
     replicates : int
         Independent seeds; variables become means with standard errors.
+    device : str
+        "cuda", "cuda:1", or "cpu": the particles live in tensors of torch on that device. Noise has the same numbers,
+        and results are those of threads to rounding. Without threads and communicator.
     communicator : mpi4py.MPI.Comm
         Ranks that share the particles; every one of them calls the solver with the same arguments and gets the same
         solution, that of one process to the bit; of a state that is kept each has its own particles, and all call the
@@ -190,6 +198,7 @@ class Options(TypedDict, total=False):
     dtype: str | None
     threads: int | None
     replicates: int
+    device: str | None
     communicator: Any
     executor: Any
     checkpoint: Any
@@ -225,6 +234,7 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
         dtype = "float32" if sampling == "matched" and tolerance >= _COARSE else "float64"
     budget = options.get("rank_budget")
     communicator = check_communicator(options.get("communicator"))
+    device = check_device(options.get("device"), communicator, options.get("threads"))
     for name, group in problem.groups.items():
         if group.matrix:
             operator = _for_rule(name, group.optimizer, operator)
@@ -254,6 +264,7 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
         dtype=checks.choice("dtype", dtype, DTYPES),
         threads=threads_of_rank(options.get("threads"), communicator),
         replicates=checks.positive_integer("replicates", options.get("replicates", 1)),
+        device=device,
     )
 
 

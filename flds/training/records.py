@@ -83,7 +83,7 @@ class Recorder:
                     "rank": np.mean([operator.rank for operator in self.network.operators], axis=0),
                     "test_kernels": self._test_kernels(recorded, tests) if kernels and tests else np.empty(0),
                 },
-                features=[tape[self.met] for tape in forward.tapes] if kernels else [],
+                features=[np.asarray(tape[self.met]) for tape in forward.tapes] if kernels else [],
                 gradients=self._with_gaps(backward) if kernels else [],
             )
         self.batch_loss.append(float(loss))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from flds.training.network import BackwardPass, ForwardPass, Network
 from flds.training.parameters import REMEMBERED
 from flds.training.records import Recorder
-from solvers.ensemble.homes import home
+from solvers.ensemble.homes import home_on
 from solvers.ensemble.particles import Particles
 from solvers.results.arrays import communicator_of
 from solvers.results.solution import Variable
@@ -111,7 +111,7 @@ def snapshot(network: Network, recorder: Recorder, forward: ForwardPass, backwar
             if name in layer.matrices:
                 arrays[f"{begin}features"] = tape[name]
             arrays[f"{begin}gradients"] = gradient
-    return {name: _field(name, array, network) for name, array in arrays.items()}
+    return _fields(arrays, network)
 
 
 def early_snapshot(network: Network, recorder: Recorder, step: int) -> dict[str, Variable]:
@@ -119,7 +119,7 @@ def early_snapshot(network: Network, recorder: Recorder, step: int) -> dict[str,
     if step == 0:
         return {}
     arrays = network.state() | recorder.stored(before=step) | {"next_step": np.array(step)}
-    return {name: _field(name, array, network) for name, array in arrays.items()}
+    return _fields(arrays, network)
 
 
 def grows(name: str) -> bool:
@@ -157,9 +157,15 @@ def go_on(network: Network, recorder: Recorder, state: dict[str, Variable]) -> i
         ]
 
     branch = network.branch
-    forward = ForwardPass([arrays["last_states"]], last("features", branch.matrices), none, arrays["last_outputs"])
+    here = network.ensemble.from_state
+    states = [here(arrays["last_states"])]
+    forward = ForwardPass(states, last("features", branch.matrices), none, arrays["last_outputs"])
     gradients = last("gradients", [*branch.matrices, *branch.vectors])
-    backward = BackwardPass(arrays["last_active"], arrays["last_weights"], arrays["last_bottom"], gradients, none)
+    for layer in gradients:
+        for name, vector in branch.vectors.items():
+            layer[name] = network.homes[vector.space].from_state(layer[name])
+    bottom = here(arrays["last_bottom"])
+    backward = BackwardPass(arrays["last_active"], arrays["last_weights"], bottom, gradients, none)
     slopes = problem.loss_function.derivative(forward.outputs, problem.y[batch])
     with network.ensemble.whole():
         network.update(problem.x[batch], slopes, forward, backward, step)
@@ -179,11 +185,21 @@ def stored_network(
     problem: TrainingProblem, settings: Settings, seed: int, state: dict[str, Variable]
 ) -> Iterator[Network]:
     """Hold the network of a state, whose threads are running, over the ranks that share it."""
-    ensemble = home(settings.particles, settings.threads, communicator_of({"": state}))
+    communicator = communicator_of({"": state})
+    ensemble = home_on(settings.device, settings.particles, settings.threads, communicator)
     network = Network(problem, settings, seed, ensemble=ensemble)
     with network.ensemble.running():
         network.restore({name: item.values for name, item in state.items()})
         yield network
+
+
+def _fields(arrays: Mapping[str, Any], network: Network) -> dict[str, Variable]:
+    """Return arrays of a state, on the host, with what their axes are."""
+    host = network.ensemble.to_host
+    return {
+        name: _field(name, array if isinstance(array, np.ndarray) else host(array), network)
+        for name, array in arrays.items()
+    }
 
 
 def _described(part: str) -> str:

@@ -29,9 +29,10 @@ from flds.training.records import Recorder
 from flds.training.snapshot import ended_snapshot
 from flds.training.train import train
 from solvers import checks
-from solvers.ensemble.homes import home
+from solvers.ensemble.homes import home_on
+from solvers.ensemble.particles import Particles
 from solvers.ensemble.random import replicate_seed
-from solvers.ensemble.threads import ThreadParticles, compile_kernels
+from solvers.ensemble.threads import compile_kernels
 from solvers.progress import progress_bar
 from solvers.ranks import require_same
 from solvers.results.checkpoint import Checkpoint
@@ -207,8 +208,8 @@ def run(
     require_one_run(callback, settings.replicates, executor)
     targets = problem.y[list(settings.recorded_samples)], problem.test_y
     watch = Watch(callback, problem.loss_function.measured, targets, communicator)
-    ensemble = home(settings.particles, settings.threads, communicator)
-    timings = {"compile": compile_kernels(settings.numpy_dtype)}
+    ensemble = home_on(settings.device, settings.particles, settings.threads, communicator)
+    timings = {"compile": 0.0 if settings.device else compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
     with checkpoint.opened(known, communicator):
         kept = KeptReplicates(checkpoint, problem, settings, states)
@@ -231,7 +232,7 @@ def _trained(
     kind: type[Network],
     problem: TrainingProblem,
     settings: Settings,
-    ensemble: ThreadParticles,
+    ensemble: Particles,
     kept: KeptReplicates,
     bar: Any,
     executor: Executor | None,

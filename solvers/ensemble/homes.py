@@ -1,10 +1,13 @@
-"""Where particles live: in this process, or over the ranks of a communicator."""
+"""Where particles live: in this process, over the ranks of a communicator, or on a device of torch."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from solvers.ensemble.threads import ThreadParticles
+
+if TYPE_CHECKING:
+    from solvers.ensemble.particles import Particles
 
 
 def home(particles: int, threads: int, communicator: Any = None) -> ThreadParticles:
@@ -20,3 +23,40 @@ def home(particles: int, threads: int, communicator: Any = None) -> ThreadPartic
     from solvers.ensemble.mpi import MPIParticles
 
     return MPIParticles(particles, threads, communicator)
+
+
+def home_on(device: str | None, particles: int, threads: int, communicator: Any = None) -> Particles:
+    """Return the home of so many particles on a device of torch, or without one as `home` does."""
+    if device is None:
+        return home(particles, threads, communicator)
+    from solvers.ensemble.device.particles import TorchParticles
+
+    return TorchParticles(particles, device)
+
+
+def check_device(device: Any, communicator: Any = None, threads: Any = None) -> str | None:
+    """Return the name of a device that is there, or None where none was asked for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not the name of a device that is there, torch is missing, or a communicator or threads are given too.
+    """
+    if device is None:
+        return None
+    for name, given in (("communicator", communicator), ("threads", threads)):
+        if given is not None:
+            raise ValueError(f"device and {name} exclude each other: leave out {name}, or device")
+    try:
+        from solvers.ensemble.device.devices import checked_device
+    except ImportError:
+        raise ValueError("device needs torch, which is not installed: pip install torch") from None
+    return checked_device(device)
+
+
+def usable_device(device: str | None) -> str | None:
+    """Return the name of a device that is there, or None."""
+    try:
+        return check_device(device)
+    except ValueError:
+        return None

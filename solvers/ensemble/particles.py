@@ -92,6 +92,10 @@ class Particles(ABC):
         """Return the type of the numbers of `vectors`."""
         return vectors.dtype
 
+    def from_state(self, values: NDArray[Any]) -> Array:
+        """Return as particles, perhaps in place, `values`, (rows, N), which `to_host` returned of those held here."""
+        return values
+
     def put(self, out: Array, values: NDArray[Any]) -> None:
         """Set `out`, (rows, N), to `values`, which `to_host` returned of the particles that are held here."""
         out[...] = values

@@ -201,7 +201,8 @@ class LazyOperator(WeightOperator):
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         for side, name, mass in ((self.features, "feature", 0), (self.gradients, "gradient", 1)):
-            side.restore(state[f"{name}_directions"], state[f"{name}_images"], *state["mass"][mass])
+            directions = side.ensemble.from_state(state[f"{name}_directions"])
+            side.restore(directions, side.opposite.from_state(state[f"{name}_images"]), *state["mass"][mass])
         self.share = float(state.get("share", self.share))  # which older states leave out
         self._make_room()
         learned = state["learned"]

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from solvers.ensemble.device.arrays import DeviceArray, DeviceCoordinates, torch_type
+from solvers.ensemble.device.noise import fill_normals
 from solvers.ensemble.particles import Matrix, Particles
 from solvers.ensemble.random import Address, Noise
-from solvers.ensemble.device.noise import fill_normals
 from solvers.partition import group_size
 
 Tensor = torch.Tensor
@@ -63,10 +63,13 @@ class TorchParticles(Particles):
         return np.asarray(vectors.cpu())
 
     def from_host(self, vectors: NDArray[Any]) -> Any:
-        return torch.tensor(vectors, device=self.device)
+        return self.from_state(vectors)
 
     def precision(self, vectors: Any) -> np.dtype[Any]:
         return np.dtype(str(vectors.dtype).removeprefix("torch."))
+
+    def from_state(self, values: NDArray[Any]) -> Any:
+        return torch.tensor(values, device=self.device)
 
     def put(self, out: Any, values: NDArray[Any]) -> None:
         out.copy_(torch.as_tensor(values))

@@ -1,0 +1,36 @@
+"""Which devices of torch there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from solvers import checks
+
+
+def checked_device(device: Any) -> str:
+    """Return the name of a device that particles can live on.
+
+    Raises
+    ------
+    TypeError
+        If it is not a string.
+    ValueError
+        If there is no such device.
+    """
+    if not isinstance(device, str):
+        raise TypeError(f'device must be a string such as "cuda" or "cpu", got {checks.shown(device)}')
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or device.endswith(":"):
+        raise ValueError(f'device must be "cuda", "cuda:NUMBER" or "cpu", got {device!r}')
+    if kind == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(number or 0) >= found:
+            raise ValueError(f"device {device!r} is not there: torch {torch.__version__} finds {found} CUDA devices")
+    return device
+
+
+def free_memory(device: str) -> float | None:
+    """Return the bytes that are free on a device, or None where it has none of its own."""
+    return float(torch.cuda.mem_get_info(device)[0]) if device.startswith("cuda") else None
