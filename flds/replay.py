@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 import solvers.results.solution
 from flds.frozen.family import FrozenFamily
 from flds.mean_ode.family import MeanOdeFamily
-from flds.results.family import Family
+from flds.results.family import Family, problem_of
 from flds.training.family import TrainingFamily
 from flds.training.snapshot import steps_done
 from solvers import checks
@@ -65,7 +65,7 @@ def rerun(
     """
     with understood():
         family = _family(solution)
-        return cast("Solution", family.again(solution, _problem(family, solution, problem), progress, changes))
+        return cast("Solution", family.again(solution, problem_of(family, solution, problem), progress, changes))
 
 
 def resume(
@@ -118,7 +118,7 @@ def resume(
         if steps is None and done is None:
             raise ValueError("steps must be given: the run made all those that were planned")
         steps = None if steps is None else checks.positive_integer("steps", steps)
-        trained = _problem(family, solution, problem)
+        trained = problem_of(family, solution, problem)
         return cast("Solution", family.resume(solution, trained, done, steps, learning_rate, progress, changes))
 
 
@@ -129,7 +129,7 @@ def predict(
     with understood():
         family = _family(solution)
         _require_state(solution)
-        return np.asarray(family.evaluate(solution, _problem(family, solution, problem), inputs))
+        return np.asarray(family.evaluate(solution, problem_of(family, solution, problem), inputs))
 
 
 @contextmanager
@@ -174,23 +174,12 @@ def _family(solution: solvers.results.solution.Solution) -> Family:
     raise ValueError(f"solution must be of one of {known}, got {solver}")
 
 
-def _problem(family: Family, solution: solvers.results.solution.Solution, given: Any) -> Any:
-    """Return the problem given, if it is that of the solution, or read it back."""
-    if given is None:
-        return family.problem(solution)
-    if not isinstance(given, family.problem_type):
-        raise TypeError(f"problem must be a flds.{family.problem_type.__name__}, got {type(given).__name__}")
-    problem = family.adapted(solution, given)
-    difference = family.differs(solution, problem)
-    if difference is not None:
-        raise ValueError(f"problem must be that of the solution, but differs in its {difference}")
-    return problem
-
-
 def _require_state(solution: solvers.results.solution.Solution) -> None:
     if solution.missing:
         raise ValueError(f"the state of the trained network cannot be read: {solution.missing}")
     if not solution.groups:
+        if solution.settings.get("solver") in FrozenFamily.solvers:
+            raise ValueError("solve_frozen keeps no network to go on with: give it test_inputs, or more steps")
         raise ValueError(
             "the solution has no state of the trained network: solve with keep_state=True; runs that diverged or "
             f"ended in their first step, or in one of several replicates, have none (status {solution.status!r})"

@@ -139,6 +139,9 @@ def _by_autograd(twin: Twin, layer: BranchLayer, h: Array, g: Array) -> tuple[Ar
     leaves = {"h": leaf(h), **matrices} | {name: leaf(one[0]) for name, one in layer.vectors.items()}
     vectors = {name: leaves[name] for name in layer.vectors}
     image = checks.called("the twin failed", twin, leaves["h"], matrices, vectors)
+    if not isinstance(image, torch.Tensor) or image.shape != h.shape or not image.requires_grad:
+        got = f"one of shape {tuple(image.shape)}" if isinstance(image, torch.Tensor) else checks.shown(image)
+        raise TypeError(f"the twin must return a tensor of shape {h.shape} that depends on its arguments, got {got}")
     slopes = torch.autograd.grad(image, list(leaves.values()), torch.tensor(g), materialize_grads=True)
     found = {name: one.numpy() for name, one in zip(leaves, slopes, strict=True)}
     return image.detach().numpy(), found | {name: found[name][None] for name in vectors}

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flds.frozen.quadrature import product_means
+from flds.results.family import problem_of
 from flds.results.solution import Solution
 from flds.training.branches import BranchLayer, SingleMatrix
 from flds.training.family import TrainingFamily
+from flds.training.inside import require_features
 from flds.training.method import decide
 from flds.training.network import ForwardPass, Network
 from flds.training.options import BACKWARD_WEIGHTS, Settings, stored_settings
@@ -25,8 +27,8 @@ Array = NDArray[np.float64]
 # By groups of parameters; their sum is the kernel at equal rates.
 Kernels = dict[str, Array]
 
-# Depths whose kernels are extrapolated to L → ∞, each twice the last, and the depth of particles by default.
-_DEPTHS, _DEPTH = (32, 64, 128), 64
+# Depths whose kernels are extrapolated to L → ∞, each twice the last, and the depth and number of particles by default.
+_DEPTHS, _DEPTH, _PARTICLES = (32, 64, 128), 64, 20_000
 # Where passes find noise of their own: beyond that of any step of training, and of probes.
 _FRESH = 2**40
 
@@ -38,7 +40,7 @@ def tangent_kernel(
     *,
     backward_weights: str = "tied",
     depth: int | None = None,
-    particles: int = 20_000,
+    particles: int = _PARTICLES,
     seed: int = 0,
     problem: TrainingProblem | None = None,
 ) -> Array:
@@ -80,6 +82,14 @@ def tangent_kernel(
     Jacot, Gabriel and Hongler, "Neural Tangent Kernel" (2018); paper F, eqs. (1) and (4), for the gradients.
     """
     if isinstance(problem_or_solution, Solution):
+        for name, given, default in (
+            ("backward_weights", backward_weights, "tied"),
+            ("depth", depth, None),
+            ("particles", particles, _PARTICLES),
+            ("seed", seed, 0),
+        ):
+            if given != default:
+                raise ValueError(f"{name} is of an untrained network, and a solution has its own; leave it out")
         trained, settings = _of_solution(problem_or_solution, problem)
         points, rows, columns = _points(trained, a, b)
         found = total(_of_states(trained, settings, problem_or_solution, points))[rows, columns]
@@ -88,6 +98,8 @@ def tangent_kernel(
         raise TypeError(
             f"tangent_kernel takes a flds.TrainingProblem or a Solution, got {checks.shown(problem_or_solution)}"
         )
+    if problem is not None:
+        raise ValueError("problem= is for a solution; leave it out")
     points, rows, columns = _points(problem_or_solution, a, b)
     return total(untrained_kernels(problem_or_solution, points, backward_weights, depth, particles, seed))[
         rows, columns
@@ -107,6 +119,7 @@ def _points(problem: TrainingProblem, a: Any, b: Any) -> tuple[Array, slice, sli
             raise ValueError(
                 f"{name} must have as many columns as the inputs ({problem.x.shape[1]}), got {points.shape[1]}"
             )
+        require_features(problem, name, points)
     rows = len(given["a"])
     return np.concatenate(list(given.values())), slice(0, rows), slice(0 if b is None else rows, None)
 
@@ -116,6 +129,8 @@ def untrained_kernels(
 ) -> Kernels:
     """Return the kernels (m, m) of each group of parameters, at infinite width, of the first output."""
     checks.choice("backward_weights", weights, BACKWARD_WEIGHTS)
+    checks.positive_integer("particles", particles)
+    checks.seed_number("seed", seed)
     if depth is not None:
         depth = checks.positive_integer("depth", depth)
     if not by_quadrature(problem):
@@ -163,7 +178,8 @@ def _of_particles(
     """Kernels of an untrained network with noise of exact second moments."""
     asked = replace(
         problem, inputs=points, targets=np.zeros(len(points)), loss="squared", steps=0, learning_rate=0.5,
-        batch_size=None, batch_order="sequential", test_inputs=None, test_targets=None,
+        batch_size=None, batch_order="sequential", test_inputs=None, test_targets=None, optimizer="sgd",
+        weight_decay=0.0, gradient_clip=None,
     )  # fmt: skip
     options: Any = {"backward_weights": weights, "operator": "lazy", "seed": seed, "dtype": "float64"}
     settings = decide(asked, particles, depth, "matched", options).settings
@@ -188,7 +204,7 @@ def _of_solution(solution: Solution, problem: TrainingProblem | None) -> tuple[T
             'tangent_kernel of a trained network needs backward_weights "tied": with independent copies what moves an '
             "output is not what is pulled back"
         )
-    return TrainingFamily().problem(solution) if problem is None else problem, settings
+    return problem_of(TrainingFamily(), solution, problem), settings
 
 
 def _of_states(problem: TrainingProblem, settings: Settings, solution: Solution, points: Array) -> Kernels:

@@ -75,7 +75,14 @@ def plot_scores(comparison: Comparison, ax: Axes | None = None) -> Axes:
     scores = comparison.scores[np.isfinite(comparison.scores)]
     reach = max(4.0, float(np.abs(scores).max(initial=0.0)))
     edges = np.linspace(-reach, reach, 33)
-    ax.hist(scores, edges.tolist(), density=True, color=TRAINING, alpha=0.5, label="outputs of all steps and samples")
+    ax.hist(
+        scores,
+        edges.tolist(),
+        density=True,
+        color=TRAINING,
+        alpha=0.5,
+        label="outputs of all steps and samples,\nwhich depend on each other",
+    )
     z = np.linspace(-reach, reach, 201)
     ax.plot(z, np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi), color="0.2", label="normal law")
     ax.set_xlabel("difference of the mean from the limit, in standard errors")

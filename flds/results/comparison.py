@@ -66,6 +66,8 @@ class Comparison:
         ):
             interval = f"{low:.3g} to {high:.3g}"
             lines.append(f"{step:6d}  {distance:<15.3g}  {interval:<16}  {spread:.3g}")
+        if self.seeds < 3:
+            lines.append("an interval takes three networks at least")
         lines.append(f"largest |score| {np.abs(self.scores).max():.2f} of {self.scores.size}")
         return "\n".join(lines)
 
@@ -83,7 +85,7 @@ def compare(limit: Solution | LimitEstimate, outputs: ArrayLike, *, test: bool =
         Of `solve_flds`, `estimate_limit`, `solve_frozen`, or any with `outputs` over steps and samples. With replicates
         or intervals, what it is uncertain by is allowed for; otherwise it counts as exact.
     outputs : (seeds, records, samples[, outputs]) array or tensor
-        Outputs at the steps and samples that the limit has recorded, of two seeds at least.
+        Outputs at the steps and samples that the limit has recorded, of two seeds at least, and three for intervals.
     test : bool
         Whether they are those of the test samples.
 
@@ -127,7 +129,8 @@ def compare(limit: Solution | LimitEstimate, outputs: ArrayLike, *, test: bool =
     interval = np.sqrt(np.maximum(np.stack([squares - half, squares + half], axis=1), 0.0))
     spread = np.sqrt(away.var(axis=0, ddof=1).mean(axis=1))
     deviation = np.sqrt(away.var(axis=0, ddof=1) / seeds + error**2)
-    scores = np.divide(mean, deviation, out=np.where(mean == 0, 0.0, np.inf * np.sign(mean)), where=deviation > 0)
+    certain = np.where(mean == 0, 0.0, np.copysign(np.inf, mean))  # where neither scatters
+    scores = np.divide(mean, deviation, out=certain, where=deviation > 0)
     distance, steps = np.sqrt(np.maximum(squares, 0.0)), np.asarray(limit.steps)
     return Comparison(steps, distance, interval, spread, scores.reshape(expected.shape), seeds)
 

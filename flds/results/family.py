@@ -53,3 +53,22 @@ class Family(Protocol):
 
     def evaluate(self, solution: Any, problem: Any, inputs: ArrayLike) -> NDArray[np.float64]:
         """Return the outputs of every replicate on new inputs, (replicates, samples, …)."""
+
+
+def problem_of(family: Family, solution: Any, given: Any) -> Any:
+    """Return the problem given, if it is that of the solution, or read it back.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not, or cannot be read back.
+    """
+    if given is None:
+        return family.problem(solution)
+    if not isinstance(given, family.problem_type):
+        raise TypeError(f"problem must be a flds.{family.problem_type.__name__}, got {type(given).__name__}")
+    problem = family.adapted(solution, given)
+    difference = family.differs(solution, problem)
+    if difference is not None:
+        raise ValueError(f"problem must be that of the solution, but differs in its {difference}")
+    return problem

@@ -20,7 +20,10 @@ def step_kernel(solution: solvers.results.solution.Solution, name: str) -> xarra
     """Return a kernel across the batch of each recorded step, as `flds.Solution.step_kernel` describes it."""
     import xarray
 
-    kernel, steps = getattr(solution, checks.choice("name", name, KERNELS)), solution.steps
+    if checks.choice("name", name, KERNELS) not in solution.variables:
+        needed = "record_kernels=True and test inputs" if name == "test_feature_kernel" else "record_kernels=True"
+        raise AttributeError(f"this solution has no {name}, which takes {needed}")
+    kernel, steps = getattr(solution, name), solution.steps
     attributes = {"long_name": solution.variables[name].long_name, "units": "1"}
     # Σ_t is that before the layer, Θ_t that after it
     grid = solution.depth_grid[1:] if name == "gradient_kernel" else solution.depth_grid[:-1]
@@ -40,7 +43,7 @@ def step_kernel(solution: solvers.results.solution.Solution, name: str) -> xarra
     return xarray.DataArray(own, coordinates, ("step", "t", "place", "other_place"), name, attributes)
 
 
-def kernel_alignment(kernel: ArrayLike, targets: ArrayLike) -> NDArray[np.float64]:
+def kernel_alignment(kernel: ArrayLike, targets: ArrayLike, *, classes: bool | None = None) -> NDArray[np.float64]:
     """Return the centred alignment of a kernel with targets, ⟨HKH, HYYᵀH⟩ / (‖HKH‖ ‖HYYᵀH‖), from 0 to 1.
 
     H takes away means over the samples, so that a constant added to all features or targets changes nothing. 1 is the
@@ -51,7 +54,9 @@ def kernel_alignment(kernel: ArrayLike, targets: ArrayLike) -> NDArray[np.float6
     kernel : (..., m, m) array
         Positive semidefinite, of one set of samples with itself.
     targets : (m,) or (m, outputs) array
-        Y. One-dimensional integers are classes, other numbers are values.
+        Y.
+    classes : bool, optional
+        Whether the targets are classes, (m,). It must be said of more than two different whole numbers of integer type.
 
     Returns
     -------
@@ -77,13 +82,24 @@ def kernel_alignment(kernel: ArrayLike, targets: ArrayLike) -> NDArray[np.float6
     for name, numbers in {"kernel": matrices, "targets": values}.items():
         if not np.isfinite(numbers).all():
             raise ValueError(f"{name} must be finite")
-    if given.ndim == 1 and given.dtype.kind in "iu":
+    if not np.allclose(matrices, np.swapaxes(matrices, -1, -2), rtol=1e-6, atol=1e-9 * np.abs(matrices).max()):
+        raise ValueError("kernel must be symmetric: that of one set of samples with itself")
+    if classes is None:
+        classes = False
+        if given.dtype.kind in "iu" and len(np.unique(given)) > 2:  # of two, classes and values are the same
+            raise ValueError("targets are whole numbers: say with classes=True or classes=False what they are")
+    if checks.flag("classes", classes):
+        if values.ndim != 1:
+            raise ValueError(f"targets must have the shape (samples,) where they are classes, got {values.shape}")
         values = np.asarray(given[:, None] == np.unique(given), np.float64)
     return aligned(np.asarray(matrices, np.float64), values if values.ndim == 2 else values[:, None])
 
 
 def aligned(kernel: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the alignment of kernels, (..., m, m), with targets, (m, outputs); NaN where a kernel is."""
+    # sizes of either cancel
+    kernel = kernel / np.maximum(np.abs(kernel).max(axis=(-2, -1), keepdims=True, initial=0.0), np.finfo(float).tiny)
+    targets = targets / max(float(np.abs(targets).max(initial=0.0)), np.finfo(float).tiny)
     away = targets - targets.mean(axis=0)
     ideal = away @ away.T
     centred = kernel - kernel.mean(axis=-1, keepdims=True)

@@ -143,11 +143,15 @@ class Solution(solvers.results.solution.Solution):
         settings, problem = self.settings, self.extra["problem"]
         network = settings["solver"] == "simulate_resnet"
         size = f"width {settings['particles']}" if network else f"{settings['particles']} particles"
+        if settings.get("kernel") == "quadrature":
+            size = "infinite width"
         method = f"method     tangent kernel of the untrained network, by {settings.get('kernel')}"
         if "operator" in settings:
             method = (
                 f"method     {settings['operator']} operator, sampling by {settings['sampling']}, {settings['dtype']}"
             )
+        if settings.get("device"):
+            method += f", on {settings['device']}"
         lines = [
             f"solver     {settings['solver']}, {settings['backward_weights']} backward weights",
             f"network    {size}, depth {settings['depth']}, {problem['activation']}, horizon {problem['horizon']:g}",

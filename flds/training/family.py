@@ -16,7 +16,7 @@ from flds.training import snapshot
 from flds.training.activations import ACTIVATIONS
 from flds.training.description import branch_of_description, describe, described_object, function_values, rule_of
 from flds.training.groups import RATE, by_group, checked_rates, continued_rates, of_group
-from flds.training.inside import OPTIONS
+from flds.training.inside import OPTIONS, require_features
 from flds.training.optimizers import PLAIN
 from flds.training.options import Options, Settings, stored_options, stored_settings
 from flds.training.problem import Rate, TrainingProblem
@@ -132,6 +132,7 @@ class TrainingFamily:
         x, columns = checks.matrix("inputs", inputs), problem.x.shape[1]
         if x.shape[1] != columns:
             raise ValueError(f"inputs must have as many columns as the training inputs ({columns}), got {x.shape[1]}")
+        require_features(problem, "inputs", x)
         settings = stored_settings(Settings, solution.settings)
         parts = np.array(
             [

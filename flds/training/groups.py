@@ -69,6 +69,8 @@ def by_group(name: str, given: Any, check: Callable[[str, Any], Any], branch: Re
     for group in given:
         if group not in valid:
             raise ValueError(f"{name} must name groups of parameters ({', '.join(valid)}), got {checks.shown(group)}")
+        if name == "standard_deviations" and not branch.groups.get(group, True):
+            raise ValueError(f"{name} does not reach {group!r}, whose parameters start at a number; leave it out")
     return {group: check(f"{name}[{group!r}]", value) for group, value in given.items()}
 
 

@@ -51,14 +51,21 @@ def require_states(problem: Any) -> None:
     if not isinstance(problem.branch, TwoLayer) or problem.branch.normalization is None:
         return
     for name, rows in (("inputs", problem.x), ("test_inputs", problem.test_x)):
-        zero = np.flatnonzero(~rows.any(axis=1))
-        if len(zero):
-            raise ValueError(
-                f"{name} must not be zero in a normalized network, whose features would be zero, got row {zero[0]}"
-            )
+        require_features(problem, name, rows)
     if problem.groups["input"].standard_deviation == 0:
         raise ValueError(
             "standard_deviations of input must not be 0 in a normalized network, whose features would be zero"
+        )
+
+
+def require_features(problem: Any, name: str, inputs: Any) -> None:
+    """Raise ValueError if there are inputs, (samples, d), with which a branch would normalise zeros."""
+    if not isinstance(problem.branch, TwoLayer) or problem.branch.normalization is None:
+        return
+    zero = np.flatnonzero(~inputs.any(axis=1))
+    if len(zero):
+        raise ValueError(
+            f"{name} must not be zero in a normalized network, whose features would be zero, got row {zero[0]}"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -77,8 +79,17 @@ def test_tests_and_two_seeds(classes):
     comparison = flds.compare(limit, outputs, test=True)
     assert comparison.scores.shape == limit.test_outputs.shape
     assert np.isinf(comparison.interval[:, 1]).all()  # two seeds do not tell how uncertain they are
+    assert "an interval takes three networks at least" in comparison.summary()
     figure = comparison.plot()
     plt.close(figure)
+
+
+def test_networks_that_do_not_scatter_give_no_warnings():
+    limit = flds.solve_frozen(three_samples(), depth=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not flds.compare(limit, [limit.outputs] * 3).scores.any()
+        assert np.all(flds.compare(limit, [limit.outputs - 1] * 3).scores == -np.inf)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,41 @@ def test_means_where_states_are_zero_or_equal():
         np.testing.assert_allclose(found[0], found[1], rtol=1e-9)
         np.testing.assert_allclose(found[0, 1], found[0, 0], rtol=1e-7)
         assert found[2, 2] == pytest.approx(get_activation(name).value(np.zeros(1))[0] ** 2)
+
+
+CORRELATIONS = [-0.9999, -0.5, 0.3, 0.9, 0.999, 0.99999]
+
+
+@pytest.mark.parametrize("correlation", CORRELATIONS)
+def test_means_of_functions_with_kinks_and_of_fast_ones(correlation):
+    """relu, given as one's own, against its closed form, and sin(20 z) against its exact mean.
+
+    Smoothing leaves the square of the step, 1e-3, times the jump of φ' or, of φ', over what parts the two.
+    """
+    covariance = np.array([[2.0, 2 * correlation], [2 * correlation, 2.0]])
+    relu = get_activation("relu")
+    own = flds.Activation(relu.value, relu.derivative, name="relu")  # a name decides nothing
+    for derivative, tolerance in ((False, 1e-7), (True, 1e-5)):
+        exact = product_means(relu, derivative, covariance)
+        found = product_means(own, derivative, covariance)
+        np.testing.assert_allclose(found, exact, rtol=0, atol=tolerance)
+    size = 20.0
+    found = product_means(get_activation("sin"), False, size**2 / 2 * covariance)[0, 1]
+    exact = 0.5 * (np.exp(-(size**2) * (1 - correlation)) - np.exp(-(size**2) * (1 + correlation)))
+    assert found == pytest.approx(exact, abs=1e-7)
+
+
+def test_an_activation_is_what_it_does_and_not_its_name():
+    named = flds.Activation(np.tanh, lambda z: 1 - np.tanh(z) ** 2, name="relu")
+    found = flds.tangent_kernel(replace(three_samples(), activation=named), POINTS, depth=2)
+    np.testing.assert_allclose(found, flds.tangent_kernel(three_samples("tanh"), POINTS, depth=2), atol=1e-9)
+
+
+def test_the_untrained_kernel_of_two_layers_knows_no_rule():
+    asked = {"depth": 2, "particles": 300}
+    problem = three_samples(residual="two_layer", normalization="rms_norm")
+    plain, adam = (flds.tangent_kernel(replace(problem, optimizer=rule), POINTS, **asked) for rule in ("sgd", "adam"))
+    np.testing.assert_array_equal(plain, adam)
 
 
 # E f² and the kernels at L → ∞, from the exact answers
@@ -171,12 +208,17 @@ def test_a_frozen_solution_is_one_like_others(classes, tmp_path):
     np.testing.assert_array_equal(flds.rerun(read).test_outputs, run.test_outputs)
     assert "tangent kernel of the untrained network, by quadrature" in read.summary()
     read.plot(tmp_path / "run.png")
-    with pytest.raises(ValueError, match="the solution has no state of the trained network"):
+    with pytest.raises(ValueError, match="solve_frozen keeps no network to go on with"):
         flds.resume(read, 1)
     kernel = run.kernel
     np.testing.assert_allclose(kernel, flds.tangent_kernel(classes, classes.x, depth=4), rtol=1e-12)
     with pytest.warns(RuntimeWarning, match="training diverged at step"):
         assert flds.solve_frozen(three_samples(learning_rate=100.0, steps=30)).status == "diverged"
+
+
+def trained(**rest):
+    problem = three_samples(steps=1, **{"residual": "two_layer"} | rest if rest else {})
+    return flds.simulate_resnet(problem, width=60, depth=2, keep_state=True)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +244,20 @@ def test_a_frozen_solution_is_one_like_others(classes, tmp_path):
             flds.simulate_resnet(three_samples(steps=1), width=90, depth=2, keep_state=True,
                                  backward_weights="independent"), POINTS), ValueError,
          '^tangent_kernel of a trained network needs backward_weights "tied"'),
+        (lambda: flds.tangent_kernel(trained(), POINTS, backward_weights="independent"), ValueError,
+         "^backward_weights is of an untrained network, and a solution has its own; leave it out$"),
+        (lambda: flds.tangent_kernel(trained(), POINTS, depth=3), ValueError, "^depth is of an untrained network"),
+        (lambda: flds.tangent_kernel(trained(), POINTS, problem=three_samples("relu", steps=1)), ValueError,
+         "^problem must be that of the solution, but differs in its activation$"),
+        (lambda: flds.tangent_kernel(trained(), POINTS, problem=3), TypeError, "^problem must be a flds.TrainingPro"),
+        (lambda: flds.tangent_kernel(three_samples(), POINTS, problem=three_samples()), ValueError, "^problem= is for"),
+        (lambda: flds.tangent_kernel(three_samples(), POINTS, particles=0), ValueError, "^particles must be at least"),
+        (lambda: flds.solve_frozen(three_samples(), seed=-1), ValueError, "^seed must be"),
+        (lambda: flds.tangent_kernel(trained(normalization="rms_norm"), 0 * POINTS), ValueError,
+         "^a must not be zero in a normalized network, whose features would be zero, got row 0$"),
+        (lambda: trained(normalization="rms_norm").predict(0 * POINTS), ValueError, "^inputs must not be zero in a n"),
+        (lambda: flds.solve_frozen(three_samples()).predict(POINTS), ValueError, "^solve_frozen keeps no network"),
+        (lambda: flds.resume(flds.solve_frozen(three_samples()), 2), ValueError, "^solve_frozen keeps no network"),
     ],
 )  # fmt: skip
 def test_bad_arguments(call, error, message):

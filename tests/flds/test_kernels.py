@@ -11,6 +11,7 @@ import pytest
 
 import flds
 from flds import plotting
+from tests.conftest import three_samples
 
 BRANCHES = {
     "one matrix": {},
@@ -84,7 +85,7 @@ def test_training_aligns_kernels_with_targets():
     error = np.hypot(*run.kernel_alignment_standard_error[[0, -1], -1])
     assert run.kernel_alignment[-1, -1] - run.kernel_alignment[0, -1] > max(4 * error, 0.1)
     kept = run.step_kernel().values[-1, -1]
-    assert flds.kernel_alignment(kept, labels) == pytest.approx(run.kernel_alignment[-1, -1], abs=0.01)
+    assert flds.kernel_alignment(kept, labels, classes=True) == pytest.approx(run.kernel_alignment[-1, -1], abs=0.01)
 
 
 def test_states_before_kernels_of_test_inputs_go_on():
@@ -120,6 +121,8 @@ def test_alignment_has_exact_values():
     assert 0 < found < 1
     shifted = features + rng.standard_normal(3)
     np.testing.assert_allclose(flds.kernel_alignment(5 * shifted @ shifted.T, y + 7), found, rtol=1e-12)
+    for kernels, targets in ((1e200 * kernel, y), (1e-200 * kernel, 1e-200 * y)):
+        np.testing.assert_allclose(flds.kernel_alignment(kernels, targets), found, rtol=1e-12)
     signs = np.array([0, 1, 1, 0, 1, 0])
     np.testing.assert_allclose(flds.kernel_alignment(kernel, signs), flds.kernel_alignment(kernel, 2.0 * signs - 1))
     np.testing.assert_array_equal(flds.kernel_alignment(np.stack([kernel, 2 * kernel]), y), [found, found])
@@ -143,6 +146,8 @@ def test_alignment_is_unknown_where_nothing_is_told_apart():
         (np.eye(3), [1.0, 2.0], "targets must be of 3 samples, as the kernel is, got shape (2,)"),
         (np.eye(2), [1.0, np.nan], "targets must be finite"),
         (np.full((2, 2), np.inf), [1.0, 2.0], "kernel must be finite"),
+        (np.arange(4.0).reshape(2, 2), [1.0, 2.0], "kernel must be symmetric"),
+        (np.eye(3), [1, 2, 5], "targets are whole numbers: say with classes=True or classes=False what they are"),
     ],
 )
 def test_alignment_refuses_what_it_cannot_take(kernel, targets, message):
@@ -151,6 +156,12 @@ def test_alignment_refuses_what_it_cannot_take(kernel, targets, message):
 
 
 # Pictures
+
+
+def test_solutions_without_kernels_say_what_they_take():
+    run = flds.simulate_resnet(three_samples(steps=1), width=30, depth=2, record_kernels=True)
+    with pytest.raises(AttributeError, match="no test_feature_kernel, which takes record_kernels=True and test inputs"):
+        run.step_kernel("test_feature_kernel")
 
 
 def test_kernels_of_test_inputs_are_drawn():

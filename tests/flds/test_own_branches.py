@@ -82,6 +82,9 @@ def test_the_checker_names_what_is_wrong(gated):
     pytest.importorskip("torch")
     with pytest.raises(ValueError, match=r"^forward of Gated differs from its twin by"):
         check_residual_branch(gated(), lambda h, w, vectors: h @ w["inner"].T @ w["outer"].T)
+    for returned in (lambda h, w, vectors: h.detach().numpy(), lambda h, w, vectors: h[:, :2], lambda *_: None):
+        with pytest.raises(TypeError, match=r"^the twin must return a tensor of shape \(3, 7\) that depends on its"):
+            check_residual_branch(gated(), returned)
     with pytest.raises(
         TypeError, match=r"^residual must be .* an object of a subclass of flds\.ResidualBranch, got 3$"
     ):
@@ -129,6 +132,21 @@ def test_it_is_kept_by_name_and_wanted_again(tmp_path):
         flds.resume(read, 1, problem=three_samples(steps=3, residual=Other()))
 
 
+def zeroed(array, found):
+    array *= 0.0
+    return found
+
+
+def nan(image, tape):
+    return np.nan * image, tape
+
+
+def keeping(self, h, layer):
+    """A pass that keeps in the branch what the way back needs, where the next layer's pass writes over it."""
+    self.kept = h.copy()
+    return Sum.forward(self, h, layer)
+
+
 def wrong(**change):
     return type("Wrong", (Sum,), change)()
 
@@ -154,6 +172,17 @@ def wrong(**change):
          "^backward of Wrong must return gradients by hidden, shift, got hidden$"),
         (wrong(backward=lambda self, g, h, tape, layer: flds.BranchPull(g, {"hidden": g[:, :2], "shift": g})),
          TypeError, "^the gradient by 'hidden' of Wrong must be the coordinates"),
+        (wrong(vectors={"weights": flds.BranchVector("residual", "bias")}), ValueError,
+         "^vectors of Wrong must not be called 'weights', as arrays of a kept state are$"),
+        (wrong(forward=lambda self, h, layer: zeroed(h, Sum.forward(self, h, layer))), ValueError,
+         "^forward of Wrong must not change h, which other layers read; work on a new array$"),
+        (wrong(backward=lambda self, g, h, tape, layer: zeroed(g, Sum.backward(self, g, h, tape, layer))), ValueError,
+         "^backward of Wrong must not change g, which other layers read"),
+        (wrong(forward=lambda self, h, layer: nan(*Sum.forward(self, h, layer))), ValueError,
+         "^the passes of Wrong must give finite numbers"),
+        (wrong(forward=keeping, backward=lambda self, g, h, tape, layer: flds.BranchPull(
+            self.kept * g, Sum.backward(self, g, h, tape, layer).gradients)), ValueError,
+         "^backward of Wrong must give the same for the same arguments, whatever passes came between"),
         (wrong(backward=lambda self, g, h, tape, layer: flds.BranchPull(g * np.nan, {"hidden": g, "shift": g})),
          ValueError, "^the passes of Wrong must give finite numbers"),
     ],

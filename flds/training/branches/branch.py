@@ -13,6 +13,8 @@ from solvers.ensemble.particles import Array
 
 # Groups of parameters outside of branches.
 OUTSIDE = ("input", "readout")
+# What arrays of a matrix are called in a kept state, in which a matrix "hidden" alone has no name of its own.
+_TAKEN = ("learned", "mass", "response", "share", "weights")
 
 
 class BranchPull(NamedTuple):
@@ -131,6 +133,8 @@ def check_branch(given: Any) -> ResidualBranch:
         for name, one in items.items():
             if not isinstance(name, str) or not name.isalnum() or not name.isascii():
                 raise ValueError(f"{kind} of {label} must have names of letters and digits, got {checks.shown(name)}")
+            if name in _TAKEN:
+                raise ValueError(f"{kind} of {label} must not be called {name!r}, as arrays of a kept state are")
             for space in (one.outputs, one.inputs) if isinstance(one, BranchMatrix) else (one.space,):
                 checks.choice(f"a space of {name!r} of {label}", space, SPACES)
             if not isinstance(one.group, str) or not one.group.isidentifier() or one.group in OUTSIDE:

@@ -52,13 +52,19 @@ def try_branch(branch: ResidualBranch, phi: Activation) -> list[float]:
     image, tape = _forward(label, branch, layer, h)
     again, _ = _forward(label, branch, layer, h)
     alone, _ = _forward(label, branch, layer, h[_ACTIVE])
-    if not np.array_equal(image, again):
+    if not np.array_equal(image, again, equal_nan=True):
         raise ValueError(f"forward of {label} must give the same for the same arguments")
-    if not np.allclose(alone, image[_ACTIVE], rtol=1e-9, atol=1e-12):
+    if not np.allclose(alone, image[_ACTIVE], rtol=1e-9, atol=1e-12, equal_nan=True):
         raise ValueError(f"forward of {label} must treat each sample alone, but depends on which others are there")
-    pull = _backward(label, branch, layer, g[_ACTIVE], h[_ACTIVE], {name: one[_ACTIVE] for name, one in tape.items()})
-    whole = pull.image if pull.slope is None else pull.image * pull.slope
-    values = [image, whole, *(pull.gradients[name] for name in [*branch.matrices, *branch.vectors])]
+    met = {name: one[_ACTIVE] for name, one in tape.items()}
+    values = [image, *_pulled(label, branch, layer, g[_ACTIVE], h[_ACTIVE], met)]
+    _forward(label, branch, layer, 0.5 * h[_ACTIVE])  # as of another layer, before this one is passed on the way back
+    for first, second in zip(values[1:], _pulled(label, branch, layer, g[_ACTIVE], h[_ACTIVE], met), strict=True):
+        if not np.array_equal(first, second, equal_nan=True):
+            raise ValueError(
+                f"backward of {label} must give the same for the same arguments, whatever passes came between: keep on "
+                "the tape what it needs, and nothing in the branch"
+            )
     if not all(np.isfinite(one).all() for one in values):
         raise ValueError(f"the passes of {label} must give finite numbers, but in a small case do not")
     return [float(number) for one in values for number in (one.sum(), np.abs(one).sum())]
@@ -70,7 +76,9 @@ def _address(stream: Stream, count: int) -> Address:
 
 def _forward(label: str, branch: ResidualBranch, layer: BranchLayer, h: Array) -> tuple[Array, dict[str, Array]]:
     here = layer.begin(_address(Stream.FORWARD, len(h)), remember=True)
-    found = checks.called(f"forward of {label} failed", branch.forward, h.copy(), here)
+    given = h.copy()
+    found = checks.called(f"forward of {label} failed", branch.forward, given, here)
+    _require_untouched(f"forward of {label}", {"h": (given, h)})
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
         raise TypeError(f"forward of {label} must return an image and a dictionary, got {checks.shown(found)}")
     image, tape = found
@@ -90,7 +98,9 @@ def _backward(
     label: str, branch: ResidualBranch, layer: BranchLayer, g: Array, h: Array, tape: dict[str, Array]
 ) -> BranchPull:
     here = layer.begin(_address(Stream.BACKWARD, len(g)), remember=True)
-    pull = checks.called(f"backward of {label} failed", branch.backward, g.copy(), h.copy(), tape, here)
+    met, state = g.copy(), h.copy()
+    pull = checks.called(f"backward of {label} failed", branch.backward, met, state, dict(tape), here)
+    _require_untouched(f"backward of {label}", {"g": (met, g), "h": (state, h)})
     if not isinstance(pull, BranchPull) or not isinstance(pull.gradients, dict):
         raise TypeError(f"backward of {label} must return a flds.BranchPull, got {checks.shown(pull)}")
     _require(f"backward of {label} must return an image", pull.image, h.shape)
@@ -107,6 +117,21 @@ def _backward(
         rule = f"the gradient by {name!r} of {label} must be that of each sample"
         _require(rule, pull.gradients[name], (len(g), vector.shape[1]))
     return pull
+
+
+def _pulled(
+    label: str, branch: ResidualBranch, layer: BranchLayer, g: Array, h: Array, tape: dict[str, Array]
+) -> list[Any]:
+    """Return what a backward pass pulls back to h, and all gradients."""
+    pull = _backward(label, branch, layer, g, h, {name: one.copy() for name, one in tape.items()})
+    whole = pull.image if pull.slope is None else pull.image * pull.slope
+    return [whole, *(pull.gradients[name].copy() for name in [*branch.matrices, *branch.vectors])]
+
+
+def _require_untouched(label: str, arrays: dict[str, tuple[Array, Array]]) -> None:
+    for name, (after, before) in arrays.items():
+        if not np.array_equal(after, before):
+            raise ValueError(f"{label} must not change {name}, which other layers read; work on a new array")
 
 
 def _require(rule: str, found: Any, shape: tuple[int, ...]) -> None:
