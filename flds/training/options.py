@@ -11,7 +11,7 @@ import numpy as np
 from flds.training.optimizers import Optimizer
 from flds.training.problem import TrainingProblem
 from solvers import checks
-from solvers.ensemble.homes import check_device, usable_device
+from solvers.ensemble.homes import check_device, check_elementwise, usable_device
 from solvers.processors import available_threads
 from solvers.ranks import check_communicator, threads_of_rank
 
@@ -235,6 +235,9 @@ def checked(problem: TrainingProblem, particles: int, depth: int, sampling: str,
     budget = options.get("rank_budget")
     communicator = check_communicator(options.get("communicator"))
     device = check_device(options.get("device"), communicator, options.get("threads"))
+    if device is not None:
+        phi = problem.phi
+        check_elementwise(device, f"activation {phi.name!r}", phi.value, phi.derivative)
     for name, group in problem.groups.items():
         if group.matrix:
             operator = _for_rule(name, group.optimizer, operator)

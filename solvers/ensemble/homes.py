@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from solvers import checks
 from solvers.ensemble.threads import ThreadParticles
 
 if TYPE_CHECKING:
@@ -52,6 +55,22 @@ def check_device(device: Any, communicator: Any = None, threads: Any = None) -> 
     except ImportError:
         raise ValueError("device needs torch, which is not installed: pip install torch") from None
     return checked_device(device)
+
+
+def check_elementwise(device: str, label: str, *functions: Any) -> None:
+    """Raise TypeError if functions of numbers, which `label` names, cannot be called on a device."""
+    from solvers.ensemble.device.particles import TorchParticles
+
+    particles = TorchParticles(3, device)
+    numbers = particles.from_state(np.array([[-1.0, 0.0, 1.5]]))
+    for function in functions:
+        try:
+            particles.map(function, numbers)
+        except Exception as error:
+            raise TypeError(
+                f"{label} has no form on device {device!r}, where it must be made of NumPy's functions, such as "
+                f"np.tanh(x) + 1.0: {checks.reason(error)}"
+            ) from None
 
 
 def usable_device(device: str | None) -> str | None:
