@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tests.benchmarks import machine
-from tests.benchmarks.bench_training import Counting
+from tests.benchmarks.bench_training import Counting, counted
 from tests.benchmarks.report import page, table
+from tests.conftest import three_samples
 
 
 class Benchmark:
@@ -25,6 +26,14 @@ def test_the_page_has_every_table():
     assert text.startswith("# Performance\n")
     assert "A processor, 2 threads, Python 3.11.7" in text
     assert "## Speed\n\nWhat is fast.\n\n|  | seconds |\n| --- | --- |\n| ours | 0.123 |\n| theirs | 1.5 |\n" in text
+
+
+def test_work_of_any_branch_is_counted():
+    """Of two layers with a norm, whose functions take numbers for each row, too."""
+    plain = counted(three_samples(steps=1), 2100, 2, "law")
+    normed = counted(three_samples(steps=1, residual="two_layer", normalization="rms_norm"), 2100, 2, "law")
+    assert 0 < plain[0] < normed[0]
+    assert 0 < plain[1] < normed[1]
 
 
 def test_exponents_are_those_of_powers():

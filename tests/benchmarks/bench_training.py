@@ -53,9 +53,9 @@ class Counting(ThreadParticles):
         self.count(sum(c.size for c, _ in terms), out, *(v for _, v in terms), *([out] if add else []))
         super().combine(out, terms, add)
 
-    def apply(self, work, out, *arrays):
+    def apply(self, work, out, *arrays, **rest):
         self.count(0, out, *arrays)
-        super().apply(work, out, *arrays)
+        super().apply(work, out, *arrays, **rest)
 
     def stack(self, parts):
         self.count(0, *parts, *parts)
