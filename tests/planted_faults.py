@@ -156,7 +156,7 @@ FAULTS = (
           'places: ClassVar[dict[str, str]] = {"step": "steps", "t": "depth_grid"}',
           "tests/flds/test_solution.py"),
     Fault("gradient kernels at the depths of features", "flds/results/kernels.py",
-          'grid = solution.depth_grid[:-1] if name == "feature_kernel" else solution.depth_grid[1:]',
+          'grid = solution.depth_grid[1:] if name == "gradient_kernel" else solution.depth_grid[:-1]',
           "grid = solution.depth_grid[:-1]",
           "tests/flds/test_solution.py tests/flds/test_plotting.py"),
     Fault("the vertex of a parabola on the wrong side", "flds/plotting/transfer.py",

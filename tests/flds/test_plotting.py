@@ -374,7 +374,11 @@ def test_what_a_solution_does_not_have_is_named(solution):
     for draws, error, message in (
         (lambda: plotting.plot_accuracy(bare, ax), AttributeError, "no variable 'accuracy'; it has steps"),
         (lambda: plotting.plot_replicates(bare, ax=ax), AttributeError, "no variable 'replicate_outputs'"),
-        (lambda: plotting.plot_kernel(bare, ax=ax), AttributeError, "no variable 'feature_kernel'"),
+        (
+            lambda: plotting.plot_kernel(bare, ax=ax),
+            AttributeError,
+            "no feature_kernel, which takes record_kernels=True",
+        ),
         (lambda: plotting.plot_kernel(solution, "kernel", ax=ax), ValueError, "name must be one of feature_kernel"),
         (
             lambda: plotting.plot_kernel(solution, step=7, ax=ax),
@@ -405,7 +409,7 @@ def test_what_a_solution_does_not_have_is_named(solution):
         (
             lambda: plotting.plot_kernel_movement(flds.solve_forward(particles=50, depth=2)),
             AttributeError,
-            "no variable",
+            "no variable|no feature_kernel",
         ),
         (lambda: plotting.plot_loss(flds.solve_forward(particles=50, depth=2)), AttributeError, "no variable 'loss'"),
         *(

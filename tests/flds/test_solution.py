@@ -383,7 +383,7 @@ def test_kernels_of_full_batches_have_the_samples_as_coordinates(solution):
     assert found == solution.feature_kernel[0, 11, 10]
     with pytest.raises(ValueError, match="name must be one of feature_kernel, gradient_kernel"):
         solution.step_kernel("kernel")
-    with pytest.raises(AttributeError, match="no variable 'feature_kernel'"):
+    with pytest.raises(AttributeError, match="no feature_kernel, which takes record_kernels=True"):
         flds.solve_flds(one_sample(), particles=50, depth=1).step_kernel()
 
 
