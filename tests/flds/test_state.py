@@ -256,8 +256,8 @@ def test_mistakes_are_one_line():
         r'batch_order must be "sequential" or "random" to go on': lambda: flds.resume(kept, 2),
         r"learning_rate must be a number, one per further step \(2\) or a function of the step, got shape \(3,\)":
             lambda: flds.resume(untrained, 2, learning_rate=[1, 2, 3]),
-        r"unknown option 'depth'; only threads, device, rank_budget, communicator, executor, checkpoint, checkpoint_every, "
-        "callback can differ":
+        r"unknown option 'depth'; only threads, device, rank_budget, communicator, executor, checkpoint, "
+        "checkpoint_every, callback can differ":
             lambda: flds.resume(kept, 1, depth=4),
         r"learning_rate must name parameters \(u, v\), got 'w'":
             lambda: flds.resume(mean, 1, learning_rate={"w": 0.1}),
