@@ -48,21 +48,21 @@ def _same(one: Any, other: Any) -> bool:
 
 def require_states(problem: Any) -> None:
     """Raise ValueError if a branch would normalise states that are zero at depth 0."""
-    if not isinstance(problem.branch, TwoLayer) or problem.branch.normalization is None:
-        return
     for name, rows in (("inputs", problem.x), ("test_inputs", problem.test_x)):
         require_features(problem, name, rows)
-    if problem.groups["input"].standard_deviation == 0:
+    if _normalizes(problem) and problem.groups["input"].standard_deviation == 0:
         raise ValueError(
             "standard_deviations of input must not be 0 in a normalized network, whose features would be zero"
         )
 
 
+def _normalizes(problem: Any) -> bool:
+    return isinstance(problem.branch, TwoLayer) and problem.branch.normalization is not None
+
+
 def require_features(problem: Any, name: str, inputs: Any) -> None:
     """Raise ValueError if there are inputs, (samples, d), with which a branch would normalise zeros."""
-    if not isinstance(problem.branch, TwoLayer) or problem.branch.normalization is None:
-        return
-    zero = np.flatnonzero(~inputs.any(axis=1))
+    zero = np.flatnonzero(~inputs.any(axis=1)) if _normalizes(problem) else np.empty(0, np.intp)
     if len(zero):
         raise ValueError(
             f"{name} must not be zero in a normalized network, whose features would be zero, got row {zero[0]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
@@ -67,9 +67,10 @@ class Settings:
 
 def stored_settings(kind: type[Kind], saved: dict[str, Any]) -> Kind:
     """Return the settings that a solution was computed with, on all CPUs of this machine."""
-    known = [item.name for item in fields(kind) if item.name in saved or item.name != "device"]  # newer than some files
+    # those with a default are newer than some files
+    known = [item.name for item in fields(kind) if item.name in saved or item.default is MISSING]
     values = {name: saved[name] for name in known} | {"threads": available_threads()}
-    if "device" in known:
+    if "device" in values:
         values["device"] = usable_device(values["device"])
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 

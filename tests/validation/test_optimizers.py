@@ -10,29 +10,13 @@ pytest.importorskip("torch")
 from flds.training.optimizers.momentum import Momentum
 from flds.training.parameters import Matrix, Vectors
 from solvers.matrices.lazy import LazyOperator
-from validation import law, networks, optimizers
+from validation import law, optimizers
 
 MOMENTUM, MIXED = "momentum", "Muon (Newton–Schulz), Adam on vectors"
 DECAY = "Nesterov, decay, clipping"
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """Dense networks by what they are trained with."""
-    return {}
-
-
-@pytest.fixture(autouse=True)
-def dense_once(trained, monkeypatch):
-    """Faults are in the library, and networks of torch do not change with them."""
-    train = networks.train
-
-    def once(problem, *, seed, **rest):
-        key = repr(problem.optimizer), seed
-        trained[key] = trained.get(key) or train(problem, seed=seed, **rest)
-        return trained[key]
-
-    monkeypatch.setattr(networks, "train", once)
+pytestmark = pytest.mark.usefixtures("dense_once")
 
 
 def verdict(name, seeds=range(100)):

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 import flds
 from flds.training.network import Network
-from validation import law, networks, residual_branches
+from validation import law, residual_branches
 from validation.claims import Scale
 from validation.problems import three_samples
 
@@ -19,23 +19,7 @@ QUICK = Scale("quick")
 WIDE, COMPLETE = "two layers, RMSNorm, bias, hidden ratio 4", "one matrix, exponent 1"
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """Dense networks by what they are trained with."""
-    return {}
-
-
-@pytest.fixture(autouse=True)
-def dense_once(trained, monkeypatch):
-    """Faults are in the library, and networks of torch do not change with them."""
-    train = networks.train
-
-    def once(problem, *, seed, **rest):
-        key = problem.hidden_ratio, problem.branch_exponent, seed
-        trained[key] = trained.get(key) or train(problem, seed=seed, **rest)
-        return trained[key]
-
-    monkeypatch.setattr(networks, "train", once)
+pytestmark = pytest.mark.usefixtures("dense_once")
 
 
 def verdict(name, seeds=range(100)):

@@ -29,8 +29,3 @@ def checked_device(device: Any) -> str:
         if int(number or 0) >= found:
             raise ValueError(f"device {device!r} is not there: torch {torch.__version__} finds {found} CUDA devices")
     return device
-
-
-def free_memory(device: str) -> float | None:
-    """Return the bytes that are free on a device, or None where it has none of its own."""
-    return float(torch.cuda.mem_get_info(device)[0]) if device.startswith("cuda") else None
