@@ -48,13 +48,18 @@ def available_memory(root: Path = Path("/")) -> float:
     return max(0.0, min(left, default=np.inf))
 
 
-def require_memory(needed: float, remedy: str, available: float | None = None) -> None:
-    """Raise MemoryError, with the numbers and what to do, if so many bytes, as a peak, are not available."""
+def require_memory(needed: float, remedy: str, available: float | None = None, place: str = "") -> None:
+    """Raise MemoryError, with the numbers and what to do, if so many bytes, as a peak, are not available.
+
+    `place` says where, for a message; by default it is this process.
+    """
     if needed < _NEGLIGIBLE:
         return
     available = available_memory() if available is None else available
     if needed > available:
-        raise MemoryError(f"this run needs {needed / 1e9:.3g} GB and {available / 1e9:.3g} GB are available; {remedy}")
+        raise MemoryError(
+            f"this run needs {needed / 1e9:.3g} GB{place} and {available / 1e9:.3g} GB are available; {remedy}"
+        )
 
 
 def _system(root: Path, held: float) -> Iterator[float]:

@@ -33,8 +33,8 @@ if hasattr(signal, "SIGHUP"):
 def steady_speed(monkeypatch):
     """A machine whose speed does not depend on what else it does."""
     monkeypatch.setattr(
-        "flds.training.cost.measured_speed",
-        lambda rows, itemsize, threads, few, bases, products: reference_speed(rows, itemsize, threads),
+        "flds.training.workload.measured_speed",
+        lambda rows, itemsize, threads, *rest: reference_speed(rows, itemsize, threads),
     )
 
 

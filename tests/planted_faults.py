@@ -165,7 +165,7 @@ FAULTS = (
           "tests/flds/test_plotting.py"),
     Fault("the method of a run chosen by free memory", "flds/training/method.py",
           "if load.dense_work() < sum(load.lazy_work()):",
-          "if load.dense_work() < sum(load.lazy_work()) and load.dense_memory() < memory_of_rank():",
+          "if load.dense_work() < sum(load.lazy_work()) and dense_footprint(load).host < memory_of_rank():",
           "tests/test_peak_memory.py"),
     Fault("the wrong output drawn", "flds/plotting/curves.py",
           "return outputs[:, sample].reshape(len(outputs), -1)[:, output]",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.benchmarks import machine
-from tests.benchmarks.bench_training import Counting, counted
+from tests.benchmarks.bench_training import CountingThreads, counted
 from tests.benchmarks.report import page, table
 from tests.conftest import three_samples
 
@@ -43,7 +43,7 @@ def test_exponents_are_those_of_powers():
 
 
 def test_multiply_adds_and_bytes_are_counted():
-    one, a, b = Counting(100), np.ones((3, 100)), np.ones((5, 100))
+    one, a, b = CountingThreads(100), np.ones((3, 100)), np.ones((5, 100))
     one.inner([a, b], b)
     assert (one.multiply_adds, one.bytes) == (8 * 5 * 100, 8 * 100 * (3 + 5 + 5))
     one.combine(a, [(np.ones((3, 5)), b)], add=True)

@@ -293,12 +293,13 @@ width = int(sys.argv[1])
 problem = flds.TrainingProblem(np.ones((1, 1)), [1.0], learning_rate=0.5, steps=50)
 options = dict(dtype="float32", tolerance=1e-3, rank_budget=(7, 6))
 s = flds.simulate_resnet(problem, width=width, depth=64, **options)
-from flds.training.cost import Workload
+from flds.training.footprint import lazy_footprint
 from flds.training.options import checked
+from flds.training.workload import Workload
 load = Workload.of(problem, checked(problem, width, 64, "law", options | {"operator": "lazy"}))
 rank = s.rank.mean(axis=0)
 print(json.dumps(dict(status=s.status, seconds=s.timings["solve"], rank=s.rank.max(axis=0).tolist(),
-    peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0, formula=load.lazy_memory(tuple(rank)),
+    peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0, formula=lazy_footprint(load, tuple(rank)).host,
     f1=float(s.outputs[1, 0]), final=float(s.outputs[-1, 0]), truncation=float(s.truncation.max()))))
 """
 

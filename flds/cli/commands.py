@@ -111,6 +111,7 @@ def solve(
     keep_state: Annotated[bool, typer.Option("--keep-state", help="Keep the trained network in the file, for resume and predictions.")] = False,
     dtype: Annotated[str | None, typer.Option(help="Storage precision, float32 or float64; by default float32 for the limit unless rates are small, float64 for a network.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
+    device: Annotated[str | None, typer.Option(help="Keep the particles in tensors of torch on cuda, cuda:1 or cpu.")] = None,
     replicates: Annotated[int, typer.Option(help="Independent repetitions, for standard errors.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     mpi: Annotated[bool, typer.Option("--mpi", help="Share the particles among the ranks of mpiexec -n RANKS flds solve --mpi; threads are those of each rank.")] = False,
@@ -126,14 +127,16 @@ def solve(
     from solvers.ranks import on_first
     from solvers.results.checkpoint import Checkpoint
 
+    _check_place(device, mpi)
     communicator, kept = world() if mpi else None, Checkpoint(checkpoint, checkpoint_every, stays=True)
     on_first(lambda: check_kept(kept, out, source), communicator)
     if source is not None:
-        _check_alone(context, {"source", "out", "quiet", "threads", "mpi", "checkpoint", "checkpoint_every"})
+        _check_alone(context, {"source", "out", "quiet", "threads", "device", "mpi", "checkpoint", "checkpoint_every"})
         on_first(lambda: check_out(out, source), communicator)
         from flds.replay import rerun
 
-        finish(from_file(source, threads, quiet, rerun, communicator, checkpoint=kept), out, quiet, communicator, kept)
+        solution = from_file(source, threads, device, quiet, rerun, communicator, checkpoint=kept)
+        finish(solution, out, quiet, communicator, kept)
         return
     if width is not None and sampling not in (None, "law"):
         raise ValueError(f"--sampling must be law for a finite network, got {sampling!r}; leave it out with --width")
@@ -159,7 +162,7 @@ def solve(
         "backward_weights": backward_weights, "operator": operator, "tolerance": tolerance,
         "rank_budget": rank_budget, "noise_depth": noise_depth, "record_kernels": record_kernels,
         "keep_state": keep_state,
-        "record_every": max(1, -(-steps // 4)) if record_every is None else record_every, "dtype": dtype, "threads": threads,
+        "record_every": max(1, -(-steps // 4)) if record_every is None else record_every, "dtype": dtype, "threads": threads, "device": device,
         "replicates": replicates, "seed": seed, "communicator": communicator, "checkpoint": kept,
         "recorded_samples": numbers_of("--recorded-samples", "64" if recorded_samples is None else recorded_samples),
     }  # fmt: skip
@@ -174,6 +177,7 @@ def resume(
     learning_rate: Annotated[float | None, typer.Option(help="Their learning rate; default as planned, then the last one.")] = None,
     out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
     threads: Annotated[int | None, typer.Option(help="Threads; default all CPUs.")] = None,
+    device: Annotated[str | None, typer.Option(help="Go on on cuda, cuda:1 or cpu of torch; by default where the run was.")] = None,
     mpi: Annotated[bool, typer.Option("--mpi", help="Share the particles among the ranks of mpiexec, as for solve.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Keep the run in this file while it goes on, as for solve.")] = None,
     checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints, at least.")] = 600.0,
@@ -184,13 +188,19 @@ def resume(
     from solvers.ranks import on_first
     from solvers.results.checkpoint import Checkpoint
 
+    _check_place(device, mpi)
     communicator, kept = world() if mpi else None, Checkpoint(checkpoint, checkpoint_every, stays=True)
     on_first(lambda: check_out(out, file), communicator)
     on_first(lambda: check_kept(kept, out, file), communicator)
     solution = from_file(
-        file, threads, quiet, go_on, communicator, steps=steps, learning_rate=learning_rate, checkpoint=kept
+        file, threads, device, quiet, go_on, communicator, steps=steps, learning_rate=learning_rate, checkpoint=kept
     )
     finish(solution, out, quiet, communicator, kept)
+
+
+def _check_place(device: str | None, mpi: bool) -> None:
+    if device is not None and mpi:
+        raise ValueError("--device keeps the particles in one process; leave out --device or --mpi")
 
 
 def _check_alone(context: typer.Context, allowed: set[str]) -> None:

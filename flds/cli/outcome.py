@@ -23,7 +23,13 @@ EXIT_CODES = {"completed": 0, "stopped": 0, "diverged": 3, "rank_budget": 4}
 
 
 def from_file(
-    file: Path, threads: int | None, quiet: bool, work: Callable[..., Solution], communicator: Any = None, **rest: Any
+    file: Path,
+    threads: int | None,
+    device: str | None,
+    quiet: bool,
+    work: Callable[..., Solution],
+    communicator: Any = None,
+    **rest: Any,
 ) -> Solution:
     """Rerun or resume what a results file holds, and say where the numbers need not be the same."""
     from flds.replay import version_changes
@@ -32,6 +38,8 @@ def from_file(
     stored = load(file, communicator=communicator)
     if communicator is not None:
         rest["communicator"] = communicator
+    if device is not None:
+        rest["device"] = device
     with show_warnings():
         solution = work(stored, progress=not quiet and sys.stderr.isatty(), threads=threads, **rest)
     changed = version_changes(stored)

@@ -203,11 +203,13 @@ def affordable_particles(
     from flds.training.solve import estimate_cost
     from solvers.memory import available_memory
 
-    room = min(DEFAULT_BYTES, DEFAULT_SHARE * available_memory()) if fit else DEFAULT_BYTES
+    room = DEFAULT_SHARE * available_memory()
     affordable, smallest = {"lazy": 0, "dense": 0}, SMALL_CHOICES[0] if fit else PARTICLE_CHOICES[0]
     for particles in SMALL_CHOICES + PARTICLE_CHOICES if fit else PARTICLE_CHOICES:
         cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
-        if cost.memory > room:
+        if cost.memory + cost.device_memory > DEFAULT_BYTES:
+            break
+        if fit and (cost.memory > room or cost.device_memory > DEFAULT_SHARE * cost.device_available):
             break
         if particles <= PARTICLE_CHOICES[0]:
             smallest = particles

@@ -53,6 +53,7 @@ def assemble(
         "tolerance": settings.tolerance,
         "record_every": settings.record_every,
         "dtype": settings.dtype,
+        "device": settings.device,
         "rounds": [
             {"particles": r.particles, "depth": r.depth, "half_width": r.widest, "seconds": r.seconds} for r in rounds
         ],

@@ -20,6 +20,7 @@ from flds.results.limit import LimitEstimate
 from flds.training.options import Options
 from flds.training.problem import TrainingProblem
 from solvers import checks
+from solvers.ensemble.homes import check_device
 from solvers.ensemble.random import replicate_seed
 from solvers.ensemble.threads import compile_kernels
 from solvers.memory import require_memory
@@ -64,6 +65,7 @@ def estimate_limit(
     record_every: int | None = None,
     recorded_samples: int | Sequence[int] | None = None,
     threads: int | None = None,
+    device: str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> LimitEstimate:
@@ -95,6 +97,8 @@ def estimate_limit(
         As in `flds.Options`.
     threads : int, optional
         Runs at a time, up to 4,096; by default all available CPUs. For given sizes the results do not depend on it.
+    device : str, optional
+        "cuda", "cuda:1" or "cpu", as in `flds.Options`: runs go on that device of torch, one after the other.
     checkpoint : path, optional
         A file in which finished rounds are kept. The same call again, should the process end before it, goes on with
         the next one, and ``settings["continued_from_round"]`` says after which. The file is removed at the end.
@@ -127,6 +131,7 @@ def estimate_limit(
     D. Talay, L. Tubaro, "Expansion of the global error for numerical schemes solving stochastic differential
     equations", Stoch. Anal. Appl. 8 (1990).
     """
+    device = check_device(device, threads=threads)
     if target_error is not None:
         target_error = checks.positive_number("target_error", target_error)
     if budget_seconds is not None:
@@ -136,7 +141,7 @@ def estimate_limit(
     options: Options = {
         "backward_weights": backward_weights,
         "seed": seed,
-        "threads": 1,
+        **({"threads": 1} if device is None else {"device": device}),
         "record_every": record_every,
         "recorded_samples": recorded_samples,
     }
@@ -144,13 +149,13 @@ def estimate_limit(
         problem,
         options,
         checks.positive_integer("replicates", replicates, smallest=2),
-        thread_count(threads),
+        1 if device else thread_count(threads),
         target_error,
         budget_seconds,
         progress,
     )
     sizes = _PARTICLES if particles is None else particles, _DEPTH if depth is None else depth
-    asked = {name: value for name, value in options.items() if name not in ("threads", "recorded_samples")}
+    asked = {name: value for name, value in options.items() if name not in ("threads", "device", "recorded_samples")}
     asked |= {"recorded_samples": np.array(recorded_samples).tolist(), "sizes": list(sizes)}
     asked |= {"replicates": search.replicates, "target_error": target_error, "budget_seconds": budget_seconds}
     kept = Checkpoint(checkpoint)
@@ -192,7 +197,8 @@ class _Search:
         earlier = past(checkpoint)
         plan: Plan | None = plan_round(self.problem, particles, depth, self.options)
         assert plan is not None
-        self.timings["compile"] = compile_kernels(plan.whole[0][0].numpy_dtype)
+        first = plan.whole[0][0]
+        self.timings["compile"] = 0.0 if first.device else compile_kernels(first.numpy_dtype)
         start = time.perf_counter()
         if earlier is not None:
             self.rounds, _, self.modelled, self.expected, seconds = earlier

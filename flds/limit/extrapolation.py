@@ -42,7 +42,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flds.results.replicates import mean_and_error
-from flds.training.cost import CostEstimate, Workload
+from flds.training.cost import CostEstimate
+from flds.training.footprint import record_bytes
 from flds.training.method import decide
 from flds.training.network import Network
 from flds.training.notes import on_end
@@ -50,6 +51,7 @@ from flds.training.options import Options, Settings
 from flds.training.problem import TrainingProblem
 from flds.training.records import Recorder
 from flds.training.train import train
+from flds.training.workload import Workload
 from solvers import checks
 from solvers.memory import available_memory
 from solvers.progress import progress_bar
@@ -88,14 +90,18 @@ class Plan:
         return self.half[0].operator == "lazy" and self.half[0].sampling == self.whole[0][0].sampling
 
     def workers(self, threads: int) -> int:
-        """Return how many runs go at a time, as far as threads and memory allow."""
+        """Return how many runs go at a time, as far as threads and memory allow; on a device, which one fills, one."""
+        if self.half[0].device is not None:
+            return 1
         needed = max(cost.memory for _, cost in self.whole)
         return max(1, min(threads, int(min(available_memory() / needed, threads))))
 
     def memory(self, problem: TrainingProblem, replicates: int) -> float:
         """Return the bytes that a round holds at its peak with so many seeds, if its runs go one after the other."""
         loads = [Workload.of(problem, settings) for settings, _ in self.runs]
-        kept = sum(_RUN + load.rows() + _COPIES * 8.0 * load.records * load.recorded * load.outputs for load in loads)
+        kept = sum(
+            _RUN + record_bytes(load) + _COPIES * 8.0 * load.records * load.recorded * load.outputs for load in loads
+        )
         return max(cost.memory for _, cost in self.whole) + replicates * kept
 
     def seconds(self, threads: int) -> float:

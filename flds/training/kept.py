@@ -17,8 +17,8 @@ from solvers.results.checkpoint import FINAL, Checkpoint
 from solvers.results.files import State, Variable
 
 _ENDED = "ended_status"
-# Settings that decide no numbers.
-_FREE = ("threads", "rank_budget")
+# Settings that decide no numbers, or no more than their last digits.
+_FREE = ("threads", "rank_budget", "device")
 
 
 def known(problem: TrainingProblem) -> dict[str, Any]:

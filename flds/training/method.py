@@ -6,9 +6,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from flds.training import notes
-from flds.training.cost import CostEstimate, Workload
+from flds.training.cost import CostEstimate
+from flds.training.footprint import Footprint, lazy_footprint
 from flds.training.options import Options, Settings, checked
 from flds.training.problem import TrainingProblem
+from flds.training.workload import Workload
+from solvers.ensemble.homes import memory_of_device
 from solvers.ensemble.random import require_drawable
 from solvers.memory import require_memory
 from solvers.ranks import memory_of_rank
@@ -44,7 +47,10 @@ def decide(problem: TrainingProblem, particles: int, depth: int, sampling: str, 
     method, load = _planned(problem, particles, depth, sampling, options)
     operator = method.settings.operator
     require_drawable(load.draws(operator), load.particles, load.refinement, load.threads, "noise_depth")
-    require_memory(method.cost.memory, _REMEDIES[operator], method.cost.available)
+    cost, device = method.cost, method.settings.device
+    require_memory(cost.memory, _REMEDIES[operator], cost.available)
+    if cost.device_memory:
+        require_memory(cost.device_memory, _REMEDIES[operator], cost.device_available, f" on device {device!r}")
     return method
 
 
@@ -69,7 +75,7 @@ def _planned(
     settings = replace(asked, operator=operator, sampling=_sampling(asked.sampling, operator, load))
     if settings.keep_state and settings.sampling == "matched_all":
         raise ValueError('keep_state needs sampling "matched" or "law", got "matched_all"')
-    available = memory_of_rank(communicator)
+    available = Footprint(memory_of_rank(communicator), memory_of_device(asked.device))
     settings = replace(settings, rank_budget=_ranks(asked.rank_budget, operator, load, available))
     needed = load.room if operator == "dense" else load.matched_room
     noted = notes.on_method(asked, settings, load.directions, needed)
@@ -94,7 +100,7 @@ def _operator(operator: str, load: Workload) -> tuple[str, str]:
     return "lazy", f"expected rank {rank} against {load.particles} particles"
 
 
-def _ranks(asked: tuple[int, int], operator: str, load: Workload, available: float) -> tuple[int, int]:
+def _ranks(asked: tuple[int, int], operator: str, load: Workload, available: Footprint) -> tuple[int, int]:
     """Decide how far the ranks may grow: as asked or needed, as far as memory allows."""
     if operator == "dense":
         return load.particles, load.particles
@@ -102,12 +108,12 @@ def _ranks(asked: tuple[int, int], operator: str, load: Workload, available: flo
     return min(asked[0], most), min(asked[1], most)
 
 
-def _affordable_rank(load: Workload, most: int, available: float) -> int:
+def _affordable_rank(load: Workload, most: int, available: Footprint) -> int:
     """Return the largest rank, up to `most`, for which there is memory, with some room for error."""
-    room, low = _SHARE * available, 0
+    low = 0
     while low < most:
         middle = (low + most + 1) // 2
-        if load.lazy_memory((middle, middle)) <= room:
+        if lazy_footprint(load, (middle, middle)).within(available, _SHARE):
             low = middle
         else:
             most = middle - 1

@@ -165,7 +165,8 @@ class Options(TypedDict, total=False):
         Independent seeds; variables become means with standard errors.
     device : str
         "cuda", "cuda:1", or "cpu": the particles live in tensors of torch on that device. Noise has the same numbers,
-        and results are those of threads to rounding. Without threads and communicator.
+        and results are those of threads to rounding; a state or a checkpoint goes on anywhere. Without threads and
+        communicator.
     communicator : mpi4py.MPI.Comm
         Ranks that share the particles; every one of them calls the solver with the same arguments and gets the same
         solution, that of one process to the bit; of a state that is kept each has its own particles, and all call the

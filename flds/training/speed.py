@@ -10,13 +10,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from solvers.ensemble.homes import has_memory, home_on
 from solvers.ensemble.random import NORMAL_SECONDS, Address, Noise, Stream
 from solvers.ensemble.threads import FEW, ThreadParticles
 
 # Speeds are measured with so many particles, where there are not few, so that the next size finds the same speed; and
 # where bases take more bytes than caches hold, with so many bytes of them.
 _MEASURED, _CACHED, _BEYOND_CACHES = 1 << 16, 1 << 24, 1 << 26
-# Rows of small matrices.
+# Particles that keep a device busy.
+_BUSY = 1 << 20
+# Rows of states, and of small matrices.
+_STATES = 8
 _SQUARE = 256
 # Directions that vectors meet at a time there.
 _MET = 64
@@ -57,49 +61,62 @@ def reference_speed(rows: tuple[int, int], itemsize: int, threads: int) -> Speed
     return Speed(rate, probe_rate, 14e-9 / gain, NORMAL_SECONDS / gain, 4e-6, 1.2e10)
 
 
-def measured_speed(rows: tuple[int, int], itemsize: int, threads: int, few: bool, bases: int, products: bool) -> Speed:
+def measured_speed(
+    rows: tuple[int, int],
+    itemsize: int,
+    threads: int,
+    few: bool,
+    bases: int,
+    products: bool,
+    device: str | None = None,
+) -> Speed:
     """Return the speed of this machine, with few particles or many, and bases of so many bytes in all layers.
 
     That of products of small matrices is measured where there are `products`, and infinite where there are none.
     """
     particles = FEW if few else _MEASURED
-    copies = _BEYOND_CACHES // (_MET * particles * itemsize) if bases > _CACHED else 1
-    sizes = itemsize, particles, threads
+    if device is not None and has_memory(device):
+        particles = _BUSY
+    copies = max(1, _BEYOND_CACHES // (_MET * particles * itemsize)) if bases > _CACHED else 1
+    sizes = itemsize, particles, threads, device
     rate, probe_rate = (multiply_adds_per_second(count, copies, *sizes) for count in rows)
     return Speed(rate, probe_rate, *_seconds(*sizes), _product_rate() if products else math.inf)
 
 
 @cache
-def multiply_adds_per_second(rows: int, copies: int, itemsize: int, particles: int, threads: int) -> float:
+def multiply_adds_per_second(
+    rows: int, copies: int, itemsize: int, particles: int, threads: int, device: str | None = None
+) -> float:
     """Measure products of the shape the bases need, (rows, n) times (n, directions), with so many bases in turn."""
-    ensemble, dtype = ThreadParticles(particles, threads), np.dtype(f"f{itemsize}")
-    bases, vectors = np.ones((copies, _MET, particles), dtype), np.ones((rows, particles), dtype)
+    ensemble, dtype = home_on(device, particles, threads), np.dtype(f"f{itemsize}")
+    bases = [ensemble.from_host(np.ones((_MET, particles), dtype)) for _ in range(copies)]
+    vectors = ensemble.from_host(np.ones((rows, particles), dtype))
 
     def products() -> None:
         for basis in bases:
             ensemble.inner(basis, vectors)
 
     with ensemble.running():
-        return rows * bases.size / _typical(products, 3)
+        return rows * copies * _MET * particles / _typical(products, 3)
 
 
 @cache
-def _seconds(itemsize: int, particles: int, threads: int) -> tuple[float, float, float]:
+def _seconds(itemsize: int, particles: int, threads: int, device: str | None) -> tuple[float, float, float]:
     """Measure what a particle takes elementwise, a normal number, and a call."""
-    ensemble, dtype = ThreadParticles(particles, threads), np.dtype(f"f{itemsize}")
-    states, one, number = np.ones((8, particles), dtype), ThreadParticles(1), np.ones((1, 1))
+    ensemble, one, dtype = home_on(device, particles, threads), home_on(device, 1, 1), np.dtype(f"f{itemsize}")
+    states, number = ensemble.from_host(np.ones((_STATES, particles), dtype)), one.from_host(np.ones((1, 1)))
 
     def elementwise() -> None:
         images = ensemble.map(np.tanh, states)
         ensemble.apply(lambda image, state: np.add(image, state, out=image), images, states)
         ensemble.mean_squares(images)
 
-    address = Address(Stream.PROBE, positions=tuple(range(len(states))))
+    address = Address(Stream.PROBE, positions=tuple(range(_STATES)))
     with ensemble.running():
         each = _typical(elementwise), _typical(lambda: ensemble.fill(states, Noise(0), address))
     with one.running():
         call = _typical(lambda: one.gram(number), 100)
-    return each[0] / states.size, each[1] / states.size, call
+    return each[0] / (_STATES * particles), each[1] / (_STATES * particles), call
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,6 +72,20 @@ def check_elementwise(device: str, label: str, *functions: Any) -> None:
                 f"{label} has no form on device {device!r}, where it must be made of NumPy's functions, such as "
                 f"np.tanh(x) + 1.0: {checks.reason(error)}"
             ) from None
+
+
+def has_memory(device: str) -> bool:
+    """Return whether a device holds particles in memory of its own, and not in that of the process."""
+    return device != "cpu"
+
+
+def memory_of_device(device: str | None) -> float:
+    """Return the bytes that a device has left; infinity where particles live in the memory of the process."""
+    if device is None or not has_memory(device):
+        return math.inf
+    from solvers.ensemble.device.devices import free_memory
+
+    return free_memory(device)
 
 
 def usable_device(device: str | None) -> str | None:

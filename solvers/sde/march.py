@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from solvers.accelerate import part_kernel
 from solvers.ensemble.atomic import APART, Words, fetch_add, give_way, load, store
+from solvers.ensemble.borrow import borrowed
 from solvers.ensemble.random import Draw
 from solvers.matrices.cholesky import square_factor
 from solvers.sde.equation import Form
@@ -220,6 +221,7 @@ def marching(
 
     def march(control: Words, track: Track, grid: Grid, means: Means, limit: float, share: int) -> None:
         """Take part in steps until the last share was handed out, a particle was lost, or the run is to stop."""
+        control, track, grid, means = borrowed((control, track, grid, means))
         shares, slots = len(means.sums), len(track.states)
         last = len(grid.times) - 2
         while True:

@@ -18,8 +18,9 @@ from tests.benchmarks.report import table
 ROUNDS = machine.ROUNDS
 
 
-class Counting(ThreadParticles):
-    """Particles that count multiply–adds of products, and the bytes that each pass reads and writes once."""
+class Counting:
+    """A home of particles, of those it stands before, that counts multiply–adds of products, and the bytes that each
+    pass reads and writes once."""
 
     multiply_adds = 0
     bytes = 0
@@ -33,7 +34,7 @@ class Counting(ThreadParticles):
         super().fill(out, *rest)
 
     def inner(self, left, right):
-        parts = [left] if isinstance(left, np.ndarray) else left
+        parts = left if isinstance(left, (list, tuple)) else [left]
         self.count(sum(map(len, parts)) * len(right), *parts, right)
         return super().inner(left, right)
 
@@ -62,10 +63,14 @@ class Counting(ThreadParticles):
         return super().stack(parts)
 
 
+class CountingThreads(Counting, ThreadParticles):
+    """Particles on threads that count."""
+
+
 def counted(problem, particles, depth, sampling, **options):
     """Return multiply–adds and bytes of one run."""
     settings = decide(problem, particles, depth, sampling, options).settings
-    ensemble = Counting(particles, settings.threads)
+    ensemble = CountingThreads(particles, settings.threads)
     train(Network(problem, settings, 0, ensemble=ensemble))
     return ensemble.multiply_adds, ensemble.bytes
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import flds
-from flds.training.cost import Workload
+from flds.training.footprint import lazy_footprint
 from flds.training.options import checked
+from flds.training.workload import Workload
 from solvers.memory import available_memory
 from tests.conftest import one_sample, three_samples
 
@@ -64,7 +65,7 @@ def test_memory_formula_counts_the_bases():
     problem = one_sample(steps=9)
     load = Workload.of(problem, checked(problem, 10**6, 10, "law", {}))
     # four bases and images of rank 5 in ten layers, eight bytes each
-    assert load.lazy_memory((5, 5)) - load.lazy_memory((0, 0)) >= 20 * 10 * 10**6 * 8
+    assert lazy_footprint(load, (5, 5)).host - lazy_footprint(load, (0, 0)).host >= 20 * 10 * 10**6 * 8
     assert load.visits == 10
 
 

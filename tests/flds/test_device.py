@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import flds
-from tests.conftest import three_samples
+from flds.training.method import decide
+from flds.training.network import Network
+from tests.conftest import one_sample, three_samples
+from tests.flds import forks
 
 torch = pytest.importorskip("torch")
 from validation.law import law_of  # noqa: E402
@@ -141,6 +144,184 @@ def test_a_run_that_stopped_goes_on_from_its_checkpoint(device, tmp_path):
     assert kept.exists()
     resumed = flds.solve_flds(problem, checkpoint=kept, **options)
     np.testing.assert_allclose(resumed.outputs, whole.outputs, rtol=0, atol=1e-12)
+
+
+def test_a_checkpoint_goes_on_elsewhere(device, tmp_path):
+    problem, options = three_samples(steps=6), {"particles": 200, "depth": 2, "dtype": "float64"}
+    whole = flds.solve_flds(problem, **options)
+
+    def stop(record):
+        if record.step == 3:
+            raise KeyboardInterrupt
+
+    for first, second in ((device, None), (None, device)):
+        kept = tmp_path / f"{first}.checkpoint"
+        with pytest.warns(RuntimeWarning, match="interrupted"):
+            flds.solve_flds(problem, checkpoint=kept, checkpoint_every=0, callback=stop, device=first, **options)
+        resumed = flds.solve_flds(problem, checkpoint=kept, device=second, **options)
+        assert (resumed.settings["continued_from_step"], resumed.settings["device"]) == (3, second)
+        np.testing.assert_allclose(resumed.outputs, whole.outputs, rtol=0, atol=1e-9)
+
+
+def test_runs_of_a_device_that_is_not_there_go_on_on_threads(tmp_path):
+    problem, options = three_samples(steps=3), {"particles": 200, "depth": 2, "dtype": "float64", "keep_state": True}
+    run = flds.solve_flds(problem, device="cpu", **options)
+    run.settings["device"] = "cuda:99"
+    stored = flds.load(run.save(tmp_path / "run.nc"))
+    for again in (flds.rerun(stored), flds.resume(stored, 2)):
+        assert again.settings["device"] is None
+        np.testing.assert_allclose(again.outputs[:4], run.outputs, rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match=r"^device 'cuda:99' is not there"):
+        flds.resume(stored, 2, device="cuda:99")
+
+
+@pytest.mark.parametrize("name", ["momentum, decay, clipping", "RMSNorm", "Newton–Schulz"])
+def test_no_rows_of_particles_leave_the_device_within_a_step(name, device, monkeypatch, steady_speed):
+    """Nor are they made on the host: what goes to or from it is smaller than one vector."""
+    from solvers.ensemble.device.particles import TorchParticles
+
+    particles, moved = 5000, []
+    for method in ("cpu", "numpy", "tolist", "item", "__array__"):
+        plain = getattr(torch.Tensor, method)
+        monkeypatch.setattr(
+            torch.Tensor, method, lambda self, *rest, plain=plain: moved.append(self.numel()) or plain(self, *rest)
+        )
+    plain_tensor = torch.as_tensor
+    monkeypatch.setattr(
+        torch, "as_tensor", lambda values, **rest: moved.append(np.size(values)) or plain_tensor(values, **rest)
+    )
+
+    forward, begun = Network.forward, []
+
+    def whole(self, *rest, plain):
+        assert not begun, "particles went to or from the host"
+        return plain(self, *rest)
+
+    for method in ("to_host", "from_host", "from_state", "put"):
+        plain = getattr(TorchParticles, method)
+        monkeypatch.setattr(TorchParticles, method, lambda self, *rest, plain=plain: whole(self, *rest, plain=plain))
+    monkeypatch.setattr(
+        Network, "forward", lambda *rest, **named: begun.append(moved.clear()) or forward(*rest, **named)
+    )
+    problem = replace(three_samples(steps=4, **TESTS), **CASES[name])
+    monkeypatch.setattr("flds.training.options.check_elementwise", lambda *rest: None)  # before the run
+    run = flds.solve_flds(problem, particles=particles, depth=2, device=device, record_kernels=True)
+    assert run.status == "completed"
+    assert len(begun) > 5
+    assert len(moved) > 100
+    assert 0 < max(moved) < particles
+
+
+def test_estimates_of_the_limit(device):
+    problem, options = three_samples(steps=2), {"particles": 300, "depth": 2, "replicates": 3, "budget_seconds": 1e-3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        one, other = (
+            flds.estimate_limit(problem, **options, **there) for there in ({"threads": 2}, {"device": device})
+        )
+    np.testing.assert_allclose(other.outputs, one.outputs, rtol=0, atol=1e-5)  # float32
+    np.testing.assert_allclose(other.outputs_half_width, one.outputs_half_width, rtol=0, atol=1e-4)
+    assert (one.settings["device"], other.settings["device"]) == (None, device)
+    with pytest.raises(ValueError, match=r"^device and threads exclude each other"):
+        flds.estimate_limit(problem, device=device, threads=2)
+
+
+@pytest.fixture
+def imagined_card(monkeypatch, steady_speed):
+    """A device with 2 GB, as far as plans go."""
+    monkeypatch.setattr("flds.training.options.check_device", lambda device, *rest: device)
+    monkeypatch.setattr("flds.training.options.check_elementwise", lambda *rest: None)
+    monkeypatch.setattr("flds.training.method.memory_of_device", lambda device: 2e9 if device else np.inf)
+
+
+def test_memory_of_a_device_is_estimated_and_bounds_ranks(imagined_card):
+    problem, options = three_samples(steps=200), {"particles": 200_000, "depth": 8, "sampling": "law"}
+    here, there = flds.estimate_cost(problem, **options), flds.estimate_cost(problem, device="cuda", **options)
+    assert (here.device_memory, here.device_available) == (0.0, np.inf)
+    bases = 2 * sum(there.rank) * 8 * 200_000 * 8  # directions and images of all layers, in float64
+    assert bases < there.device_memory < 1.5 * bases + 1e9
+    assert there.memory < 1e9 < here.memory
+    assert not there.fits
+    assert "on the device " in str(there)
+    assert "more than the 2 GB available" in str(there)
+    message = r"^this run needs [\d.]+ GB on device 'cuda' and 2 GB are available; lower particles, depth, rank_budget"
+    with pytest.raises(MemoryError, match=message):
+        flds.solve_flds(problem, device="cuda", **options)
+    fits = decide(one_sample(steps=10_000), 10_000, 8, "law", {"operator": "lazy", "device": "cuda"})
+    assert 100 < fits.settings.rank_budget[0] < 1000  # 4 vectors of 80 kB for each direction in each layer
+    assert 0.7 * 2e9 < 4 * 8 * 8e4 * fits.settings.rank_budget[0] < 0.9 * 2e9
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=f"torch {torch.__version__} finds no CUDA device")
+def test_memory_of_a_card_is_that_predicted():
+    problem = three_samples(steps=20)
+    for dtype in ("float32", "float64"):
+        options = {"particles": 500_000, "depth": 4, "dtype": dtype, "device": "cuda", "sampling": "law"}
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        run = flds.solve_flds(problem, **options)
+        peak = torch.cuda.max_memory_allocated()
+        predicted = flds.estimate_cost(problem, **options | {"rank_budget": run.rank.max(axis=0)}).device_memory
+        assert abs(predicted - peak) < 0.3 * peak
+
+
+@pytest.mark.parametrize(
+    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory."), RuntimeError("no: can't allocate memory")]
+)
+def test_a_device_that_runs_out_of_memory_ends_a_run_with_its_records(error, device, monkeypatch):
+    from solvers.ensemble.device import particles as home
+
+    fill = home.fill_normals
+
+    def full(out, draw):
+        if draw.step == 3:
+            raise error
+        fill(out, draw)
+
+    monkeypatch.setattr(home, "fill_normals", full)
+    options = {"particles": 200, "depth": 2, "device": device, "keep_state": True}
+    with pytest.warns(RuntimeWarning, match="outgrew rank_budget .*, or memory, after step"):
+        run = flds.solve_flds(three_samples(steps=6), **options)
+    assert run.status == "rank_budget"
+    assert len(run.outputs) == 3
+    monkeypatch.setattr(home, "fill_normals", fill)
+    whole = flds.solve_flds(three_samples(steps=6), **options)
+    np.testing.assert_allclose(flds.resume(run).outputs, whole.outputs, rtol=0, atol=1e-6)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(device, monkeypatch):
+    from solvers.ensemble.device import particles as home
+
+    def broken(out, draw):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(home, "fill_normals", broken)
+    with pytest.raises(RuntimeError, match=r"^something else$"):
+        flds.solve_flds(three_samples(steps=2), particles=200, depth=2, device=device)
+
+
+def test_commands_take_a_device(device, tmp_path):
+    small = ["--particles", 300, "--depth", 2, "--steps", 2, "--train-samples", 20, "--test-samples", 5,
+             "--batch-size", 4, "--dtype", "float64", "--keep-state"]  # fmt: skip
+    done = forks.run("solve", *small, "--device", device, "--out", "there.nc", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f", on {device}" in done.stdout
+    assert forks.run("solve", *small, "--quiet", "--out", "here.nc", cwd=tmp_path).returncode == 0
+    there, here = flds.load(tmp_path / "there.nc"), flds.load(tmp_path / "here.nc")
+    np.testing.assert_allclose(there.outputs, here.outputs, rtol=0, atol=1e-9)
+    more = ("resume", "here.nc", "--steps", 1, "--device", device, "--quiet", "--out", "more.nc")
+    assert forks.run(*more, cwd=tmp_path).returncode == 0
+    assert flds.load(tmp_path / "more.nc").settings["device"] == device
+    for wrong, said in (
+        (["--device", "cuda:99"], "device 'cuda:99' is not there: torch"),
+        (["--device", device, "--threads", 2], "device and threads exclude each other: leave out threads, or device"),
+        (["--device", device, "--mpi"], "--device keeps the particles in one process; leave out --device or --mpi"),
+    ):
+        done = forks.run("solve", *small, *wrong, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_functions_of_ones_own_are_made_of_numpy(device):

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_info
 from solvers.ensemble.random import Address, Noise, Stream
 from solvers.ensemble.threads import ThreadParticles
 from solvers.partition import STRETCH, group_size, partition
+from tests.mpi.digest import communicator
 from tests.plain_particles import PlainParticles
 
 
@@ -25,7 +26,23 @@ def on_torch(particles):
     return TorchParticles(particles)
 
 
-HOMES = [lambda particles: ThreadParticles(particles, 2), PlainParticles, on_torch]
+def on_ranks(particles):
+    """A home over the ranks of MPI, as far as there are particles for them."""
+    from tests.mpi.gathered import GatheredParticles
+
+    try:
+        return GatheredParticles(particles)
+    except ValueError as error:  # the same on all ranks
+        pytest.skip(str(error))
+
+
+def on_threads(particles):
+    """A home on two threads."""
+    return ThreadParticles(particles, 2)
+
+
+# Programs on several ranks run these tests too, in tests/mpi/test_homes.py.
+HOMES = [on_threads, PlainParticles, on_torch] + ([] if communicator() is None else [on_ranks])
 SIZES = [1, 5, STRETCH, STRETCH + 1, 40 * STRETCH + 77]
 
 
@@ -83,7 +100,7 @@ def test_products_equal_numpy(home, particles, rows, columns, dtype):
 
 
 @pytest.mark.parametrize("home", HOMES)
-def test_elementwise_work_noise_and_whole_matrices(home):
+def test_elementwise_work_and_noise(home):
     particles = 2 * STRETCH + 3
     ensemble = home(particles)
     a, b = vectors(3, particles), vectors(3, particles, seed=1)
@@ -113,7 +130,8 @@ def test_elementwise_work_noise_and_whole_matrices(home):
         ensemble.fill(noise, Noise(5), Address(Stream.FORWARD, 2, (4, 0, 7)), layer=3)
         Noise(5).fill(expected, slice(0, particles), Address(Stream.FORWARD, 2, (4, 0, 7)), 3)
         np.testing.assert_allclose(ensemble.to_host(noise), expected, rtol=0, atol=2e-15)
-        assert ensemble.total([np.ones(2, np.float32), np.full(2, 0.5)]).tolist() == [1.5, 1.5]
+        if ensemble.communicator is None:  # ranks have as many sums as groups
+            assert ensemble.total([np.ones(2, np.float32), np.full(2, 0.5)]).tolist() == [1.5, 1.5]
     single = vectors(2, particles, np.float32)
     kept = ensemble.from_host(single)
     for found in (ensemble.allocate(2, np.float32), ensemble.copy(kept), ensemble.map(np.negative, kept)):
@@ -124,8 +142,31 @@ def test_elementwise_work_noise_and_whole_matrices(home):
     with ensemble.running(), ensemble.whole():
         ensemble.each(done.append, [3, 1, 2])
     assert sorted(done) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("home", HOMES)
+def test_noise_has_known_values(home):
+    """Those of `test_random`, which files that were saved are solved again with."""
+    ensemble = home(4 * STRETCH)
+    noise = ensemble.allocate(3)
+    with ensemble.running():
+        ensemble.fill(noise, Noise(11, refinement=2), Address(Stream.PROBE, 4, (0, 2, 7)), layer=3)
+    expected = [
+        0.5895338984163452, -2.501355676127089, 0.5659658098954835, 0.047977565001196945, -0.2269499492894109,
+        -0.1781553650805266, 0.558598069343249,
+    ]  # fmt: skip
+    found = ensemble.to_host(noise)[1, [0, 63, 64, 127, 2047, 2048, 4098]]
+    np.testing.assert_allclose(found, expected, rtol=1e-13)  # another library's logarithm and sine
+
+
+@pytest.mark.parametrize("home", HOMES)
+def test_matrices_that_are_held_whole(home):
     small = home(300)
     matrix, left, right = vectors(300, 300), vectors(4, 300, seed=2), vectors(4, 300, seed=3)
+    if small.communicator is not None:
+        with pytest.raises(NotImplementedError, match=r"^matrices that are held whole are held by one process$"):
+            small.multiply(left, matrix)
+        return
     with small.running():
         held, rows = small.from_host(matrix.copy()), small.from_host(left)
         for transposed in (False, True):

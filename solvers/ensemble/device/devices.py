@@ -9,6 +9,17 @@ import torch
 from solvers import checks
 
 
+def free_memory(device: str) -> float:
+    """Return the bytes of a CUDA device that are free, or kept by torch for what comes next."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether torch raised an error for lack of memory, of a device or of the process."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 def checked_device(device: Any) -> str:
     """Return the name of a device that particles can live on.
 

@@ -40,9 +40,17 @@ def _shifted(word: Tensor, bits: int) -> Tensor:
 
 def _mix(word: Tensor) -> Tensor:
     """The output function of SplitMix64."""
-    word = (word ^ _shifted(word, 30)) * _MIX1
-    word = (word ^ _shifted(word, 27)) * _MIX2
-    return word ^ _shifted(word, 31)
+    return _mix_(word.clone(), torch.empty_like(word))
+
+
+def _mix_(word: Tensor, spare: Tensor) -> Tensor:
+    """The same in place, with memory to work in: no word waits for room while many are made."""
+    for bits, factor in ((30, _MIX1), (27, _MIX2), (31, 1)):
+        torch.bitwise_right_shift(word, bits, out=spare).bitwise_and_((1 << (64 - bits)) - 1)
+        word.bitwise_xor_(spare)
+        if factor != 1:
+            word.mul_(factor)
+    return word
 
 
 def _ones(word: Tensor) -> Tensor:
@@ -86,15 +94,20 @@ def normals(keys: Tensor, scale: float) -> Tensor:
     blocks = torch.arange(0, STRETCH, 2 * PAIRS, device=keys.device)
     index = blocks[:, None] + 2 * pairs + 1  # of the first of two words
     increments = _increments(keys)[..., None, None]
-    first = keys[..., None, None] + index * increments
-    radius = (_shifted(_mix(first), 12).double() + 0.5).mul_(2.0**-52).log_().mul_(-2.0).sqrt_().mul_(scale)
-    word = _mix(first + increments)
-    angle = (word >> 11).double().mul_(_EIGHTH_TURN)
-    sine = angle.sin()
-    cosine = angle.cos_().mul_((1 - 2 * (word & 1)).double())
-    exchange = (word & 2) != 0
-    rows = torch.stack([torch.where(exchange, sine, cosine), torch.where(exchange, cosine, sine)], dim=-2)
-    return (rows * radius[..., None, :]).reshape(*keys.shape, STRETCH)
+    first = (index * increments).add_(keys[..., None, None])
+    second, spare = first + increments, torch.empty_like(first)
+    _mix_(first, spare).bitwise_right_shift_(12).bitwise_and_((1 << 52) - 1)
+    radius = first.double().add_(0.5).mul_(2.0**-52).log_().mul_(-2.0 * scale**2).sqrt_()
+    _mix_(second, spare)
+    sine = torch.bitwise_right_shift(second, 11, out=first).double().mul_(_EIGHTH_TURN)
+    cosine = sine.cos()
+    sine.sin_().mul_(radius)
+    cosine.mul_(radius).view(torch.int64).bitwise_xor_(torch.bitwise_left_shift(second, 63, out=spare))  # the sign
+    exchange = second.bitwise_and_(2).bool()
+    rows = torch.empty((*keys.shape, len(blocks), 2, PAIRS), dtype=torch.float64, device=keys.device)
+    torch.where(exchange, sine, cosine, out=rows[..., 0, :])
+    torch.where(exchange, cosine, sine, out=rows[..., 1, :])
+    return rows.reshape(*keys.shape, STRETCH)
 
 
 def fill_normals(out: Tensor, draw: Draw) -> None:

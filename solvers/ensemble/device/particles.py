@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from solvers.ensemble.device.arrays import DeviceArray, DeviceCoordinates, torch_type
+from solvers.ensemble.device.devices import out_of_memory
 from solvers.ensemble.device.noise import fill_normals
 from solvers.ensemble.particles import Matrix, Particles
 from solvers.ensemble.random import Address, Noise
@@ -49,9 +50,21 @@ class TorchParticles(Particles):
 
     @contextmanager
     def running(self) -> Iterator[Particles]:
-        """Take no gradients; NumPy's warnings of overflow are those of small matrices, which solves look for."""
+        """Take no gradients; NumPy's warnings of overflow are those of small matrices, which solves look for.
+
+        Raises
+        ------
+        MemoryError
+            If the device has no more memory.
+        """
         with torch.no_grad(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            yield self
+            try:
+                yield self
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                reason = str(error).strip().split("\n")[0]
+                raise MemoryError(f"device {str(self.device)!r} has no more memory: {reason}") from None
 
     def allocate(self, rows: int, dtype: Any = np.float64) -> Any:
         return torch.empty((rows, self.held), dtype=torch_type(dtype), device=self.device)
@@ -82,10 +95,10 @@ class TorchParticles(Particles):
 
     def inner(self, left: Any, right: Any) -> Matrix:
         parts = [left] if isinstance(left, torch.Tensor) else left
-        return np.concatenate([self._products(part, right) for part in parts]) / self.particles
+        return self._to_matrix(torch.cat([self._products(part, right) for part in parts])) / self.particles
 
     def gram(self, vectors: Any) -> Matrix:
-        return self._products(vectors, vectors, torch.float64) / self.particles
+        return self._to_matrix(self._products(vectors, vectors, torch.float64)) / self.particles
 
     def mean_squares(self, vectors: Any) -> Matrix:
         return self.means(vectors, vectors)
@@ -101,7 +114,9 @@ class TorchParticles(Particles):
 
     def project(self, vectors: Any, coordinates: Matrix, directions: Any) -> tuple[Any, Matrix, Matrix]:
         rest = torch.addmm(vectors, self._coefficients(-coordinates, vectors.dtype), directions)
-        return rest, self.inner(directions, rest).T, self.gram(rest)
+        left = self._products(directions, rest), self._products(rest, rest, torch.float64)
+        found = self._to_matrix(torch.cat(left)) / self.particles  # at once: each way to the host waits for the device
+        return rest, found[: len(directions)].T, found[len(directions) :]
 
     def combine(self, out: Any, terms: Sequence[tuple[NDArray[Any], Any]], add: bool = False) -> None:
         terms = [(c, v) for c, v in terms if c.size]
@@ -139,13 +154,13 @@ class TorchParticles(Particles):
         for matrix in matrices:
             matrix.addmm_(first, second)
 
-    def _products(self, left: Any, right: Any, dtype: torch.dtype | None = None) -> Matrix:
+    def _products(self, left: Any, right: Any, dtype: torch.dtype | None = None) -> Tensor:
         """Return inner products of rows, computed in a type, or in their own, by groups that are added in float64."""
         size = self.group_size
         whole = self.held - self.held % size
         total = torch.zeros((len(left), len(right)), dtype=torch.float64, device=self.device)
         if not total.numel():
-            return self._to_matrix(total)
+            return total
         many = size * max(1, _AT_ONCE // (size * (len(left) + len(right)))) if dtype else whole
         for start in range(0, whole, many or 1):
             part = slice(start, min(start + many, whole))
@@ -156,7 +171,7 @@ class TorchParticles(Particles):
         if whole < self.held:
             first, second = (one[:, whole:].to(dtype or one.dtype) for one in (left, right))
             total += (first @ second.T).double()
-        return self._to_matrix(total)
+        return total
 
     def _parts(self, rows: int) -> Iterator[slice]:
         size = max(1, _AT_ONCE // max(1, rows))
