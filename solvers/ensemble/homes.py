@@ -35,7 +35,7 @@ def home_on(device: str | None, particles: int, threads: int, communicator: Any 
         return home(particles, threads, communicator)
     from solvers.ensemble.device.particles import TorchParticles
 
-    return TorchParticles(particles, device)
+    return TorchParticles(particles, device, threads)
 
 
 def check_device(device: Any, communicator: Any = None, threads: Any = None) -> str | None:

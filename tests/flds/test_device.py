@@ -200,9 +200,14 @@ def test_no_rows_of_particles_leave_the_device_within_a_step(name, device, monke
     for method in ("to_host", "from_host", "from_state", "put"):
         plain = getattr(TorchParticles, method)
         monkeypatch.setattr(TorchParticles, method, lambda self, *rest, plain=plain: whole(self, *rest, plain=plain))
-    monkeypatch.setattr(
-        Network, "forward", lambda *rest, **named: begun.append(moved.clear()) or forward(*rest, **named)
-    )
+
+    def begin(*rest, **named):
+        if not begun:
+            moved.clear()
+        begun.append(True)
+        return forward(*rest, **named)
+
+    monkeypatch.setattr(Network, "forward", begin)
     problem = replace(three_samples(steps=4, **TESTS), **CASES[name])
     monkeypatch.setattr("flds.training.options.check_elementwise", lambda *rest: None)  # before the run
     run = flds.solve_flds(problem, particles=particles, depth=2, device=device, record_kernels=True)

@@ -38,15 +38,18 @@ class TorchParticles(Particles):
         Number of particles N.
     device : str
         "cuda", "cuda:1", "cpu".
+    threads : int, optional
+        Most threads of the processor that torch takes; by default those that it would take.
     """
 
-    def __init__(self, particles: int, device: str = "cpu") -> None:
+    def __init__(self, particles: int, device: str = "cpu", threads: int | None = None) -> None:
         self.particles = self.held = particles
         self.device = torch.device(device)
+        self.threads = threads
         self.group_size = group_size(particles)
 
     def beside(self, particles: int) -> TorchParticles:
-        return TorchParticles(particles, str(self.device))
+        return TorchParticles(particles, str(self.device), self.threads)
 
     @contextmanager
     def running(self) -> Iterator[Particles]:
@@ -57,6 +60,9 @@ class TorchParticles(Particles):
         MemoryError
             If the device has no more memory.
         """
+        before = torch.get_num_threads()
+        if self.threads is not None and self.threads < before:
+            torch.set_num_threads(self.threads)
         with torch.no_grad(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             try:
                 yield self
@@ -65,6 +71,8 @@ class TorchParticles(Particles):
                     raise
                 reason = str(error).strip().split("\n")[0]
                 raise MemoryError(f"device {str(self.device)!r} has no more memory: {reason}") from None
+            finally:
+                torch.set_num_threads(before)
 
     def allocate(self, rows: int, dtype: Any = np.float64) -> Any:
         return torch.empty((rows, self.held), dtype=torch_type(dtype), device=self.device)
