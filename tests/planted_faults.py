@@ -353,6 +353,19 @@ FAULTS = (
           "value.get(group, value.get(ALL_MATRICES, default) if matrix else default)",
           "value.get(ALL_MATRICES if matrix and ALL_MATRICES in value else group, default)",
           "tests/flds/test_branches.py tests/validation/test_rules.py"),
+    Fault("noise of devices on half of the circle", "solvers/ensemble/device/noise.py",
+          "torch.bitwise_left_shift(second, 63, out=spare)", "spare.zero_()",
+          "tests/solvers/test_particles.py"),
+    Fault("particles of a device without those of the last group", "solvers/ensemble/device/particles.py",
+          "        if whole < self.held:\n", "        if whole < 0:\n",
+          "tests/solvers/test_particles.py"),
+    Fault("memory of a device counted as that of the process", "flds/training/footprint.py",
+          "    apart = load.device is not None and has_memory(load.device)", "    apart = False",
+          "tests/flds/test_device.py"),
+    Fault("states that a run of another device cannot take over", "flds/training/network.py",
+          'self.ensemble.put(self.input_weights, state["input_weights"])',
+          'self.ensemble.put(self.input_weights, state["input_weights"][::-1])',
+          "tests/flds/test_device.py"),
 )  # fmt: skip
 
 

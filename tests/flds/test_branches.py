@@ -140,3 +140,16 @@ def test_matched_noise_scatters_less():
         assert not run.notes
         spread[sampling] = run.replicate_outputs.std(axis=0, ddof=1)[1].mean()
     assert spread["matched"] < 0.35 * spread["law"]
+
+
+def test_groups_of_matrices_take_their_own_value_before_that_of_all():
+    values = {"hidden": 0.1, "outer": 0.3}
+    problem = three_samples(
+        residual="two_layer", learning_rate=values, weight_decay=values, standard_deviations=values, steps=2,
+        optimizer={"hidden": flds.Muon(), "outer": flds.SGD(momentum=0.5)},
+    )  # fmt: skip
+    inner, outer = problem.groups["inner"], problem.groups["outer"]
+    assert (inner.rates.tolist(), outer.rates.tolist()) == ([0.1, 0.1], [0.3, 0.3])
+    assert (inner.weight_decay, outer.weight_decay) == (0.1, 0.3)
+    assert (inner.standard_deviation, outer.standard_deviation) == (0.1, 0.3)
+    assert (inner.optimizer, outer.optimizer) == (flds.Muon(), flds.SGD(momentum=0.5))
