@@ -138,6 +138,8 @@ drawn.plot, upstairs.predict = _plot, _predict
 
 
 def __getattr__(name: str) -> Any:
+    if name == "nn":  # which needs torch
+        return import_module("flds.nn")
     if name not in _HOMES:
         raise AttributeError(f"module 'flds' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_HOMES[name]), name)

@@ -45,6 +45,7 @@ ROOMS = {
     "flds.mean_ode": "flds.results flds.training solvers",
     "flds.limit": "flds.results flds.training solvers",
     "flds.plotting": "flds.results solvers",
+    "flds.nn": "flds.plotting flds.training solvers",
     "flds.replay": "flds.frozen flds.mean_ode flds.results flds.training solvers",
     "flds.sweeps": "flds.mean_ode flds.processes flds.results flds.training solvers",
     "flds.cli": "flds.datasets flds.mean_ode flds.plotting flds.replay flds.results flds.sweeps flds.training solvers",
@@ -53,7 +54,7 @@ ROOMS = {
 }
 # Packages of others that only these rooms, or parts of them, may import.
 KEPT_OUT = {
-    "torch": ("validation", "solvers.ensemble.device"),
+    "torch": ("validation", "solvers.ensemble.device", "flds.nn"),
     "torchsde": ("validation",),
     "mpi4py": ("solvers.ranks",),
 }

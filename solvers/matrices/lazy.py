@@ -213,6 +213,14 @@ class LazyOperator(WeightOperator):
                 met = self.outputs.inner(self.gradients.directions, self.features.images) / self._ratio
             self.response[...] = met
 
+    def take_in(self, directions: Array, images: Array) -> None:
+        """Take in directions of features, (r, N), and their images, (r, M), which a pass has revealed before."""
+        room = self.features.room(len(directions))
+        self.inputs.put(room.directions, directions)
+        self.outputs.put(room.images, images)
+        self.features.append(len(directions))
+        self._make_room()
+
     def mark(self) -> Any:
         return self.features.mark(), self.gradients.mark()
 

@@ -36,7 +36,9 @@ CASES = {
         "residual": "two_layer", "hidden_ratio": 2.0, "normalization": "layer_norm", "gain": True, "bias": True,
         "branch_exponent": 1.0,
     },
-    "bare two layers, Muon": {"residual": "two_layer", "optimizer": "muon", "learning_rate": 0.1},
+    "bare two layers, Muon": {
+        "residual": "two_layer", "hidden_ratio": 1.5, "optimizer": "muon", "learning_rate": 0.1,
+    },
 }  # fmt: skip
 WAYS = [("lazy", "law"), ("lazy", "matched"), ("dense", "law")]
 

@@ -87,7 +87,7 @@ def newton_schulz(matrix: Matrix) -> Matrix:
         square += gram
         square[diagonal, diagonal] += a
         x = square @ x
-    return x if wide else np.ascontiguousarray(x.T)
+    return x if wide else x.T.copy()
 
 
 def polar(matrix: Matrix) -> Matrix:

@@ -40,7 +40,6 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.shape: lambda values: tuple(values.shape),
     np.ndim: lambda values: values.ndim,
     np.size: lambda values: values.numel(),
-    np.ascontiguousarray: lambda values: values.contiguous(),
     np.may_share_memory: lambda one, other: _memory(one) == _memory(other),
 }
 
