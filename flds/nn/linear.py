@@ -110,7 +110,7 @@ class GaussianLinear(nn.Module):
         self.name = ""
         self.matrix = self._matrix(_drawn_seed() if seed is None else checks.seed_number("seed", seed))
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
         """Return 𝒲x + b, (…, M), of inputs (…, N)."""
         self._check(x)

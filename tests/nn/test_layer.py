@@ -133,7 +133,7 @@ def test_states_of_another_rank_come_in_as_far_as_they_were_used():
     other.load_state_dict(one.state_dict())
     assert torch.equal(other(x), one(x))
     assert other.learned.shape == (10, 10)
-    with pytest.raises(RuntimeError, match="has met more directions than its rank .* the state has 6 and 6"):
+    with pytest.raises(RuntimeError, match=r"has met more directions than its rank .* the state has 6 and 6"):
         small.load_state_dict(one.state_dict())
 
 
@@ -265,7 +265,7 @@ def test_bad_input(work, error, message):
 def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(RuntimeError, match="^GaussianLinear works in one process"):
+    with pytest.raises(RuntimeError, match=r"^GaussianLinear works in one process"):
         layer()(rows())
 
 
