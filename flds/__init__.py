@@ -10,6 +10,7 @@ from solvers.results.upstairs import upstairs as drawn
 
 if TYPE_CHECKING:
     from flds.datasets import Dataset as Dataset
+    from flds.datasets import from_torch as from_torch
     from flds.datasets import load_cifar10 as load_cifar10
     from flds.datasets import load_digits as load_digits
     from flds.datasets import load_npz as load_npz
@@ -98,6 +99,7 @@ _HOMES = {
     "draw_units": "flds.mean_ode.draws",
     "estimate_cost": "flds.training.solve",
     "estimate_limit": "flds.limit.estimate",
+    "from_torch": "flds.datasets",
     "follow_units": "flds.mean_ode.follow",
     "kernel_alignment": "flds.results.kernels",
     "load": "flds.results.files",

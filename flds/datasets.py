@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,6 +170,74 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
         arrays.get("test_targets"),
         classes=int(targets.max()) + 1 if _are_classes(targets) else None,
     )
+
+
+def from_torch(data: Any, *, inputs: Any = 0, targets: Any = 1, test: Any = None) -> Dataset:
+    """Return the samples of a dataset or loader of PyTorch, for a `TrainingProblem`.
+
+    Parameters
+    ----------
+    data : torch.utils.data.Dataset or DataLoader, or any collection
+        Of samples, or a loader of batches, that are (input, target) or rows with names, as those of the package
+        `datasets`. Tensors are detached and come to the host. A loader that shuffles shuffles.
+    inputs, targets : int or str
+        Where input and target stand in a sample: its place or its name.
+    test : likewise, optional
+        The test set.
+
+    Returns
+    -------
+    Dataset
+        Inputs (samples, d) in float64, each flattened, and targets as they are; whole numbers from 0 on are classes.
+
+    Raises
+    ------
+    TypeError
+        If `data` is no collection, or its samples hold no numbers.
+    ValueError
+        If there are no samples, they lack an input or target, or they differ in size.
+    """
+    x, y = _arrays("data", data, inputs, targets)
+    test_x, test_y = (None, None) if test is None else _arrays("test", test, inputs, targets)
+    name = type(getattr(data, "dataset", data)).__name__
+    return Dataset(name, x, y, test_x, test_y, classes=int(y.max()) + 1 if _are_classes(y) else None)
+
+
+def _arrays(label: str, data: Any, inputs: Any, targets: Any) -> tuple[Array, NDArray[np.generic]]:
+    """Return inputs, flattened, and targets of all samples."""
+    batched = hasattr(data, "batch_sampler") and data.batch_size is not None
+    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    if not indexed and not hasattr(data, "__iter__"):
+        raise TypeError(f"{label} must be a dataset or a loader, got {type(data).__name__}")
+    items = (data[index] for index in range(len(data))) if indexed else iter(data)
+    found: list[tuple[Any, Any]] = []
+    for item in items:
+        try:
+            found.append((_numbers(item[inputs]), _numbers(item[targets])))
+        except (LookupError, TypeError) as error:
+            raise ValueError(
+                f"{label} must hold samples with {inputs!r} and {targets!r}, and numbers there: {error}"
+            ) from None
+    if not found:
+        raise ValueError(f"{label} must hold samples, got none")
+    try:
+        x, y = (np.concatenate(part) if batched else np.stack(part) for part in zip(*found, strict=True))
+    except ValueError as error:
+        raise ValueError(f"{label} must hold samples of one size: {error}") from None
+    return np.asarray(x.reshape(len(x), -1), np.float64), y
+
+
+def _numbers(value: Any) -> NDArray[np.generic]:
+    """Return a tensor, or what is like an array, as an array of the host."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if not value.is_floating_point() or value.element_size() >= 4:
+            return np.asarray(value)
+        value = value.float()  # of types that NumPy lacks
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"got {array.dtype}")
+    return array
 
 
 def _are_classes(targets: NDArray[np.generic]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -118,7 +119,8 @@ def _turns(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:
 def _stepped(optimizer: torch.optim.Optimizer, group: dict[str, Any], gradients: list[torch.Tensor]) -> torch.Tensor:
     """Return where an optimiser of the same kind brings a matrix that begins at 0."""
     matrix = nn.Parameter(torch.zeros_like(gradients[0]))
-    named = {name: value for name, value in group.items() if name in optimizer.defaults}
+    taken = inspect.signature(type(optimizer)).parameters
+    named = {name: value for name, value in group.items() if name in optimizer.defaults and name in taken}
     if "lr" in named:
         named["lr"] = _RATE  # which may be 0 as yet
     try:

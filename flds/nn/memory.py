@@ -11,9 +11,11 @@ from solvers import checks
 
 # Vectors of a token beside a layer: of each input and output those that are kept for the gradient, with its own, and
 # those that a pass works with.
-_KEPT, _AT_WORK = 2, 4
-# A parameter, its gradient, what an optimiser remembers of it, and a step.
-_COPIES = 4
+_KEPT, _AT_WORK = 4, 12
+# Bytes of what torch loads when it first computes.
+_FIRST = 80e6
+# A parameter, its gradient, and what an optimiser remembers of it.
+_COPIES = 3
 # Rows that a basis has room for at first, and how it grows.
 _FIRST_ROWS, _GROWTH = 8, 2
 
@@ -47,8 +49,8 @@ def estimate_memory(model: nn.Module, tokens: int, steps: int) -> float:
     """Return the bytes that training a network will need at its peak, beside what it takes now.
 
     Directions and images of its `GaussianLinear` are counted as they grow, with the gradients of parameters and what an
-    optimiser with momentum remembers, and with the vectors of one pass; what else a network computes is not. Layers on
-    a GPU count there.
+    optimiser with momentum remembers, and with the vectors of one pass; what else a network computes is not. Where a
+    batch that is always the same repeats itself it is a bound. Layers on a GPU count there.
 
     Parameters
     ----------
@@ -57,7 +59,7 @@ def estimate_memory(model: nn.Module, tokens: int, steps: int) -> float:
     tokens : int
         Vectors that each layer meets in a step: samples times tokens.
     steps : int
-        Updates to come.
+        Steps to come.
 
     Returns
     -------
@@ -84,4 +86,4 @@ def estimate_memory(model: nn.Module, tokens: int, steps: int) -> float:
         total += _KEPT * tokens * sum(sides) * itemsize
         working = max(working, _AT_WORK * tokens * max(sides) * itemsize)
     parameters = sum(one.nbytes for one in model.parameters() if one.requires_grad)
-    return total + working + (_COPIES - 1) * parameters
+    return _FIRST + total + working + (_COPIES - 1) * parameters

@@ -45,7 +45,8 @@ def plot_coordinate_check(check: Any, change: bool = True, ax: Axes | None = Non
     sizes_axis(ax, "x", check.widths)
     logarithmic(ax, "y")
     ax.set_xlabel("width")
-    ax.set_ylabel(f"change after {check.steps} steps" if change else "size before training")
+    steps = f"{check.steps} step" + ("" if check.steps == 1 else "s")
+    ax.set_ylabel(f"change after {steps}" if change else "size before training")
     return ax
 
 

@@ -127,3 +127,46 @@ def test_npz_files(tmp_path):
     np.savez(path, inputs=np.array([{}], dtype=object), targets=np.ones(1))
     with pytest.raises(ValueError, match="is not a readable npz file"):
         flds.load_npz(path)  # pickled objects are not loaded: that would run code
+
+
+def test_datasets_of_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    from torch.utils.data import DataLoader, TensorDataset
+
+    x = torch.randn(10, 2, 3, requires_grad=True)
+    y = torch.arange(10) % 3
+    pairs = TensorDataset(x, y)
+    loaders = DataLoader(pairs, batch_size=4), DataLoader(pairs, batch_size=None)
+    rows = [{"image": image, "label": int(label)} for image, label in zip(x, y, strict=True)]
+    named = flds.from_torch(rows, inputs="image", targets="label")
+    for found in (*map(flds.from_torch, (pairs, *loaders, list(pairs))), named):
+        np.testing.assert_array_equal(found.inputs, x.detach().numpy().reshape(10, 6))
+        np.testing.assert_array_equal(found.targets, y)
+        assert (found.inputs.dtype, found.classes) == (np.float64, 3)
+    both = flds.from_torch(pairs, test=DataLoader(pairs, batch_size=3))
+    np.testing.assert_array_equal(both.test_inputs, both.inputs)
+    assert repr(both).startswith("Dataset(TensorDataset, inputs (10, 6), targets (10,)")
+    problem = flds.TrainingProblem(both.inputs, both.targets, steps=1, loss="cross_entropy")
+    assert flds.solve_flds(problem, particles=100, depth=2).status == "completed"
+    halves = flds.from_torch(TensorDataset(x.bfloat16(), torch.ones(10, 2)))
+    np.testing.assert_allclose(halves.inputs, x.detach().numpy().reshape(10, 6), rtol=2**-8)
+    assert halves.classes is None
+    assert halves.targets.shape == (10, 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "rest", "error", "message"),
+    [
+        (3, {}, TypeError, "^data must be a dataset or a loader, got int$"),
+        ([], {}, ValueError, "^data must hold samples, got none$"),
+        ([(1.0,)], {}, ValueError, "^data must hold samples with 0 and 1, and numbers there: "),
+        ([{"x": 1.0, "y": 1}], {"inputs": "image"}, ValueError, "^data must hold samples with 'image' and 1, and num"),
+        ([("a picture", 1)], {}, ValueError, "^data must hold samples with 0 and 1, and numbers there: got <U9$"),
+        ([(np.ones(2), 1), (np.ones(3), 1)], {}, ValueError, "^data must hold samples of one size: "),
+        ([(np.ones(2), 1)], {"test": 3}, TypeError, "^test must be a dataset or a loader, got int$"),
+    ],
+)
+def test_what_is_no_dataset_of_torch(data, rest, error, message):
+    with pytest.raises(error, match=message) as found:
+        flds.from_torch(data, **rest)
+    assert "\n" not in str(found.value)
