@@ -135,7 +135,9 @@ def test_reference_names_everything_public():
     pages = [path for path in (DOCS / "reference").glob("*.md") if path.stem != "index"]
     text = "\n".join(path.read_text() for path in pages)
     listed = re.findall(r"^\.\. auto\w+:: (\S+)", text, re.MULTILINE)
-    public = [f"{package.__name__}.{name}" for package in (flds, solvers, validation) for name in package.__all__]
+    public = [
+        f"{package.__name__}.{name}" for package in (flds, flds.nn, solvers, validation) for name in package.__all__
+    ]
     assert sorted(listed) == sorted([*public, "flds.plotting"])
     index = (DOCS / "reference" / "index.md").read_text()
     for path in pages:
@@ -143,7 +145,7 @@ def test_reference_names_everything_public():
         assert f"\n{path.stem}\n" in index
 
 
-@pytest.mark.parametrize("page", ["index", "tutorial", "howto", "branches", "optimizers"])
+@pytest.mark.parametrize("page", ["index", "tutorial", "howto", "branches", "optimizers", "nn"])
 def test_code_runs_as_printed(page, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
@@ -162,6 +164,9 @@ def test_code_runs_as_printed(page, tmp_path, monkeypatch):
         assert names["estimate"].outputs_half_width.max() <= 0.2
     elif page == "branches":
         assert names["limit"].loss[-1] < 0.5 * names["limit"].loss[0]
+    elif page == "nn":
+        assert names["loss"].item() < 0.05
+        assert names["check"].passed
     elif page == "optimizers":
         assert names["limit"].status == "completed"
     else:

@@ -20,7 +20,7 @@ import pytest
 
 from flds import plotting
 
-PACKAGES = ("flds", "solvers", "validation")
+PACKAGES = ("flds", "flds.nn", "solvers", "validation")
 ARRAYS = re.compile(r"Array|ndarray|Matrix|Coordinates|Parameters\b|Tensor")
 SHAPE = re.compile(r"\(.*,.*\)|shape")
 EQUATION = re.compile(r"\b[FH]-\(\d")
@@ -29,7 +29,10 @@ UNSOURCED = {
     # results, settings, files and data of one's own: nothing that was published is implemented
     "flds.CostEstimate", "flds.Dataset", "flds.LimitEstimate", "flds.MeanFieldSolution", "flds.MeanOptions",
     "flds.Options", "flds.Solution", "flds.Sweep", "flds.estimate_cost", "flds.load", "flds.load_npz", "flds.rerun",
-    "flds.resume", "flds.sweep",
+    "flds.resume", "flds.sweep", "flds.from_torch",
+    # this library's own measurements, and what follows from shapes
+    "flds.nn.CoordinateCheck", "flds.nn.LayerCheck", "flds.nn.estimate_memory", "flds.nn.gaussian",
+    "flds.nn.check_optimizer", "flds.nn.dense_linear", "flds.nn.TwoLayerNetwork",
     "solvers.Solution", "solvers.Statistic", "solvers.density", "solvers.load", "solvers.particles",
     "solvers.quantiles", "solvers.trajectories",
     # what everybody does
@@ -79,7 +82,7 @@ def entries(texts):
     """Type and description of every parameter that has an entry."""
     found = {}
     for part in map(sections, texts):
-        listed = part.get("Attributes", "") + part.get("Parameters", "")
+        listed = re.sub(r"\n\s*\n", "\n", part.get("Attributes", "") + part.get("Parameters", ""))
         for head, body in re.findall(r"^(\S.*)\n?((?:[ \n].*\n?)*)", listed, re.MULTILINE):
             names, _, kind = head.partition(" : ")
             found |= {name.strip().lstrip("*"): kind + body for name in names.split(",") if kind or body}
@@ -146,8 +149,8 @@ def complaints(label, item, texts, kind):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_docstrings_are_complete(package):
-    if package == "validation":
-        pytest.importorskip("torchsde")
+    if package in ("validation", "flds.nn"):
+        pytest.importorskip("torchsde" if package == "validation" else "torch")
     found = [
         complaint for label, item, named in public(importlib.import_module(package))
         for complaint in complaints(label, item, docs(item), "formal" if named else "free")

@@ -10,18 +10,19 @@ from __future__ import annotations
 try:
     import torch as _torch  # noqa: F401
 except ImportError:
-    raise ImportError("flds.nn needs torch, which is not installed: pip install torch") from None
+    raise ImportError("flds.nn needs torch, which is not installed: pip install 'flds[nn]'") from None
 
-from flds.nn.coordinates import CoordinateCheck, coordinate_check
+from flds.nn.coordinates import CoordinateCheck, LayerCheck, coordinate_check
 from flds.nn.groups import check_optimizer, parameter_groups
 from flds.nn.linear import GaussianLinear, dense_linear
 from flds.nn.memory import estimate_memory
-from flds.nn.models import ResidualMLP, Transformer, TwoLayerNetwork
+from flds.nn.models import ResidualMLP, Transformer, TwoLayerNetwork, gaussian
 from flds.nn.muon import Muon
 
 __all__ = [
     "CoordinateCheck",
     "GaussianLinear",
+    "LayerCheck",
     "Muon",
     "ResidualMLP",
     "Transformer",
@@ -30,5 +31,6 @@ __all__ = [
     "coordinate_check",
     "dense_linear",
     "estimate_memory",
+    "gaussian",
     "parameter_groups",
 ]

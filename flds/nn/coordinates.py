@@ -140,6 +140,11 @@ def coordinate_check(
     ------
     ValueError, TypeError
         If an argument is not valid, networks of two widths have other modules, or training diverges.
+
+    References
+    ----------
+    G. Yang et al., "Tensor Programs V: Tuning large neural networks via zero-shot hyperparameter transfer", NeurIPS
+    2021.
     """
     widths = _widths(widths)
     steps, seeds = checks.positive_integer("steps", steps), checks.positive_integer("seeds", seeds, smallest=2)

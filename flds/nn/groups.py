@@ -48,6 +48,10 @@ def parameter_groups(
     ------
     ValueError, TypeError
         If an argument is not valid, or there is no width to be found.
+
+    References
+    ----------
+    G. Yang, E. J. Hu, "Tensor Programs IV: Feature learning in infinite-width neural networks", ICML 2021.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {checks.shown(model)}")

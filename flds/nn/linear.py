@@ -112,7 +112,7 @@ class GaussianLinear(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
-        """Return 𝒲x + b, (…, M), of inputs (…, N)."""
+        """Return 𝒲x + b, (…, M), of inputs x, (…, N)."""
         self._check(x)
         self.name = self.name or _name_in_stack(self)
         rows = x.reshape(-1, self.in_features).contiguous()
@@ -160,6 +160,7 @@ class GaussianLinear(nn.Module):
         return self.matrix.operator.rank
 
     def extra_repr(self) -> str:
+        """Return sizes, the ranks used so far, and the memory that they take."""
         backward, forward = self.learned.shape
         used, size = self.used, self.matrix.bytes + self.learned.nbytes
         ranks = f"rank={used[0]} of {forward} and {used[1]} of {backward}, {size / 1e6:.3g} MB"
@@ -167,7 +168,7 @@ class GaussianLinear(nn.Module):
         return f"{sizes}, {ranks}" + ("" if self.tied else ", tied=False")
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """Return what was revealed, for `state_dict`."""
+        """Return what was revealed, for `state_dict`: directions (rank, N or M), images (rank, M or N), and the rest."""
         return self.matrix.state()
 
     def set_extra_state(self, state: Mapping[str, Tensor]) -> None:
@@ -273,7 +274,21 @@ def dense_linear(
 ) -> nn.Linear:
     """Return a `torch.nn.Linear` that begins with what `GaussianLinear` samples: weights N(0, 1/in_features), biases 0.
 
-    Parameters are those of `torch.nn.Linear`, whose own weights have a third of that variance.
+    The own weights of `torch.nn.Linear` have a third of that variance.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        N and M.
+    bias : bool
+        Whether there is a bias.
+    device, dtype
+        As for `torch.nn.Linear`.
+
+    Returns
+    -------
+    nn.Linear
+        The layer, weights (M, N).
     """
     layer = nn.Linear(in_features, out_features, bias, device, dtype)
     with torch.no_grad():

@@ -26,7 +26,25 @@ _EPSILON = 1e-6
 
 
 def gaussian(rank: int | tuple[int, int] = 512, **rest: Any) -> Linear:
-    """Return what makes `GaussianLinear` of this rank, without a bias; `rest` are arguments of it."""
+    """Return what makes `GaussianLinear` of one rank, without biases, for the networks here.
+
+    Parameters
+    ----------
+    rank : int or (int, int)
+        Its largest ranks.
+    **rest
+        Further arguments of it.
+
+    Returns
+    -------
+    callable
+        (inputs, outputs) → the layer, which raises what `GaussianLinear` does.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When it is called, as `GaussianLinear`.
+    """
 
     def linear(in_features: int, out_features: int) -> nn.Module:
         return GaussianLinear(in_features, out_features, bias=False, rank=rank, **rest)
@@ -53,9 +71,14 @@ class ResidualMLP(nn.Module):
     horizon : float
         T.
     activation : callable
-        φ, of tensors.
+        φ, of tensors of any shape.
     linear : callable
-        Makes hidden matrices of so many inputs and outputs.
+        Makes hidden matrices of so many inputs and outputs; by default `gaussian()`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not valid.
 
     References
     ----------
@@ -80,7 +103,7 @@ class ResidualMLP(nn.Module):
         self.readout = nn.Parameter(torch.randn(outputs, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs, (…, outputs), of inputs (…, d)."""
+        """Return the outputs, (…, outputs), of inputs x, (…, d)."""
         h = x @ self.embedding.T / math.sqrt(x.shape[-1])
         for matrix in self.matrices:
             h = h + self.scale * matrix(self.activation(h))
@@ -93,11 +116,16 @@ class TwoLayerNetwork(nn.Module):
     Parameters
     ----------
     inputs, outputs, width, depth, horizon, activation, linear
-        As for `ResidualMLP`.
+        As for `ResidualMLP`; φ takes tensors of any shape.
     hidden_ratio : float
         Hidden neurons of a block over the width.
     branch_exponent : float
         e.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not valid.
     """
 
     def __init__(
@@ -123,7 +151,7 @@ class TwoLayerNetwork(nn.Module):
         self.readout = nn.Parameter(torch.randn(outputs, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs, (…, outputs), of inputs (…, d)."""
+        """Return the outputs, (…, outputs), of inputs x, (…, d)."""
         h = x @ self.embedding.T / math.sqrt(x.shape[-1])
         for inner, bias, outer in zip(self.inner, self.bias, self.outer, strict=True):
             h = h + self.scale * outer(self.activation(inner(rms_norm(h)) + bias))
@@ -146,12 +174,16 @@ class Transformer(nn.Module):
     hidden_ratio : float
         Hidden neurons of a block over the width.
     linear : callable
-        Makes hidden matrices of so many inputs and outputs.
+        As for `ResidualMLP`.
 
     Raises
     ------
     ValueError
         If the width is no multiple of `key_features`.
+
+    References
+    ----------
+    A. Vaswani et al., "Attention is all you need", NeurIPS 2017.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ def check_device(device: Any, communicator: Any = None, threads: Any = None) -> 
     try:
         from solvers.ensemble.device.devices import checked_device
     except ImportError:
-        raise ValueError("device needs torch, which is not installed: pip install torch") from None
+        raise ValueError("device needs torch, which is not installed: pip install 'flds[nn]'") from None
     return checked_device(device)
 
 

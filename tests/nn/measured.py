@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 import flds.nn
-from flds.nn.models import gaussian
+from flds.nn import gaussian
 
 ROOT = Path(__file__).parents[2]
 

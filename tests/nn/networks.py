@@ -8,7 +8,7 @@ from torch.nn import functional
 
 import flds.nn
 from flds.nn import GaussianLinear
-from flds.nn.models import gaussian
+from flds.nn import gaussian
 
 WIDTH = 60
 X = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

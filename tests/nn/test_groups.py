@@ -12,7 +12,7 @@ from torch import nn
 
 import flds.nn
 from flds.nn import GaussianLinear, check_optimizer, coordinate_check, dense_linear, parameter_groups
-from flds.nn.models import gaussian
+from flds.nn import gaussian
 from tests.nn.measured import measured
 from tests.nn.networks import X, Y, matrices, pair, train
 

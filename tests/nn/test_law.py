@@ -10,7 +10,7 @@ import torch
 
 import flds
 from flds.nn import GaussianLinear, ResidualMLP, TwoLayerNetwork, dense_linear, parameter_groups
-from flds.nn.models import gaussian
+from flds.nn import gaussian
 from solvers.matrices import reveal
 from tests.conftest import MARGIN, three_samples
 from tests.flds.test_law import compare
