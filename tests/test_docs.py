@@ -165,7 +165,7 @@ def test_code_runs_as_printed(page, tmp_path, monkeypatch):
     elif page == "branches":
         assert names["limit"].loss[-1] < 0.5 * names["limit"].loss[0]
     elif page == "nn":
-        assert names["loss"].item() < 0.05
+        assert names["loss"].item() < 0.1
         assert names["check"].passed
     elif page == "optimizers":
         assert names["limit"].status == "completed"

@@ -168,7 +168,7 @@ class GaussianLinear(nn.Module):
         return f"{sizes}, {ranks}" + ("" if self.tied else ", tied=False")
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """Return what was revealed, for `state_dict`: directions (rank, N or M), images (rank, M or N), and the rest."""
+        """Return what was revealed, for `state_dict`: directions and images, (rank, N) or (rank, M), and the rest."""
         return self.matrix.state()
 
     def set_extra_state(self, state: Mapping[str, Tensor]) -> None:

@@ -7,8 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 import flds.nn
-from flds.nn import GaussianLinear
-from flds.nn import gaussian
+from flds.nn import GaussianLinear, gaussian
 
 WIDTH = 60
 X = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 import flds.nn
-from flds.nn import GaussianLinear, check_optimizer, coordinate_check, dense_linear, parameter_groups
-from flds.nn import gaussian
+from flds.nn import GaussianLinear, check_optimizer, coordinate_check, dense_linear, gaussian, parameter_groups
 from tests.nn.measured import measured
 from tests.nn.networks import X, Y, matrices, pair, train
 

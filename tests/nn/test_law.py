@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import flds
-from flds.nn import GaussianLinear, ResidualMLP, TwoLayerNetwork, dense_linear, parameter_groups
-from flds.nn import gaussian
+from flds.nn import GaussianLinear, ResidualMLP, TwoLayerNetwork, dense_linear, gaussian, parameter_groups
 from solvers.matrices import reveal
 from tests.conftest import MARGIN, three_samples
 from tests.flds.test_law import compare

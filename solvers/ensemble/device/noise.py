@@ -16,7 +16,7 @@ Tensor = torch.Tensor
 
 _WORD = 1 << 64
 # Normals made at a time: few enough to stay in a cache, or to leave room on a device.
-_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 24}
+_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 22}
 
 
 def _signed(word: int) -> int:
