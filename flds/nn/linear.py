@@ -19,6 +19,8 @@ Tensor = torch.Tensor
 
 # Relative size of what is left of a vector that rounding makes, with room.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 3e-6}
+# Gradients are taken for 0 below so many roundings of the largest of their pass.
+_NOTHING = 10
 # Of a seed that is drawn.
 _SEEDS = 2**63 - 1
 
@@ -252,13 +254,15 @@ class _Product(torch.autograd.Function):
         (learned,), layer = ctx.saved_tensors, ctx.layer
         if not torch.isfinite(gradients).all():
             raise RuntimeError(f"gradients at {layer.label} must be finite, got NaN or infinity")
-        active = torch.count_nonzero(gradients, dim=1).nonzero()[:, 0]
+        sizes = gradients.abs().amax(dim=1)
+        # what is rounding beside others has no direction, such as of a query with one key to look at
+        active = (sizes > _NOTHING * torch.finfo(sizes.dtype).eps * sizes.max()).nonzero()[:, 0]
         pulled = gradients.new_zeros((len(gradients), layer.in_features))
         step = torch.zeros_like(learned) if ctx.needs_input_grad[1] else None
         if len(active):
             rows = gradients[active].contiguous()
             try:
-                pulled[active], found = layer.matrix.backward(rows, learned, ctx.revealed)
+                pulled[active], found = layer.matrix.backward(rows, active.tolist(), learned, ctx.revealed)
             except RankBudgetExceeded as error:
                 raise layer._outgrown(f"gradients: {error}") from None
             if step is not None:

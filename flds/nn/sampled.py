@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -80,7 +80,7 @@ class SampledMatrix:
         """Return 𝒲x of rows, (b, M), and coordinates of x on Q, (b, rank); what is new may be remembered."""
         with self._at_work(learned), self._counted():
             found: tuple[Tensor, Coordinates] = self.operator.forward(
-                x, self._address(Stream.FORWARD, len(x)), x, remember
+                x, self._address(Stream.FORWARD, range(len(x))), x, remember
             )
         return found
 
@@ -89,16 +89,19 @@ class SampledMatrix:
         side = self.operator.features
         before = side.rank
         with self._for_now(), self._at_work(learned):
-            image, coordinates = self.operator.forward(x, self._address(Stream.FORWARD, len(x)), x)
+            image, coordinates = self.operator.forward(x, self._address(Stream.FORWARD, range(len(x))), x)
             revealed = Revealed(side.directions[before:].clone(), side.images[before:].clone())
         return image, coordinates, revealed
 
-    def backward(self, gradients: Tensor, learned: Tensor, revealed: Revealed | None) -> tuple[Tensor, Coordinates]:
+    def backward(
+        self, gradients: Tensor, places: Sequence[int], learned: Tensor, revealed: Revealed | None
+    ) -> tuple[Tensor, Coordinates]:
         """Return 𝒲ᵀg of rows, (b, N), and coordinates of g on P, (b, rank).
 
-        What is new is remembered, but not where a forward pass has `revealed` what is not.
+        `places` are the rows' among those of their pass. What is new is remembered, but not where a forward pass has
+        `revealed` what is not.
         """
-        address = self._address(Stream.BACKWARD, len(gradients))
+        address = self._address(Stream.BACKWARD, places)
         if revealed is None:
             with self._at_work(learned), self._counted():
                 found: tuple[Tensor, Coordinates] = self.operator.backward(gradients, address, gradients)
@@ -121,8 +124,8 @@ class SampledMatrix:
         arrays = {name: one.to(dtype) if name.endswith(_ROWS) else one for name, one in state.items()}
         self.operator.restore({name: one.cpu().numpy() for name, one in arrays.items()} | {"learned": np.zeros((0, 0))})
 
-    def _address(self, stream: Stream, rows: int) -> Address:
-        return Address(stream, self.calls, tuple(range(rows)))
+    def _address(self, stream: Stream, places: Sequence[int]) -> Address:
+        return Address(stream, self.calls, tuple(places))
 
     @contextmanager
     def _at_work(self, learned: Tensor) -> Iterator[None]:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from flds.nn import GaussianLinear, parameter_groups
+from tests.nn import networks
 from tests.nn.networks import NETWORKS, pair, train
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +151,29 @@ def test_copies_and_moves_keep_what_was_revealed():
     drawn = one.reset_parameters() or one(x)
     assert one.used == (4, 0)
     assert not torch.allclose(drawn, twin(x))
+
+
+def test_single_precision_rounds_the_same_network():
+    """Same seeds, same noise: eight steps in float32 are those in float64 to some thousand roundings of 6e-8."""
+    for name in ("two layers, ratio 2.5", "transformer"):
+        _, exact, loss = pair(name, tolerance=1e-4)  # by which both keep the same directions
+        rounded = copy.deepcopy(exact).float()
+        difference = train(rounded, "momentum", loss).double() - train(exact, "momentum", loss)
+        assert 0 < difference.abs().max() < 2e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=f"torch {torch.__version__} finds no CUDA device")
+def test_a_card_computes_the_same(monkeypatch):
+    for name in ("two layers, ratio 2.5", "transformer"):
+        _, here, loss = pair(name)
+        there = copy.deepcopy(here).cuda()
+        expected = train(here, "momentum", loss)
+        for data in ("X", "Y", "TOKENS"):
+            monkeypatch.setattr(networks, data, getattr(networks, data).cuda())
+        found = train(there, "momentum", loss).cpu()
+        monkeypatch.undo()
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
 def test_seeds_are_those_of_torch():
