@@ -256,7 +256,8 @@ class _Product(torch.autograd.Function):
             raise RuntimeError(f"gradients at {layer.label} must be finite, got NaN or infinity")
         sizes = gradients.abs().amax(dim=1)
         # what is rounding beside others has no direction, such as of a query with one key to look at
-        active = (sizes > _NOTHING * torch.finfo(sizes.dtype).eps * sizes.max()).nonzero()[:, 0]
+        least = _NOTHING * torch.finfo(sizes.dtype).eps * sizes.max() if len(sizes) else 0.0
+        active = (sizes > least).nonzero()[:, 0]
         pulled = gradients.new_zeros((len(gradients), layer.in_features))
         step = torch.zeros_like(learned) if ctx.needs_input_grad[1] else None
         if len(active):

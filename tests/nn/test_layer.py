@@ -43,6 +43,10 @@ def test_it_takes_any_shape_and_repeats_what_it_has_shown():
     assert one(x[:0]).shape == (0, 30)
     assert one(torch.zeros(2, 40, dtype=torch.float64)).abs().max() == 0
     assert one.used == (4, 0)
+    one(x[:0]).sum().backward()
+    (0.0 * one(x)).sum().backward()
+    assert one.used == (4, 0)
+    assert one(x[0]).shape == (30,)
 
 
 def test_two_passes_before_their_gradients():
