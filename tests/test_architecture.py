@@ -187,7 +187,7 @@ def test_public_names_exist_and_are_documented():
         "compare",
         "draw_units",
         "estimate_cost",
-        "estimate_limit", "follow_units", "kernel_alignment", "load", "load_cifar10", "load_digits", "load_npz",
+        "estimate_limit", "follow_units", "from_torch", "kernel_alignment", "load", "load_cifar10", "load_digits", "load_npz",
         "rerun", "residual_regime",
         "resume", "simulate_resnet", "solve_backward", "solve_flds", "solve_forward", "solve_frozen",
         "solve_mean_ode", "solve_tangent_ode", "sweep", "tangent_kernel",
