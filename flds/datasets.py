@@ -205,7 +205,7 @@ def from_torch(data: Any, *, inputs: Any = 0, targets: Any = 1, test: Any = None
 
 def _arrays(label: str, data: Any, inputs: Any, targets: Any) -> tuple[Array, NDArray[np.generic]]:
     """Return inputs, flattened, and targets of all samples."""
-    batched = hasattr(data, "batch_sampler") and data.batch_size is not None
+    batched = getattr(data, "batch_sampler", None) is not None
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     if not indexed and not hasattr(data, "__iter__"):
         raise TypeError(f"{label} must be a dataset or a loader, got {type(data).__name__}")

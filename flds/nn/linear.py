@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from flds.nn.sampled import SampledMatrix
 from solvers import checks
@@ -35,7 +34,8 @@ class GaussianLinear(nn.Module):
     not Adam on 𝒲: see `check_optimizer`.
 
     In training mode, where gradients are on, a pass remembers what it reveals. Elsewhere it leaves the layer as it was,
-    repeats its result in the same state, and needs no rank; the joint law then holds within one call.
+    repeats its result in the same state, and needs no rank; the joint law then holds within one call. A has gradients
+    in training mode alone.
 
     Parameters
     ----------
@@ -119,8 +119,8 @@ class GaussianLinear(nn.Module):
         self.name = self.name or _name_in_stack(self)
         rows = x.reshape(-1, self.in_features).contiguous()
         watched = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        wanted = watched and (rows.requires_grad or self.learned.requires_grad)
-        y = _Product.apply(rows, self.learned, self, wanted)  # type: ignore[no-untyped-call]
+        remember = watched and self.training
+        y = _Product.apply(rows, self.learned, self, remember, watched)  # type: ignore[no-untyped-call]
         y = y.reshape(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
 
@@ -132,7 +132,7 @@ class GaussianLinear(nn.Module):
         factor : float
             1 − rate × decay.
         """
-        factor = checks.finite_number("factor", factor)
+        factor = checks.positive_number("factor", factor)
         self.matrix.operator.share *= factor
         with torch.no_grad():
             self.learned.mul_(factor)
@@ -175,6 +175,9 @@ class GaussianLinear(nn.Module):
 
     def set_extra_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `get_extra_state` returned of a layer of the same shape."""
+        sizes = tuple(state[f"{side}_directions"].shape[1] for side in ("feature", "gradient"))
+        if sizes != (self.in_features, self.out_features) or ("response" in state) != self.tied:
+            raise ValueError(f"the state must be that of {self.label} with tied={self.tied}, got one of sizes {sizes}")
         self.matrix = self._matrix(0)
         self.matrix.restore(state)
 
@@ -197,6 +200,8 @@ class GaussianLinear(nn.Module):
             raise ValueError(f"inputs must be where the layer is, on {self.learned.device}, got {x.device}")
         if not torch.isfinite(x).all():
             raise ValueError("inputs must be finite, got NaN or infinity")
+        if self.training and not torch.is_grad_enabled() and _in_reentrant_checkpoint():
+            raise RuntimeError("GaussianLinear has no form in a reentrant checkpoint: give use_reentrant=False")
         if _processes() > 1:
             raise RuntimeError("GaussianLinear works in one process: in several each would draw other weights")
 
@@ -236,22 +241,28 @@ class _Product(torch.autograd.Function):
     """𝒲x of rows, with gradients by x and A."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, learned: Tensor, layer: GaussianLinear, wanted: bool) -> Tensor:
-        ctx.layer, ctx.revealed = layer, None
+    def forward(ctx: Any, x: Tensor, learned: Tensor, layer: GaussianLinear, remember: bool, watched: bool) -> Tensor:
+        ctx.layer, ctx.revealed, ctx.remember = layer, None, remember
         try:
-            if wanted and not layer.training:
+            if watched and not remember and x.requires_grad:
                 y, ctx.coordinates, ctx.revealed = layer.matrix.look(x, learned)
             else:
-                y, ctx.coordinates = layer.matrix.forward(x, learned, remember=wanted)
+                y, ctx.coordinates = layer.matrix.forward(x, learned, remember)
         except RankBudgetExceeded as error:
             raise layer._outgrown(f"inputs: {error}") from None
         ctx.save_for_backward(learned)
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         (learned,), layer = ctx.saved_tensors, ctx.layer
+        if torch.is_grad_enabled():  # as with create_graph=True
+            raise RuntimeError(f"{layer.label} has no second derivatives: leave out create_graph")
+        if ctx.needs_input_grad[1] and not ctx.remember:
+            raise RuntimeError(
+                f"{layer.label} has no gradient by its weights in eval mode: train in training mode, or call "
+                "requires_grad_(False) for gradients by inputs"
+            )
         if not torch.isfinite(gradients).all():
             raise RuntimeError(f"gradients at {layer.label} must be finite, got NaN or infinity")
         sizes = gradients.abs().amax(dim=1)
@@ -271,7 +282,7 @@ class _Product(torch.autograd.Function):
                 by_matrix = root * found.T @ ctx.coordinates[active.cpu().numpy()]
                 rows_used, columns_used = (min(a, b) for a, b in zip(by_matrix.shape, learned.shape, strict=True))
                 step[:rows_used, :columns_used] = torch.as_tensor(by_matrix[:rows_used, :columns_used])
-        return pulled, step, None, None
+        return pulled, step, None, None, None
 
 
 def dense_linear(
@@ -301,6 +312,16 @@ def dense_linear(
         if layer.bias is not None:
             layer.bias.zero_()
     return layer
+
+
+def _in_reentrant_checkpoint() -> bool:
+    """Return whether `torch.utils.checkpoint` is at work in the form that calls twice, first without gradients."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "forward" and frame.f_globals.get("__name__") == "torch.utils.checkpoint":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _processes() -> int:

@@ -43,8 +43,11 @@ def gaussian(rank: int | tuple[int, int] = 512, **rest: Any) -> Linear:
     Raises
     ------
     ValueError, TypeError
-        When it is called, as `GaussianLinear`.
+        If there is a seed; and when it is called, as `GaussianLinear`.
     """
+
+    if rest.get("seed") is not None:
+        raise ValueError("seed would give all layers the same noise; seed torch instead, with torch.manual_seed")
 
     def linear(in_features: int, out_features: int) -> nn.Module:
         return GaussianLinear(in_features, out_features, bias=False, rank=rank, **rest)

@@ -73,6 +73,9 @@ class Muon(torch.optim.Optimizer):
         }
         super().__init__([_matrix(one) for one in trained], defaults)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_layers": self._layers}  # for copies
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make a step; `closure` may compute the loss anew, as for any optimiser of torch."""

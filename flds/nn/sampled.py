@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from solvers.ensemble.device.noise import row_positions
 from solvers.ensemble.device.particles import TorchParticles
 from solvers.ensemble.random import Address, Noise, Stream
 from solvers.matrices.lazy import LazyOperator, Side
@@ -20,6 +21,11 @@ Coordinates = NDArray[np.floating]
 
 # What names of rows of particles in a state end with.
 _ROWS = ("directions", "images")
+
+
+def _place(rows: Tensor, backward: bool) -> Address:
+    """Return where noise of rows is found that nothing will remember."""
+    return Address(Stream.PROBE, int(backward), row_positions(rows))
 
 
 class Revealed(NamedTuple):
@@ -77,11 +83,14 @@ class SampledMatrix:
         return sum(one.nbytes for side in self.sides for one in (side.directions, side.images))
 
     def forward(self, x: Tensor, learned: Tensor, remember: bool) -> tuple[Tensor, Coordinates]:
-        """Return 𝒲x of rows, (b, M), and coordinates of x on Q, (b, rank); what is new may be remembered."""
+        """Return 𝒲x of rows, (b, M), and coordinates of x on Q, (b, rank); what is new may be remembered.
+
+        Where it is not, its noise belongs to the numbers of its row: other rows have other noise, and the same again
+        has the same, whatever was trained meanwhile.
+        """
+        address = self._address(Stream.FORWARD, range(len(x))) if remember else _place(x, backward=False)
         with self._at_work(learned), self._counted():
-            found: tuple[Tensor, Coordinates] = self.operator.forward(
-                x, self._address(Stream.FORWARD, range(len(x))), x, remember
-            )
+            found: tuple[Tensor, Coordinates] = self.operator.forward(x, address, x, remember)
         return found
 
     def look(self, x: Tensor, learned: Tensor) -> tuple[Tensor, Coordinates, Revealed]:
@@ -89,7 +98,7 @@ class SampledMatrix:
         side = self.operator.features
         before = side.rank
         with self._for_now(), self._at_work(learned):
-            image, coordinates = self.operator.forward(x, self._address(Stream.FORWARD, range(len(x))), x)
+            image, coordinates = self.operator.forward(x, _place(x, backward=False), x)
             revealed = Revealed(side.directions[before:].clone(), side.images[before:].clone())
         return image, coordinates, revealed
 
@@ -101,14 +110,14 @@ class SampledMatrix:
         `places` are the rows' among those of their pass. What is new is remembered, but not where a forward pass has
         `revealed` what is not.
         """
-        address = self._address(Stream.BACKWARD, places)
         if revealed is None:
+            address = self._address(Stream.BACKWARD, places)
             with self._at_work(learned), self._counted():
                 found: tuple[Tensor, Coordinates] = self.operator.backward(gradients, address, gradients)
             return found
         with self._for_now(), self._at_work(learned):
             self.operator.take_in(*revealed)
-            found = self.operator.backward(gradients, address, gradients)
+            found = self.operator.backward(gradients, _place(gradients, backward=True), gradients)
         return found
 
     def state(self) -> dict[str, Tensor]:

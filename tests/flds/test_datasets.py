@@ -138,6 +138,7 @@ def test_datasets_of_torch(tmp_path):
     pairs = TensorDataset(x, y)
     loaders = DataLoader(pairs, batch_size=4), DataLoader(pairs, batch_size=None)
     rows = [{"image": image, "label": int(label)} for image, label in zip(x, y, strict=True)]
+    loaders += (DataLoader(pairs, batch_sampler=[[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]]),)
     named = flds.from_torch(rows, inputs="image", targets="label")
     for found in (*map(flds.from_torch, (pairs, *loaders, list(pairs))), named):
         np.testing.assert_array_equal(found.inputs, x.detach().numpy().reshape(10, 6))

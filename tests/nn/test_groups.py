@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import matplotlib as mpl
@@ -79,6 +80,16 @@ def test_a_state_of_muon_goes_on():
     second = flds.nn.Muon(one, 0.01)
     second.load_state_dict(first.state_dict())
     torch.testing.assert_close(train(one, lambda model: second, loss, 3), expected[3:], rtol=0, atol=1e-12)
+
+
+def test_copies_of_muon_go_on():
+    _, one, loss = pair("two layers, ratio 0.5")
+    optimizer = flds.nn.Muon(one, 0.05, weight_decay=0.1)
+    train(one, lambda model: optimizer, loss, 2)
+    twin, copied = copy.deepcopy((one, optimizer))
+    found, expected = (train(m, lambda model, o=o: o, loss, 2) for m, o in ((twin, copied), (one, optimizer)))
+    assert torch.equal(found, expected)
+    assert matrices(twin)[0].weight_share == matrices(one)[0].weight_share < 0.99
 
 
 OPTIMIZERS = {

@@ -31,6 +31,8 @@ _ALTERNATING = _signed(0xAAAAAAAAAAAAAAAA)
 _FIVES, _THREES = 0x5555555555555555, 0x3333333333333333
 _NIBBLES, _BYTES = 0x0F0F0F0F0F0F0F0F, 0x0101010101010101
 _EIGHTH_TURN = math.pi / 2**54
+# Positions that are hashes of something are below this.
+_POSITIONS = (1 << 62) - 1
 
 
 def _shifted(word: Tensor, bits: int) -> Tensor:
@@ -86,6 +88,14 @@ def address_keys(seed: int, stream: int, step: int, positions: Tensor, layer: in
     key = _mix((key + _GOLDEN) ^ _mix(positions + _GOLDEN))
     key = _mix((key + _GOLDEN) ^ _mix(number(layer)))
     return _mix((key + _GOLDEN)[:, None] ^ _mix(stretches + _GOLDEN))
+
+
+def row_positions(rows: Tensor) -> tuple[int, ...]:
+    """Return a position for each row of numbers, (b, N) of float64 or float32, that depends on its numbers alone."""
+    words = (rows + 0.0).view(torch.int64 if rows.dtype == torch.float64 else torch.int32).long()
+    factors = _mix(torch.arange(rows.shape[1], device=rows.device)) | 1
+    keys = _mix((words * factors).sum(dim=1)) & _POSITIONS
+    return tuple(int(key) for key in keys.tolist())
 
 
 def normals(keys: Tensor, scale: float) -> Tensor:
