@@ -139,7 +139,8 @@ def coordinate_check(
     Raises
     ------
     ValueError, TypeError
-        If an argument is not valid, networks of two widths have other modules, or training diverges.
+        If an argument is not valid, no module is called, networks of two widths have other modules, or training
+        diverges.
 
     References
     ----------
@@ -158,6 +159,8 @@ def coordinate_check(
                 model = make_model(width)
                 measured.append(_measure(model, make_optimizer(model, width), loss, batch, steps, width))
     names = list(measured[0])
+    if not names:
+        raise ValueError("no module of the network returned a tensor while loss was computed; call modules in it")
     if any(list(one) != names for one in measured):
         raise ValueError("networks of all widths must have modules of the same names, called in the same order")
     values = np.array([[one[name] for name in names] for one in measured]).reshape(len(widths), seeds, len(names), 2)

@@ -198,8 +198,8 @@ class GaussianLinear(nn.Module):
             )
         if x.device != self.learned.device:
             raise ValueError(f"inputs must be where the layer is, on {self.learned.device}, got {x.device}")
-        if not torch.isfinite(x).all():
-            raise ValueError("inputs must be finite, got NaN or infinity")
+        if not _in_range(x):
+            raise ValueError(f"inputs must be finite, and below {_largest(x):.0e} in {_name(x.dtype)}, at {self.label}")
         if self.training and not torch.is_grad_enabled() and _in_reentrant_checkpoint():
             raise RuntimeError("GaussianLinear has no form in a reentrant checkpoint: give use_reentrant=False")
         if _processes() > 1:
@@ -263,8 +263,8 @@ class _Product(torch.autograd.Function):
                 f"{layer.label} has no gradient by its weights in eval mode: train in training mode, or call "
                 "requires_grad_(False) for gradients by inputs"
             )
-        if not torch.isfinite(gradients).all():
-            raise RuntimeError(f"gradients at {layer.label} must be finite, got NaN or infinity")
+        if not _in_range(gradients):
+            raise RuntimeError(f"gradients at {layer.label} must be finite, and below {_largest(gradients):.0e}")
         sizes = gradients.abs().amax(dim=1)
         # what is rounding beside others has no direction, such as of a query with one key to look at
         least = _NOTHING * torch.finfo(sizes.dtype).eps * sizes.max() if len(sizes) else 0.0
@@ -312,6 +312,16 @@ def dense_linear(
         if layer.bias is not None:
             layer.bias.zero_()
     return layer
+
+
+def _largest(rows: Tensor) -> float:
+    """Return the size from which sums of squares might overflow."""
+    return float(1e-3 * torch.finfo(rows.dtype).max ** 0.5)
+
+
+def _in_range(rows: Tensor) -> bool:
+    """Return whether all numbers, if there are any, are finite and have squares; NaN is not."""
+    return not rows.numel() or bool(rows.abs().max() < _largest(rows))
 
 
 def _in_reentrant_checkpoint() -> bool:

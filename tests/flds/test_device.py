@@ -342,6 +342,7 @@ def test_functions_of_ones_own_are_made_of_numpy(device):
     [
         ({}, {"device": "gpu"}, ValueError, '^device must be "cuda", "cuda:NUMBER" or "cpu", got \'gpu\'$'),
         ({}, {"device": "cuda:"}, ValueError, "^device must be "),
+        ({}, {"device": "cpu:0"}, ValueError, "^device must be "),
         ({}, {"device": 1}, TypeError, '^device must be a string such as "cuda" or "cpu", got 1$'),
         ({}, {"device": "cuda:99"}, ValueError, r"^device 'cuda:99' is not there: torch .* finds \d+ CUDA devices$"),
         ({}, {"device": "cpu", "threads": 2}, ValueError, "^device and threads exclude each other: leave out threads"),

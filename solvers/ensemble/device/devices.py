@@ -33,7 +33,8 @@ def checked_device(device: Any) -> str:
     if not isinstance(device, str):
         raise TypeError(f'device must be a string such as "cuda" or "cpu", got {checks.shown(device)}')
     kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or device.endswith(":"):
+    wrong = kind not in ("cpu", "cuda") or device.endswith(":") or (kind == "cpu" and number)
+    if wrong or (number and not number.isdigit()):
         raise ValueError(f'device must be "cuda", "cuda:NUMBER" or "cpu", got {device!r}')
     if kind == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
