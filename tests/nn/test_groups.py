@@ -211,10 +211,8 @@ def deeper(width):
         ({"steps": 0}, "^steps must be at least 1, got 0$"),
         ({"seeds": 1}, "^seeds must be at least 2, got 1$"),
         ({"learning_rate": 1e30}, "^training diverges at width 8: lower the learning rate$"),
-        (
-            {"make_model": lambda n: nn.Sequential(*[nn.Linear(5, 5) for _ in range(n // 8)], nn.Linear(5, 1))},
-            "^networks of all widths mu",
-        ),
+        ({"make_model": deeper}, "^networks of all widths must have modules of the same names"),
+        ({"loss": lambda model, batch: model.layers[0].weight.sum()}, "^no module of the network returned a tensor"),
     ],
 )
 def test_bad_checks(arguments, message):
