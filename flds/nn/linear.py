@@ -174,7 +174,7 @@ class GaussianLinear(nn.Module):
         return self.matrix.state()
 
     def set_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `get_extra_state` returned of a layer of the same shape."""
+        """Take over a state that `get_extra_state` returned; raise ValueError if it is of another shape."""
         sizes = tuple(state[f"{side}_directions"].shape[1] for side in ("feature", "gradient"))
         if sizes != (self.in_features, self.out_features) or ("response" in state) != self.tied:
             raise ValueError(f"the state must be that of {self.label} with tied={self.tied}, got one of sizes {sizes}")

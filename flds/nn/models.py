@@ -55,6 +55,11 @@ def gaussian(rank: int | tuple[int, int] = 512, **rest: Any) -> Linear:
     return linear
 
 
+def _require_sizes(**sizes: Any) -> None:
+    for name, size in sizes.items():
+        checks.positive_integer(name, size)
+
+
 def rms_norm(h: Tensor) -> Tensor:
     """Return h over the root of its mean square, (…, n)."""
     return h * torch.rsqrt(h.square().mean(-1, keepdim=True) + _EPSILON)
@@ -100,6 +105,7 @@ class ResidualMLP(nn.Module):
     ) -> None:
         super().__init__()
         linear = linear or gaussian()
+        _require_sizes(inputs=inputs, outputs=outputs, width=width, depth=depth)
         self.activation, self.scale = activation, math.sqrt(checks.positive_number("horizon", horizon) / depth)
         self.embedding = nn.Parameter(torch.randn(width, inputs))
         self.matrices = nn.ModuleList(linear(width, width) for _ in range(depth))
@@ -144,6 +150,7 @@ class TwoLayerNetwork(nn.Module):
         branch_exponent: float = 0.5,
     ) -> None:
         super().__init__()
+        _require_sizes(inputs=inputs, outputs=outputs, width=width, depth=depth)
         linear, hidden = linear or gaussian(), round(checks.positive_number("hidden_ratio", hidden_ratio) * width)
         self.activation = activation
         self.scale = (checks.positive_number("horizon", horizon) / depth) ** branch_exponent
@@ -181,8 +188,8 @@ class Transformer(nn.Module):
 
     Raises
     ------
-    ValueError
-        If the width is no multiple of `key_features`.
+    ValueError, TypeError
+        If the width is no multiple of `key_features`, or a size is not valid.
 
     References
     ----------
@@ -200,6 +207,7 @@ class Transformer(nn.Module):
         linear: Linear | None = None,
     ) -> None:
         super().__init__()
+        _require_sizes(tokens=tokens, context=context, width=width, depth=depth, key_features=key_features)
         if width % key_features:
             raise ValueError(f"width must be a multiple of key_features ({key_features}), got {width}")
         linear = linear or gaussian()
@@ -211,7 +219,9 @@ class Transformer(nn.Module):
         self.readout = nn.Parameter(torch.randn(tokens, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the logits of the next token, (batch, length, tokens), for tokens (batch, length)."""
+        """Return logits of the next token, (batch, length, tokens), for (batch, length); raise ValueError if too long."""
+        if tokens.shape[-1] > len(self.positions):
+            raise ValueError(f"tokens must be at most {len(self.positions)} in a row, got {tokens.shape[-1]}")
         h = self.embedding[tokens] + self.positions[: tokens.shape[-1]]
         for block in self.blocks:
             h = block(h)

@@ -54,6 +54,15 @@ def test_groups_have_rates_for_their_width():
         (lambda: flds.nn.Muon(network(), 0.1, scale="shape"), ValueError, "^scale must be "),
         (lambda: flds.nn.Muon(network(), 0.1, orthogonalization="qr"), ValueError, "^orthogonalization must be "),
         (lambda: check_optimizer(network(), "adam"), TypeError, "^optimizer must be a torch.optim.Optimizer"),
+        (lambda: flds.nn.ResidualMLP(5, 1, 20, 0), ValueError, "^depth must be at least 1, got 0$"),
+        (lambda: flds.nn.TwoLayerNetwork(5, 0, 20, 1), ValueError, "^outputs must be at least 1, got 0$"),
+        (lambda: flds.nn.Transformer(7, 6, 20, 1, 16), ValueError, "^width must be a multiple of key_features"),
+        (lambda: flds.nn.Transformer(7, 6, 20, 1, 0), ValueError, "^key_features must be at least 1, got 0$"),
+        (
+            lambda: flds.nn.Transformer(7, 6, 16, 1)(torch.zeros(1, 9, dtype=int)),
+            ValueError,
+            "^tokens must be at most 6",
+        ),
         (lambda: flds.nn.estimate_memory(network(), 0, 1), ValueError, "^tokens must be at least 1, got 0$"),
     ],
 )
