@@ -219,7 +219,7 @@ class Transformer(nn.Module):
         self.readout = nn.Parameter(torch.randn(tokens, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return logits of the next token, (batch, length, tokens), of (batch, length); raise ValueError if too long."""
+        """Return next-token logits, (batch, length, tokens), of (batch, length); raise ValueError if too long."""
         if tokens.shape[-1] > len(self.positions):
             raise ValueError(f"tokens must be at most {len(self.positions)} in a row, got {tokens.shape[-1]}")
         h = self.embedding[tokens] + self.positions[: tokens.shape[-1]]
