@@ -28,10 +28,11 @@ class Signs(flds.Optimizer):
         return -rate * np.sign(gradient), state
 
 
+@pytest.mark.filterwarnings("ignore:round .* took .* longer than budget_seconds")  # beside other work
 def test_limits_are_those_of_the_rule():
     """The estimate contains what independent seeds of the solver give, and is not that of plain descent."""
     problem = three_samples(steps=3, optimizer=MIXED, learning_rate=0.1, weight_decay=0.1)
-    sizes = {"particles": 400, "depth": 4, "threads": 1}
+    sizes = {"particles": 400, "depth": 4, "threads": 1, "budget_seconds": 10.0}
     found = flds.estimate_limit(problem, replicates=8, **sizes)
     plain = flds.estimate_limit(three_samples(steps=3, learning_rate=0.1), replicates=8, **sizes)
     assert "trained by hidden Muon (momentum 0.95, nesterov, newton_schulz), input Adam" in found.summary()
