@@ -50,6 +50,14 @@ def positive_number(name: str, value: Any, zero: bool = False) -> float:
     return number
 
 
+def tolerance(value: Any) -> float:
+    """Return `value` as the relative size, from 0 to below 1, of what may be dropped."""
+    number = positive_number("tolerance", value, zero=True)
+    if number >= 1:
+        raise ValueError(f"tolerance must be below 1, or everything is dropped, got {number:g}")
+    return number
+
+
 def finite_number(name: str, value: Any) -> float:
     """Return `value` as a finite float of any sign."""
     number = _float(name, value)

@@ -360,7 +360,7 @@ FAULTS = (
           "        if whole < self.held:\n", "        if whole < 0:\n",
           "tests/solvers/test_particles.py"),
     Fault("memory of a device counted as that of the process", "flds/training/footprint.py",
-          "    apart = load.device is not None and has_memory(load.device)", "    apart = False",
+          "    apart = has_memory(load.device)", "    apart = False",
           "tests/flds/test_device.py"),
     Fault("states that a run of another device cannot take over", "flds/training/network.py",
           'self.ensemble.put(self.input_weights, state["input_weights"])',

@@ -201,15 +201,14 @@ def affordable_particles(
     taken, and to fit a machine where memory is short fewer; a run may still be refused.
     """
     from flds.training.solve import estimate_cost
-    from solvers.memory import available_memory
 
-    room = DEFAULT_SHARE * available_memory()
     affordable, smallest = {"lazy": 0, "dense": 0}, SMALL_CHOICES[0] if fit else PARTICLE_CHOICES[0]
     for particles in SMALL_CHOICES + PARTICLE_CHOICES if fit else PARTICLE_CHOICES:
         cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)
         if cost.memory + cost.device_memory > DEFAULT_BYTES:
             break
-        if fit and (cost.memory > room or cost.device_memory > DEFAULT_SHARE * cost.device_available):
+        beyond = cost.memory > DEFAULT_SHARE * cost.available
+        if fit and (beyond or cost.device_memory > DEFAULT_SHARE * cost.device_available):
             break
         if particles <= PARTICLE_CHOICES[0]:
             smallest = particles

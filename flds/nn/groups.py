@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flds.nn.linear import GaussianLinear
+from flds.nn.linear import gaussian_layers
 from solvers import checks
 
 # Sides and seed of the matrix that an optimiser is tried on, and how many steps it makes.
@@ -53,11 +53,9 @@ def parameter_groups(
     ----------
     G. Yang, E. J. Hu, "Tensor Programs IV: Feature learning in infinite-width neural networks", ICML 2021.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {checks.shown(model)}")
+    gaussian = list(gaussian_layers(model).values())
     rate = checks.positive_number("learning_rate", learning_rate, zero=True)
     decay = checks.positive_number("weight_decay", weight_decay, zero=True)
-    gaussian = [one for one in model.modules() if isinstance(one, GaussianLinear)]
     if width is None:
         if not gaussian:
             raise ValueError("width must be given, since the network has no GaussianLinear")
@@ -95,11 +93,9 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     TypeError
         If an argument is of another type.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {checks.shown(model)}")
+    layers = {id(one.learned): name for name, one in gaussian_layers(model).items()}
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {checks.shown(optimizer)}")
-    layers = {id(one.learned): name for name, one in model.named_modules() if isinstance(one, GaussianLinear)}
     for group in optimizer.param_groups:
         names = [layers[id(one)] for one in group["params"] if id(one) in layers]
         if names and not _turns(optimizer, group):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -102,7 +102,7 @@ class GaussianLinear(nn.Module):
         self.in_features = checks.positive_integer("in_features", in_features)
         self.out_features = checks.positive_integer("out_features", out_features)
         self.tied = checks.flag("tied", tied)
-        self.tolerance = None if tolerance is None else _tolerance(tolerance)
+        self.tolerance = None if tolerance is None else checks.tolerance(tolerance)
         forward, backward = _ranks(rank)
         forward, backward = min(forward, self.in_features), min(backward, self.out_features)
         made = {"device": device, "dtype": _checked_dtype(torch.get_default_dtype() if dtype is None else dtype)}
@@ -280,9 +280,15 @@ class _Product(torch.autograd.Function):
             if step is not None:
                 root = math.sqrt(layer.in_features * layer.out_features)
                 by_matrix = root * found.T @ ctx.coordinates[active.cpu().numpy()]
-                rows_used, columns_used = (min(a, b) for a, b in zip(by_matrix.shape, learned.shape, strict=True))
-                step[:rows_used, :columns_used] = torch.as_tensor(by_matrix[:rows_used, :columns_used])
+                step[: by_matrix.shape[0], : by_matrix.shape[1]] = torch.as_tensor(by_matrix)
         return pulled, step, None, None, None
+
+
+def gaussian_layers(model: Any) -> dict[str, GaussianLinear]:
+    """Return the layers of a network that are sampled, by name; raise TypeError if it is no module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {checks.shown(model)}")
+    return {name: one for name, one in model.named_modules() if isinstance(one, GaussianLinear)}
 
 
 def dense_linear(
@@ -326,12 +332,10 @@ def _in_range(rows: Tensor) -> bool:
 
 def _in_reentrant_checkpoint() -> bool:
     """Return whether `torch.utils.checkpoint` is at work in the form that calls twice, first without gradients."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "forward" and frame.f_globals.get("__name__") == "torch.utils.checkpoint":
-            return True
-        frame = frame.f_back
-    return False
+    return any(
+        frame.f_code.co_name == "forward" and frame.f_globals.get("__name__") == "torch.utils.checkpoint"
+        for frame in _stack()
+    )
 
 
 def _processes() -> int:
@@ -346,13 +350,6 @@ def _ranks(rank: Any) -> tuple[int, int]:
         raise ValueError(f"rank must be a number or a pair, of inputs and of gradients, got {checks.shown(rank)}")
     forward, backward = (checks.positive_integer("rank", one) for one in pair)
     return forward, backward
-
-
-def _tolerance(given: Any) -> float:
-    tolerance = checks.positive_number("tolerance", given, zero=True)
-    if tolerance >= 1:
-        raise ValueError(f"tolerance must be below 1, or everything is dropped, got {tolerance:g}")
-    return tolerance
 
 
 def _checked_dtype(dtype: Any) -> torch.dtype:
@@ -372,11 +369,17 @@ def _drawn_seed() -> int:
 
 def _name_in_stack(layer: nn.Module) -> str:
     """Return the name of a layer in the outermost module whose forward pass is at work."""
-    frame: Any = sys._getframe(1)
     found = ""
-    while frame is not None:
+    for frame in _stack():
         outer = frame.f_locals.get("self")
         if isinstance(outer, nn.Module) and outer is not layer:
             found = next((name for name, module in outer.named_modules() if module is layer), found)
-        frame = frame.f_back
     return found
+
+
+def _stack() -> Iterator[Any]:
+    """Yield the frames of the calls that are at work, the innermost first."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from torch import nn
 
-from flds.nn.linear import GaussianLinear
+from flds.nn.linear import gaussian_layers
 from solvers import checks
+from solvers.ensemble.homes import has_memory
+from solvers.matrices.lazy import FIRST_ROWS, GROWTH
 
 # Vectors of a token beside a layer: of each input and output those that are kept for the gradient, with its own, and
 # those that a pass works with.
@@ -16,8 +18,6 @@ _KEPT, _AT_WORK = 4, 12
 _FIRST = 80e6
 # A parameter, its gradient, and what an optimiser remembers of it.
 _COPIES = 3
-# Rows that a basis has room for at first, and how it grows.
-_FIRST_ROWS, _GROWTH = 8, 2
 
 
 class _Basis(NamedTuple):
@@ -35,13 +35,13 @@ class _Basis(NamedTuple):
     @property
     def copied(self) -> int:
         """Bytes of what is copied when room is made for the last time."""
-        return self.longest * min(self._room // _GROWTH, self.rank) if self._room > _FIRST_ROWS else 0
+        return self.longest * min(self._room // GROWTH, self.rank) if self._room > FIRST_ROWS else 0
 
     @property
     def _room(self) -> int:
-        room = min(_FIRST_ROWS, self.budget)
+        room = min(FIRST_ROWS, self.budget)
         while room < self.rank:
-            room = min(self.budget, _GROWTH * room)
+            room = min(self.budget, GROWTH * room)
         return room
 
 
@@ -71,12 +71,11 @@ def estimate_memory(model: nn.Module, tokens: int, steps: int) -> float:
     ValueError, TypeError
         If an argument is not valid.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {checks.shown(model)}")
+    layers = gaussian_layers(model).values()
     tokens, steps = checks.positive_integer("tokens", tokens), checks.positive_integer("steps", steps)
     total, working = 0.0, 0.0
-    for layer in (one for one in model.modules() if isinstance(one, GaussianLinear)):
-        itemsize, reserved = layer.learned.element_size(), layer.learned.device.type != "cpu"
+    for layer in layers:
+        itemsize, reserved = layer.learned.element_size(), has_memory(layer.learned.device.type)
         sides = layer.in_features, layer.out_features
         for used, budget, most in zip(layer.used, reversed(layer.learned.shape), sides, strict=True):
             rank = min(used + tokens * steps, budget, most)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from flds.nn.linear import GaussianLinear
+from flds.nn.linear import GaussianLinear, gaussian_layers
 from flds.training.optimizers.muon import Muon as Rule
 from solvers import checks
 from solvers.ensemble.device.arrays import DeviceArray
@@ -116,10 +116,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def _trained(layers: Any) -> list[Any]:
-    if isinstance(layers, GaussianLinear):
-        return [layers]
     if isinstance(layers, torch.nn.Module):
-        found = [one for one in layers.modules() if isinstance(one, GaussianLinear)]
+        found = list(gaussian_layers(layers).values())
         if not found:
             raise ValueError("layers must have a GaussianLinear, or be a list of matrices; the network has none")
         return found

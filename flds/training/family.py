@@ -22,7 +22,6 @@ from flds.training.options import Options, Settings, stored_options, stored_sett
 from flds.training.problem import Rate, TrainingProblem
 from flds.training.solve import run, simulate_resnet, solve_flds
 from solvers import checks
-from solvers.ensemble.homes import usable_device
 from solvers.ensemble.random import replicate_seed
 from solvers.results.arrays import together
 
@@ -150,8 +149,6 @@ def _options(solution: Solution) -> dict[str, Any]:
         del options["noise_depth"]  # the default, which follows the depth
     if solution.status != "rank_budget":
         del options["rank_budget"]  # what memory allowed has no influence on the numbers
-    if "device" in options:
-        options["device"] = usable_device(options["device"])
     return options
 
 

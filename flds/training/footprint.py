@@ -94,7 +94,7 @@ def _peak(load: Workload, particles: float, matrices: float, coordinates: _Coord
         # what is stacked and its differences from the mean, where one takes the place of kernels; means and errors
         variables += replicates * max(2 * each, kernels / 2, 2 * of_tests) + 3 * (each + of_tests) + 2 * kernels
     there = particles + _temporaries(load) + (_TORCH_WORK if load.device else 0.0)
-    apart = load.device is not None and has_memory(load.device)
+    apart = has_memory(load.device)
     training = max(0.0, kept - state) + matrices + (0.0 if apart else there)
     return Footprint(held + max(training, kept + variables), there if apart else 0.0)
 

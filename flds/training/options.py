@@ -70,14 +70,19 @@ def stored_settings(kind: type[Kind], saved: dict[str, Any]) -> Kind:
     # those with a default are newer than some files
     known = [item.name for item in fields(kind) if item.name in saved or item.default is MISSING]
     values = {name: saved[name] for name in known} | {"threads": available_threads()}
-    if "device" in values:
-        values["device"] = usable_device(values["device"])
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return kind(**_where_it_is(values))
 
 
 def stored_options(kind: Any, saved: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a solver, a TypedDict, that a solution was computed with, but for the threads."""
-    return {name: saved[name] for name in kind.__annotations__ if name in saved and name != "threads"}
+    known = {name: saved[name] for name in kind.__annotations__ if name in saved and name != "threads"}
+    return _where_it_is(known)
+
+
+def _where_it_is(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings or options, without a device that is not there."""
+    return values | {"device": usable_device(values["device"])} if "device" in values else values
 
 
 @dataclass(frozen=True)
@@ -288,10 +293,7 @@ def _tolerance(problem: TrainingProblem, particles: int, sampling: str, given: f
         # Features move by about η_c a step, so a fixed tolerance would drop the movement at small rates.
         movement = min(1.0, problem.largest_rate)
         given = _DROPPED[sampling] * movement / particles**0.5
-    tolerance = checks.positive_number("tolerance", given, zero=True)
-    if tolerance >= 1:
-        raise ValueError(f"tolerance must be below 1, or everything is dropped, got {tolerance:g}")
-    return tolerance
+    return checks.tolerance(given)
 
 
 def _budget(given: tuple[int, int] | None, visits: int) -> tuple[int, int]:

@@ -75,7 +75,7 @@ def measured_speed(
     That of products of small matrices is measured where there are `products`, and infinite where there are none.
     """
     particles = FEW if few else _MEASURED
-    if device is not None and has_memory(device):
+    if has_memory(device):
         particles = _BUSY
     copies = max(1, _BEYOND_CACHES // (_MET * particles * itemsize)) if bases > _CACHED else 1
     sizes = itemsize, particles, threads, device

@@ -74,9 +74,9 @@ def check_elementwise(device: str, label: str, *functions: Any) -> None:
             ) from None
 
 
-def has_memory(device: str) -> bool:
-    """Return whether a device holds particles in memory of its own, and not in that of the process."""
-    return device != "cpu"
+def has_memory(device: str | None) -> bool:
+    """Return whether a device, if there is one, holds particles in its own memory, and not in that of the process."""
+    return device not in (None, "cpu")
 
 
 def memory_of_device(device: str | None) -> float:

@@ -22,6 +22,8 @@ from solvers.matrices.operator import Coordinates, RankBudgetExceeded, WeightOpe
 from solvers.matrices.reveal import Basis, Passes, Sizes
 from solvers.matrices.sampling import Sampling
 
+# Rows that a basis has room for at first, and how many times more when they are full.
+FIRST_ROWS, GROWTH = 8, 2
 # Below these relative norms a residual is rounding: the Gram matrix holds squares, so half the digits.
 ROUNDING_FLOOR = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
 # Likewise where what is left is a difference of squares.
@@ -56,7 +58,7 @@ class Side:
         total = min(self.rank + count, self.budget)
         if total > len(self._directions):
             # Pages that are never touched cost nothing, so spare capacity is free.
-            capacity = min(self.budget, max(total, 8, 2 * self.rank))
+            capacity = min(self.budget, max(total, FIRST_ROWS, GROWTH * self.rank))
             self._directions = self._grown(self.ensemble, self._directions, capacity)
             self._images = self._grown(self.opposite, self._images, capacity)
         return Basis(self._directions[self.rank : total], self._images[self.rank : total])
@@ -296,5 +298,5 @@ class LazyOperator(WeightOperator):
         sides, old = (self.gradients, self.features), self._pairs
         _, rows, columns = old.shape
         if self.gradients.rank > rows or self.features.rank > columns:
-            self._pairs = np.zeros((2, *(max(side.rank, min(side.budget, 2 * side.rank)) for side in sides)))
+            self._pairs = np.zeros((2, *(max(side.rank, min(side.budget, GROWTH * side.rank)) for side in sides)))
             self._pairs[:, : old.shape[1], : old.shape[2]] = old
