@@ -179,7 +179,8 @@ def from_torch(data: Any, *, inputs: Any = 0, targets: Any = 1, test: Any = None
     ----------
     data : torch.utils.data.Dataset or DataLoader, or any collection
         Of samples, or a loader of batches, that are (input, target) or rows with names, as those of the package
-        `datasets`. Tensors are detached and come to the host. A loader that shuffles shuffles.
+        `datasets`. Tensors are detached and come to the host. A loader that shuffles shuffles. A list of batches is
+        taken for one of samples: give the loader.
     inputs, targets : int or str
         Where input and target stand in a sample: its place or its name.
     test : likewise, optional
@@ -195,16 +196,20 @@ def from_torch(data: Any, *, inputs: Any = 0, targets: Any = 1, test: Any = None
     TypeError
         If `data` is no collection, or its samples hold no numbers.
     ValueError
-        If there are no samples, they lack an input or target, or they differ in size.
+        If there are no samples, they lack an input or target, or they differ in size, those of the test set too.
     """
     x, y = _arrays("data", data, inputs, targets)
     test_x, test_y = (None, None) if test is None else _arrays("test", test, inputs, targets)
+    if test_x is not None and test_x.shape[1:] != x.shape[1:]:
+        raise ValueError(f"test must have inputs of {x.shape[1]} numbers, as data has, got {test_x.shape[1]}")
     name = type(getattr(data, "dataset", data)).__name__
     return Dataset(name, x, y, test_x, test_y, classes=int(y.max()) + 1 if _are_classes(y) else None)
 
 
 def _arrays(label: str, data: Any, inputs: Any, targets: Any) -> tuple[Array, NDArray[np.generic]]:
     """Return inputs, flattened, and targets of all samples."""
+    if hasattr(data, "ndim"):
+        raise TypeError(f"{label} must be a dataset or a loader, got one array: give TensorDataset(inputs, targets)")
     batched = getattr(data, "batch_sampler", None) is not None
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     if not indexed and not hasattr(data, "__iter__"):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-_LIBRARIES = ("builtins", "math", "cmath", "operator", "numpy", "numba")
+_LIBRARIES = ("builtins", "math", "cmath", "operator", "numpy", "numba", "llvmlite")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 
 

@@ -14,9 +14,9 @@ except ImportError:
 
 from flds.nn.coordinates import CoordinateCheck, LayerCheck, coordinate_check
 from flds.nn.groups import check_optimizer, parameter_groups
-from flds.nn.linear import GaussianLinear, dense_linear
+from flds.nn.linear import GaussianLinear
 from flds.nn.memory import estimate_memory
-from flds.nn.models import ResidualMLP, Transformer, TwoLayerNetwork, gaussian
+from flds.nn.models import ResidualMLP, Transformer, TwoLayerNetwork, dense_linear, gaussian
 from flds.nn.muon import Muon
 
 __all__ = [

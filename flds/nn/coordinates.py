@@ -24,6 +24,8 @@ Tensor = torch.Tensor
 Array = NDArray[np.float64]
 
 _CONFIDENCE = 0.95
+# Of what is random in a pass.
+_SEED = 0
 # Exponents this near 0 are called stable: finite widths bend the line.
 _STABLE = 0.1
 
@@ -129,7 +131,7 @@ def coordinate_check(
         (model, batch) → the loss, a tensor; by default cross-entropy for whole-number targets, over the last axis of
         the outputs, and else half the mean square.
     seeds : int
-        Networks of each width, at least 2.
+        Networks of each width, at least 2. Dropout drops the same in every pass.
 
     Returns
     -------
@@ -157,6 +159,8 @@ def coordinate_check(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 model = make_model(width)
+                if not isinstance(model, nn.Module):
+                    raise TypeError(f"make_model must return a torch.nn.Module, got {checks.shown(model)}")
                 measured.append(_measure(model, make_optimizer(model, width), loss, batch, steps, width))
     names = list(measured[0])
     if not names:
@@ -183,10 +187,9 @@ def _sgd(rate: float) -> Callable[[nn.Module, int], torch.optim.Optimizer]:
 
 
 def _default_loss(model: nn.Module, batch: Any) -> Tensor:
-    try:
-        inputs, targets = batch
-    except (TypeError, ValueError):
-        raise ValueError("batch must be (inputs, targets), or loss must be given") from None
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[1], Tensor):
+        raise ValueError("batch must be (inputs, targets), with a tensor of targets, or loss must be given")
+    inputs, targets = batch
     outputs = model(inputs)
     if not targets.is_floating_point():
         return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
@@ -198,17 +201,25 @@ def _measure(
 ) -> dict[str, tuple[float, float]]:
     """Return the size before training and the change after it of all outputs, by the names of modules."""
     seen: dict[str, Tensor] = {}
-    with _watched(model, seen):
+
+    def computed() -> Tensor:
+        torch.manual_seed(_SEED)  # so that dropout drops the same each time
+        seen.clear()
         value = loss(model, batch)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise TypeError(f"loss must return a tensor of one number, got {checks.shown(value)}")
+        if not math.isfinite(value.item()):
+            raise ValueError(f"the loss is not finite at width {width}: lower the learning rate, or mend the batch")
+        return value
+
+    with _watched(model, seen):
+        value = computed()
         before = dict(seen)
         for _ in range(steps):
             optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            seen.clear()
-            value = loss(model, batch)
-            if not math.isfinite(value.item()):
-                raise ValueError(f"training diverges at width {width}: lower the learning rate")
+            value = computed()
     return {name: (_rms(first), _rms(seen[name] - first)) for name, first in before.items()}
 
 

@@ -11,6 +11,14 @@ from torch import nn
 from flds.nn.linear import gaussian_layers
 from solvers import checks
 
+# Modules of torch with hidden matrices that are no `nn.Linear`.
+_WITH_MATRICES = (
+    nn.Bilinear,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.modules.conv._ConvNd,
+)
 # Sides and seed of the matrix that an optimiser is tried on, and how many steps it makes.
 _SIDES, _SEED, _STEPS, _RATE = (6, 5), 0, 2, 0.01
 # Steps may differ by so much of their size: torch's Muon rounds to bfloat16 five times.
@@ -27,6 +35,7 @@ def parameter_groups(
     and a readout are stored with entries of order 1, and that the forward pass divides by n after the readout, as the
     networks of `flds.nn` do; they must not be `torch.nn.Linear`, which counts as a hidden matrix. Under torch's
     optimisers the decay reaches A alone, and not the weights as they were drawn; see `GaussianLinear.decay_weights`.
+    Give the width where the first `GaussianLinear` takes something else than the residual stream.
 
     For Adam on the vectors make the groups by hand: its rate is not multiplied, and its epsilon is divided by n.
 
@@ -47,7 +56,8 @@ def parameter_groups(
     Raises
     ------
     ValueError, TypeError
-        If an argument is not valid, or there is no width to be found.
+        If an argument is not valid, there is no width to be found, or the network has matrices in convolutions,
+        `torch.nn.MultiheadAttention`, `torch.nn.Bilinear` or recurrent modules, whose groups are made by hand.
 
     References
     ----------
@@ -61,6 +71,9 @@ def parameter_groups(
             raise ValueError("width must be given, since the network has no GaussianLinear")
         width = gaussian[0].in_features
     width = checks.positive_integer("width", width)
+    for name, one in model.named_modules():
+        if isinstance(one, _WITH_MATRICES):
+            raise ValueError(f"matrices of {type(one).__name__} {name!r} have no rate here: make the groups by hand")
     matrices: list[torch.Tensor] = [one.learned for one in gaussian]
     matrices += [one.weight for one in model.modules() if isinstance(one, nn.Linear)]
     known = {id(one) for one in matrices}
@@ -89,13 +102,17 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     Raises
     ------
     ValueError
-        If a step does not turn with its gradient, or the optimiser cannot be tried; the message names the layer.
+        If a step does not turn with its gradient, the optimiser cannot be tried, or it has no parameter of the network;
+        the message names the layer.
     TypeError
         If an argument is of another type.
     """
     layers = {id(one.learned): name for name, one in gaussian_layers(model).items()}
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {checks.shown(optimizer)}")
+    own = {id(one) for one in model.parameters()}
+    if layers and not any(id(one) in own for group in optimizer.param_groups for one in group["params"]):
+        raise ValueError("optimizer must have parameters of the network, and has none")
     for group in optimizer.param_groups:
         names = [layers[id(one)] for one in group["params"] if id(one) in layers]
         if names and not _turns(optimizer, group):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from flds.nn.sampled import SampledMatrix
+from flds.nn.sampled import STATE, SampledMatrix, UnrevealedEntries
 from solvers import checks
 from solvers.matrices.operator import RankBudgetExceeded
 
@@ -169,25 +170,17 @@ class GaussianLinear(nn.Module):
         sizes = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         return f"{sizes}, {ranks}" + ("" if self.tied else ", tied=False")
 
-    def get_extra_state(self) -> dict[str, Tensor]:
-        """Return what was revealed, for `state_dict`: directions and images, (rank, N) or (rank, M), and the rest."""
-        return self.matrix.state()
-
-    def set_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state that `get_extra_state` returned; raise ValueError if it is of another shape."""
-        sizes = tuple(state[f"{side}_directions"].shape[1] for side in ("feature", "gradient"))
-        if sizes != (self.in_features, self.out_features) or ("response" in state) != self.tied:
-            raise ValueError(f"the state must be that of {self.label} with tied={self.tied}, got one of sizes {sizes}")
-        self.matrix = self._matrix(0)
-        self.matrix.restore(state)
-
     def _matrix(self, seed: int) -> SampledMatrix:
+        if self.learned.is_meta:
+            raise ValueError("GaussianLinear cannot be on the device meta, which keeps no numbers")
         backward, forward = self.learned.shape
         shape = self.out_features, self.in_features
         tolerance = ROUNDING[self.learned.dtype] if self.tolerance is None else self.tolerance
         return SampledMatrix(shape, seed, self.tied, tolerance, (forward, backward), self.learned)
 
     def _check(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"inputs must be a tensor, got {checks.shown(x)}")
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"inputs must be (…, {self.in_features}), got {tuple(x.shape)}")
         if torch.is_autocast_enabled(x.device.type):
@@ -205,6 +198,19 @@ class GaussianLinear(nn.Module):
         if _processes() > 1:
             raise RuntimeError("GaussianLinear works in one process: in several each would draw other weights")
 
+    @contextmanager
+    def _at_work(self, rows: str) -> Iterator[None]:
+        """Name the layer in what goes wrong in a product with rows."""
+        try:
+            yield
+        except RankBudgetExceeded as error:
+            raise self._outgrown(f"{rows}: {error}") from None
+        except UnrevealedEntries:
+            raise RuntimeError(
+                f"learned of {self.label} has entries where nothing was revealed: its gradients alone may change it, no "
+                "initialisation or average of networks; a state to come back to is copy.deepcopy(model.state_dict())"
+            ) from None
+
     def _outgrown(self, needed: str) -> RuntimeError:
         backward, forward = self.learned.shape
         return RuntimeError(
@@ -212,25 +218,46 @@ class GaussianLinear(nn.Module):
             f"gradients: {needed}; make it with a larger rank"
         )
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Let A of a layer of another rank come in, as far as it was used."""
-        saved = state_dict.get(f"{prefix}learned")
-        if isinstance(saved, Tensor) and saved.shape != self.learned.shape:
-            state = state_dict.get(f"{prefix}_extra_state", {})
-            used = [len(state.get(f"{side}_directions", ())) for side in ("gradient", "feature")]
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Keep, beside the parameters, what was revealed: directions and images, (rank, N) or (rank, M), and more."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.update({f"{prefix}{name}": one for name, one in self.matrix.state().items()})
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Take in A with the directions that it belongs to, those of another rank as far as it was used."""
+        own = {f"{prefix}{name}": name for name in STATE}
+        state = {own[key]: one for key, one in state_dict.items() if key in own}
+        parameters = {key: one for key, one in state_dict.items() if key not in own}
+        saved = parameters.get(f"{prefix}learned")
+        if saved is not None or state:
+            self._check_state(state, saved)
+            used = [len(state[f"{side}_directions"]) for side in ("gradient", "feature")]
             if any(one > most for one, most in zip(used, self.learned.shape, strict=True)):
                 raise self._outgrown(f"the state has {used[1]} and {used[0]}")
             fitting = torch.zeros_like(self.learned, device=saved.device)
             fitting[: used[0], : used[1]] = saved[: used[0], : used[1]]
-            state_dict = {**state_dict, f"{prefix}learned": fitting}
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+            parameters[f"{prefix}learned"] = fitting
+            self._take_over(state)
+        super()._load_from_state_dict(parameters, prefix, *rest)
+
+    def _check_state(self, state: Mapping[str, Tensor], learned: Any) -> None:
+        """Raise ValueError unless a state is whole, and of a layer as this one."""
+        if learned is None or not state.keys() >= STATE - {"response"}:
+            raise ValueError(f"the state of {self.label} must hold learned and the directions that it belongs to")
+        sizes = tuple(state[f"{side}_directions"].shape[1] for side in ("feature", "gradient"))
+        if sizes != (self.in_features, self.out_features) or ("response" in state) != self.tied:
+            raise ValueError(f"the state must be that of {self.label} with tied={self.tied}, got one of sizes {sizes}")
+
+    def _take_over(self, state: Mapping[str, Tensor]) -> None:
+        self.matrix = self._matrix(0)
+        self.matrix.restore(state)
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> GaussianLinear:
         """Move what was revealed as well, or refuse a type."""
         _checked_dtype(function(torch.zeros((), dtype=self.learned.dtype, device=self.learned.device)).dtype)
         state = self.matrix.state()
         super()._apply(function, recurse)  # type: ignore[no-untyped-call]
-        self.set_extra_state(state)
+        self._take_over(state)
         return self
 
     def _replicate_for_data_parallel(self) -> Any:
@@ -243,13 +270,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, learned: Tensor, layer: GaussianLinear, remember: bool, watched: bool) -> Tensor:
         ctx.layer, ctx.revealed, ctx.remember = layer, None, remember
-        try:
+        with layer._at_work("inputs"):
             if watched and not remember and x.requires_grad:
                 y, ctx.coordinates, ctx.revealed = layer.matrix.look(x, learned)
             else:
                 y, ctx.coordinates = layer.matrix.forward(x, learned, remember)
-        except RankBudgetExceeded as error:
-            raise layer._outgrown(f"inputs: {error}") from None
         ctx.save_for_backward(learned)
         return y
 
@@ -273,10 +298,8 @@ class _Product(torch.autograd.Function):
         step = torch.zeros_like(learned) if ctx.needs_input_grad[1] else None
         if len(active):
             rows = gradients[active].contiguous()
-            try:
+            with layer._at_work("gradients"):
                 pulled[active], found = layer.matrix.backward(rows, active.tolist(), learned, ctx.revealed)
-            except RankBudgetExceeded as error:
-                raise layer._outgrown(f"gradients: {error}") from None
             if step is not None:
                 root = math.sqrt(layer.in_features * layer.out_features)
                 by_matrix = root * found.T @ ctx.coordinates[active.cpu().numpy()]
@@ -289,35 +312,6 @@ def gaussian_layers(model: Any) -> dict[str, GaussianLinear]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {checks.shown(model)}")
     return {name: one for name, one in model.named_modules() if isinstance(one, GaussianLinear)}
-
-
-def dense_linear(
-    in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: torch.dtype | None = None
-) -> nn.Linear:
-    """Return a `torch.nn.Linear` that begins with what `GaussianLinear` samples: weights N(0, 1/in_features), biases 0.
-
-    The own weights of `torch.nn.Linear` have a third of that variance.
-
-    Parameters
-    ----------
-    in_features, out_features : int
-        N and M.
-    bias : bool
-        Whether there is a bias.
-    device, dtype
-        As for `torch.nn.Linear`.
-
-    Returns
-    -------
-    nn.Linear
-        The layer, weights (M, N).
-    """
-    layer = nn.Linear(in_features, out_features, bias, device, dtype)
-    with torch.no_grad():
-        layer.weight.normal_(0.0, in_features**-0.5)
-        if layer.bias is not None:
-            layer.bias.zero_()
-    return layer
 
 
 def _largest(rows: Tensor) -> float:

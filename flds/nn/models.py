@@ -55,6 +55,35 @@ def gaussian(rank: int | tuple[int, int] = 512, **rest: Any) -> Linear:
     return linear
 
 
+def dense_linear(
+    in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: torch.dtype | None = None
+) -> nn.Linear:
+    """Return a `torch.nn.Linear` that begins with what `GaussianLinear` samples: weights N(0, 1/in_features), biases 0.
+
+    The own weights of `torch.nn.Linear` have a third of that variance.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        N and M.
+    bias : bool
+        Whether there is a bias.
+    device, dtype
+        As for `torch.nn.Linear`.
+
+    Returns
+    -------
+    nn.Linear
+        The layer, weights (M, N).
+    """
+    layer = nn.Linear(in_features, out_features, bias, device, dtype)
+    with torch.no_grad():
+        layer.weight.normal_(0.0, in_features**-0.5)
+        if layer.bias is not None:
+            layer.bias.zero_()
+    return layer
+
+
 def _require_sizes(**sizes: Any) -> None:
     for name, size in sizes.items():
         checks.positive_integer(name, size)

@@ -25,7 +25,8 @@ class Muon(torch.optim.Optimizer):
     Parameters
     ----------
     layers : nn.Module, or iterable of GaussianLinear and of matrices
-        What is trained: all `GaussianLinear` of a network, or layers, and 2-dimensional parameters, one by one.
+        What is trained: all `GaussianLinear` of a network, or layers, and 2-dimensional parameters, one by one. A layer
+        is given whole: its `learned` alone has neither its shape nor what decays.
     lr : float
         η of the step −η O(M).
     momentum : float

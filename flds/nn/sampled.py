@@ -21,6 +21,13 @@ Coordinates = NDArray[np.floating]
 
 # What names of rows of particles in a state end with.
 _ROWS = ("directions", "images")
+# All names of a state; independent weights have no response.
+STATE = {f"{side}_{rows}" for side in ("feature", "gradient") for rows in _ROWS} | {
+    "mass",
+    "share",
+    "response",
+    "address",
+}
 
 
 def _place(rows: Tensor, backward: bool) -> Address:
@@ -33,6 +40,10 @@ class Revealed(NamedTuple):
 
     directions: Tensor
     images: Tensor
+
+
+class UnrevealedEntries(Exception):
+    """A has entries where nothing was revealed."""
 
 
 class SampledMatrix:
@@ -144,9 +155,7 @@ class SampledMatrix:
             rows, columns = operator.learned.shape
             known = learned.detach()[:rows, :columns]
             if torch.count_nonzero(learned) != torch.count_nonzero(known):
-                raise RuntimeError(
-                    "learned has entries where nothing was revealed: gradients alone may change it, no initialisation"
-                )
+                raise UnrevealedEntries
             operator.learned[...] = known.cpu().numpy()
             yield
 

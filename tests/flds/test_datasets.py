@@ -159,6 +159,13 @@ def test_datasets_of_torch(tmp_path):
     ("data", "rest", "error", "message"),
     [
         (3, {}, TypeError, "^data must be a dataset or a loader, got int$"),
+        (np.ones((3, 2)), {}, TypeError, "^data must be a dataset or a loader, got one array: give TensorDataset"),
+        (
+            [(np.ones(2), 1)],
+            {"test": [(np.ones(3), 1)]},
+            ValueError,
+            "^test must have inputs of 2 numbers, as data has",
+        ),
         ([], {}, ValueError, "^data must hold samples, got none$"),
         ([(1.0,)], {}, ValueError, "^data must hold samples with 0 and 1, and numbers there: "),
         ([{"x": 1.0, "y": 1}], {"inputs": "image"}, ValueError, "^data must hold samples with 'image' and 1, and num"),

@@ -44,6 +44,16 @@ def test_groups_have_rates_for_their_width():
             "^width must be given, since the network has",
         ),
         (lambda: parameter_groups("net", 0.1), TypeError, "^model must be a torch.nn.Module, got 'net'$"),
+        (
+            lambda: parameter_groups(nn.Sequential(nn.MultiheadAttention(8, 2)), 0.1, width=8),
+            ValueError,
+            "^matrices of MultiheadAttention '0' have no rate here: make the groups by hand$",
+        ),
+        (
+            lambda: check_optimizer(network(), torch.optim.SGD(network().parameters(), 0.1)),
+            ValueError,
+            "^optimizer must have parameters of the network, and has none$",
+        ),
         (lambda: parameter_groups(network(), -1.0), ValueError, "^learning_rate must be "),
         (lambda: flds.nn.Muon(nn.Linear(3, 3), 0.1), ValueError, "^layers must have a GaussianLinear"),
         (
@@ -216,10 +226,11 @@ def deeper(width):
     [
         ({"widths": [8, 16]}, "^widths must be at least three different numbers, got"),
         ({"widths": [8, 8, 16]}, "^widths must be at least three different numbers, got"),
-        ({"batch": X}, r"^batch must be \(inputs, targets\), or loss must be given$"),
+        ({"batch": X}, r"^batch must be \(inputs, targets\), with a tensor of"),
+        ({"batch": (X.float() * torch.nan, Y.float())}, "^the loss is not finite at width 8: "),
         ({"steps": 0}, "^steps must be at least 1, got 0$"),
         ({"seeds": 1}, "^seeds must be at least 2, got 1$"),
-        ({"learning_rate": 1e30}, "^training diverges at width 8: lower the learning rate$"),
+        ({"learning_rate": 1e30}, "^the loss is not finite at width 8: lower the learning rate, or mend the "),
         ({"make_model": deeper}, "^networks of all widths must have modules of the same names"),
         ({"loss": lambda model, batch: model.layers[0].weight.sum()}, "^no module of the network returned a tensor"),
     ],
@@ -228,6 +239,27 @@ def test_bad_checks(arguments, message):
     rest = {"make_model": Standard, "widths": [8, 16, 32], "batch": (X.float(), Y.float()), "steps": 2} | arguments
     with pytest.raises(ValueError, match=message):
         coordinate_check(**rest)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"make_model": lambda width: width}, "^make_model must return a torch.nn.Module, got 8$"),
+        ({"loss": lambda model, batch: model(batch[0])}, "^loss must return a tensor of one number, got "),
+    ],
+)
+def test_checks_of_other_kinds(arguments, message):
+    rest = {"make_model": Standard, "widths": [8, 16, 32], "batch": (X.float(), Y.float()), "steps": 2} | arguments
+    with pytest.raises(TypeError, match=message):
+        coordinate_check(**rest)
+
+
+def test_dropout_moves_nothing_by_itself():
+    def dropping(width):
+        return nn.Sequential(nn.Linear(5, width), nn.Dropout(0.5), nn.Linear(width, 1))
+
+    found = coordinate_check(dropping, [8, 16, 32], (X.float(), Y.float()), 1, learning_rate=1e-9, seeds=2)
+    assert all((one.change < 1e-3 * one.size).all() for one in found.layers)
 
 
 @pytest.mark.parametrize(

@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 
-import flds
-from flds.nn import GaussianLinear, ResidualMLP, TwoLayerNetwork, dense_linear, gaussian, parameter_groups
+from flds.nn import GaussianLinear
 from solvers.matrices import reveal
-from tests.conftest import MARGIN, three_samples
+from tests.conftest import MARGIN
 from tests.flds.test_law import compare
-from tests.nn.networks import X, Y
+from validation import gaussian_layers
+from validation.claims import Scale
+from validation.gaussian_layers import NETWORKS, dense_linear, outputs, sampled_linear
 
-WIDTH, STEPS = 48, 3
-NETWORKS = {
-    "square": partial(ResidualMLP, 5, 1, WIDTH, 3),
-    "wide": partial(TwoLayerNetwork, 5, 1, WIDTH, 2, hidden_ratio=2.5),
-    "narrow": partial(TwoLayerNetwork, 5, 1, WIDTH, 2, hidden_ratio=0.5),
-}
 MANY = pytest.mark.parametrize(
     "seeds", [100, pytest.param(2000, marks=pytest.mark.slow)], ids=["few seeds", "many seeds"]
 )
-
-
-def outputs(make, linear, seeds, first=0, x=X, y=Y):
-    """Outputs before every step and after the last of so many trained networks, (seeds, …)."""
-    found = []
-    for seed in range(first, first + seeds):
-        torch.manual_seed(seed)
-        model = make(linear=linear).double()
-        optimizer = torch.optim.SGD(parameter_groups(model, 0.5, width=WIDTH))
-        rows = []
-        for step in range(STEPS + 1):
-            f = model(x)
-            rows.append(f.detach()[:, 0])
-            if step < STEPS:
-                optimizer.zero_grad()
-                ((f - y).square().mean() / 2).backward()
-                optimizer.step()
-        found.append(torch.cat(rows))
-    return torch.stack(found).numpy()
+WIDE = "hidden ratio 2.5, RMSNorm"
 
 
 def products(rows):
@@ -52,41 +27,41 @@ def products(rows):
     return centred[:, first] * centred[:, second]
 
 
+def scores(one, other):
+    """z-scores of the means of outputs, of their variances, and of their covariances."""
+    one, other = (found.reshape(len(found), -1) for found in (one, other))
+    return *compare(one, other), compare(products(one), products(other))[0]
+
+
 @MANY
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_have_the_law_of_dense_ones(name, seeds):
-    lazy = outputs(NETWORKS[name], gaussian(), seeds)
-    dense = outputs(NETWORKS[name], lambda one, other: dense_linear(one, other, bias=False), seeds, first=10**6)
-    means, variances = compare(lazy, dense)
-    covariances, _ = compare(products(lazy), products(dense))
-    for scores in (means, variances, covariances):
-        assert np.abs(scores).max() < MARGIN
-
-
-def test_a_missing_response_is_caught(monkeypatch):
-    """Images of gradients that do not know what inputs have shown, as of independent weights."""
-    monkeypatch.setattr(reveal, "shift", lambda response, overlap: -overlap)
-    lazy = outputs(NETWORKS["wide"], gaussian(), 100)
-    monkeypatch.undo()
-    dense = outputs(NETWORKS["wide"], lambda one, other: dense_linear(one, other, bias=False), 100, first=10**6)
-    assert np.abs(compare(lazy, dense)[0]).max() > 1.5 * MARGIN
+    sampled = outputs(name, sampled_linear(), range(seeds))
+    dense = outputs(name, dense_linear, range(10**6, 10**6 + seeds))
+    assert max(np.abs(one).max() for one in scores(sampled, dense)) < MARGIN
 
 
 @MANY
 @pytest.mark.parametrize("weights", ["tied", "independent"])
 def test_the_network_of_paper_f_is_that_of_the_solver(weights, seeds):
-    problem = three_samples(steps=STEPS)
-    network = flds.simulate_resnet(
-        problem, width=WIDTH, depth=3, replicates=seeds, operator="lazy", tolerance=0.0, threads=1,
-        backward_weights=weights,
-    )  # fmt: skip
-    assert problem.learning_rate == 0.5
-    data = {"x": torch.tensor(problem.x), "y": torch.tensor(problem.y).reshape(-1, 1)}
-    lazy = outputs(NETWORKS["square"], gaussian(tied=weights == "tied"), seeds, **data)
-    solver = network.replicate_outputs.reshape(seeds, -1)
-    means, variances = compare(lazy, solver)
-    assert np.abs(means).max() < MARGIN
-    assert np.abs(variances).max() < MARGIN
+    means, variances, _ = scores(*gaussian_layers.both(weights, seeds))
+    assert max(np.abs(means).max(), np.abs(variances).max()) < MARGIN
+
+
+def without_response(monkeypatch):
+    """Images of gradients that do not know what inputs have shown, as of independent weights."""
+    monkeypatch.setattr(reveal, "shift", lambda response, overlap: -overlap)
+
+
+def test_a_missing_response_is_caught_and_refuted(monkeypatch):
+    dense = outputs(WIDE, dense_linear, range(10**6, 10**6 + 100))
+    without_response(monkeypatch)
+    sampled = outputs(WIDE, sampled_linear(), range(100))
+    assert np.abs(scores(sampled, dense)[0]).max() > 1.5 * MARGIN
+    monkeypatch.setattr(gaussian_layers, "NETWORKS", {WIDE: NETWORKS[WIDE]})
+    monkeypatch.setattr(gaussian_layers, "WEIGHTS", ())
+    (claim,) = gaussian_layers.gaussian_layers(Scale("quick"))
+    assert claim.verdict == "refuted"
 
 
 def test_entries_of_the_weights_are_normal():

@@ -169,6 +169,19 @@ def test_states_of_another_rank_come_in_as_far_as_they_were_used():
         small.load_state_dict(one.state_dict())
 
 
+def test_a_state_is_tensors_that_are_kept_by_copies():
+    _, network, loss = pair("two layers, ratio 0.5")
+    train(network, "SGD", loss, 2)
+    state = {name: one.clone() for name, one in network.state_dict().items()}
+    here = train(network, "SGD", loss, 2)
+    assert network.load_state_dict(state).missing_keys == []
+    assert torch.equal(train(network, "SGD", loss, 2), here)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        network.load_state_dict({})
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        network.load_state_dict(state | {"other": torch.zeros(1)})
+
+
 def test_copies_and_moves_keep_what_was_revealed():
     one, x = layer(), rows()
     one(x).square().sum().backward()
@@ -276,6 +289,11 @@ def loaded_from_another_width():
     layer(rank=8).load_state_dict(layer(50, 30, rank=8).state_dict())
 
 
+def loaded_without(name):
+    state = {key: one.clone() for key, one in layer().state_dict().items() if key != name}
+    layer().load_state_dict(state, strict=False)
+
+
 def initialised():
     one = layer()
     nn.init.normal_(one.learned)
@@ -321,7 +339,11 @@ def changed_between():
         (trained_in_eval, RuntimeError, "has no gradient by its weights in eval mode: train in training mode"),
         (loaded_from_another_width, ValueError, r"^the state must be that of GaussianLinear\(40, 30\) with tied=True"),
         (lambda: gaussian(8, seed=1), ValueError, "^seed would give all layers the same noise"),
-        (initialised, RuntimeError, "^learned has entries where nothing was revealed"),
+        (initialised, RuntimeError, r"^learned of GaussianLinear\(40, 30\) has entries where nothing was revealed"),
+        (lambda: loaded_without("feature_images"), ValueError, r"^the state of GaussianLinear\(40, 30\) must hold lea"),
+        (lambda: loaded_without("learned"), ValueError, r"^the state of GaussianLinear\(40, 30\) must hold learned"),
+        (lambda: layer().to("meta"), ValueError, "^GaussianLinear cannot be on the device meta"),
+        (lambda: layer()([1.0, 2.0]), TypeError, r"^inputs must be a tensor, got \[1.0, 2.0\]$"),
         (diverged, RuntimeError, r"^gradients at GaussianLinear\(40, 30\) must be finite"),
         (changed_between, RuntimeError, "modified by an inplace operation"),
         (layer()._replicate_for_data_parallel, RuntimeError, "^GaussianLinear has no form in DataParallel"),

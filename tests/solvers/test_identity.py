@@ -16,6 +16,10 @@ from numba.extending import intrinsic
 
 from solvers.accelerate import composed_kernel
 from solvers.identity import identity
+from solvers.sde.equation import Form, McKeanVlasov
+from solvers.sde.events.event import NO_PLAN
+from solvers.sde.schemes.euler_maruyama import EulerMaruyama
+from solvers.sde.schemes.passes import march, stage_pass
 
 SCALE = 2.0
 TABLE = np.arange(3.0)
@@ -210,3 +214,13 @@ def test_old_code_is_thrown_away(tmp_path, monkeypatch):
     assert len(list(tmp_path.rglob("*.nbk"))) == 3
     assert hits(5.0) == 1
     assert hits(1.0) == 0
+
+
+@pytest.mark.parametrize("name", ["march", "pass"])
+def test_kernels_that_are_made_of_an_equation_have_keys(name):
+    """Without one they would be compiled in every process."""
+    equation = McKeanVlasov(drift=njit(lambda t, x, m: -x), diffusion=njit(lambda t, x, m: 1.0), noise="additive")
+    form, stages = Form(True, 1, 0, True, 1, (), "none", False), EulerMaruyama.stages
+    made = march(equation, form, stages, (0.0, 1.0), NO_PLAN, None)
+    found = made if name == "march" else stage_pass(equation, form, stages[0]).advance
+    assert identity(found.py_func) is not None
