@@ -94,11 +94,11 @@ def sampled_linear(**rest: Any) -> Callable[..., Any]:
     return flds.nn.gaussian(**rest)
 
 
-def dense_linear(*sizes: int) -> Any:
+def dense_linear(inputs: int, outputs: int) -> Any:
     """Return a dense layer without biases."""
     import flds.nn
 
-    return flds.nn.dense_linear(*sizes, bias=False)
+    return flds.nn.dense_linear(inputs, outputs, bias=False)
 
 
 def _problem() -> flds.TrainingProblem:

@@ -207,8 +207,9 @@ class GaussianLinear(nn.Module):
             raise self._outgrown(f"{rows}: {error}") from None
         except UnrevealedEntries:
             raise RuntimeError(
-                f"learned of {self.label} has entries where nothing was revealed: its gradients alone may change it, no "
-                "initialisation or average of networks; a state to come back to is copy.deepcopy(model.state_dict())"
+                f"learned of {self.label} has entries where nothing was revealed: its gradients alone may change it, "
+                "no initialisation or average of networks; a state to come back to is "
+                "copy.deepcopy(model.state_dict())"
             ) from None
 
     def _outgrown(self, needed: str) -> RuntimeError:
@@ -228,7 +229,7 @@ class GaussianLinear(nn.Module):
         own = {f"{prefix}{name}": name for name in STATE}
         state = {own[key]: one for key, one in state_dict.items() if key in own}
         parameters = {key: one for key, one in state_dict.items() if key not in own}
-        saved = parameters.get(f"{prefix}learned")
+        saved: Any = parameters.get(f"{prefix}learned")
         if saved is not None or state:
             self._check_state(state, saved)
             used = [len(state[f"{side}_directions"]) for side in ("gradient", "feature")]
