@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     from solvers.sde.functions import exp as exp
     from solvers.sde.functions import tanh as tanh
     from solvers.sde.many import solve_many as solve_many
+    from solvers.sde.moments.groups import GroupMeans as GroupMeans
+    from solvers.sde.moments.largest import Largest as Largest
+    from solvers.sde.moments.moment import Moment as Moment
+    from solvers.sde.moments.weighted import WeightedMean as WeightedMean
+    from solvers.sde.multilevel.mlmc import MultilevelEstimate as MultilevelEstimate
+    from solvers.sde.multilevel.mlmc import mlmc as mlmc
+    from solvers.sde.pairs.pairs import Pairs as Pairs
     from solvers.sde.solve import solve as solve
     from solvers.sde.statistics import Statistic as Statistic
     from solvers.sde.statistics import density as density
@@ -45,6 +52,13 @@ if TYPE_CHECKING:
     from solvers.sde.statistics import trajectories as trajectories
 
 _HOMES = {
+    "GroupMeans": "solvers.sde.moments.groups",
+    "Largest": "solvers.sde.moments.largest",
+    "Moment": "solvers.sde.moments.moment",
+    "MultilevelEstimate": "solvers.sde.multilevel.mlmc",
+    "mlmc": "solvers.sde.multilevel.mlmc",
+    "Pairs": "solvers.sde.pairs.pairs",
+    "WeightedMean": "solvers.sde.moments.weighted",
     "Reset": "solvers.sde.events.reset",
     "Reflecting": "solvers.sde.events.reflecting",
     "Periodic": "solvers.sde.events.periodic",

@@ -198,8 +198,9 @@ def test_public_names_exist_and_are_documented():
 def test_public_names_of_the_general_solver():
     assert importlib.import_module("solvers").__all__ == [
         "Absorbing", "Address", "Blocks", "BrownianMotion", "ConvergenceStudy", "DenseOperator", "ExternalField",
-        "Jumps", "LazyOperator", "McKeanVlasov", "Noise", "Periodic", "Reflecting", "Reset", "Solution", "Statistic",
-        "Stream", "density", "equations", "erf", "exp", "load", "particle_order", "particles", "plotting", "quantiles",
+        "GroupMeans", "Jumps", "Largest", "LazyOperator", "McKeanVlasov", "Moment", "MultilevelEstimate", "Noise",
+        "Pairs", "Periodic", "Reflecting", "Reset", "Solution", "Statistic", "Stream", "WeightedMean", "density",
+        "equations", "erf", "exp", "load", "mlmc", "particle_order", "particles", "plotting", "quantiles",
         "rank_revealing_cholesky", "resume", "schemes", "solve", "solve_many", "strong_order", "tanh", "trajectories",
         "weak_order",
     ]  # fmt: skip

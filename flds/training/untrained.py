@@ -24,11 +24,11 @@ from solvers.progress import step_bar
 from solvers.ranks import check_communicator, memory_of_rank, require_same, threads_of_rank
 from solvers.results.solution import Solution, Variable
 from solvers.results.versions import library_versions
+from solvers.sde.course import Course, Ensemble
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.field import FieldOnGrid
 from solvers.sde.integrate import compile_kernels, integrate
 from solvers.sde.schemes.euler_maruyama import EulerMaruyama
-from solvers.sde.walk import Course, Ensemble
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]

@@ -140,6 +140,12 @@ class MPIParticles(ThreadParticles):
         total = np.concatenate([whole[end - length : end - 1] for end, length in zip(ends, lengths, strict=True)])
         return total, whole[ends - 1]
 
+    def of_all_groups(self, sums: Matrix) -> Matrix:
+        lengths = self._counts * sums.shape[1]
+        found = np.empty((int(self._counts.sum()), sums.shape[1]))
+        self.communicator.Allgatherv(np.ascontiguousarray(sums), [found, lengths])
+        return found
+
     def gather(self, vectors: Array, to_all: bool = True) -> Array:
         own, rows = np.ascontiguousarray(vectors.T, np.float64), len(vectors)
         lengths = self._lengths * rows

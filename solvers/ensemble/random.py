@@ -57,8 +57,8 @@ class Stream(IntEnum):
         Brownian motions of each particle, and those that all share.
     BETWEEN, COMMON_BETWEEN
         Paths between the times of the finest grid, of each particle and of common noise.
-    CROSSINGS, JUMPS
-        Whether paths crossed a level between the ends of a step, and jumps.
+    CROSSINGS, JUMPS, BATCHES
+        Whether paths crossed a level between the ends of a step, jumps, and which particles meet.
     """
 
     INPUT = 0
@@ -74,6 +74,7 @@ class Stream(IntEnum):
     JUMPS = 10
     BETWEEN = 11
     COMMON_BETWEEN = 12
+    BATCHES = 13
 
 
 _COMMON, _BETWEEN, _COMMON_BETWEEN = int(Stream.COMMON), int(Stream.BETWEEN), int(Stream.COMMON_BETWEEN)
@@ -178,8 +179,7 @@ def fill_few(out, start, stop, offset, seed, stream, step, positions, finest, re
 def fill_normals(out, start, stop, offset, seed, stream, step, positions, finest, refinement, size):
     """Fill out[i, start - offset : stop - offset] with `size` times the normals of particles start … stop - 1.
 
-    Row i has position positions[i]. The increment of a step of the caller's own grid is the sum of those of the
-    `refinement` layers of the finest grid from `finest` on.
+    Row i has position positions[i]. The increment of a step is the sum of those of `refinement` layers from `finest`.
     """
     scale = size / math.sqrt(np.float64(refinement))
     if stop - start <= _FEW and stop <= PAIRS:

@@ -277,6 +277,10 @@ class ThreadParticles(Particles):
         self.on_groups(work, size)
         return self.total(sums) / self.particles
 
+    def of_all_groups(self, sums: Matrix) -> Matrix:
+        """Return what was summed up in each group, (groups, numbers), of the groups of all processes."""
+        return sums
+
     def gather(self, vectors: Array, to_all: bool = True) -> Array:
         """Return the vectors of all particles, (rows, N), of which `vectors` are those that are held.
 

@@ -6,12 +6,15 @@ dX = b(t, X, m) dt + s(t, X, m) dW,    m_t = E[ψ(t, X_t)],    X ∈ R^D per par
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from solvers import checks
+from solvers.sde.moments.mean import Mean
+from solvers.sde.moments.moment import Moment
+from solvers.sde.pairs.pairs import Pairs, called
 
 Function = Callable[..., Any]
 
@@ -26,7 +29,7 @@ ARGUMENTS = {
     "common": ("t", "x", "m"),
     "interaction": ("x", "y"),
 }
-TAKE_FIELD = ("drift", "diffusion", "common", "interaction")
+TAKE_FIELD = ("drift", "diffusion", "common", "interaction", "function of pairs")
 
 
 class Form(NamedTuple):
@@ -43,6 +46,17 @@ class Form(NamedTuple):
     args: type | None = None  # of the parameters: float, np.ndarray or a named tuple, or None for none
     share: bool = False  # the last entry of m is the share of particles that were reset, whatever `number` says
     force: bool = False  # particles are (q, p), and the drift has half as many numbers
+    # of the functions of each later moment: how many numbers they return, and whether these are numbers and not vectors
+    later: tuple[tuple[tuple[int, bool], ...], ...] = ()
+    later_moments: int = 0  # entries of m that come from later moments
+    plain_number: bool = False  # the function of the first entries of m returns a number
+    sums: int = 0  # numbers that a kernel of pairs returns
+    sum: bool = False  # it returns a number
+
+    @property
+    def summed(self) -> int:
+        """Entries of m that are means of what one pass over the particles finds: those that are not later moments."""
+        return self.moments - self.later_moments
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +77,11 @@ class McKeanVlasov:
     diffusion : callable, optional
         s(t, x, m[, field][, args]): D numbers, or with ``noise="general"`` a (D, K) matrix. Zero if left out, or, with
         ``noise="mean_field"``, one.
-    moments : callable, optional
-        ψ(t, x[, args]): a number or M numbers, whose mean over the particles is m. Without it m is 0.
+    moments : callable, Moment, or a sequence of these, optional
+        ψ(t, x[, args]): a number or M numbers, whose mean over the particles is m. Without it m is 0. Or another kind
+        of `solvers.moments`, such as `Largest`, `WeightedMean` or `GroupMeans`. Of a sequence, m holds what all give,
+        one after the other, and functions of later ones, (t, x, m[, args]), see what those before them gave. Each but
+        a first function takes another pass over the particles.
     noise : str
         "diagonal": one Brownian motion for each component. "additive": likewise, and s does not depend on x.
         "general": K Brownian motions mixed by a matrix. "mean_field": each component has one Brownian motion,
@@ -74,9 +91,10 @@ class McKeanVlasov:
     common : callable, optional
         s⁰(t, x, m[, field][, args]) of a noise s⁰ dW⁰ that all particles share: D numbers, with one Brownian motion
         for each component, or a (D, K⁰) matrix.
-    interaction : callable, optional
+    interaction : callable or Pairs, optional
         K(x, y[, field of x][, args]), D numbers: (1/N) Σ_j K(x_i, x_j) is added to the drift, j = i included. The
-        time is O(N²). It must not write into x and y.
+        time is O(N²). It must not write into x and y. `Pairs` has partners that are near, or random, and functions of
+        sums.
     vectorized : bool
         The coefficients are NumPy functions of n particles at once, which are any of the particles but not all of
         them, and are called in several threads: x is (n,) or (D, n) and read-only, values are numbers, (n,) or
@@ -99,20 +117,24 @@ class McKeanVlasov:
 
     drift: Function | None = None
     diffusion: Function | None = None
-    moments: Function | None = None
+    moments: Function | Moment | Sequence[Function | Moment] | None = None
     noise: str = "diagonal"
     covariance: Function | None = None
     common: Function | None = None
-    interaction: Function | None = None
+    interaction: Function | Pairs | None = None
     vectorized: bool = False
 
     def __post_init__(self) -> None:
         checks.choice("noise", self.noise, NOISES)
         checks.flag("vectorized", self.vectorized)
-        for name in self.given:
-            self._check_function(name)
+        if isinstance(self.moments, (tuple, list)):
+            if not self.moments:
+                raise ValueError("moments must not be empty; leave them out")
+            object.__setattr__(self, "moments", tuple(self.moments))
+        for name, (function, arguments) in self.functions.items():
+            check_function(name, function, arguments, self._may_field(name), self.vectorized)
         if self.noise == "mean_field":
-            if self.covariance is None and self.moments is None:
+            if self.covariance is None and self.plain_moments is None:
                 raise ValueError('noise="mean_field" needs moments or covariance, whose E[ψψᵀ] is its covariance')
         elif self.covariance is not None:
             raise ValueError(f'covariance belongs to noise="mean_field", got noise={self.noise!r}')
@@ -129,20 +151,64 @@ class McKeanVlasov:
     @property
     def psi(self) -> Function | None:
         """The ψ whose E[ψψᵀ] is the covariance of the noise, or None."""
-        return (self.covariance or self.moments) if self.noise == "mean_field" else None
+        return (self.covariance or self.plain_moments) if self.noise == "mean_field" else None
+
+    @property
+    def plain_moments(self) -> Function | None:
+        """The function whose mean is the first part of m, or None."""
+        first = self.moments[0] if isinstance(self.moments, tuple) else self.moments
+        return None if isinstance(first, Moment) else first  # type: ignore[return-value]
+
+    @property
+    def later_moments(self) -> tuple[Moment, ...]:
+        """The moments that take passes of their own, in order."""
+        given = self.moments if isinstance(self.moments, tuple) else () if self.moments is None else (self.moments,)
+        own = given if self.plain_moments is None else given[1:]
+        return tuple(one if isinstance(one, Moment) else Mean(one) for one in own)
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """The interaction where it is one of `Pairs`."""
+        return self.interaction if isinstance(self.interaction, Pairs) else None
+
+    @cached_property
+    def functions(self) -> dict[str, tuple[Function, tuple[str, ...]]]:
+        """All functions by what errors call them, with their arguments before the field and the parameters."""
+        plain = {"moments": self.plain_moments}
+        if self.pairs is None:
+            plain["interaction"] = self.interaction  # type: ignore[assignment]
+        found = {
+            name: (plain.get(name, getattr(self, name)), arguments)
+            for name, arguments in ARGUMENTS.items()
+            if plain.get(name, getattr(self, name)) is not None
+        }
+        if self.pairs is not None:
+            found |= self.pairs.functions
+        before = self.plain_moments is not None
+        for place, moment in enumerate(self.later_moments):
+            arguments = ("t", "x", "m") if before or place else ("t", "x")
+            found |= {self.name_of(name, place): (one, arguments) for name, one in moment.functions().items()}
+        return found
+
+    def name_of(self, function: str, place: int) -> str:
+        """Return what errors call a function of the later moment at this place."""
+        number = place + (self.plain_moments is not None)
+        return function if function != "moments" and not number else f"{function}, number {number} of moments"
 
     def extras(self, name: str, field: bool, args: bool) -> tuple[bool, bool]:
-        """Return whether the coefficient called `name` takes the external field, and the parameters, if given.
+        """Return whether the function called `name` takes the external field, and the parameters, if given.
 
         Raises
         ------
         TypeError
             If it takes more than what is given, or one of two without a sign which.
         """
-        return extras(name, getattr(self, name), ARGUMENTS[name], name in TAKE_FIELD, field, args)
+        return extras(name, *self.functions[name], self._may_field(name), field, args)
 
-    def _check_function(self, name: str) -> None:
-        check_function(name, getattr(self, name), ARGUMENTS[name], name in TAKE_FIELD, self.vectorized)
+    def _may_field(self, name: str) -> bool:
+        """Whether a function may take the external field as one argument more."""
+        both = name == "interaction" and self.pairs is not None and self.pairs.partner == "field"
+        return name in TAKE_FIELD and not both
 
 
 def check_function(name: str, function: Any, arguments: tuple[str, ...], field: bool, vectorized: bool) -> None:
@@ -194,3 +260,12 @@ def _plain(function: Function) -> Function:
 
 def _called(function: Any) -> str:
     return f"the function {function.__name__}" if inspect.isfunction(function) else repr(function)
+
+
+def names_of(given: Any) -> str:
+    """Return what settings call a coefficient."""
+    if isinstance(given, tuple):
+        return f"({', '.join(map(names_of, given))})"
+    if isinstance(given, Moment):
+        return f"{type(given).__name__}({', '.join(called(one) for one in given.functions().values())})"
+    return repr(given) if isinstance(given, Pairs) else called(given)

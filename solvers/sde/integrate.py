@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.ensemble.threads import ThreadParticles
-from solvers.sde.walk import Course, Ensemble, walk
+from solvers.sde.course import Course, Ensemble
+from solvers.sde.walk import walk
 
 Array = NDArray[np.floating]
 

@@ -13,10 +13,10 @@ from solvers.ensemble.threads import ThreadParticles
 from solvers.fingerprint import fingerprint
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.files import Variable
+from solvers.sde.course import Course, Ensemble
 from solvers.sde.field import ExternalField
 from solvers.sde.parameters import plain
 from solvers.sde.saved import Saved
-from solvers.sde.walk import Course, Ensemble
 
 Array = NDArray[np.floating]
 

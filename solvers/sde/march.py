@@ -41,10 +41,11 @@ class Leg(NamedTuple):
     """A stage of a step: from when to when, what is known there, its noise, and how far particles may be from 0.
 
     The external field is that between `field` and `later`, where the step starts and ends, at `share` of the way.
-    `everyone` are the positions of all particles, (D, N), where the stage starts, and `args` the parameters of the
-    equation, () where there are none. A step to a time between those of the grid, which begins at one of them, does a
-    `part` of a step `whole` long. `t0` and `m0` are time and means where the step starts, and `numbers` those of
-    what happens after it. Each row of `faults` takes what went wrong in a group of particles: a number and a particle.
+    `everyone` are the positions of all particles, (D, N), where the stage starts, or whom they meet, and `args` the
+    parameters of the equation, () where there are none. A step to a time between those of the grid, which begins at one
+    of them, does a `part` of a step `whole` long. `t0` and `m0` are time and means where the step starts, and `numbers`
+    those of what happens after it. Each row of `faults` takes what went wrong in a group of particles: a number and a
+    particle. The first particle that is held has this `number` among all.
     """
 
     t: float
@@ -58,7 +59,7 @@ class Leg(NamedTuple):
     factor: Matrix
     draw: Draw
     limit: float
-    everyone: Array
+    everyone: Any
     args: Any
     t0: float
     m0: Matrix
@@ -66,6 +67,7 @@ class Leg(NamedTuple):
     faults: Words
     part: float
     whole: float
+    number: int
 
 
 class Track(NamedTuple):
@@ -269,6 +271,7 @@ def marching(
                 means.faults,
                 1.0,
                 grid.dt,
+                0,
             )
             do_stage(stage, source, target, base, leg, means.sums, (mine, mine + 1, share, share))
             if fetch_add(control, DONE, 1) + 1 == (index + 1) * shares:

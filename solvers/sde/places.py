@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from solvers import checks
-from solvers.sde.walk import Course
+from solvers.sde.course import Course
 
 # Records that are kept by default, evenly over the grid, beside the first.
 _RECORDS = 100

@@ -33,10 +33,12 @@ from solvers.results.checkpoint import Checkpoint
 from solvers.results.solution import AS_ASKED, Solution, Variable
 from solvers.results.versions import library_versions
 from solvers.sde import kept
-from solvers.sde.equation import McKeanVlasov
+from solvers.sde.course import Course, Ensemble
+from solvers.sde.equation import McKeanVlasov, names_of
 from solvers.sde.events import CARRIED, NOTHING, Events
 from solvers.sde.field import ExternalField, FieldOnGrid, as_field
 from solvers.sde.integrate import compile_kernels, integrate
+from solvers.sde.moments.stages import Stage
 from solvers.sde.parameters import args_settings, args_variables, as_args, passed
 from solvers.sde.places import between, places
 from solvers.sde.saved import Saved
@@ -45,7 +47,6 @@ from solvers.sde.schemes.scheme import Scheme
 from solvers.sde.start import HELD, Start, placed
 from solvers.sde.statistics import Save, chosen, seen
 from solvers.sde.trial import Trial, looks, tried
-from solvers.sde.walk import Course, Ensemble
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
@@ -54,6 +55,8 @@ Matrix = NDArray[np.float64]
 _FAR = 1e100
 # Bytes for each time of the grid, for each common motion there, and for each record besides its values.
 _GRID, _COMMON, _RECORD = 16, 24, 240
+# Arrays as large as the particles that lists of pairs take, with images and numbers.
+_LISTS = 4
 
 
 @dataclass
@@ -104,11 +107,13 @@ class MeanFieldRun:
         start = Start.of_end(x0, events.carries) if resumed else Start.checked(x0, particles, grid["seed"])
         dimension = start.shape[0] if start.shape else 1
         events.numbers(dimension)
+        if equation.pairs is not None:
+            equation.pairs.requires(start.count, dimension, events.box(dimension))
         whole = () if start.held else (start.first,)
         told = grid, scheme.name, start.count, start.shape, repr(args), events.settings()
         require_same(communicator, *told, *whole)
         ensemble, available = home(start.count, threads, communicator), memory_of_rank(communicator)
-        held = HELD + (len(scheme.stages) > 1) + (not callable(x0))
+        held = HELD + (len(scheme.stages) > 1) + (not callable(x0)) + _LISTS * (equation.pairs is not None)
         most = most_held(start.count, 1 if communicator is None else communicator.Get_size())
         each = start.bytes_each + 8 * len(events.carries)
         require_memory(INTERPRETER_BYTES + held * most * each, "use fewer particles", available)
@@ -136,6 +141,7 @@ class MeanFieldRun:
             stop=events.stop,
             force=scheme.phase_space,
             mean=_mean_over(ensemble, x, t, passed(args, equation.vectorized)),
+            later=_later_over(ensemble, x, t, passed(args, equation.vectorized)),
         )
         if outside is not None:
             trial = replace(trial, field=picked(first), kind=outside.kind, per_particle=outside.per_particle)
@@ -307,7 +313,7 @@ class MeanFieldRun:
         """Return what was solved and how, for the file of the solution and for `resume`."""
         course, grid = self.course, self.course.brownian
         equation = course.equation
-        named = {name: getattr(getattr(equation, name), "__qualname__", "?") for name in equation.given}
+        named = {name: names_of(getattr(equation, name)) for name in equation.given}
         return {
             "solver": "solve",
             "noise": equation.noise,
@@ -345,6 +351,11 @@ def _mean_over(
         return ensemble.average(summed, (size,))
 
     return mean
+
+
+def _later_over(ensemble: ThreadParticles, x: Array, t: float, args: Any) -> Callable[[Stage, Matrix], Matrix]:
+    """Return what finds a later moment in all particles, of the entries of m before it."""
+    return lambda stage, m: stage.found(ensemble, x, t, m, args, STRETCH, x.size)
 
 
 def _explanation(status: str, t: float, failure: str) -> str:

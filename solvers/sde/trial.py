@@ -10,7 +10,7 @@ the run goes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,10 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.checks import reason
-from solvers.sde.coefficients import coefficient_functions, given_function, law_function
-from solvers.sde.equation import ARGUMENTS, TAKE_FIELD, Form, McKeanVlasov, extras
+from solvers.sde.coefficients import law_function
+from solvers.sde.company import partitions
+from solvers.sde.counted import later_means, pair_counts
+from solvers.sde.equation import Form, McKeanVlasov, extras
 from solvers.sde.events import STOP_ARGUMENTS
 from solvers.sde.interpret import bounds_checked, interpreted
+from solvers.sde.moments.stages import Stage
 from solvers.sde.parameters import Args, kind_of, passed
 
 Array = NDArray[np.floating]
@@ -56,7 +59,8 @@ class Trial:
     the parameters, and `share`, where there are resets, how often particles were reset in the last step. `more` are
     functions of events and of the scheme, as they give them, and `stop` the condition to stop at; with `force` the
     drift is a force on particles (q, p). `mean` returns the mean of a law function of (t, x, args), (M,), over all
-    particles of the run, by default over these.
+    particles of the run, by default over these, and `later` what a later moment finds in them. `before` is the m that
+    functions of later moments see, and `s` the sums that one of pairs sees.
     """
 
     equation: McKeanVlasov
@@ -73,12 +77,16 @@ class Trial:
     stop: Function | None = None
     force: bool = False
     mean: Callable[[Callable[..., Values], int], Values] | None = None
+    later: Callable[[Stage, Values], Values] | None = None
+    before: dict[str, Any] = dataclasses.field(default_factory=dict)
+    s: Any = 0.0
 
     @cached_property
     def functions(self) -> dict[str, tuple[Function, tuple[str, ...]]]:
         """The functions by name, each with its own arguments."""
-        own = {name: (getattr(self.equation, name), ARGUMENTS[name]) for name in self.equation.given}
-        return own | {name: (function, arguments) for name, (function, arguments, _) in self.more.items()}
+        return self.equation.functions | {
+            name: (function, arguments) for name, (function, arguments, _) in self.more.items()
+        }
 
     @cached_property
     def places(self) -> list[Array]:
@@ -96,7 +104,12 @@ class Trial:
             If a coefficient returns another shape than it should.
         """
         equation, dimension = self.equation, len(self.x)
-        taken = [self._extras(name) for name in self.functions]
+        taken = [self.extras(name) for name in self.functions]
+        pairs = equation.pairs
+        if pairs is not None and pairs.partner == "field":
+            if self.kind == "none":
+                raise TypeError('partner="field" needs an external field: pass field=')
+            taken.append((True, False))
         if self.stop is not None:
             taken.append(extras("stop", self.stop, STOP_ARGUMENTS, False, False, self.args is not None))
         if self.kind != "none" and not any(field for field, _ in taken):
@@ -106,16 +119,22 @@ class Trial:
         if self.force and dimension % 2:
             raise ValueError(f"particles must be (q, p), with as many positions as momenta, got {dimension} components")
         shape = () if self.scalar else (dimension,)
-        psi = self._means() if equation.moments else 0.0
+        psi = self._means() if equation.plain_moments else 0.0
+        plain_number, plain = np.ndim(psi) == 0, np.size(psi) * (equation.plain_moments is not None)
+        psi, later = later_means(self, psi)
         self.m = self._with_share(psi)
-        for name in ("drift", "interaction", "diffusion", "covariance"):
+        sums, only = pair_counts(self)
+        for name in ("drift", "diffusion", "covariance"):
             if getattr(equation, name) and not (name == "diffusion" and equation.noise == "general"):
                 self._vector(name, self._half(dimension) if self.force and name == "drift" else shape)
+        for name in ("interaction",) * (pairs is None or pairs.function is None) + ("function of pairs",):
+            if name in self.functions:
+                self._vector(name, shape)
         for name, (_, _, axes) in self.more.items():
             self._vector(name, shape * axes)
         if self.stop is not None:
             self._check_stop(self.stop)
-        if equation.psi is not None and equation.psi is equation.moments:
+        if equation.psi is not None and equation.psi is equation.plain_moments:
             self._vector("moments", shape)
         motions = self._columns("diffusion") if equation.noise == "general" else dimension // (1 + self.force)
         common: tuple[int, ...] = ()
@@ -123,11 +142,10 @@ class Trial:
             common = self.value("common").shape
             common = (dimension,) if common in ((), shape) else (dimension, self._columns("common"))
         share = self.share is not None
-        moments = (np.size(psi) if equation.moments else 0) + share
-        own_field = self.kind, self.per_particle
-        number, kind = np.ndim(psi) == 0, kind_of(self.args)
+        moments = (np.size(psi) if equation.moments is not None else 0) + share
         return Form(
-            self.scalar, dimension, moments, number, motions, common, *own_field, kind, share, self.force
+            self.scalar, dimension, moments, np.ndim(psi) == 0, motions, common, self.kind, self.per_particle,
+            kind_of(self.args), share, self.force, later, moments - share - plain, plain_number, sums, only,
         )  # fmt: skip
 
     def check(self, form: Form, times: Values, outside: Callable[[int], Array]) -> None:
@@ -148,7 +166,7 @@ class Trial:
                     "diffusion and common, jumps from jumps, and other random numbers from x0 or field"
                 )
         if self.equation.vectorized:
-            for name, values in self._partitions(form):
+            for name, values in partitions(self, form):
                 _compare(name, *values)
         for share in _SHARES:
             step = round(share * (len(times) - 2))
@@ -173,7 +191,8 @@ class Trial:
     def value(self, name: str, place: int = 0, function: Callable[..., Any] | None = None) -> Values:
         """Return what a coefficient gives at one of the places, (), (D,) or (D, K); raises TypeError if it fails."""
         own, arguments_of = self.functions[name]
-        pair, vectorized = name == "interaction", self.equation.vectorized
+        vectorized = self.equation.vectorized
+        pair = name == "interaction" and self.equation.pairs is None
         points = [np.ascontiguousarray(point) for point in (self.places[place], self.places[-1])]
         arguments: list[Any] = [point[0] if self.scalar else point for point in points]
         if vectorized:
@@ -181,10 +200,12 @@ class Trial:
             arguments = [np.asarray(point)[axes] for point in arguments]
             for argument in arguments:
                 argument.flags.writeable = False
-        known = {"t": self.t, "x": arguments[0], "m": self.m, "y": arguments[1]}
+        known = {"t": self.t, "x": arguments[0], "m": self.before.get(name, self.m), "y": arguments[1]}
         known["z"] = np.full(1, 0.5) if vectorized else 0.5
+        known |= {"s": self.s, "i": np.zeros(1, np.int64) if vectorized else 0}
+        known |= {"j": known["i"]} | dict.fromkeys(("field", "other field"), self._outside(False))
         arguments = [known[one] for one in arguments_of]
-        takes_field, takes_args = self._extras(name)
+        takes_field, takes_args = self.extras(name)
         arguments += [self._outside(pair)] * takes_field + [self.args] * takes_args
         if function is not None:
             return np.asarray(function(*arguments))
@@ -211,15 +232,18 @@ class Trial:
                 value = value[..., 0]
         return value
 
-    def _extras(self, name: str) -> tuple[bool, bool]:
-        may_field = name in TAKE_FIELD or name in self.more
-        return extras(name, *self.functions[name], may_field, self.kind != "none", self.args is not None)
+    def extras(self, name: str) -> tuple[bool, bool]:
+        """Return whether a function takes the external field, and the parameters."""
+        given = self.kind != "none", self.args is not None
+        if name in self.more:
+            return extras(name, *self.functions[name], True, *given)
+        return self.equation.extras(name, *given)
 
     def _with_share(self, psi: Any) -> Any:
         """Return m, whose last entry is the share of the particles that were reset where there are resets."""
         if self.share is None:
             return psi
-        return np.append(psi if self.equation.moments else (), self.share)
+        return np.append(psi if self.equation.moments is not None else (), self.share)
 
     def _half(self, dimension: int) -> tuple[int, ...]:
         return () if dimension == 2 else (dimension // 2,)
@@ -318,59 +342,6 @@ class Trial:
             return
         if not np.array_equal(found, np.broadcast_to(found[0], found.shape), equal_nan=True):
             raise ValueError('diffusion depends on x, so it is not noise="additive"; use noise="diagonal"')
-
-    def _partitions(self, form: Form) -> Iterator[tuple[str, tuple[Values, Values]]]:
-        """Yield each coefficient's values on some particles, evaluated together and in two parts.
-
-        They are tried in place and moved apart, because a mean over equal particles has the value of each of them.
-        """
-        coefficients = coefficient_functions(self.equation, form)
-        count = max(4, len(self.places))
-        chosen = np.linspace(0, self.x.shape[1] - 1, count).astype(int)
-        here = np.ascontiguousarray(self.x[:, chosen], np.float64)
-        apart = here + (1.0 + np.abs(here)) * np.linspace(0.01, 0.02, count)
-        outside = self.field[chosen] if self.per_particle else self.field
-        parts = slice(0, count // 3), slice(count // 3, count)
-        m = np.atleast_1d(self.m)[: form.moments]
-        z = np.linspace(0.01, 0.99, count)
-        for name, (written, arguments) in self.functions.items():
-            if name in self.more:
-                marked = "z" in arguments
-                function: Any = given_function(
-                    self.equation, form, written, self._extras(name), self.more[name][2], marked
-                )
-            else:
-                function, marked = getattr(coefficients, name), False
-            for x in (here, apart):
-
-                def evaluate(
-                    part: slice,
-                    partners: slice,
-                    x: Array = x,
-                    name: str = name,
-                    f: Any = function,
-                    more: Any = (z,) * marked,
-                ) -> Values:
-                    near = outside[part] if self.per_particle else outside
-                    if name == "interaction":
-                        return np.asarray(f(x[:, part].copy(), near, self.args, x[:, partners].copy()))
-                    own = (m, *(one[part] for one in more), near)
-                    rest = (self.args,) if name in ("moments", "covariance") else (*own, self.args)
-                    return np.asarray(f(self.t, x[:, part].copy(), *rest))
-
-                both = slice(0, count)
-                try:
-                    with np.errstate(all="ignore"):
-                        whole = evaluate(both, both)
-                        pieces = np.concatenate([evaluate(part, both) for part in parts], axis=-1)
-                        if name == "interaction":
-                            shares = [evaluate(both, part) * (part.stop - part.start) / count for part in parts]
-                            whole, pieces = np.array([whole, whole]), np.array([pieces, sum(shares)])
-                except Exception as error:  # whatever a user's function raises
-                    if x is here:
-                        raise TypeError(f"{name} failed on some of the particles: {reason(error)}") from None
-                    continue  # no particle of the run is there
-                yield name, (whole, pieces)
 
 
 def _compare(name: str, whole: Values, pieces: Values) -> None:

@@ -5,115 +5,36 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.ensemble.atomic import Words
-from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.random import Draw, fill_path
 from solvers.ensemble.threads import SHARE, ThreadParticles
 from solvers.matrices.cholesky import square_factor
 from solvers.partition import STRETCH
 from solvers.ranks import agreed
-from solvers.sde.equation import Form, McKeanVlasov
-from solvers.sde.events import NOTHING, Events
+from solvers.sde.course import Course, Ensemble, Span
 from solvers.sde.events.stop import stop_function
 from solvers.sde.faults import Fault, StepError
-from solvers.sde.field import FieldOnGrid
 from solvers.sde.march import COMPLETE, LOST, STOPPED, WORDS, Grid, Leg, Means, Track, close, moment
-from solvers.sde.parameters import Args, passed
+from solvers.sde.moments.stages import moment_stages
+from solvers.sde.pairs.partners import none_of, partners_of
+from solvers.sde.schemes.kernels import between
 from solvers.sde.schemes.passes import Pass, march, stage_passes
-from solvers.sde.schemes.scheme import Scheme, stage_times
+from solvers.sde.schemes.scheme import stage_times
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 
-# The largest number that is not infinite.
-LARGEST = float(np.finfo(np.float64).max)
 # As Python calls it.
 _moment: Callable[..., float] = getattr(moment, "py_func")  # noqa: B009
 # Multiply–adds that a step takes at least for one component of one particle, noise included.
 _WORK = 5
 # Seconds that one call may take, in which nothing can be interrupted, and the most steps of it.
 _PATIENCE, _MOST = 0.1, 2**16
-
-
-@dataclass(frozen=True)
-class Course:
-    """What is solved and on which grid.
-
-    Parameters
-    ----------
-    equation, form
-        The equation, and its sizes.
-    scheme : Scheme
-        The stages of a step.
-    brownian, common : BrownianMotion
-        The grid and the motions of the particles, and the motions they share.
-    field : FieldOnGrid
-        The external field.
-    first : int
-        The step to start with.
-    limit : float
-        Particles farther than this from 0, or not finite, are lost.
-    args : float, array or named tuple, optional
-        The parameters that coefficients take.
-    events : Events, optional
-        What happens after each step.
-    """
-
-    equation: McKeanVlasov
-    form: Form
-    scheme: Scheme
-    brownian: BrownianMotion
-    field: FieldOnGrid
-    common: BrownianMotion | None = None
-    first: int = 0
-    limit: float = LARGEST
-    args: Args = None
-    events: Events = NOTHING
-
-    @property
-    def parameters(self) -> Any:
-        """The parameters as passes take them."""
-        return passed(self.args, self.equation.vectorized)
-
-    @cached_property
-    def shared(self) -> Matrix:
-        """The increments of common noise in increasing time, (steps, K⁰), drawn once for compiling and solving."""
-        return np.zeros((self.brownian.steps, 0)) if self.common is None else self.common.increments()[:, 0].copy()
-
-
-class Ensemble(NamedTuple):
-    """The particles at one time of the grid."""
-
-    step: int
-    t: float
-    state: Array  # (D + marks, N): positions and what particles carry; overwritten by later steps
-    m: Matrix  # (M,)
-    factor: Matrix  # (D, D), or empty without mean-field noise
-    finite: bool
-    history: Matrix  # (k, M): the means at the last k times, which have not been given before
-    dimension: int
-    stopped: bool = False  # the means ask for it
-    share: float = 0.0  # of the step from there on that led here, where it is between times of the grid
-
-    @property
-    def x(self) -> Array:
-        """The positions, (D, N)."""
-        return self.state[: self.dimension]
-
-
-class Span(NamedTuple):
-    """A step, or the part of it up to a time between those of the grid: how long, and when it ends."""
-
-    part: float
-    dt: float
-    t1: float
 
 
 class Walk(ABC):
@@ -143,11 +64,12 @@ class Walk(ABC):
         self.args = course.parameters
         self.dt = (brownian.t1 - brownian.t0) / brownian.steps  # no difference of times, whose rounding varies
         self.shared = course.shared
-        self.draw = brownian.noise.draw(brownian.address)._replace(first=ensemble.first)
+        self.draw = brownian.noise.draw(brownian.address)._replace(first=ensemble.first + course.offset)
         self.over = stop_function(equation, form, course.events.stop)
-        self.width = form.moments + self.correlated * form.dimension**2 + 1
-        self.pairs = equation.interaction is not None
-        self.size = _WORK * form.dimension * ensemble.held * (ensemble.particles if self.pairs else 1)
+        self.width = form.summed + self.correlated * form.dimension**2 + 1
+        self.later_moments = moment_stages(equation, form)
+        self.meet = equation.interaction is not None
+        self.size = _WORK * form.dimension * ensemble.held * (ensemble.particles if self.meet else 1)
         self.share = min(ensemble.group_size, SHARE if equation.vectorized else STRETCH)
         none = np.zeros((form.dimension,) * 2 if self.correlated else (0, 0))
         t = brownian.times[course.first]
@@ -159,7 +81,7 @@ class Walk(ABC):
     def start(self) -> Ensemble:
         """Return the particles at the first time with their means."""
         t, x = self.now.t, self.now.state
-        m, factor, finite = self._sum(lambda groups, sums: self.passes[0].measure(x, t, self.args, sums, groups))
+        m, factor, finite = self._sum(lambda groups, sums: self.passes[0].measure(x, t, self.args, sums, groups), x, t)
         self.now = self.now._replace(m=m, factor=factor, finite=finite, history=m[None])
         return self.now
 
@@ -170,8 +92,10 @@ class Walk(ABC):
     def compile(self) -> None:  # noqa: B027
         """Compile what is compiled, or load it from the cache, without calling it."""
 
-    def _sum(self, work: Callable[[tuple[int, int, int, int], Matrix], None]) -> tuple[Matrix, Matrix, bool]:
-        """Return the means and the factor after a stage, and whether no particle was lost."""
+    def _sum(
+        self, work: Callable[[tuple[int, int, int, int], Matrix], None], x: Array, t: float
+    ) -> tuple[Matrix, Matrix, bool]:
+        """Return the means and the factor after a stage that leads to x, and whether no particle was lost."""
         ensemble, form = self.ensemble, self.course.form
         sums = np.zeros((len(ensemble.groups), self.width))
         ensemble.on_groups(
@@ -182,8 +106,20 @@ class Walk(ABC):
         finite = total[-1] == 0 and bool(np.isfinite(total).all())
         factor = np.zeros((0, 0))
         if self.correlated and finite:
-            factor = square_factor(means[form.moments :].reshape(form.dimension, form.dimension))
-        return means[: form.moments], factor, finite
+            factor = square_factor(means[form.summed :].reshape(form.dimension, form.dimension))
+        m = means[: form.summed]
+        if self.later_moments:
+            m = self._with_later(m, x, t) if finite else np.full(form.moments, np.nan)
+        return m, factor, finite and bool(np.isfinite(m).all())
+
+    def _with_later(self, m: Matrix, x: Array, t: float) -> Matrix:
+        """Return m with the moments that take passes of their own; the share of resets stays last."""
+        plain = len(m) - self.course.form.share
+        found, share = m[:plain], m[plain:]
+        for stage in self.later_moments:
+            more = stage.found(self.ensemble, x, t, found, self.args, self.share, self.size)
+            found = np.append(found, more)
+        return np.append(found, share)
 
     def aside(self, share: float) -> Ensemble:
         """Return the particles at a share of the step that starts now, on the same paths; the walk stays."""
@@ -201,9 +137,9 @@ class Walk(ABC):
         return Ensemble(now.step, ahead.t1, end, m, factor, finite, m[None], now.dimension, share=share)
 
     def _step(
-        self, passes: list[Pass], end: Array, between: Array, span: Span
+        self, passes: list[Pass], end: Array, middle: Array, span: Span
     ) -> tuple[Array, Matrix, Matrix, bool, Leg]:
-        """Go a step, or part of it, from where the particles are to `end`, by `between`; return where that led."""
+        """Go a step, or part of it, from where the particles are to `end`, by `middle`; return where that led."""
         now, course, count = self.now, self.course, len(passes)
         dimension, base = now.dimension, now.state
         field = later = course.field.at(now.step)
@@ -211,11 +147,16 @@ class Walk(ABC):
             later = course.field.at(now.step + 1)
         source, m, factor, finite = base, now.m, now.factor, True
         for stage, work in enumerate(passes):
-            target = between if (count - stage) % 2 == 0 else end
-            everyone = self.ensemble.gather(source[:dimension]) if self.pairs else source[:dimension]
+            target = middle if (count - stage) % 2 == 0 else end
+            everyone = self.ensemble.gather(source[:dimension]) if self.meet else source[:dimension]
             leg = self._leg(stage, span, field, later, everyone)._replace(m=m, factor=factor)
+            leg = self._meeting(leg)
             advance = partial(work.advance, source, target, float(course.scheme.stages[stage].weight), base, leg)
-            m, factor, finite = self._sum(lambda groups, sums, advance=advance: advance(sums, groups))  # type: ignore[misc]
+            m, factor, finite = self._sum(
+                lambda groups, sums, advance=advance: advance(sums, groups),  # type: ignore[misc]
+                target,
+                leg.arrival,
+            )
             source = target
             if not finite:
                 break
@@ -234,7 +175,21 @@ class Walk(ABC):
         return Leg(
             t, span.dt, arrival, now.m, field, later, span.part * begin, common[:, None], now.factor, draw,
             course.limit, everyone, self.args, t0, now.m, self.numbers, faults, span.part, self.dt,
+            self.ensemble.first,
         )  # fmt: skip
+
+    def _meeting(self, leg: Leg) -> Leg:
+        """Return a stage with the lists of who meets whom, where the interaction needs them."""
+        pairs, course = self.course.equation.pairs, self.course
+        if pairs is None:
+            return leg
+        fields = leg.field[:1]
+        if pairs.partner == "field":
+            fields = between(leg.field, leg.later, leg.share, 0, len(leg.field), True)
+            fields = self.ensemble.gather(fields.T).T if course.form.per_particle else fields
+        return leg._replace(
+            everyone=partners_of(pairs, leg.everyone, fields, course.events.box(self.now.dimension), leg.draw)
+        )
 
     def _common(self, draw: Draw, span: Span) -> Matrix:
         """Return what common noise gains in a part of the step that starts now, (K⁰,)."""
@@ -274,6 +229,8 @@ class StepByStep(Walk):
         self.passes[0].measure(none, now.t, self.args, sums, groups)
         for stage, work in enumerate(self.passes):
             leg = self._leg(stage, self._span(), field, field, none[: now.dimension])
+            if self.course.equation.pairs is not None:
+                leg = leg._replace(everyone=none_of(now.dimension, field[:1]))
             work.advance(none, none.copy(), 1.0, none, leg, sums, groups)
 
     def _span(self) -> Span:
@@ -377,5 +334,7 @@ class March(Walk):
 
 def walk(course: Course, ensemble: ThreadParticles, states: Array) -> Walk:
     """Return the walk of the equation of a course."""
-    alone = course.equation.vectorized or not ensemble.marches
+    equation = course.equation
+    by_step = equation.pairs is not None or equation.later_moments
+    alone = equation.vectorized or by_step or not ensemble.marches
     return (StepByStep if alone else March)(course, ensemble, states)

@@ -129,7 +129,9 @@ def test_a_pull_may_be_an_array():
     trial = Trial(equation, 0.0, PAIRS.T.copy(), False)
     form = trial.form()
     trial.check(form, np.linspace(0.0, 1.0, 5), lambda step: trial.field)
-    pull = coefficient_functions(equation, form).interaction(PAIRS[:3].T.copy(), trial.field, (), PAIRS.T.copy())
+    pull = coefficient_functions(equation, form).interaction(
+        0.0, PAIRS[:3].T.copy(), np.zeros(1), trial.field, (), PAIRS.T.copy(), 0
+    )
     np.testing.assert_allclose(pull.T, PAIRS.mean(0) - PAIRS[:3], rtol=0, atol=1e-12)
 
 

@@ -92,6 +92,10 @@ class Events:
                     f"{getattr(reset, name):g}"
                 )
 
+    def box(self, dimension: int) -> Matrix | None:
+        """Return the ends of a periodic boundary, (2, D), or None."""
+        return self.boundary.numbers(dimension) if isinstance(self.boundary, Periodic) else None
+
     @property
     def functions(self) -> dict[str, tuple[Function, tuple[str, ...], int]]:
         """Functions of the user's by name, as those of an `Event`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from solvers.sde.coefficients import array_means_of, means_of, parameters_of
+from solvers.sde.adapted import array_means_of, means_of, parameters_of
 from solvers.sde.equation import Form, McKeanVlasov, extras
 from solvers.sde.events import STOP_ARGUMENTS
 

@@ -121,7 +121,7 @@ def _both(first: Term, second: Term) -> Term:
 
 def _measure(coefficients: Coefficients, form: Form, compiled: Function) -> Function:
     """Return a function that adds Σ ψ and Σ ψψᵀ over some particles to a row of sums."""
-    moments, covariance, M = coefficients.moments, coefficients.covariance, form.moments
+    moments, covariance, M = coefficients.moments, coefficients.covariance, form.summed
 
     def add_moments(t: float, x: Array, args: Any, out: Matrix) -> None:
         add_row_sums(moments(t, x, args), out)  # type: ignore[misc]
@@ -181,12 +181,13 @@ def _advance(
                 step = Step(
                     leg.t, leg.dt, x, leg.m, here, dw, leg.common, leg.factor, leg.everyone, leg.args,
                     leg.t0, leg.m0, between(leg.field, leg.later, 0.0, start, stop, own), dz, fault,
+                    leg.number + start,
                 )  # fmt: skip
                 change(moved, step)
                 mix(moved, base, weight, start)
                 finish(moved, leg, base, target, start, own, fault)
                 sums[group, -1] += put(moved, target, start, leg.limit)
-                sums[group, -1] += note_fault(leg.faults, group, origin + start)
+                sums[group, -1] += note_fault(leg.faults, group, leg.number + start)
                 measure(leg.arrival, moved, leg.args, sums[group])
                 tally(base, target, start, stop, sums[group])
 
@@ -215,7 +216,7 @@ _FILL = {"increments": _fill_increments, "integrals": _fill_integrals, "part": _
 
 def _tally(form: Form, plan: Plan) -> Function:
     """Return what adds a mark of some particles to their sums, where the last entry of m is."""
-    row, place, after = form.dimension + plan.share, form.moments - 1, bool(plan.acts)
+    row, place, after = form.dimension + plan.share, form.summed - 1, bool(plan.acts)
     if plan.share < 0:
         return lambda base, target, start, stop, out: None
     if after:

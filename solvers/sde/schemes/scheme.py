@@ -33,8 +33,8 @@ class Step(NamedTuple):
         The increments of the common ones.
     factor : (D, D) float64
         C with C Cᵀ the covariance rate of mean-field noise; empty for other noise.
-    ensemble : (D, N) array
-        The positions of all particles.
+    ensemble : (D, N) array, or Partners
+        The positions of all particles, or whom the particles meet where the interaction is one of `Pairs`.
     args : float, array or tuple
         The parameters of the equation, as its coefficients take them; () where there are none.
     t0 : float
@@ -49,6 +49,8 @@ class Step(NamedTuple):
     fault : (2,) int64
         Where the step cannot be done for a particle, a number of `Fault` and the place of the particle among the n,
         unless there is one already: the run then fails in this step.
+    first : int
+        The number of the first of the n among all particles.
     """
 
     t: float
@@ -66,6 +68,7 @@ class Step(NamedTuple):
     field0: Any
     dz: Any
     fault: Any
+    first: int = 0
 
 
 class Stage(NamedTuple):
@@ -81,7 +84,8 @@ class Stage(NamedTuple):
         adds itself to `out`, (D, n) float64, for the n particles of a `Step` s; what it gives a particle does not
         depend on the others of the n. Terms are called in order, and `out` holds X and what was added before.
         `coefficients` holds the coefficients of the equation for n particles, or None where one is left out:
-        `drift(t, x, m, field, args)`, likewise `diffusion` and `common`, and `interaction(x, field, args, ensemble)`;
+        `drift(t, x, m, field, args)`, likewise `diffusion` and `common`, and
+        `interaction(t, x, m, field, args, ensemble, first)`;
         each returns (D, n), or (D, K, n) where it is a matrix. `form` holds the sizes. Terms are compiled with Numba
         where the coefficients are.
     weight : float

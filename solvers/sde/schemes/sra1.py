@@ -41,7 +41,9 @@ def _drift(equation: McKeanVlasov, coefficients: Coefficients, form: Form, facto
     if drift is not None:
         yield lambda out, s: add_scaled(out, drift(s.t, s.x, s.m, s.field, s.args), factor * s.dt)
     if interaction is not None:
-        yield lambda out, s: add_scaled(out, interaction(s.x, s.field, s.args, s.ensemble), factor * s.dt)
+        yield lambda out, s: add_scaled(
+            out, interaction(s.t, s.x, s.m, s.field, s.args, s.ensemble, s.first), factor * s.dt
+        )
 
 
 def first_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) -> Iterator[Term]:

@@ -40,12 +40,14 @@ def tamed_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) 
     drift, interaction = coefficients.drift, coefficients.interaction
     if drift is not None and interaction is not None:
         yield lambda out, s: add_tamed(
-            out, drift(s.t, s.x, s.m, s.field, s.args) + interaction(s.x, s.field, s.args, s.ensemble), s.dt
+            out,
+            drift(s.t, s.x, s.m, s.field, s.args) + interaction(s.t, s.x, s.m, s.field, s.args, s.ensemble, s.first),
+            s.dt,
         )
     elif drift is not None:
         yield lambda out, s: add_tamed(out, drift(s.t, s.x, s.m, s.field, s.args), s.dt)
     elif interaction is not None:
-        yield lambda out, s: add_tamed(out, interaction(s.x, s.field, s.args, s.ensemble), s.dt)
+        yield lambda out, s: add_tamed(out, interaction(s.t, s.x, s.m, s.field, s.args, s.ensemble, s.first), s.dt)
     yield from noise_terms(equation, coefficients, form)
     yield from common_noise_terms(equation, coefficients, form)
 

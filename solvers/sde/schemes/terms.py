@@ -30,7 +30,7 @@ def interaction_terms(equation: McKeanVlasov, coefficients: Coefficients, form: 
     """
     interaction = coefficients.interaction
     if interaction is not None:
-        yield lambda out, s: add_scaled(out, interaction(s.x, s.field, s.args, s.ensemble), s.dt)
+        yield lambda out, s: add_scaled(out, interaction(s.t, s.x, s.m, s.field, s.args, s.ensemble, s.first), s.dt)
 
 
 def noise_terms(equation: McKeanVlasov, coefficients: Coefficients, form: Form) -> Iterator[Term]:

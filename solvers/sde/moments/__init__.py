@@ -1,0 +1,1 @@
+"""What coefficients know of all particles together: each kind in a file of its own."""

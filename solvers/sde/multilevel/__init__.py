@@ -1,0 +1,1 @@
+"""Multilevel Monte Carlo for means over the law of an equation."""
