@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from solvers.sde.statistics import particles as particles
     from solvers.sde.statistics import quantiles as quantiles
     from solvers.sde.statistics import trajectories as trajectories
+    from solvers.sde.tensors import TensorRun as TensorRun
+    from solvers.sde.tensors import solve_tensors as solve_tensors
 
 _HOMES = {
     "GroupMeans": "solvers.sde.moments.groups",
@@ -86,6 +88,8 @@ _HOMES = {
     "rank_revealing_cholesky": "solvers.matrices.cholesky",
     "resume": "solvers.sde.continuation",
     "solve": "solvers.sde.solve",
+    "TensorRun": "solvers.sde.tensors",
+    "solve_tensors": "solvers.sde.tensors",
     "solve_many": "solvers.sde.many",
     "strong_order": "solvers.sde.convergence",
     "tanh": "solvers.sde.functions",

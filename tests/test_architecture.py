@@ -54,7 +54,7 @@ ROOMS = {
 }
 # Packages of others that only these rooms, or parts of them, may import.
 KEPT_OUT = {
-    "torch": ("validation", "solvers.ensemble.device", "flds.nn"),
+    "torch": ("validation", "solvers.ensemble.device", "solvers.sde.tensors", "flds.nn"),
     "torchsde": ("validation",),
     "mpi4py": ("solvers.ranks",),
 }
@@ -199,9 +199,9 @@ def test_public_names_of_the_general_solver():
     assert importlib.import_module("solvers").__all__ == [
         "Absorbing", "Address", "Blocks", "BrownianMotion", "ConvergenceStudy", "DenseOperator", "ExternalField",
         "GroupMeans", "Jumps", "Largest", "LazyOperator", "McKeanVlasov", "Moment", "MultilevelEstimate", "Noise",
-        "Pairs", "Periodic", "Reflecting", "Reset", "Solution", "Statistic", "Stream", "WeightedMean", "density",
+        "Pairs", "Periodic", "Reflecting", "Reset", "Solution", "Statistic", "Stream", "TensorRun", "WeightedMean", "density",
         "equations", "erf", "exp", "load", "mlmc", "particle_order", "particles", "plotting", "quantiles",
-        "rank_revealing_cholesky", "resume", "schemes", "solve", "solve_many", "strong_order", "tanh", "trajectories",
+        "rank_revealing_cholesky", "resume", "schemes", "solve", "solve_many", "solve_tensors", "strong_order", "tanh", "trajectories",
         "weak_order",
     ]  # fmt: skip
 

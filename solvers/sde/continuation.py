@@ -142,8 +142,9 @@ def resume(
         if communicator != end.spread.communicator:
             raise ValueError("communicator must be that of the run, whose ranks hold its particles; leave it out")
     made = MeanFieldRun.checked(
-        equation, run, grid, scheme, None, field, threads, communicator, first, stored["initial_size"], args, events
-    )
+        equation, run, grid, scheme, None, field, threads, communicator, first, stored["initial_size"], args, events,
+        stored.get("dtype", "float64"),
+    )  # fmt: skip
     found = made.solution(save, save_at, progress, kept)
     found.notes[:0] = notes
     return found

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers import checks
 from solvers.checks import reason
 from solvers.ensemble.brownian import BrownianMotion
 from solvers.ensemble.homes import home
@@ -51,6 +52,8 @@ from solvers.sde.trial import Trial, looks, tried
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
 
+# The types that particles may be held in.
+DTYPES = ("float64", "float32")
 # A particle this many times as far from 0 as the farthest one at t0, or as 1, is lost even if its position is finite.
 _FAR = 1e100
 # Bytes for each time of the grid, for each common motion there, and for each record besides its values.
@@ -87,6 +90,7 @@ class MeanFieldRun:
         size: float = 1.0,
         args: Any = None,
         events: Events = NOTHING,
+        dtype: str = "float64",
     ) -> MeanFieldRun:
         """Raise TypeError, ValueError or MemoryError unless the arguments make a solve; `grid` is that of the noise.
 
@@ -116,9 +120,10 @@ class MeanFieldRun:
         held = HELD + (len(scheme.stages) > 1) + (not callable(x0)) + _LISTS * (equation.pairs is not None)
         most = most_held(start.count, 1 if communicator is None else communicator.Get_size())
         each = start.bytes_each + 8 * len(events.carries)
+        checks.choice("dtype", dtype, DTYPES)
         require_memory(INTERPRETER_BYTES + held * most * each, "use fewer particles", available)
         here, t = slice(ensemble.first, ensemble.first + ensemble.held), float(times[first])
-        states = np.empty((2, dimension + len(events.carries), ensemble.held))
+        states = np.empty((2, dimension + len(events.carries), ensemble.held), dtype)
         states[0] = agreed(lambda: placed(start, here, events, t), communicator)  # the solve writes into it
         outside = as_field(field)
         if outside is not None:
@@ -150,7 +155,8 @@ class MeanFieldRun:
         brownian = BrownianMotion(**grid, motions=form.motions)
         require_drawable(form.motions * brownian.steps, start.count, brownian.refinement, threads, "noise_steps")
         size = max(size, float(np.abs(ensemble.pick(x, ensemble.extremes(x))).max()))
-        course = Course(equation, form, scheme, brownian, on_grid, common, first, _FAR * size, args, events)
+        limit = min(_FAR * size, float(np.finfo(dtype).max))
+        course = Course(equation, form, scheme, brownian, on_grid, common, first, limit, args, events)
         trial.check(form, times[first:], lambda step: picked(first + step))
         return cls(course, outside, states, ensemble, size, held, available, trial)
 
@@ -225,7 +231,7 @@ class MeanFieldRun:
         """
         motions = 0 if self.course.common is None else self.course.common.motions
         grid = (_GRID + _COMMON * motions) * len(self.course.brownian.times)
-        ensemble, each = self.ensemble, 8 * len(self.states[0])
+        ensemble, each = self.ensemble, self.states.itemsize * len(self.states[0])
         most = most_held(ensemble.particles, ensemble.ranks)
         needed = INTERPRETER_BYTES + self.held * most * each + grid + records
         needed += 2 * ensemble.particles * each if gathers and ensemble.ranks > 1 else 0
@@ -327,6 +333,7 @@ class MeanFieldRun:
             "scheme": course.scheme.name,
             "first_step": course.first,
             "initial_size": self.size,
+            "dtype": self.states.dtype.name,
             **args_settings(course.args),
             **course.events.settings(),
         }

@@ -34,6 +34,7 @@ def solve(
     reset: Reset | None = None,
     stop: Callable[..., Any] | None = None,
     noise_steps: int | None = None,
+    dtype: str = "float64",
     threads: int | None = None,
     communicator: Any = None,
     checkpoint: Any = None,
@@ -47,7 +48,7 @@ def solve(
     equation : McKeanVlasov
         The coefficients.
     x0 : (N,) or (N, D) array, or callable
-        The particles at t0: numbers, or vectors; float64 whatever is given. Or a sampler, a function of
+        The particles at t0: numbers, or vectors, of any type. Or a sampler, a function of
         (numpy.random.Generator, n) that returns n of them; it is called for 2,048 at a time, so that the
         first particles of a larger run are those of a smaller one.
     t0, t1 : float
@@ -94,6 +95,9 @@ def solve(
     noise_steps : int, optional
         A multiple of `steps`: the grid on which Brownian paths are drawn. Runs that agree in its step and in the seed
         follow the same paths. Runs with other grids, such as K and 2K steps without it, are independent.
+    dtype : str
+        "float64" or "float32": the type that particles are held in between steps. A step computes in float64 in any
+        case, so "float32" halves the memory and rounds positions once a step.
     threads : int, optional
         Up to 4,096; by default all available CPUs. The result does not depend on it.
     communicator : mpi4py.MPI.Comm, optional
@@ -162,6 +166,6 @@ def solve(
     progress, kept = checks.flag("progress", progress), Checkpoint(checkpoint, checkpoint_every)
     events = Events.checked(boundary, jumps, reset, stop)
     run = MeanFieldRun.checked(
-        equation, x0, grid, scheme, particles, field, threads, communicator, args=args, events=events
+        equation, x0, grid, scheme, particles, field, threads, communicator, args=args, events=events, dtype=dtype
     )
     return run.solution(save, save_at, progress, kept)

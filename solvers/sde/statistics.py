@@ -250,7 +250,7 @@ def _bin_edges(given: Any) -> Array:
 
 
 def _mean(x: Array, ensemble: ThreadParticles) -> Array:
-    return ensemble.average(lambda part: x[:, part].sum(axis=1), x.shape[:1], x.size)
+    return ensemble.average(lambda part: x[:, part].sum(axis=1, dtype=np.float64), x.shape[:1], x.size)
 
 
 def _variance(x: Array, ensemble: ThreadParticles) -> Array:

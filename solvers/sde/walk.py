@@ -125,7 +125,7 @@ class Walk(ABC):
         """Return the particles at a share of the step that starts now, on the same paths; the walk stays."""
         now, course = self.now, self.course
         if self.side is None:
-            self.side = np.empty((2, *self.states.shape[1:]))
+            self.side = np.empty((2, *self.states.shape[1:]), self.states.dtype)
             self.side_passes = stage_passes(course.equation, course.form, course.scheme.stages, self.plan, partly=True)
         t0, t1 = course.brownian.times[now.step : now.step + 2]
         ahead = Span(share, share * self.dt, t0 + share * (t1 - t0))

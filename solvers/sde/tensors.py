@@ -1,0 +1,283 @@
+"""Equations whose coefficients take tensors of torch: on any device, and with derivatives by what they depend on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from solvers import checks
+from solvers.ensemble.brownian import BrownianMotion
+from solvers.sde.equation import McKeanVlasov
+from solvers.sde.parameters import as_args
+from solvers.sde.places import grid_steps
+from solvers.sde.start import initial_particles
+
+# How many pairs meet at a time.
+_PAIRS = 2**22
+DTYPES = ("float64", "float32")
+
+
+@dataclass(frozen=True)
+class TensorRun:
+    """What `solve_tensors` returns.
+
+    Attributes
+    ----------
+    times : (records,) array
+        Times saved.
+    particles : (records, N) or (records, N, D) tensor
+        Positions at these times.
+    final_particles : (N,) or (N, D) tensor
+        Where the particles end.
+    moments : (records, M) tensor
+        m at these times; M is 0 where there are none.
+    """
+
+    times: Any
+    particles: Any
+    final_particles: Any
+    moments: Any
+
+
+def solve_tensors(
+    equation: McKeanVlasov,
+    x0: Any,
+    t0: float,
+    t1: float,
+    steps: int,
+    *,
+    args: Any = None,
+    field: Any = None,
+    seed: int = 0,
+    save_at: Any = None,
+    particles: int | None = None,
+    noise_steps: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float64",
+) -> TensorRun:
+    """Solve an equation by Euler–Maruyama with tensors of torch, which keep the graph of what they come from.
+
+    The particles are those of `solve` with the same seed, to rounding. Whatever requires gradients, in `args`, `field`,
+    `x0` or the coefficients, has derivatives of the positions by `backward`; these need the memory of all steps.
+
+    Parameters
+    ----------
+    equation : McKeanVlasov
+        A vectorized one with additive or diagonal noise, whose coefficients work on tensors as on arrays, and moments
+        that are functions, or several of these in stages. An interaction is a function.
+    x0 : (N,) or (N, D) array or tensor, or callable
+        The particles at t0, or a sampler as of `solve`.
+    t0, t1, steps, seed, particles, noise_steps
+        As for `solve`.
+    args : tensor, number, array, or a named tuple of these, optional
+        What coefficients take as their last argument; tensors come as they are.
+    field : tensor, number or (F,) array, optional
+        The external field of all particles.
+    save_at : array of float, optional
+        Times of the grid at which positions are kept; by default the last alone.
+    device : str
+        Of torch, such as "cuda" or "cpu".
+    dtype : str
+        "float64" or "float32", in which steps are computed too.
+
+    Returns
+    -------
+    TensorRun
+        `times`, `particles`, `final_particles` and `moments`.
+
+    Raises
+    ------
+    ImportError
+        If torch is not installed.
+    TypeError, ValueError
+        If an argument is not valid, the equation has something else than these parts, a coefficient returns no tensor
+        of the right shape, or particles are not finite in the end.
+
+    References
+    ----------
+    As for `solve`.
+
+    Examples
+    --------
+    >>> import torch, solvers
+    >>> rate = torch.tensor(0.5, requires_grad=True)
+    >>> equation = solvers.McKeanVlasov(drift=lambda t, x, m, args: -args * x, vectorized=True)
+    >>> run = solvers.solve_tensors(equation, torch.ones(4), 0.0, 1.0, 10, args=rate)
+    >>> run.final_particles.mean().backward()
+    >>> round(rate.grad.item(), 4)
+    -0.6302
+    """
+    torch = _torch()
+    _require(equation)
+    checks.choice("dtype", dtype, DTYPES)
+    place = {"device": _device(torch, device), "dtype": getattr(torch, dtype)}
+    motion = BrownianMotion(t0, t1, steps, seed=seed, noise_steps=noise_steps)
+    x = _start(torch, x0, particles, motion.seed, place)
+    wanted = [motion.steps] if save_at is None else grid_steps(save_at, motion, "tensors")
+    walk = _Walk(torch, equation, _args(torch, args, place), _field(torch, field, place), place)
+    kept: dict[int, tuple[Any, Any]] = {}
+    draws = _Draws(replace(motion, motions=1 if x.ndim == 1 else len(x)), x.shape, place)
+    sign = 1.0 if motion.t1 > motion.t0 else -1.0
+    for step in range(motion.steps + 1):
+        t = float(motion.times[step])
+        m = walk.means(t, x)
+        if step in wanted:
+            kept[step] = x, m
+        if step < motion.steps:
+            x = walk.stepped(t, sign * motion.dt, x, m, draws.at(step))
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("particles are not finite in the end: take more steps or look at the drift")
+    times = np.array([float(motion.times[step]) for step in wanted])
+    positions = torch.stack([_as_given(kept[step][0]) for step in wanted])
+    return TensorRun(times, positions, _as_given(x), torch.stack([torch.atleast_1d(kept[step][1]) for step in wanted]))
+
+
+class _Walk:
+    """Steps of an equation on tensors, (n,) or (D, n)."""
+
+    def __init__(self, torch: Any, equation: McKeanVlasov, args: Any, field: Any, place: dict[str, Any]) -> None:
+        self.torch, self.equation, self.args, self.field, self.place = torch, equation, args, field, place
+        given = (field is not None, args is not None)
+        self.takes = {name: equation.extras(name, *given) for name in equation.functions}
+        for number, name in enumerate(("field", "args")):
+            if given[number] and not any(taken[number] for taken in self.takes.values()):
+                raise TypeError(f"{name} was given, but no coefficient takes it")
+
+    def means(self, t: float, x: Any) -> Any:
+        """Return m, whose later parts see those before them."""
+        found = x.new_zeros(0)
+        number = True
+        for name, (_, arguments) in self.equation.functions.items():
+            if not name.startswith("moments"):
+                continue
+            seen = (found[0] if number else found,) if "m" in arguments else ()
+            value = self._called(name, t, x, *seen)
+            value = value if value.ndim else value.expand(x.shape[-1])
+            number = value.ndim == 1 and len(found) == 0
+            found = self.torch.cat([found, self.torch.atleast_1d(value.mean(dim=-1))])
+        return found if not number else found[0] if len(found) else 0.0 * x.new_zeros(())
+
+    def stepped(self, t: float, dt: float, x: Any, m: Any, dw: Any) -> Any:
+        """Return the particles after a step."""
+        moved = x
+        if self.equation.drift is not None:
+            moved = moved + dt * self._shaped("drift", self._called("drift", t, x, m), x)
+        if self.equation.interaction is not None:
+            moved = moved + dt * self._pull(x)
+        if self.equation.diffusion is not None:
+            moved = moved + self._shaped("diffusion", self._called("diffusion", t, x, m), x) * dw
+        return moved
+
+    def _pull(self, x: Any) -> Any:
+        function, takes = self.equation.functions["interaction"][0], self.takes["interaction"]
+        count, total = x.shape[-1], 0.0
+        more = (self.field,) * takes[0] + (self.args,) * takes[1]
+        for low in range(0, count, max(1, _PAIRS // count)):
+            others = x[..., low : low + max(1, _PAIRS // count)]
+            value = function(x[..., None], others[..., None, :], *more)
+            total = total + value.expand(*x.shape, others.shape[-1]).sum(dim=-1)
+        return total / count
+
+    def _called(self, name: str, t: float, x: Any, *seen: Any) -> Any:
+        takes = self.takes[name]
+        more = (self.field,) * takes[0] + (self.args,) * takes[1]
+        value = checks.called(f"{name} failed", self.equation.functions[name][0], t, x, *seen, *more)
+        return value if self.torch.is_tensor(value) else self.torch.as_tensor(value, **self.place)
+
+    def _shaped(self, name: str, value: Any, x: Any) -> Any:
+        if value.ndim and value.shape != x.shape:
+            if x.ndim == 2 and value.shape == x.shape[:1]:
+                return value[:, None]
+            raise ValueError(f"{name} must return {tuple(x.shape)} numbers, got {tuple(value.shape)}")
+        return value
+
+
+class _Draws:
+    """Increments of the Brownian motions of a grid."""
+
+    def __init__(self, motion: BrownianMotion, shape: Any, place: dict[str, Any]) -> None:
+        self.motion, self.shape, self.place = motion, shape, place
+
+    def at(self, step: int) -> Any:
+        """Return the increments of a step, (n,) or (D, n)."""
+        import torch
+
+        from solvers.ensemble.device.noise import fill_normals
+
+        motion = self.motion
+        layer = step if motion.t1 > motion.t0 else motion.steps - 1 - step
+        out = torch.empty((motion.motions, self.shape[-1]), **self.place)
+        fill_normals(out, motion.noise.draw(motion.address, layer))
+        return out.mul_(math.sqrt(motion.dt)).reshape(self.shape)
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise ImportError("solve_tensors needs torch, which is not installed: pip install 'flds[nn]'") from None
+    return torch
+
+
+def _require(equation: Any) -> None:
+    """Raise TypeError or ValueError unless an equation has the parts that tensors go with."""
+    if not isinstance(equation, McKeanVlasov):
+        raise TypeError(f"equation must be a solvers.McKeanVlasov, got {type(equation).__name__}")
+    if not equation.vectorized:
+        raise ValueError("tensors need an equation with vectorized=True, whose coefficients take arrays of particles")
+    if equation.noise not in ("additive", "diagonal"):
+        raise ValueError(f'tensors need noise="additive" or "diagonal", got {equation.noise!r}')
+    if equation.common is not None:
+        raise ValueError("tensors have no common noise: leave common out, or use solve")
+    if equation.pairs is not None:
+        raise ValueError("tensors have no Pairs: give interaction as a function, or use solve")
+    for moment in equation.later_moments:
+        if type(moment).__name__ != "Mean":
+            raise ValueError(f"tensors have no {type(moment).__name__}: give moments as functions, or use solve")
+
+
+def _device(torch: Any, device: Any) -> Any:
+    from solvers.ensemble.device.devices import checked_device
+
+    return torch.device(checked_device(device))
+
+
+def _start(torch: Any, x0: Any, particles: int | None, seed: int, place: dict[str, Any]) -> Any:
+    """Return the particles at t0, (n,) or (D, n)."""
+    if torch.is_tensor(x0):
+        if x0.ndim not in (1, 2) or not x0.numel():
+            raise ValueError(f"x0 must have shape (N,) for numbers or (N, D) for vectors, got {tuple(x0.shape)}")
+        if particles is not None and particles != len(x0):
+            raise ValueError(f"x0 holds {len(x0)} particles, but particles={particles}; leave it out")
+        x = x0.to(**place)
+    else:
+        x = torch.as_tensor(initial_particles(x0, particles, seed), **place)
+    return x if x.ndim == 1 else x.T
+
+
+def _as_given(x: Any) -> Any:
+    return x if x.ndim == 1 else x.T
+
+
+def _args(torch: Any, args: Any, place: dict[str, Any]) -> Any:
+    """Return parameters with tensors as they are, and others as `solve` takes them."""
+    if args is None or torch.is_tensor(args):
+        return args
+    if isinstance(args, tuple) and hasattr(args, "_fields") and any(torch.is_tensor(one) for one in args):
+        return type(args)(*(one if torch.is_tensor(one) else torch.as_tensor(one, **place) for one in args))
+    found = as_args(args)
+    if isinstance(found, tuple):
+        return type(found)(*(torch.as_tensor(one, **place) for one in found))
+    return torch.as_tensor(found, **place) if isinstance(found, np.ndarray) else found
+
+
+def _field(torch: Any, field: Any, place: dict[str, Any]) -> Any:
+    if field is None or torch.is_tensor(field):
+        return field
+    values = np.asarray(checks.finite("field", field), np.float64)
+    if values.ndim > 1:
+        raise ValueError(f"field must be a number or (F,), the same for all particles, got shape {values.shape}")
+    return torch.as_tensor(values, **place)
