@@ -199,10 +199,10 @@ def test_public_names_of_the_general_solver():
     assert importlib.import_module("solvers").__all__ == [
         "Absorbing", "Address", "Blocks", "BrownianMotion", "ConvergenceStudy", "DenseOperator", "ExternalField",
         "GroupMeans", "Jumps", "Largest", "LazyOperator", "McKeanVlasov", "Moment", "MultilevelEstimate", "Noise",
-        "Pairs", "Periodic", "Reflecting", "Reset", "Solution", "Statistic", "Stream", "TensorRun", "WeightedMean", "density",
-        "equations", "erf", "exp", "load", "mlmc", "particle_order", "particles", "plotting", "quantiles",
-        "rank_revealing_cholesky", "resume", "schemes", "solve", "solve_many", "solve_tensors", "strong_order", "tanh", "trajectories",
-        "weak_order",
+        "Pairs", "Periodic", "Reflecting", "Reset", "Solution", "Statistic", "Stream", "TensorRun", "WeightedMean",
+        "density", "equations", "erf", "exp", "load", "mlmc", "particle_order", "particles", "plotting", "quantiles",
+        "rank_revealing_cholesky", "resume", "schemes", "solve", "solve_many", "solve_tensors", "strong_order", "tanh",
+        "trajectories", "weak_order",
     ]  # fmt: skip
 
 

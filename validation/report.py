@@ -30,6 +30,7 @@ from validation import (
     convergence,
     engine,
     exact,
+    gallery,
     gaussian_layers,
     general_solver,
     intervals,
@@ -72,6 +73,7 @@ SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "mean_field_equations": general_solver.mean_field_equations,
     "orders_of_convergence": general_solver.orders_of_convergence,
     "schemes_and_boundaries": schemes_and_boundaries.schemes_and_boundaries,
+    "gallery": gallery.gallery,
     "mean_ode": mean_ode.mean_ode,
     "mean_ode_theorems": mean_ode.mean_ode_theorems,
 }
