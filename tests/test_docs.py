@@ -145,7 +145,7 @@ def test_reference_names_everything_public():
         assert f"\n{path.stem}\n" in index
 
 
-@pytest.mark.parametrize("page", ["index", "tutorial", "howto", "branches", "optimizers", "nn"])
+@pytest.mark.parametrize("page", ["index", "tutorial", "howto", "branches", "optimizers", "nn", "populations", "coming_from"])
 def test_code_runs_as_printed(page, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)

@@ -34,14 +34,14 @@ UNSOURCED = {
     "flds.nn.CoordinateCheck", "flds.nn.LayerCheck", "flds.nn.estimate_memory", "flds.nn.gaussian",
     "flds.nn.check_optimizer", "flds.nn.dense_linear", "flds.nn.TwoLayerNetwork",
     "solvers.Solution", "solvers.Statistic", "solvers.density", "solvers.load", "solvers.particles",
-    "solvers.quantiles", "solvers.trajectories",
+    "solvers.quantiles", "solvers.trajectories", "solvers.TensorRun",
     # what everybody does
-    "solvers.Periodic",
+    "solvers.Periodic", "solvers.Moment", "solvers.Largest", "solvers.GroupMeans",
     # functions and numbers that a user supplies
     "flds.Activation", "solvers.ExternalField",
-    # parts of something that names the source: `Noise`, `strong_order`, `LazyOperator`, `rank_revealing_cholesky`
+    # parts of something that names the source: `Noise`, `strong_order`, `LazyOperator`, `rank_revealing_cholesky`, `mlmc`
     "solvers.Address", "solvers.BrownianMotion", "solvers.Stream", "solvers.ConvergenceStudy",
-    "solvers.DenseOperator",
+    "solvers.DenseOperator", "solvers.MultilevelEstimate",
     # this library's own
     "solvers.Blocks", "solvers.tanh",
 }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.integrate import quad, solve_ivp
+from scipy.integrate import quad, solve_ivp, trapezoid
 from scipy.optimize import brentq
 from scipy.special import erfcx, ive
 
@@ -253,7 +253,7 @@ def _draw_double_well(ax: Axes) -> None:
     energy = x**4 / 4 - x**2 / 2 + system.args.coupling * (x - mean) ** 2 / 2
     density = np.exp(-2 * energy / system.args.volatility**2)
     ax.hist(run.final_particles, bins=60, range=(-2, 2), density=True, alpha=0.4)
-    ax.plot(x, density / np.trapezoid(density, x))
+    ax.plot(x, density / trapezoid(density, x))
     ax.set(title="Dawson's double well", xlabel="x", ylabel="density")
 
 

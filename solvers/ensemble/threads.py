@@ -278,7 +278,7 @@ class ThreadParticles(Particles):
         return self.total(sums) / self.particles
 
     def of_all_groups(self, sums: Matrix) -> Matrix:
-        """Return what was summed up in each group, (groups, numbers), of the groups of all processes."""
+        """Return `sums` of each group, (groups, numbers), of the groups of all processes."""
         return sums
 
     def gather(self, vectors: Array, to_all: bool = True) -> Array:

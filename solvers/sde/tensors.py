@@ -86,7 +86,7 @@ def solve_tensors(
     Returns
     -------
     TensorRun
-        `times`, `particles`, `final_particles` and `moments`.
+        `times`, (records,), `particles`, (records, N) or (records, N, D), `final_particles` and `moments`.
 
     Raises
     ------

@@ -59,7 +59,7 @@ class GroupMeans(Moment):
     label: Function
     groups: int
 
-    kernels = add_groups, merge_sums
+    kernels = (add_groups, merge_sums)
 
     def __post_init__(self) -> None:
         function_of("value", self.value)

@@ -57,7 +57,7 @@ class Largest(Moment):
 
     function: Function
 
-    kernels = add_largest, merge_largest
+    kernels = (add_largest, merge_largest)
 
     def __post_init__(self) -> None:
         function_of("the function of Largest", self.function)

@@ -38,7 +38,7 @@ class Mean(Moment):
 
     function: Function
 
-    kernels = add_sums, merge_sums
+    kernels = (add_sums, merge_sums)
 
     def functions(self) -> dict[str, Function]:
         return {"moments": self.function}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -14,36 +15,36 @@ Matrix = NDArray[np.float64]
 Function = Callable[..., Any]
 
 
-class Moment:
+class Moment(ABC):
     """Entries of m that are computed of all particles at once; a kind of one's own is a subclass.
 
     A part of the particles is summed up in some numbers, which begin at zero, and those of all parts are merged in the
     order of the particles, so m does not depend on threads or ranks.
     """
 
+    @abstractmethod
     def functions(self) -> dict[str, Function]:
         """Return the functions of a particle, (t, x[, m][, args]), by what errors call them; their values are rows."""
-        raise NotImplementedError
 
     def check(self, counts: tuple[tuple[int, bool], ...]) -> None:
-        """Raise ValueError if a function, of those returning so many numbers, must return one."""
+        """Raise ValueError if a function must return one number; `counts` says how many each does, and if as one."""
 
+    @abstractmethod
     def width(self, rows: int) -> int:
-        """Return how many numbers a part of the particles is summed up in, where functions return so many rows."""
-        raise NotImplementedError
+        """Return how many numbers a part of the particles is summed up in, where functions return so many `rows`."""
 
+    @abstractmethod
     def size(self, rows: int) -> int:
-        """Return how many entries of m there are."""
-        raise NotImplementedError
+        """Return how many entries of m there are, where functions return so many `rows`."""
 
     @property
+    @abstractmethod
     def kernels(self) -> tuple[Function, Function]:
         """Compiled add(values, out), of (rows, n) to (width,), and merge(parts, out), of (parts, width) to (width,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, total: Matrix, particles: int) -> Matrix:
-        """Return the entries of m, (size,), from what all particles are summed up in, (width,)."""
-        raise NotImplementedError
+        """Return the entries of m, (size,), from `total`, (width,), in which so many `particles` are summed up."""
 
 
 def function_of(name: str, given: Any) -> Function:

@@ -71,12 +71,17 @@ class WeightedMean(Moment):
     ------
     TypeError
         If one is no function.
+
+    References
+    ----------
+    R. Pinnau, C. Totzeck, O. Tse, S. Martin, "A consensus-based model for global optimization and its mean-field
+    limit", Math. Models Methods Appl. Sci. 27 (2017), for the consensus point.
     """
 
     log_weight: Function
     value: Function | None = None
 
-    kernels = add_weighted, merge_weighted
+    kernels = (add_weighted, merge_weighted)
 
     def __post_init__(self) -> None:
         function_of("log_weight", self.log_weight)

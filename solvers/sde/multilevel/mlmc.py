@@ -39,8 +39,6 @@ class MultilevelEstimate:
         Of the value, from the variances of all levels.
     bias : float
         How far the limit of ever more steps and particles may be from the last level.
-    interval : (float, float)
-        The value and 1.96 standard errors and the bias to both sides: 95 % and more hold.
     levels : tuple of Level
     target_error : float
     plain_cost : float
@@ -59,7 +57,7 @@ class MultilevelEstimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Ends of the interval."""
+        """The value less, and with, 1.96 standard errors and the bias: 95 % of such intervals and more hold."""
         half = _NORMAL * self.standard_error + self.bias
         return self.value - half, self.value + half
 

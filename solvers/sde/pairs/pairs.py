@@ -104,7 +104,7 @@ class Pairs:
         return found | ({} if self.function is None else {"function of pairs": (self.function, SUM_ARGUMENTS)})
 
     def requires(self, particles: int, dimension: int, box: Matrix | None) -> None:
-        """Raise ValueError unless there are such pairs of particles, (D,), in a box, (2, D), if there is one."""
+        """Raise ValueError unless `particles` of this `dimension` have such pairs in a `box`, (2, D), or in none."""
         if self.random_batch is not None and self.random_batch > particles:
             raise ValueError(f"random_batch must be at most the {particles} particles, got {self.random_batch}")
         if self.cutoff is None:
@@ -120,7 +120,7 @@ class Pairs:
                 raise ValueError(f"cutoff must be at most half the periodic box, {shortest / 2:g}, got {self.cutoff:g}")
 
     def components(self, dimension: int) -> int:
-        """Return in how many components distances are looked at."""
+        """Return in how many of the components, as many as the `dimension`, distances are looked at."""
         return dimension if self.space is None else self.space
 
     def __repr__(self) -> str:
