@@ -39,7 +39,7 @@ UNSOURCED = {
     "solvers.Periodic", "solvers.Moment", "solvers.Largest", "solvers.GroupMeans",
     # functions and numbers that a user supplies
     "flds.Activation", "solvers.ExternalField",
-    # parts of something that names the source: `Noise`, `strong_order`, `LazyOperator`, `rank_revealing_cholesky`, `mlmc`
+    # parts of something that names the source: `Noise`, `strong_order`, `LazyOperator`, `mlmc`
     "solvers.Address", "solvers.BrownianMotion", "solvers.Stream", "solvers.ConvergenceStudy",
     "solvers.DenseOperator", "solvers.MultilevelEstimate",
     # this library's own

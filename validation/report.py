@@ -37,6 +37,7 @@ from validation import (
     law,
     limits,
     mean_ode,
+    multilevel,
     optimizers,
     residual_branches,
     schemes_and_boundaries,
@@ -74,6 +75,7 @@ SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "orders_of_convergence": general_solver.orders_of_convergence,
     "schemes_and_boundaries": schemes_and_boundaries.schemes_and_boundaries,
     "gallery": gallery.gallery,
+    "multilevel": multilevel.multilevel,
     "mean_ode": mean_ode.mean_ode,
     "mean_ode_theorems": mean_ode.mean_ode_theorems,
 }

@@ -26,7 +26,7 @@ class Moment(ABC):
     def functions(self) -> dict[str, Function]:
         """Return the functions of a particle, (t, x[, m][, args]), by what errors call them; their values are rows."""
 
-    def check(self, counts: tuple[tuple[int, bool], ...]) -> None:
+    def check(self, counts: tuple[tuple[int, bool], ...]) -> None:  # noqa: B027
         """Raise ValueError if a function must return one number; `counts` says how many each does, and if as one."""
 
     @abstractmethod

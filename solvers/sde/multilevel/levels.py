@@ -100,10 +100,16 @@ class Problem:
 
 
 class Systems:
-    """Samples of a level, and what they have shown so far."""
+    """Samples of a level, and what they have shown so far.
 
-    def __init__(self, problem: Problem, number: int, course: Course, particles: int, parts: int) -> None:
-        self.problem, self.number, self.course, self.particles, self.parts = problem, number, course, particles, parts
+    Each is less the mean of so many `parts` of its particles, with steps so many times as `long`.
+    """
+
+    def __init__(
+        self, problem: Problem, number: int, course: Course, particles: int, parts: int, long: int = 2
+    ) -> None:
+        self.problem, self.number, self.course = problem, number, course
+        self.particles, self.parts, self.long = particles, parts, long
         self.values: list[float] = []
         self.fine: list[float] = []
         self.seconds = 0.0
@@ -152,7 +158,7 @@ class Systems:
         fine = self._solved(self.home, brownian, x, 0)
         if not self.parts:
             return fine, 0.0
-        coarse = replace(brownian, steps=brownian.steps // 2, noise_steps=brownian.steps)
+        coarse = replace(brownian, steps=brownian.steps // self.long, noise_steps=brownian.steps)
         size = self.particles // self.parts
         lows = range(0, self.parts * size, size)
         parts = [self._solved(self.part, coarse, x[:, low : low + size], low) for low in lows]

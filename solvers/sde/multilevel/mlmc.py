@@ -152,6 +152,8 @@ def mlmc(
     >>> bool(abs(found.value - 0.8002) < 0.02)
     True
     """
+    if not isinstance(equation, McKeanVlasov):
+        raise TypeError(f"equation must be a solvers.McKeanVlasov, got {type(equation).__name__}")
     target = checks.positive_number("target_error", target_error)
     budget = math.inf if budget_seconds is None else checks.positive_number("budget_seconds", budget_seconds)
     first = checks.positive_integer("steps", steps), checks.positive_integer("particles", particles, smallest=2)
