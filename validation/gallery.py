@@ -213,7 +213,7 @@ def consensus(scale: Scale) -> list[Claim]:
 def sampler(scale: Scale) -> list[Claim]:
     """The ensemble Kalman sampler: the posterior, which is normal."""
     system = equations.ensemble_kalman()
-    found = replicates(system, 8.0, 800, scale, save=("mean", "covariance"), save_at=[8.0])
+    found = replicates(system, 8.0, 2_000, scale, save=("mean", "covariance"), save_at=[8.0])
     covariance = np.linalg.inv(system.args.precision)
     mean = covariance @ system.args.shift
     return [

@@ -39,6 +39,7 @@ from validation import (
     mean_ode,
     multilevel,
     optimizers,
+    pairs,
     residual_branches,
     schemes_and_boundaries,
     two_layer,
@@ -76,6 +77,7 @@ SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "schemes_and_boundaries": schemes_and_boundaries.schemes_and_boundaries,
     "gallery": gallery.gallery,
     "multilevel": multilevel.multilevel,
+    "random_batches": pairs.random_batches,
     "mean_ode": mean_ode.mean_ode,
     "mean_ode_theorems": mean_ode.mean_ode_theorems,
 }

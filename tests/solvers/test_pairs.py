@@ -13,6 +13,7 @@ from solvers import McKeanVlasov, Pairs, Periodic
 from solvers.ensemble.random import Draw
 from solvers.sde.pairs.batches import partition_of
 from tests.conftest import MARGIN
+from validation.pairs import decay, variance_shares
 
 COUNT = 700
 # Sums of that many numbers of order 1, in another order.
@@ -220,23 +221,13 @@ def test_batches_change_from_step_to_step_and_with_the_seed():
     assert not np.isclose(other.particles[1], run.particles[1]).any()
 
 
-@pytest.mark.slow
-def test_the_law_is_biased_by_the_step():
-    """dX = −(X − mean of a batch) dt from N(0, 1): the variance of random batches is off by order dt (Jin, Li, Liu)."""
-    equation = McKeanVlasov(interaction=Pairs(njit(lambda x, y: y - x), random_batch=2))
-    plain = McKeanVlasov(interaction=Pairs(njit(lambda x, y: y - x)))
-    found = []
-    for steps in (5, 10, 20, 40):
-        off = []
-        for seed in range(24):
-            x0 = np.random.default_rng(seed).standard_normal(2000)
-            batched = solvers.solve(equation, x0, 0.0, 1.0, steps, seed=seed).variance[-1]
-            off.append(batched - solvers.solve(plain, x0[:2000], 0.0, 1.0, steps, seed=seed).variance[-1])
-        found.append((np.mean(off), np.std(off, ddof=1) / math.sqrt(24)))
-    means, errors = np.array(found).T
-    slope = np.polyfit(np.log([5, 10, 20, 40]), np.log(means), 1)[0]
-    error = math.hypot(*(errors / means)) / math.log(8)
-    assert abs(slope + 1.0) < MARGIN * error + 0.15  # which the coarsest step adds: dt/2 of it
+@pytest.mark.parametrize("size", [2, 5])
+def test_the_law_of_random_batches_is_known(size):
+    """dX_i = (mean of a batch − X_i) dt multiplies the variance by (1 − dt)² + dt²/(p − 1) in each step."""
+    found = variance_shares(size, 5, 16, 5000)
+    error = found.std(ddof=1) / 4.0
+    assert abs(found.mean() - decay(size, 5)) < (MARGIN + 1.5) * error  # of 16 seeds
+    assert found.mean() - 0.8**10 > 10 * error
 
 
 @pytest.mark.parametrize("rest", [{"cutoff": 0.1}, {"random_batch": 5}, {}])
