@@ -13,7 +13,19 @@ import numpy as np
 
 import flds
 import solvers
-from solvers import Absorbing, ExternalField, Jumps, McKeanVlasov, Reflecting, Reset
+from solvers import (
+    Absorbing,
+    ExternalField,
+    GroupMeans,
+    Jumps,
+    Largest,
+    McKeanVlasov,
+    Pairs,
+    Periodic,
+    Reflecting,
+    Reset,
+    WeightedMean,
+)
 from tests.mpi.digest import communicator, digest, tell
 from tests.solvers.equations import CARRIED, ORNSTEIN_UHLENBECK, PLANAR_SHARED
 from tests.solvers.test_march import CORRELATED, PAIRS
@@ -42,6 +54,22 @@ JUMPS = Jumps(lambda t, x, m, k: k + 0 * x, lambda t, x, m, z, k: 0.2 * z, 3.0, 
 ABSORBED = {"boundary": Absorbing(-1.0, 1.5), "jumps": JUMPS, "args": 1.3}
 FIRING = {"boundary": Reflecting(-2.0, np.inf), "reset": Reset(1.0, -0.5), "jumps": JUMPS, "args": 0.7}
 INSIDE = np.clip(X[0], -0.9, 0.9)
+NEAR = McKeanVlasov(interaction=Pairs(lambda x, y: y - x, cutoff=0.01), vectorized=True)
+MET = McKeanVlasov(
+    interaction=Pairs(lambda x, y, f, g: g * y - f * x, random_batch=7, partner="field"), vectorized=True
+)
+LATER = McKeanVlasov(
+    lambda t, x, m: m[0] - x + 0.1 * (m[2] + m[3] + m[5] - m[6]),
+    lambda t, x, m: m[1],
+    (
+        lambda t, x: x,
+        lambda t, x, m: abs(x - m),
+        Largest(lambda t, x, m: x),
+        WeightedMean(lambda t, x, m: -50.0 * x**2, lambda t, x, m: x),
+        GroupMeans(lambda t, x, m: x, lambda t, x, m: 1.0 * (x > 0), 2),
+    ),
+    vectorized=True,
+)
 CASES = (
     ("absorption, jumps", SPREAD_AS_IT_IS, INSIDE, ABSORBED),
     ("resets, reflection, jumps, implicit", SPREAD, INSIDE, {"scheme": "drift_implicit_euler", **FIRING}),
@@ -55,6 +83,9 @@ CASES = (
     ("common noise, Heun", PLANAR_SHARED, X.T, {"scheme": "heun"}),
     ("mean-field noise", CORRELATED, X.T, {}),
     ("pairs", PAIRS, X[0], {}),
+    ("pairs nearby in a box, Heun", NEAR, INSIDE, {"scheme": "heun", "boundary": Periodic(-1.0, 1.0)}),
+    ("random batches with a field", MET, X[0], {"field": OWN}),
+    ("later moments", LATER, X[0], {"scheme": "heun"}),
     ("a field of each particle, Heun", CARRIED, X[0], {"scheme": "heun", "field": OWN}),
 )
 UNTRAINED = (

@@ -18,7 +18,7 @@ pytest.importorskip("mpi4py")
 FLDS = (sys.executable, "-m", "flds")
 
 
-@pytest.mark.parametrize(("name", "lines"), [("training", 15), ("equations", 20)])
+@pytest.mark.parametrize(("name", "lines"), [("training", 15), ("equations", 26)])
 def test_the_bits_of_one_process(name, lines, tmp_path):
     """For 1, 2, 3 and 4 ranks, with one thread or two."""
     alone = subprocess.run(program(name, "2", tmp_path), cwd=ROOT, capture_output=True, text=True, check=True).stdout
