@@ -144,7 +144,7 @@ class TwoLayerPerceptron(Block):
         return {"u": balanced_rate(dimension, deviations["v"]), "v": float(dimension)}
 
     def value(self, h: Array, z: Parameters) -> Array:
-        kernels = self._kernels(h, z)
+        kernels = self.kernels(h, z)
         if kernels is None:
             return self.rho.value((h / h.shape[1]) @ z["u"]) @ z["v"].T
         out = np.zeros(h.shape, h.dtype)
@@ -157,19 +157,19 @@ class TwoLayerPerceptron(Block):
         return slope @ z["u"].T, {"u": h.T @ slope, "v": b.T @ rho}
 
     def covector(self, h: Array, b: Array, z: Parameters) -> Array:
-        if self._kernels(h, z) is None:
+        if self.kernels(h, z) is None:
             return super().covector(h, b, z)
         return self.descend(h, b, z, {"u": 0.0, "v": 0.0})  # the compiled pass, in which nothing moves
 
     def descend(self, h: Array, b: Array, z: Parameters, steps: dict[str, float]) -> Array:
-        kernels = self._kernels(h, z)
+        kernels = self.kernels(h, z)
         if kernels is None:
             return super().descend(h, b, z, steps)
         out, dimension = np.zeros(h.shape, h.dtype), h.shape[1]
         kernels.descend(h / dimension, b / dimension, z["u"], z["v"], steps["u"], steps["v"], out)
         return out
 
-    def _kernels(self, h: Array, z: Parameters) -> ModuleType | None:
+    def kernels(self, h: Array, z: Parameters) -> ModuleType | None:
         """Return the compiled passes where they apply: they know this very φ with tanh, and one precision for all."""
         if type(self) is not TwoLayerPerceptron or self.rho.value is not np.tanh:
             return None

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flds.mean_ode.blocks import Array, Block, Parameters
+from flds.mean_ode.blocks import Array, Block, Parameters, TwoLayerPerceptron
 from flds.mean_ode.depth import integrate
+from flds.mean_ode.march import March
 from flds.mean_ode.problem import MeanFieldProblem
 from flds.mean_ode.update import Stretch, Update
 from solvers.ensemble.threads import ThreadParticles
@@ -186,6 +187,28 @@ class MeanDynamics(Dynamics):
     @property
     def factor(self) -> float:
         return 1 / self.problem.alpha
+
+    def forward(self, inputs: Array, states: list[Array] | None = None) -> Array:
+        march = self._march(inputs)
+        return super().forward(inputs, states) if march is None else march.forward(inputs, states)
+
+    def backward(self, states: list[Array], covector: Array, receive: Receive | None = None) -> list[Array]:
+        march = self._march(covector) if receive is None else None
+        return super().backward(states, covector, receive) if march is None else march.back(states, covector)
+
+    def descend(self, states: list[Array], covector: Array, update: Update) -> list[Array]:
+        march = self._march(covector) if update.plain else None
+        if march is None:
+            return super().descend(states, covector, update)
+        return march.back(states, covector, update.steps["u"], update.steps["v"])
+
+    def _march(self, h: Array) -> March | None:
+        """Return what goes through all nodes in one call, where there is a single block that can."""
+        (block, *others), (z, *_) = self.problem.blocks, self.moved
+        if others or not isinstance(block, TwoLayerPerceptron):
+            return None
+        kernels = block.kernels(h, z)
+        return None if kernels is None else March(kernels, self.ensemble, z["u"], z["v"], self.problem.alpha)
 
     def _start(self, initial: Array) -> Array:
         return initial.copy()
