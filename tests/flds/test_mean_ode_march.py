@@ -18,7 +18,8 @@ ROUNDING = {"float64": 1e-13, "float32": 2e-5}
 
 def dynamics(dtype="float64", threads=1, nodes=7, units=1500, **rest):
     problem = flds.MeanFieldProblem(X, Y, **{"alpha": 1.5, "steps": 3} | rest)
-    units = [{name: z.astype(dtype) for name, z in block.items()} for block in draw_units(problem, nodes, units)]
+    drawn = draw_units(problem, nodes, units, 0, "iid")  # whose field is not 0, as that of pairs is
+    units = [{name: z.astype(dtype) for name, z in block.items()} for block in drawn]
     return MeanDynamics(problem, units, threads)
 
 
@@ -65,7 +66,7 @@ def test_a_rate_of_zero_holds_its_units_and_tokens_are_rows():
     np.testing.assert_array_equal(still.moved[0]["u"], before)
     tokens = np.random.default_rng(1).standard_normal((2, 3, 4, 6))
     problem = flds.MeanFieldProblem(tokens[0], tokens[1])
-    one = MeanDynamics(problem, draw_units(problem, 5, 800))
+    one = MeanDynamics(problem, draw_units(problem, 5, 800, 0, "iid"))
     found, expected = one.forward(problem.x), Dynamics.forward(one, problem.x)
     assert found.shape == problem.x.shape
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
