@@ -148,7 +148,7 @@ class TwoLayerPerceptron(Block):
         if kernels is None:
             return self.rho.value((h / h.shape[1]) @ z["u"]) @ z["v"].T
         out = np.zeros(h.shape, h.dtype)
-        kernels.value(h / h.shape[1], z["u"], z["v"], out)
+        kernels.value(h / h.shape[1], z["u"], z["v"], 0, z["u"].shape[1], out)
         return out
 
     def pull(self, h: Array, b: Array, z: Parameters) -> tuple[Array, Parameters]:
@@ -166,7 +166,8 @@ class TwoLayerPerceptron(Block):
         if kernels is None:
             return super().descend(h, b, z, steps)
         out, dimension = np.zeros(h.shape, h.dtype), h.shape[1]
-        kernels.descend(h / dimension, b / dimension, z["u"], z["v"], steps["u"], steps["v"], out)
+        all_units = 0, z["u"].shape[1]
+        kernels.descend(h / dimension, b / dimension, z["u"], z["v"], *all_units, steps["u"], steps["v"], out)
         return out
 
     def kernels(self, h: Array, z: Parameters) -> ModuleType | None:

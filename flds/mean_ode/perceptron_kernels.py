@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import overload
 from numba.np.linalg import ensure_blas
 
-from solvers.accelerate import kernel
+from solvers.accelerate import kernel, part_kernel, reduction_part
 from solvers.ensemble.atomic import APART, fetch_add, give_way, load, store
 from solvers.sde.functions import tanh
 
@@ -32,6 +32,8 @@ NO, YES = np.int8(ord("n")), np.int8(ord("t"))
 _CACHED = 32_768
 # Units in a chunk, at least and at most: short products waste BLAS's packing.
 _SHORTEST, _LONGEST = 16, 1024
+# Up to so many rows and numbers of a state loops are faster than BLAS, which packs what it multiplies.
+_FEW = 24
 
 
 def letter(array):
@@ -78,55 +80,134 @@ def _squash_of(x):
     return short
 
 
+def rows_are_whole(array):
+    """Whether loops over the rows of an array vectorise, since its numbers lie side by side; a compile-time constant."""
+
+
+@overload(rows_are_whole)
+def _rows_are_whole(array):
+    whole = array.layout == "C"
+    return lambda array: whole
+
+
+@part_kernel
+def add_combinations(weights, rows, begin, out, start, units):
+    """Add Σ_d weights[i, d] rows[d, begin + j] to out[i, start + j] for so many units j, four rows at a time."""
+    count = weights.shape[1]
+    for i in range(weights.shape[0]):
+        here, d = out[i, start : start + units], 0
+        while d + 3 < count:
+            a, b, c, e = weights[i, d], weights[i, d + 1], weights[i, d + 2], weights[i, d + 3]
+            p, q = rows[d, begin : begin + units], rows[d + 1, begin : begin + units]
+            r, s = rows[d + 2, begin : begin + units], rows[d + 3, begin : begin + units]
+            for j in range(units):
+                here[j] += a * p[j] + b * q[j] + c * r[j] + e * s[j]
+            d += 4
+        while d < count:
+            a, p = weights[i, d], rows[d, begin : begin + units]
+            for j in range(units):
+                here[j] += a * p[j]
+            d += 1
+
+
+@reduction_part
+def add_products(left, right, begin, units, out):
+    """Add Σ_j left[i, j] right[d, begin + j] over so many units j to out[i, d], two by two."""
+    for i in range(0, left.shape[0], 2):
+        for d in range(0, right.shape[0], 2):
+            last_i, last_d = min(i + 1, left.shape[0] - 1), min(d + 1, right.shape[0] - 1)
+            a, b = left[i, :units], left[last_i, :units]
+            p, q = right[d, begin : begin + units], right[last_d, begin : begin + units]
+            zero = out[i, d] - out[i, d]
+            first, second, third, fourth = zero, zero, zero, zero
+            for j in range(units):
+                first += a[j] * p[j]
+                second += a[j] * q[j]
+                third += b[j] * p[j]
+                fourth += b[j] * q[j]
+            out[i, d] += first
+            if last_d > d:
+                out[i, last_d] += second
+            if last_i > i:
+                out[last_i, d] += third
+                if last_d > d:
+                    out[last_i, last_d] += fourth
+
+
 @kernel
-def value(scaled, u, v, out):
-    """Add Σ_j v_j tanh(u_j·h/D) to `out`, (rows, D), where `scaled` is h/D."""
+def set_products(scaled, u, begin, units, out):
+    """Set out[i, j] to Σ_d scaled[i, d] u[d, begin + j] for so many units j."""
     rows, dimension = scaled.shape
-    row_u, row_v = u.strides[0] // u.itemsize, v.strides[0] // v.itemsize
+    if rows_are_whole(u) and max(rows, dimension) <= _FEW:
+        out[:, :units] = 0
+        add_combinations(scaled, u, begin, out, 0, units)
+        return
+    one, zero = np.ones(1, u.dtype), np.zeros(1, u.dtype)
+    gemm(letter(u), NO, NO, units, rows, dimension, one.ctypes, u[:, begin:].ctypes, u.strides[0] // u.itemsize,
+         scaled.ctypes, dimension, zero.ctypes, out.ctypes, out.shape[1])  # fmt: skip
+
+
+@kernel
+def add_sums(rho, v, begin, units, out):
+    """Add Σ_j rho[i, j] v[d, begin + j] over so many units j to out[i, d]."""
+    rows, dimension = out.shape
+    if rows_are_whole(v) and max(rows, dimension) <= _FEW:
+        add_products(rho, v, begin, units, out)
+        return
+    one = np.ones(1, v.dtype)
+    gemm(letter(v), YES, NO, dimension, rows, units, one.ctypes, v[:, begin:].ctypes, v.strides[0] // v.itemsize,
+         rho.ctypes, rho.shape[1], one.ctypes, out.ctypes, dimension)  # fmt: skip
+
+
+@kernel
+def move(scaled, slope, step, u, begin, units):
+    """Add −step Σ_i scaled[i, d] slope[i, j] to u[d, begin + j] for so many units j."""
+    rows, dimension = scaled.shape
+    factor, one = np.full(1, -step, u.dtype), np.ones(1, u.dtype)
+    if rows_are_whole(u) and max(rows, dimension) <= _FEW:
+        add_combinations(scaled.T.copy() * factor[0], slope, 0, u, begin, units)
+        return
+    gemm(letter(u), NO, YES, units, dimension, rows, factor.ctypes, slope.ctypes, slope.shape[1], scaled.ctypes,
+         dimension, one.ctypes, u[:, begin:].ctypes, u.strides[0] // u.itemsize)  # fmt: skip
+
+
+@kernel
+def value(scaled, u, v, begin, end, out):
+    """Add Σ_j v_j tanh(u_j·h/D) over units begin … end − 1 to `out`, (rows, D), where `scaled` is h/D."""
+    rows, dimension = scaled.shape
     size = min(_LONGEST, max(_SHORTEST, _CACHED // (2 * dimension + rows)))
     rho = np.empty((rows, size), u.dtype)
-    one, zero = np.ones(1, u.dtype), np.zeros(1, u.dtype)
-    for first in range(0, u.shape[1], size):
-        units = min(size, u.shape[1] - first)
-        gemm(letter(u), NO, NO, units, rows, dimension, one.ctypes, u[:, first:].ctypes, row_u, scaled.ctypes,
-             dimension, zero.ctypes, rho.ctypes, size)  # fmt: skip
+    for first in range(begin, end, size):
+        units = min(size, end - first)
+        set_products(scaled, u, first, units, rho)
         for i in range(rows):
             for j in range(units):
                 rho[i, j] = squash(rho[i, j])
-        gemm(letter(u), YES, NO, dimension, rows, units, one.ctypes, v[:, first:].ctypes, row_v, rho.ctypes, size,
-             one.ctypes, out.ctypes, dimension)  # fmt: skip
+        add_sums(rho, v, first, units, out)
 
 
 @kernel
-def descend(scaled, covector, u, v, step_u, step_v, out):
+def descend(scaled, covector, u, v, begin, end, step_u, step_v, out):
     """Add Σ_j D1φ(h, (u_j, v_j))ᵀ b to `out`, and move u_j and v_j by −step times D2φ(h, (u_j, v_j))ᵀ b.
 
-    `scaled` is h/D and `covector` is b/D. A parameter whose step is 0 stays as it is.
+    Units are begin … end − 1, `scaled` is h/D and `covector` is b/D. A parameter whose step is 0 stays as it is.
     """
     rows, dimension = scaled.shape
-    row_u, row_v = u.strides[0] // u.itemsize, v.strides[0] // v.itemsize
     size = min(_LONGEST, max(_SHORTEST, _CACHED // (2 * dimension + 2 * rows)))
     rho, slope = np.empty((rows, size), u.dtype), np.empty((rows, size), u.dtype)
-    one, zero = np.ones(1, u.dtype), np.zeros(1, u.dtype)
-    minus_u, minus_v = np.full(1, -step_u * dimension, u.dtype), np.full(1, -step_v * dimension, u.dtype)
-    for first in range(0, u.shape[1], size):
-        units = min(size, u.shape[1] - first)
-        gemm(letter(u), NO, NO, units, rows, dimension, one.ctypes, u[:, first:].ctypes, row_u, scaled.ctypes,
-             dimension, zero.ctypes, rho.ctypes, size)  # fmt: skip
-        gemm(letter(u), NO, NO, units, rows, dimension, one.ctypes, v[:, first:].ctypes, row_v, covector.ctypes,
-             dimension, zero.ctypes, slope.ctypes, size)  # fmt: skip
+    for first in range(begin, end, size):
+        units = min(size, end - first)
+        set_products(scaled, u, first, units, rho)
+        set_products(covector, v, first, units, slope)
         for i in range(rows):
             for j in range(units):
                 rho[i, j] = squash(rho[i, j])
                 slope[i, j] *= 1 - rho[i, j] * rho[i, j]
-        gemm(letter(u), YES, NO, dimension, rows, units, one.ctypes, u[:, first:].ctypes, row_u, slope.ctypes, size,
-             one.ctypes, out.ctypes, dimension)  # fmt: skip
+        add_sums(slope, u, first, units, out)
         if step_u:
-            gemm(letter(u), NO, YES, units, dimension, rows, minus_u.ctypes, slope.ctypes, size, scaled.ctypes,
-                 dimension, one.ctypes, u[:, first:].ctypes, row_u)  # fmt: skip
+            move(scaled, slope, step_u * dimension, u, first, units)
         if step_v:
-            gemm(letter(u), NO, YES, units, dimension, rows, minus_v.ctypes, rho.ctypes, size, covector.ctypes,
-                 dimension, one.ctypes, v[:, first:].ctypes, row_v)  # fmt: skip
+            move(covector, rho, step_v * dimension, v, first, units)
 
 
 # Words that threads share in a pass: the next part to be handed out, how many are done, and the node that is open.
@@ -172,7 +253,7 @@ def forward(control, cuts, u, v, alpha, x, states, fields, sums):
             give_way()
         first, last = cuts[part], cuts[part + 1]
         sums[part] = 0.0
-        value(states[node] / u.dtype.type(dimension), u[node, :, first:last], v[node, :, first:last], sums[part])
+        value(states[node] / u.dtype.type(dimension), u[node], v[node], first, last, sums[part])
         if fetch_add(control, DONE, 1) + 1 == (node + 1) * parts:
             go_on(node, nodes, sums, alpha / units, x, fields, states)
             store(control, OPEN, node + 1)
@@ -193,7 +274,7 @@ def back(control, cuts, u, v, alpha, step_u, step_v, states, x, covectors, field
         first, last, node = cuts[part], cuts[part + 1], nodes - 1 - place
         sums[part] = 0.0
         descend(states[node] / u.dtype.type(dimension), covectors[place] / u.dtype.type(dimension),
-                u[node, :, first:last], v[node, :, first:last], step_u, step_v, sums[part])  # fmt: skip
+                u[node], v[node], first, last, step_u, step_v, sums[part])  # fmt: skip
         if fetch_add(control, DONE, 1) + 1 == (place + 1) * parts:
             go_on(place, nodes, sums, alpha / units, x, fields, covectors)
             store(control, OPEN, place + 1)

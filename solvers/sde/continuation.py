@@ -8,7 +8,7 @@ from typing import Any
 from solvers import checks
 from solvers.results.checkpoint import Checkpoint
 from solvers.results.solution import Solution
-from solvers.sde.equation import ARGUMENTS, McKeanVlasov
+from solvers.sde.equation import ARGUMENTS, McKeanVlasov, kinds_of
 from solvers.sde.events import Events
 from solvers.sde.events.jumps import Jumps
 from solvers.sde.events.reset import Reset
@@ -163,6 +163,14 @@ def _checked(equation: McKeanVlasov, run: Solution) -> dict[str, Any]:
         raise ValueError("run diverged, so there is nothing to go on from; solve again with more steps")
     if settings["noise"] != equation.noise or {name for name in ARGUMENTS if name in settings} != set(equation.given):
         raise ValueError("equation must be that of the run, but has other coefficients or another kind of noise")
+    found = {"moment_kinds": kinds_of(equation.moments) if equation.later_moments else None}
+    found["pairs"] = kinds_of(equation.pairs) if equation.pairs else None
+    for name, one in found.items():
+        if settings.get(name) != one:
+            raise ValueError(
+                f"equation must be that of the run, with {settings.get(name) or 'functions alone'}, got "
+                f"{one or 'functions alone'}"
+            )
     return settings
 
 

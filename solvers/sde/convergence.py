@@ -253,6 +253,8 @@ def particle_order(
     ----------
     A.-S. Sznitman, "Topics in propagation of chaos", 1991, theorem 1.4.
     """
+    if isinstance(equation, McKeanVlasov) and equation.pairs is not None and equation.pairs.random_batch is not None:
+        raise ValueError("particle_order needs the same partners in all runs: leave random_batch out")
     counts, field = _doubling("particles", particles), as_field(options.get("field"))
     checks.positive_integer("replicates", replicates, smallest=3)
     found = np.empty((replicates, len(counts)))
@@ -363,6 +365,7 @@ def _claim(which: int, equation: McKeanVlasov, options: dict[str, Any]) -> float
     scheme = get_scheme(options.get("scheme", "euler_maruyama"))
     claims = [(scheme.strong_order, scheme.weak_order)[which](equation)]
     claims += [event.orders()[which] for event in Events.checked(*(options.get(name) for name in EVENTS))]
+    claims += [] if equation.pairs is None else [equation.pairs.orders()[which]]
     known = [claim for claim in claims if claim is not None]
     return min(known) if len(known) == len(claims) else None
 

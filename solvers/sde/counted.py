@@ -31,7 +31,10 @@ def later_means(trial: Any, psi: Any) -> tuple[Any, tuple[Counts, ...]]:
         counts = tuple(_counted(trial, name, "a particle") for name in names)
         moment.check(counts)
         stage = moment_stage(equation, form, place, counts, before)
-        entries = np.append(entries, _found(trial, stage, entries))
+        more = _found(trial, stage, entries)
+        if not np.isfinite(more).all():
+            raise ValueError(f"moments must be finite at the start, but {type(moment).__name__} is not{moment.hint}")
+        entries = np.append(entries, more)
         before = entries_after(before, moment, counts)
         found.append(counts)
     return _as_seen(entries, before[1]), tuple(found)

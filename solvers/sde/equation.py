@@ -131,6 +131,9 @@ class McKeanVlasov:
             if not self.moments:
                 raise ValueError("moments must not be empty; leave them out")
             object.__setattr__(self, "moments", tuple(self.moments))
+        for one in self.moments if isinstance(self.moments, tuple) else (self.moments,):
+            if isinstance(one, type):
+                raise TypeError(f"moments must be functions or moments, got the class {one.__name__}")
         for name, (function, arguments) in self.functions.items():
             check_function(name, function, arguments, self._may_field(name), self.vectorized)
         if self.noise == "mean_field":
@@ -187,13 +190,13 @@ class McKeanVlasov:
         before = self.plain_moments is not None
         for place, moment in enumerate(self.later_moments):
             arguments = ("t", "x", "m") if before or place else ("t", "x")
-            found |= {self.name_of(name, place): (one, arguments) for name, one in moment.functions().items()}
+            found |= {self.name_of(name, place): (one, arguments) for name, one in _functions_of(moment).items()}
         return found
 
     def name_of(self, function: str, place: int) -> str:
         """Return what errors call a function of the later moment at this place."""
         number = place + (self.plain_moments is not None)
-        return function if function != "moments" and not number else f"{function}, number {number} of moments"
+        return f"moments[{number}]" if function == "moments" else f"{function} of moments[{number}]"
 
     def extras(self, name: str, field: bool, args: bool) -> tuple[bool, bool]:
         """Return whether the function called `name` takes the external field, and the parameters, if given.
@@ -260,6 +263,25 @@ def _plain(function: Function) -> Function:
 
 def _called(function: Any) -> str:
     return f"the function {function.__name__}" if inspect.isfunction(function) else repr(function)
+
+
+def _functions_of(moment: Moment) -> dict[str, Function]:
+    """Return the functions of a moment; raises TypeError or ValueError unless there are one or two, with kernels."""
+    found, kind = moment.functions(), type(moment).__name__
+    if not 1 <= len(found) <= 2:
+        raise ValueError(f"functions of {kind} must be one or two, got {len(found)}")
+    if not all(hasattr(kernel, "py_func") for kernel in moment.kernels):
+        raise TypeError(f"kernels of {kind} must be compiled with numba.njit")
+    return found
+
+
+def kinds_of(given: Any) -> str:
+    """Return what a run says of moments and pairs beside their functions, which are not compared."""
+    if isinstance(given, tuple):
+        return f"({', '.join(map(kinds_of, given))})"
+    if isinstance(given, Pairs):
+        return given.options()
+    return type(given).__name__ if isinstance(given, Moment) else "function"
 
 
 def names_of(given: Any) -> str:

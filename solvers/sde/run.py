@@ -35,7 +35,7 @@ from solvers.results.solution import AS_ASKED, Solution, Variable
 from solvers.results.versions import library_versions
 from solvers.sde import kept
 from solvers.sde.course import Course, Ensemble
-from solvers.sde.equation import McKeanVlasov, names_of
+from solvers.sde.equation import McKeanVlasov, kinds_of, names_of
 from solvers.sde.events import CARRIED, NOTHING, Events
 from solvers.sde.field import ExternalField, FieldOnGrid, as_field
 from solvers.sde.integrate import compile_kernels, integrate
@@ -124,7 +124,8 @@ class MeanFieldRun:
         require_memory(INTERPRETER_BYTES + held * most * each, "use fewer particles", available)
         here, t = slice(ensemble.first, ensemble.first + ensemble.held), float(times[first])
         states = np.empty((2, dimension + len(events.carries), ensemble.held), dtype)
-        states[0] = agreed(lambda: placed(start, here, events, t), communicator)  # the solve writes into it
+        with np.errstate(over="ignore"):  # of numbers that dtype does not hold, which are looked for below
+            states[0] = agreed(lambda: placed(start, here, events, t), communicator)  # the solve writes into it
         outside = as_field(field)
         if outside is not None:
             outside.check(times[first], times[-1], ensemble.held if start.held else start.count)
@@ -155,6 +156,8 @@ class MeanFieldRun:
         brownian = BrownianMotion(**grid, motions=form.motions)
         require_drawable(form.motions * brownian.steps, start.count, brownian.refinement, threads, "noise_steps")
         size = max(size, float(np.abs(ensemble.pick(x, ensemble.extremes(x))).max()))
+        if not np.isfinite(size):
+            raise ValueError(f"x0 has numbers that {dtype} cannot hold")
         limit = min(_FAR * size, float(np.finfo(dtype).max))
         course = Course(equation, form, scheme, brownian, on_grid, common, first, limit, args, events)
         trial.check(form, times[first:], lambda step: picked(first + step))
@@ -315,6 +318,12 @@ class MeanFieldRun:
             field = ensemble.pick(field.T, places).T
         self.trial.look(now.t, ensemble.pick(now.x, places), field, now.m)
 
+    def _kinds(self) -> dict[str, str]:
+        """Return what is said of moments and pairs, where they are more than functions."""
+        equation = self.course.equation
+        given = {"moment_kinds": equation.moments if equation.later_moments else None, "pairs": equation.pairs}
+        return {name: kinds_of(one) for name, one in given.items() if one is not None}
+
     def settings(self) -> dict[str, Any]:
         """Return what was solved and how, for the file of the solution and for `resume`."""
         course, grid = self.course, self.course.brownian
@@ -334,6 +343,7 @@ class MeanFieldRun:
             "first_step": course.first,
             "initial_size": self.size,
             "dtype": self.states.dtype.name,
+            **self._kinds(),
             **args_settings(course.args),
             **course.events.settings(),
         }

@@ -18,6 +18,8 @@ from solvers.sde.start import initial_particles
 # How many pairs meet at a time.
 _PAIRS = 2**22
 DTYPES = ("float64", "float32")
+# Particles that coefficients are tried on, and how far values may differ in other company.
+_TRIED, _ALIKE = 64, 1e-5
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def solve_tensors(
     t0, t1, steps, seed, particles, noise_steps
         As for `solve`.
     args : tensor, number, array, or a named tuple of these, optional
-        What coefficients take as their last argument; tensors come as they are.
+        What coefficients take as their last argument; tensors and arrays come in the type and on the device of the run.
     field : tensor, number or (F,) array, optional
         The external field of all particles.
     save_at : array of float, optional
@@ -118,6 +120,8 @@ def solve_tensors(
     x = _start(torch, x0, particles, motion.seed, place)
     wanted = [motion.steps] if save_at is None else grid_steps(save_at, motion, "tensors")
     walk = _Walk(torch, equation, _args(torch, args, place), _field(torch, field, place), place)
+    with torch.no_grad():
+        walk.check(float(motion.times[0]), x.detach())
     kept: dict[int, tuple[Any, Any]] = {}
     draws = _Draws(replace(motion, motions=1 if x.ndim == 1 else len(x)), x.shape, place)
     sign = 1.0 if motion.t1 > motion.t0 else -1.0
@@ -148,51 +152,122 @@ class _Walk:
 
     def means(self, t: float, x: Any) -> Any:
         """Return m, whose later parts see those before them."""
+        return self._means(t, x, {})
+
+    def _means(self, t: float, x: Any, seen_by: dict[str, Any]) -> Any:
+        """Return m; `seen_by` takes what each of the functions of moments sees of it."""
         found = x.new_zeros(0)
         number = True
         for name, (_, arguments) in self.equation.functions.items():
             if not name.startswith("moments"):
                 continue
-            seen = (found[0] if number else found,) if "m" in arguments else ()
+            seen = (found[0] if number and len(found) else found,) if "m" in arguments else ()
+            seen_by[name] = seen
             value = self._called(name, t, x, *seen)
             value = value if value.ndim else value.expand(x.shape[-1])
+            if value.ndim > 2 or value.shape[-1] not in (1, x.shape[-1]):
+                raise ValueError(
+                    f"{name} must return ({x.shape[-1]},) or (M, {x.shape[-1]}) numbers, got {_size(value)}"
+                )
             number = value.ndim == 1 and len(found) == 0
             found = self.torch.cat([found, self.torch.atleast_1d(value.mean(dim=-1))])
-        return found if not number else found[0] if len(found) else 0.0 * x.new_zeros(())
+        return found if not number or not len(found) else found[0]
 
     def stepped(self, t: float, dt: float, x: Any, m: Any, dw: Any) -> Any:
         """Return the particles after a step."""
         moved = x
         if self.equation.drift is not None:
-            moved = moved + dt * self._shaped("drift", self._called("drift", t, x, m), x)
+            moved = moved + dt * self._shaped("drift", self._called("drift", t, x, self._seen(m)), x)
         if self.equation.interaction is not None:
             moved = moved + dt * self._pull(x)
         if self.equation.diffusion is not None:
-            moved = moved + self._shaped("diffusion", self._called("diffusion", t, x, m), x) * dw
+            moved = moved + self._shaped("diffusion", self._called("diffusion", t, x, self._seen(m)), x) * dw
         return moved
 
-    def _pull(self, x: Any) -> Any:
-        function, takes = self.equation.functions["interaction"][0], self.takes["interaction"]
-        count, total = x.shape[-1], 0.0
-        more = (self.field,) * takes[0] + (self.args,) * takes[1]
+    def _seen(self, m: Any) -> Any:
+        """Return m as coefficients see it, 0 where there is none."""
+        return m if m.ndim == 0 or len(m) else 0.0
+
+    def _pull(self, x: Any, partners: Any = None) -> Any:
+        partners = x if partners is None else partners
+        count, total = partners.shape[-1], 0.0
         for low in range(0, count, max(1, _PAIRS // count)):
-            others = x[..., low : low + max(1, _PAIRS // count)]
-            value = function(x[..., None], others[..., None, :], *more)
-            total = total + value.expand(*x.shape, others.shape[-1]).sum(dim=-1)
+            others = partners[..., low : low + max(1, _PAIRS // count)]
+            value = self._called("interaction", x[..., None], others[..., None, :])
+            wanted = (*x.shape, others.shape[-1])
+            if _broadcast(self.torch, value, wanted) is None:
+                raise ValueError(f"interaction must return {wanted} numbers, got {_size(value)}")
+            total = total + value.expand(wanted).sum(dim=-1)
         return total / count
 
-    def _called(self, name: str, t: float, x: Any, *seen: Any) -> Any:
-        takes = self.takes[name]
+    def check(self, t: float, x: Any) -> None:
+        """Refuse what would make a run wrong without a sign, as `solve` does; tried on some particles, in two parts."""
+        torch, count = self.torch, x.shape[-1]
+        places = torch.linspace(0, count - 1, max(4, min(count, _TRIED)), device=x.device).long()
+        here = x[..., places] + 0.01 * (1.0 + x[..., places].abs()) * _apart(x, len(places))
+        seen: dict[str, Any] = {}
+        m = self._seen(self._means(t, x, seen))
+        cut = len(places) // 3
+        for name in self.equation.functions:
+            own = seen.get(name, (m,))
+
+            def evaluate(part: Any, name: str = name, own: Any = own) -> Any:
+                given = part.clone()
+                if name == "interaction":
+                    found = self._pull(given, here)
+                else:
+                    found = self._called(name, t, given, *own)
+                    found = self._shaped(name, found, part) if name in ("drift", "diffusion") else found
+                if not torch.equal(given, part):
+                    raise ValueError(f"{name} writes into its argument x, which all particles share; copy it first")
+                return found.expand(*found.shape[:-1], part.shape[-1]) if found.ndim else found.expand(part.shape[-1])
+
+            whole = evaluate(here)
+            pieces = torch.cat([evaluate(here[..., :cut]), evaluate(here[..., cut:])], dim=-1)
+            if not torch.allclose(whole, pieces, rtol=_ALIKE, atol=_ALIKE * float(whole.abs().max()), equal_nan=True):
+                raise ValueError(
+                    f"{name} gives a particle another value in other company: it must work on each particle alone; "
+                    "means over all particles are the argument m, through moments"
+                )
+            if name == "diffusion" and self.equation.noise == "additive" and not (whole == whole[..., :1]).all():
+                raise ValueError('diffusion depends on x, so it is not noise="additive"; use noise="diagonal"')
+
+    def _called(self, name: str, *given: Any) -> Any:
+        """Return what a function gives, as a tensor."""
+        torch, takes = self.torch, self.takes[name]
         more = (self.field,) * takes[0] + (self.args,) * takes[1]
-        value = checks.called(f"{name} failed", self.equation.functions[name][0], t, x, *seen, *more)
-        return value if self.torch.is_tensor(value) else self.torch.as_tensor(value, **self.place)
+        value = checks.called(f"{name} failed", self.equation.functions[name][0], *given, *more)
+        if isinstance(value, (tuple, list)):
+            rows = [torch.as_tensor(one, **self.place) for one in value]
+            value = torch.stack(torch.broadcast_tensors(*rows))
+        return checks.called(f"{name} must return numbers", lambda: torch.as_tensor(value, **self.place))
 
     def _shaped(self, name: str, value: Any, x: Any) -> Any:
-        if value.ndim and value.shape != x.shape:
-            if x.ndim == 2 and value.shape == x.shape[:1]:
-                return value[:, None]
-            raise ValueError(f"{name} must return {tuple(x.shape)} numbers, got {tuple(value.shape)}")
-        return value
+        """Return a value for each particle, or for all; raises ValueError if it is of another shape."""
+        if x.ndim == 2 and value.shape == x.shape[:1]:
+            value = value[:, None]
+        found = _broadcast(self.torch, value, tuple(x.shape))
+        if found is None:
+            raise ValueError(f"{name} must return {tuple(x.shape)} numbers, got {_size(value)}")
+        return found
+
+
+def _broadcast(torch: Any, value: Any, shape: tuple[int, ...]) -> Any:
+    """Return a tensor in this shape, or None if it does not fit."""
+    try:
+        return torch.broadcast_to(value, shape)
+    except RuntimeError:
+        return None
+
+
+def _size(value: Any) -> str:
+    return str(tuple(value.shape))
+
+
+def _apart(x: Any, count: int) -> Any:
+    """Return numbers that differ, as tensors like x."""
+    torch = _torch()
+    return torch.rand(count, generator=torch.Generator().manual_seed(0)).to(x)
 
 
 class _Draws:
@@ -263,11 +338,13 @@ def _as_given(x: Any) -> Any:
 
 
 def _args(torch: Any, args: Any, place: dict[str, Any]) -> Any:
-    """Return parameters with tensors as they are, and others as `solve` takes them."""
-    if args is None or torch.is_tensor(args):
-        return args
+    """Return parameters as tensors of one type, and numbers as `solve` takes them."""
+    if args is None:
+        return None
+    if torch.is_tensor(args):
+        return args.to(**place)
     if isinstance(args, tuple) and hasattr(args, "_fields") and any(torch.is_tensor(one) for one in args):
-        return type(args)(*(one if torch.is_tensor(one) else torch.as_tensor(one, **place) for one in args))
+        return type(args)(*(_args(torch, one, place) for one in args))
     found = as_args(args)
     if isinstance(found, tuple):
         return type(found)(*(torch.as_tensor(one, **place) for one in found))
@@ -275,8 +352,10 @@ def _args(torch: Any, args: Any, place: dict[str, Any]) -> Any:
 
 
 def _field(torch: Any, field: Any, place: dict[str, Any]) -> Any:
-    if field is None or torch.is_tensor(field):
-        return field
+    if field is None:
+        return None
+    if torch.is_tensor(field):
+        return field.to(**place)
     values = np.asarray(checks.finite("field", field), np.float64)
     if values.ndim > 1:
         raise ValueError(f"field must be a number or (F,), the same for all particles, got shape {values.shape}")

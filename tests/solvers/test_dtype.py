@@ -89,6 +89,8 @@ def test_numbers_beyond_float32_end_the_run():
     with pytest.warns(RuntimeWarning, match="diverged"):
         single = run("float32", equation)
     assert single.status == "diverged"
+    with pytest.raises(ValueError, match=r"^x0 has numbers that float32 cannot hold$"):
+        run("float32", x0=np.array([1e39, 1.0]))
     with pytest.raises(ValueError, match=r"^dtype must be "):
         run("float16")
     with pytest.raises(ValueError, match=r"^dtype must be "):

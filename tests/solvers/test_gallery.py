@@ -71,6 +71,17 @@ def test_a_system_is_known_by_its_parameters_in_another_process():
         (lambda: equations.consensus(lambda x: x.sum()), TypeError, "^objective must be compiled with numba.njit"),
         (lambda: equations.consensus(dimension=1), ValueError, "^dimension must be at least 2, got 1$"),
         (lambda: equations.ensemble_kalman(data=(1.0, 2.0)), ValueError, r"^forward must be \(k, 2\) and data \(k,\)"),
+        (
+            lambda: equations.integrate_and_fire().solve(1.0, 0, particles=9),
+            ValueError,
+            "^steps must be at least 1",
+        ),
+        (lambda: equations.dawson().solve("1", 10, particles=9), TypeError, "^t1 must be "),
+        (
+            lambda: equations.dawson().solve(1.0, 10),
+            TypeError,
+            "^x0 is a sampler, so the number",
+        ),
         (lambda: equations.dawson().solve(1.0, 10, particles=0), ValueError, "^particles must be at least 1, got 0$"),
         (
             lambda: equations.integrate_and_fire().solve(1.0, 10, particles=10),

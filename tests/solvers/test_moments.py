@@ -183,6 +183,16 @@ def test_a_kind_of_moment_of_ones_own():
     np.testing.assert_array_equal(run.final_particles, [4.0, 6.0])
 
 
+class Wrong(Mean):
+    """It has other functions, and returns too much."""
+
+    def functions(self):
+        return self.function
+
+    def finish(self, total, particles):
+        return np.zeros(3)
+
+
 NUMBERS = X[:100, 0]
 
 
@@ -193,17 +203,24 @@ def refused(moments, x0=NUMBERS, **rest):
 @pytest.mark.parametrize(
     ("work", "error", "message"),
     [
+        (lambda: refused(Largest), TypeError, "^moments must be functions or moments, got the class Largest$"),
+        (lambda: refused(Wrong({})), ValueError, "^functions of Wrong must be one or two, got 0$"),
+        (
+            lambda: refused(Wrong({"x": njit(lambda t, x: x)})),
+            TypeError,
+            "finish of Wrong must return 1 numbers, got",
+        ),
         (lambda: refused(()), ValueError, "^moments must not be empty; leave them out$"),
         (lambda: refused(Largest(3)), TypeError, "^the function of Largest must be a function, got 3$"),
         (
             lambda: refused(Largest(lambda t, x: x)),
             TypeError,
-            "^function of Largest must be compiled with numba.njit",
+            r"^function of Largest of moments\[0\] must be compiled",
         ),
         (
             lambda: refused((njit(lambda t, x: x), njit(lambda t, x: x))),
             TypeError,
-            r"^moments, number 1 of moments must take \(t, x, m\[, args\]\)",
+            r"^moments\[1\] must take \(t, x, m\[, args\]\)",
         ),
         (
             lambda: refused(WeightedMean(njit(lambda t, x: (x, x)))),
@@ -214,7 +231,7 @@ def refused(moments, x0=NUMBERS, **rest):
         (
             lambda: refused((njit(lambda t, x: x), njit(lambda t, x, m: m[3] + x))),
             (TypeError, ValueError),
-            "number 1 of moments (reads beyond|failed)",
+            r"moments\[1\] (reads beyond|failed)",
         ),
         (
             lambda: McKeanVlasov(noise="mean_field", moments=Largest(njit(lambda t, x: x))),
@@ -229,17 +246,43 @@ def test_bad_input(work, error, message):
     assert "\n" not in str(found.value)
 
 
-def test_an_empty_group_or_another_label_ends_the_run():
+def test_an_empty_group_or_another_label_is_refused_or_ends_the_run():
+    moments = GroupMeans(njit(lambda t, x: x), njit(lambda t, x: np.floor(t + 1.0 * (x > 0))), 2)
+    one = McKeanVlasov(drift=njit(lambda t, x, m: m[0]), moments=moments)
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        run = solvers.solve(one, NUMBERS, 0.0, 2.0, 4)
+    assert run.status == "diverged"
+    assert run.final_time == 1.0
     for moved in (5.0, 0.5):
         moments = GroupMeans(njit(lambda t, x: x), njit(lambda t, x, args: args), 2)
         one = McKeanVlasov(drift=njit(lambda t, x, m, args: m[0]), moments=moments)
-        with pytest.warns(RuntimeWarning, match="diverged"):
-            run = solvers.solve(one, NUMBERS, 0.0, 1.0, 2, args=moved)
-        assert run.status == "diverged"
+        with pytest.raises(ValueError, match=r"GroupMeans is not: each group needs a particle, and labels are whole"):
+            solvers.solve(one, NUMBERS, 0.0, 1.0, 2, args=moved)
+
+
+def test_weights_of_zero_may_be_those_of_many_particles():
+    weight = njit(lambda t, x: 0.0 if x > 0 else -np.inf)
+    moments = WeightedMean(weight, njit(lambda t, x: x))
+    sorted_ones = np.sort(np.random.default_rng(1).standard_normal(30_000))
+    for x in (sorted_ones, sorted_ones[::-1]):
+        one = McKeanVlasov(drift=njit(lambda t, x, m: 0.0), moments=moments)
+        run = solvers.solve(one, x, 0.0, 1.0, 1)
+        expected = [x[x > 0].mean(), math.log((x > 0).mean())]
+        np.testing.assert_allclose(run.moments[-1], expected, rtol=1e-12)
+    with pytest.raises(ValueError, match="WeightedMean is not: some particle needs a weight above 0"):
+        solvers.solve(one, -np.abs(NUMBERS), 0.0, 1.0, 1)
+
+
+def test_going_on_needs_the_same_kinds_of_moments():
+    one = McKeanVlasov(drift=njit(lambda t, x, m: 0.0), moments=Largest(njit(lambda t, x: x)))
+    run = solvers.solve(one, NUMBERS, 0.0, 1.0, 1)
+    other = McKeanVlasov(drift=njit(lambda t, x, m: 0.0), moments=njit(lambda t, x: x))
+    with pytest.raises(ValueError, match=r"^equation must be that of the run, with Largest, got functions alone$"):
+        solvers.resume(other, run, 2.0, 1)
 
 
 def test_functions_of_later_moments_that_mix_particles_are_refused():
-    with pytest.raises(ValueError, match="number 1 of moments gives a particle another value in other company"):
+    with pytest.raises(ValueError, match=r"moments\[1\] gives a particle another value in other company"):
         solvers.solve(
             McKeanVlasov(
                 drift=lambda t, x, m: 0 * x, moments=(lambda t, x: x, lambda t, x, m: x - x.mean()), vectorized=True

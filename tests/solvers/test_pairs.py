@@ -76,6 +76,15 @@ def test_a_cutoff_reaches_across_a_periodic_box(dimension, cutoff, vectorized):
 
 
 @pytest.mark.parametrize("vectorized", [False, True])
+@pytest.mark.parametrize("space", [1, 2])
+def test_other_components_have_their_nearest_image_too(space, vectorized):
+    """Such as a heading on a circle, which the cutoff does not look at."""
+    x0 = positions(3)
+    found = change(x0, Pairs(kernel(3, vectorized), cutoff=0.3, space=space), vectorized, box=1.0)
+    np.testing.assert_allclose(found, by_hand(x0, 0.3, 1.0, space), rtol=0, atol=10 * ROUNDING)
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
 @pytest.mark.parametrize("dimension", [1, 2])
 def test_all_pairs_see_the_nearest_image(dimension, vectorized):
     x0 = positions(dimension)
@@ -249,6 +258,30 @@ def test_threads_resumption_and_checkpoints_change_no_bit(rest, tmp_path):
     assert half.settings["interaction"].startswith("Pairs(")
 
 
+def test_going_on_needs_the_same_kind_of_pairs():
+    x0 = positions(1)
+    k = kernel(1, False)
+    run = solvers.solve(McKeanVlasov(interaction=Pairs(k, cutoff=0.2)), x0, 0.0, 1.0, 2)
+    for other in (Pairs(k, cutoff=0.3), k, Pairs(k, random_batch=3)):
+        with pytest.raises(ValueError, match=r"^equation must be that of the run, with Pairs\(cutoff=0.2\), got "):
+            solvers.resume(McKeanVlasov(interaction=other), run, 2.0, 2)
+    assert solvers.resume(McKeanVlasov(interaction=Pairs(pull, cutoff=0.2)), run, 2.0, 2).status == "completed"
+
+
+def test_orders_are_claimed_where_pairs_have_them():
+    def study(pairs, **rest):
+        equation = McKeanVlasov(drift=njit(lambda t, x, m: -x), interaction=pairs)
+        return solvers.strong_order(equation, FEW, 0.0, 1.0, steps=(4, 8, 16), replicates=3, **rest)
+
+    assert study(Pairs(pull)).claimed == study(pull).claimed == 1.0
+    assert study(Pairs(pull, random_batch=2)).claimed is None
+    assert study(Pairs(pull, cutoff=0.5)).claimed is None
+    batched = McKeanVlasov(drift=njit(lambda t, x, m: -x), interaction=Pairs(pull, random_batch=2))
+    assert solvers.weak_order(batched, FEW, 0.0, 1.0, replicates=3).claimed == 1.0
+    with pytest.raises(ValueError, match=r"^particle_order needs the same partners in all runs"):
+        solvers.particle_order(batched, lambda g, n: g.random(n), 0.0, 1.0, 4)
+
+
 FEW = np.linspace(0.0, 1.0, 10)
 pull = njit(lambda x, y: y - x)
 
@@ -265,6 +298,7 @@ def refused(x0=FEW, kernel=pull, boundary=None, vectorized=False, field=None, **
         (lambda: Pairs(pull, function=3), TypeError, "^function of pairs must be a function, got 3$"),
         (lambda: Pairs(pull, cutoff=0.0), ValueError, "^cutoff must be "),
         (lambda: Pairs(pull, cutoff="near"), TypeError, "^cutoff must be "),
+        (lambda: Pairs(pull, cutoff=math.inf), ValueError, "^cutoff must be "),
         (lambda: Pairs(pull, random_batch=1), ValueError, "^random_batch must be at least 2, got 1$"),
         (lambda: Pairs(pull, random_batch=2.5), TypeError, "^random_batch must be "),
         (lambda: Pairs(pull, partner="name"), ValueError, "^partner must be "),

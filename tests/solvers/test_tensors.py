@@ -88,6 +88,34 @@ def test_float32_is_float64_rounded():
     assert (single.final_particles - double.final_particles).abs().max() < 8 * 5 * 8 * 2.0**-24
 
 
+def test_tensors_of_another_type_come_in_that_of_the_run():
+    equation = McKeanVlasov(drift=lambda t, x, m, args: -args * x, vectorized=True)
+    run = solvers.solve_tensors(
+        equation, X0[:50], 0.0, 1.0, 4, args=torch.ones(1, dtype=torch.float64), dtype="float32"
+    )
+    assert run.final_particles.dtype == torch.float32
+    assert run.moments.shape == (1, 0)
+
+
+def test_constants_tuples_and_columns_are_values():
+    plane = McKeanVlasov(
+        drift=lambda t, x, m: (x[1], -x[0]),
+        diffusion=lambda t, x, m: np.array([[0.3], [0.1]]),
+        interaction=lambda x, y: 1.0,
+        noise="additive",
+        vectorized=True,
+    )
+    run = solvers.solve_tensors(plane, PLANE[:40], 0.0, 1.0, 4)
+    other = McKeanVlasov(
+        drift=lambda t, x, m: np.stack([x[1], -x[0]]) + 1.0,
+        diffusion=lambda t, x, m: np.array([[0.3], [0.1]]),
+        noise="additive",
+        vectorized=True,
+    )
+    expected = solvers.solve(other, PLANE[:40], 0.0, 1.0, 4).final_particles
+    np.testing.assert_allclose(run.final_particles.numpy(), expected, rtol=0, atol=1e-12)
+
+
 def objective(rate, noise, weight=False):
     args = Parameters(rate, noise)
     run = solvers.solve_tensors(linear(), X0[:500], 0.0, 1.0, 20, args=args)
@@ -127,6 +155,7 @@ def test_a_start_and_a_network_of_torch_have_derivatives():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=f"torch {torch.__version__} finds no CUDA device")
 def test_a_card_follows_the_same_paths():
     equation, x0, rest = EQUATIONS["additive"]
     card, here = (solvers.solve_tensors(equation, x0, 0.0, 1.0, 8, device=d, **rest) for d in ("cuda", "cpu"))
@@ -134,6 +163,10 @@ def test_a_card_follows_the_same_paths():
 
 
 still = McKeanVlasov(drift=lambda t, x, m: 0.0 * x, vectorized=True)
+
+
+def faulty(**given):
+    return solved(McKeanVlasov(**{"drift": lambda t, x, m: 0.0 * x} | given, vectorized=True))
 
 
 def solved(equation=still, x0=X0[:10], **rest):
@@ -170,6 +203,31 @@ def solved(equation=still, x0=X0[:10], **rest):
             lambda: solved(McKeanVlasov(moments=lambda t, x: x, noise="mean_field", vectorized=True)),
             ValueError,
             '^tensors need noise="additive" or "diagonal"',
+        ),
+        (lambda: faulty(drift=lambda t, x, m: x.mul_(-1.0)), ValueError, "^drift writes into its argument x"),
+        (
+            lambda: faulty(drift=lambda t, x, m: x.mean() - x),
+            ValueError,
+            "^drift gives a particle another value",
+        ),
+        (lambda: faulty(moments=lambda t, x: (x * x).mean()), ValueError, "^moments gives a particle another value"),
+        (
+            lambda: faulty(moments=lambda t, x: torch.stack([x, x * x], -1)),
+            ValueError,
+            r"^moments must return \(10,\) or \(M, 10\) numbers, got \(10, 2\)$",
+        ),
+        (
+            lambda: faulty(diffusion=lambda t, x, m: 0.3 * abs(x), noise="additive"),
+            ValueError,
+            "^diffusion depends on x",
+        ),
+        (lambda: faulty(interaction=lambda x, y: y - x.mean()), ValueError, "^interaction gives a particle another"),
+        (lambda: faulty(interaction=lambda x, y: y.upper()), TypeError, "^interaction failed"),
+        (lambda: faulty(drift=lambda t, x, m: "much"), (TypeError, ValueError), "^drift must return numbers"),
+        (
+            lambda: solved(linear(), args=Parameters(torch.ones(()), "loud")),
+            (TypeError, ValueError),
+            "^args must be ",
         ),
         (lambda: solved(dtype="float16"), ValueError, "^dtype must be "),
         (lambda: solved(device="tpu"), ValueError, "^device must be "),

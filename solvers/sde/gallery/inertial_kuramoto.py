@@ -54,7 +54,7 @@ def inertial_kuramoto(coupling: float = 3.0, mass: float = 0.5, temperature: flo
     Raises
     ------
     TypeError, ValueError
-        If a parameter is not a finite number, the mass is not above 0, or the temperature is negative.
+        If a parameter is not a finite number, or the mass or the temperature is not above 0.
 
     References
     ----------

@@ -45,13 +45,15 @@ class System:
     components: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def solve(self, t1: float, steps: int, *, particles: int, **rest: Any) -> Solution:
+    def solve(self, t1: float, steps: int, *, particles: int | None = None, **rest: Any) -> Solution:
         """Solve from time 0 to t1.
 
         Parameters
         ----------
-        t1, steps, particles
+        t1, steps
             As for `solvers.solve`.
+        particles : int, optional
+            How many; only an array x0 says it itself.
         **rest
             Its other options; x0, args and the system's own may be replaced.
 
@@ -64,6 +66,7 @@ class System:
         TypeError, ValueError
             As for `solvers.solve`, or if the steps are not those of the parameters.
         """
+        t1, steps = checks.interval(0.0, t1)[1], checks.positive_integer("steps", steps)
         given = {"x0": self.start, "args": self.args, "particles": particles, **self.options} | rest
         dt = getattr(given["args"], "dt", None)
         if dt is not None and abs(t1 / steps - dt) > _ROUNDING * dt:

@@ -37,7 +37,7 @@ class GroupMeans(Moment):
     """The mean of a function over each of some groups: m[g · M + i] is that of number i over group g.
 
     A label may be a component of x that does not move. Where a group has no particle, or a label is not one of the
-    groups, m is not finite, and the run ends as diverged.
+    groups, m is not finite: such a run is refused, or ends as diverged.
 
     Parameters
     ----------
@@ -59,6 +59,7 @@ class GroupMeans(Moment):
     label: Function
     groups: int
 
+    hint = ": each group needs a particle, and labels are whole numbers from 0 to one below the number of groups"
     kernels = (add_groups, merge_sums)
 
     def __post_init__(self) -> None:

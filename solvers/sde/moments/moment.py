@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,13 @@ class Moment(ABC):
 
     @abstractmethod
     def functions(self) -> dict[str, Function]:
-        """Return the functions of a particle, (t, x[, m][, args]), by what errors call them; their values are rows."""
+        """Return one or two functions of a particle, (t, x[, m][, args]), by what errors call them.
+
+        Their values, one below the other, are rows.
+        """
+
+    # what to say where its entries of m are not finite
+    hint: ClassVar[str] = ""
 
     def check(self, counts: tuple[tuple[int, bool], ...]) -> None:  # noqa: B027
         """Raise ValueError if a function must return one number; `counts` says how many each does, and if as one."""

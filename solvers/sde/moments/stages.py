@@ -40,7 +40,11 @@ class Stage(NamedTuple):
         ensemble.on_groups(work, size)
         total = np.zeros(sums.shape[1])
         self.moment.kernels[1](ensemble.of_all_groups(sums), total)
-        return self.moment.finish(total, ensemble.particles)
+        found = np.asarray(self.moment.finish(total, ensemble.particles), np.float64)
+        if found.shape != (self.moment.size(self.rows),):
+            kind = type(self.moment).__name__
+            raise ValueError(f"finish of {kind} must return {self.moment.size(self.rows)} numbers, got {found.shape}")
+        return found
 
 
 @lru_cache(maxsize=32)

@@ -27,6 +27,8 @@ def add_weighted(values: Any, out: Any) -> None:
     for p in range(values.shape[1]):
         if not values[0, p] <= largest:  # NaN stays
             largest = values[0, p]
+    if largest == -math.inf:  # weights of 0
+        return
     if out[1] > 0.0 and largest != out[0]:
         scale = math.exp(out[0] - largest)
         for i in range(1, len(out)):
@@ -81,6 +83,7 @@ class WeightedMean(Moment):
     log_weight: Function
     value: Function | None = None
 
+    hint = ": some particle needs a weight above 0"
     kernels = (add_weighted, merge_weighted)
 
     def __post_init__(self) -> None:

@@ -137,19 +137,28 @@ class Systems:
 
     def add(self, samples: int) -> None:
         """Make samples until there are so many."""
-        begin = time.perf_counter()
         with self.home.running():
+            if not self.values:
+                self._more()  # which compiles
+            begin = time.perf_counter()
             while len(self.values) < samples:
-                seed = replicate_seed(self.problem.seed, 1 + len(self.values) * MOST + self.number)
-                fine, rest = self._sample(seed)
-                self.fine.append(fine)
-                self.values.append(fine - rest)
+                self._more()
         self.seconds += time.perf_counter() - begin
+
+    @property
+    def each(self) -> float:
+        """Seconds of a sample."""
+        return self.seconds / max(1, len(self.values) - 1)
+
+    def _more(self) -> None:
+        seed = replicate_seed(self.problem.seed, 1 + len(self.values) * MOST + self.number)
+        fine, rest = self._sample(seed)
+        self.fine.append(fine)
+        self.values.append(fine - rest)
 
     def level(self) -> Level:
         steps, count = self.course.brownian.steps, len(self.values)
-        seconds = self.seconds / count
-        return Level(steps, self.particles, count, self.mean, self.variance, self.cost, seconds)
+        return Level(steps, self.particles, count, self.mean, self.variance, self.cost, self.each)
 
     def _sample(self, seed: int) -> tuple[float, float]:
         """Return the payoff of a system, and the mean of that of the smaller ones."""
@@ -197,7 +206,9 @@ def _averaged(payoff: Any, scalar: bool, dimension: int) -> Callable[[Array], fl
         values = lambda x: payoff(x[0] if scalar else x)  # noqa: E731
 
     def mean(x: Array) -> float:
-        found = np.asarray(checks.called("payoff failed", values, x), np.float64)
+        found = np.asarray(checks.called("payoff failed", values, x))
+        if found.dtype.kind not in "biuf":
+            raise TypeError(f"payoff must return real numbers, got {found.dtype}")
         if found.shape != (x.shape[1],):
             raise ValueError(f"payoff must return a number for each particle, {(x.shape[1],)}, got {found.shape}")
         return float(found.mean())

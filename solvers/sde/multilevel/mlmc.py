@@ -117,8 +117,10 @@ def mlmc(
         If it will take longer, the run ends at once and says how long.
     steps, particles : int
         Of the first level.
-    scheme, args, boundary, jumps, reset
-        As for `solve`.
+    scheme, args, boundary, jumps
+        As for `solve`. Parameters must not depend on the length of a step, which levels change.
+    reset
+        Refused, since m then holds the share of particles that were reset in a step.
     field : float, (F,) array or ExternalField, optional
         As for `solve`, but none that differs between particles.
     seed : int
@@ -159,9 +161,11 @@ def mlmc(
     first = checks.positive_integer("steps", steps), checks.positive_integer("particles", particles, smallest=2)
     if getattr(field, "per_particle", False):
         raise ValueError("field must be one for all particles, since levels have different numbers of them")
+    if reset is not None:
+        raise ValueError("mlmc has no resets: the share of them in m is that of a step, which levels change")
     seed = checks.seed_number("seed", seed)
     given = {"scheme": get_scheme(scheme), "args": as_args(args), "field": field}
-    events = Events.checked(boundary, jumps, reset, None)
+    events = Events.checked(boundary, jumps, None, None)
     problem = Problem(equation, payoff, _start(x0, seed), (t0, t1), given, events, thread_count(threads), first, seed)
     return _run(problem, target, budget)
 
@@ -172,7 +176,10 @@ def _run(problem: Problem, target: float, budget: float) -> MultilevelEstimate:
     for one in levels:
         one.add(_PILOT)
     if levels[0].variance == 0.0:
-        raise ValueError("payoff has no variance: it is the same for all particles")
+        raise ValueError(
+            f"payoff has no variance: it was the same in all of {_PILOT} systems; if it differs rarely, take more "
+            "particles="
+        )
     while True:
         wanted = _samples(levels, target)
         _require_budget(problem, levels, wanted, target, budget, time.perf_counter() - begin)
@@ -215,7 +222,7 @@ def _require_budget(
     """Raise ValueError if the levels that there are, and those that will be needed, take longer than the budget."""
     if math.isinf(budget):
         return
-    each = [one.seconds / len(one.values) for one in levels]
+    each = [one.each for one in levels]
     rest = sum((count - len(one.values)) * cost for one, count, cost in zip(levels, wanted, each, strict=True))
     missing = max(0, math.ceil(math.log2(max(_left(levels, problem.order) / (_SHARE * target), 1.0)) / problem.order))
     growth = 4.0 if problem.coupled else 2.0

@@ -63,7 +63,9 @@ def _near(pairs: Pairs, x: Array, first: int, partners: Partners, most: int) -> 
         i, k = (np.empty(int(counts[start:stop].sum()), np.int64) for _ in range(2))
         find_near(inside[:, start:stop], space, *rest, counts[start:stop], i, k)
         i += start
-        yield i, partners.numbers[k], partners.points[:, k] + (x - inside)[:, i], 1.0
+        y = _image(x[:, i], partners.points[:, k], partners.box)
+        y[:space] = partners.points[:space, k] + (x - inside)[:space, i]
+        yield i, partners.numbers[k], y, 1.0
         start = stop
 
 
@@ -101,6 +103,6 @@ def _image(x: Array, y: Array, box: Array) -> Array:
     """Return the images of y that are nearest to x, (D, pairs)."""
     period = (box[1] - box[0])[:, None]
     if np.isinf(period).all():
-        return y
+        return y.copy()
     with np.errstate(invalid="ignore"):
         return np.where(period < np.inf, y - period * np.round((y - x) / period), y)

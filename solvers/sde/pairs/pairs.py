@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -119,17 +120,32 @@ class Pairs:
             if 2.0 * self.cutoff > shortest:
                 raise ValueError(f"cutoff must be at most half the periodic box, {shortest / 2:g}, got {self.cutoff:g}")
 
+    def orders(self) -> tuple[float | None, float | None]:
+        """Return the strong and the weak order that a scheme has at most with such pairs; None for no claim.
+
+        Random batches are drawn anew on each grid, and a kernel may jump at the cutoff.
+        """
+        if self.random_batch is not None:
+            return None, 1.0
+        return (None, None) if self.cutoff is not None else (math.inf, math.inf)
+
     def components(self, dimension: int) -> int:
         """Return in how many of the components, as many as the `dimension`, distances are looked at."""
         return dimension if self.space is None else self.space
 
-    def __repr__(self) -> str:
-        given = [called(self.kernel)] + [f"function={called(self.function)}"] * (self.function is not None)
+    def options(self) -> str:
+        """Return what is said of these pairs beside their functions."""
+        given = ["function"] * (self.function is not None)
         for name in ("cutoff", "random_batch", "space"):
             if getattr(self, name) is not None:
                 given.append(f"{name}={getattr(self, name)!r}")
         given += [f"partner={self.partner!r}"] * (self.partner != "position")
         return f"Pairs({', '.join(given)})"
+
+    def __repr__(self) -> str:
+        names = [called(self.kernel)] + [f"function={called(self.function)}"] * (self.function is not None)
+        rest = self.options().removeprefix("Pairs(").removesuffix(")").removeprefix("function").removeprefix(", ")
+        return f"Pairs({', '.join([*names, *[rest] * bool(rest)])})"
 
 
 def called(function: Any) -> str:

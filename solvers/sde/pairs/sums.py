@@ -263,8 +263,13 @@ def _meet_batch(pairs: Pairs, form: Form, add: Function) -> Function:
     return meet
 
 
+def _square_of(pairs: Pairs) -> float:
+    cutoff = float(pairs.cutoff or 0.0)
+    return cutoff * cutoff  # which may be infinite
+
+
 def _meet_near(pairs: Pairs, form: Form, add: Function) -> Function:
-    space, square = pairs.components(form.dimension), float(pairs.cutoff or 0.0) ** 2
+    space, square = pairs.components(form.dimension), _square_of(pairs)
 
     @inner
     def meet(sums, here, there, p, number, field, args, partners):  # type: ignore[no-untyped-def]
@@ -284,7 +289,8 @@ def _meet_near(pairs: Pairs, form: Form, add: Function) -> Function:
                         apart = partners.points[i, k] + shift[i] - here[i]
                         distance += apart * apart
                     if distance < square:
-                        for i in range(len(here)):
+                        _nearest(here, there, partners.points, k, partners.box)
+                        for i in range(space):
                             there[i] = partners.points[i, k] + shift[i]
                         add(sums, here, there, p, number, partners.numbers[k], field, args, partners.fields)
         for i in range(len(sums)):
