@@ -24,7 +24,7 @@ class ConsensusArgs(NamedTuple):
 
 @njit
 def rastrigin(x):  # type: ignore[no-untyped-def]
-    """Σ_i (x_i² − 10 cos 2πx_i + 10) of (D,): the smallest of very many valleys is at 0."""
+    """Return Σ_i (x_i² − 10 cos 2πx_i + 10) of x, (D,): the lowest of very many valleys is at 0."""
     total = 0.0
     for i in range(len(x)):
         total += x[i] * x[i] - 10.0 * math.cos(2.0 * math.pi * x[i]) + 10.0
