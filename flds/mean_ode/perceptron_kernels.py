@@ -81,7 +81,7 @@ def _squash_of(x):
 
 
 def rows_are_whole(array):
-    """Whether loops over the rows of an array vectorise, since its numbers lie side by side; a compile-time constant."""
+    """Whether rows of an array lie side by side, so that loops over them vectorise; a compile-time constant."""
 
 
 @overload(rows_are_whole)
