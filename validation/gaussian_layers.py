@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 import flds
 from flds.training.options import BACKWARD_WEIGHTS as WEIGHTS
 from validation.claims import Scale, Section
-from validation.law import same_law
 from validation.problems import three_samples
 
 Array = NDArray[np.float64]
@@ -28,6 +27,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], float]] = {
 
 def gaussian_layers(scale: Scale) -> Section:
     """`flds.nn`: networks of Gaussian layers against dense ones of torch, and against `simulate_resnet`."""
+    from validation.law import same_law  # which loads SciPy's statistics
+
     seeds = scale.pick(240, 2000)
     for index, name in enumerate(NETWORKS):
         first = 2 * index * seeds

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from flds.mean_ode.blocks import Array, Block, Parameters
+from flds.mean_ode.blocks import Array, Parameters
 from flds.mean_ode.problem import MeanFieldProblem
 from solvers import checks
 from solvers.partition import partition
@@ -58,22 +58,23 @@ def draw_units(
     nodes, units = checks.positive_integer("nodes", nodes), checks.positive_integer("units", units)
     seed, sampling = checks.seed_number("seed", seed), checks.choice("sampling", sampling, SAMPLINGS)
     seeds = np.random.SeedSequence(seed).spawn(len(problem.blocks))
-    uniforms = []
+    uniforms, mirrored = [], []
     for block, shapes, child in zip(problem.blocks, problem.shapes, seeds, strict=True):
         numbers = sum(math.prod(shape) for shape in shapes.values())
         generator = np.random.default_rng(child)
+        paired = sampling == "sobol" and problem.symmetric(block)
+        mirrored.append(block.flipped if paired else None)
         if sampling == "iid":
             uniforms.append(generator.random((nodes, numbers, units)))
             continue
-        paired = problem.symmetric(block)
         if paired and units % 2:
             raise ValueError(f"units must be even, since they are drawn in pairs of opposite φ, got {units}")
         drawn = units // 2 if paired else units
-        points = _sobol(nodes * drawn, numbers, generator).reshape(nodes, drawn, numbers).swapaxes(1, 2)
-        if paired:
-            points = np.concatenate([points, _reflect(points, block, shapes)], axis=2)
-        uniforms.append(points)
-    return problem.initial(uniforms)
+        uniforms.append(_sobol(nodes * drawn, numbers, generator).reshape(nodes, drawn, numbers).swapaxes(1, 2))
+    return [
+        drawn if flipped is None else _with_mirror(drawn, flipped)
+        for drawn, flipped in zip(problem.initial(uniforms), mirrored, strict=True)
+    ]
 
 
 def _sobol(count: int, coordinates: int, generator: np.random.Generator) -> Array:
@@ -93,12 +94,9 @@ def _sobol(count: int, coordinates: int, generator: np.random.Generator) -> Arra
     return points
 
 
-def _reflect(points: Array, block: Block, shapes: dict[str, tuple[int, ...]]) -> Array:
-    """Change p to 1 − p for the numbers of the flipped parameters."""
-    reflected, first = points.copy(), 0
-    for name, shape in shapes.items():
-        count = math.prod(shape)
-        if name in block.flipped:
-            reflected[:, first : first + count] = 1 - points[:, first : first + count]
-        first += count
-    return reflected
+def _with_mirror(drawn: Parameters, flipped: tuple[str, ...]) -> Parameters:
+    """Return units and, after them, those whose `flipped` parameters have the other sign."""
+    return {
+        name: np.concatenate([values, -values if name in flipped else values], axis=-1)
+        for name, values in drawn.items()
+    }
