@@ -15,7 +15,7 @@ from solvers.matrices.lazy import FIRST_ROWS, GROWTH
 # those that a pass works with.
 _KEPT, _AT_WORK = 4, 12
 # Bytes of what torch loads when it first computes.
-_FIRST = 80e6
+_FIRST = 60e6
 # A parameter, its gradient, and what an optimiser remembers of it.
 _COPIES = 3
 

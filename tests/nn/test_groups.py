@@ -266,9 +266,12 @@ def test_dropout_moves_nothing_by_itself():
     "name", ["perceptrons", "narrow_transformer", pytest.param("transformer", marks=pytest.mark.slow)]
 )
 def test_memory_is_what_was_estimated(name):
-    """Within 20 %; eight matrices of width 100,000, which would take 640 GB, in less than two."""
+    """Within 20 %; eight matrices of width 100,000, which would take 640 GB, in less than two.
+
+    How much of the libraries is mapped before and how much after varies by some 50 MB from one process to another.
+    """
     taken, estimate, _, peak = measured(name)
-    assert abs(estimate - taken) < 0.2 * estimate
+    assert abs(estimate - taken) < 0.2 * estimate + 50e6
     if name == "perceptrons":
         assert peak < 2e9
 
