@@ -66,6 +66,11 @@ def finite_number(name: str, value: Any) -> float:
     return number
 
 
+def finite_numbers(**parameters: Any) -> list[float]:
+    """Return parameters as finite floats of any sign, in the order given."""
+    return [finite_number(name, value) for name, value in parameters.items()]
+
+
 def _float(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {shown(value)}")

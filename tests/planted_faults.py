@@ -246,7 +246,7 @@ FAULTS = (
     Fault("heat of a step without its square", "solvers/sde/schemes/baoab.py",
           "1.0 - keep * keep", "1.0 - keep",
           "tests/solvers/test_stiff_schemes.py"),
-    Fault("named parameters in the order of the alphabet", "solvers/sde/coefficients.py",
+    Fault("named parameters in the order of the alphabet", "solvers/sde/adapted.py",
           "lambda entries: args(*entries)", "lambda entries: args(*entries[::-1])",
           "tests/solvers/test_args.py"),
     Fault("moments that wait where a rate is zero", "flds/mean_ode/update.py",

@@ -267,7 +267,8 @@ class _Untrained:
         self, equation: McKeanVlasov, moments: int, states: Array, path: BrownianMotion, outside: FieldOnGrid
     ) -> Iterator[Ensemble]:
         kind = "none" if outside.constant else "vector" if self.joint else "number"
-        form = Form(not self.joint, self.samples, moments, moments < 2, self.samples, (), kind, not outside.constant)
+        own, number = not outside.constant, moments < 2
+        form = Form(not self.joint, self.samples, moments, number, self.samples, (), kind, own, plain_number=number)
         course = Course(equation, form, _EULER_MARUYAMA, path, outside)
         self.timings["compile"] += compile_kernels(course, self.ensemble, states)
         start = time.perf_counter()

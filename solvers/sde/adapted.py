@@ -22,15 +22,11 @@ FASTMATH = frozenset({"contract", "reassoc", "nsz"})
 inner = njit(nogil=True, fastmath=set(FASTMATH), error_model="numpy")
 
 
-# One argument more: a random number, a sum over partners, or several.
-MORE = ("mark", "sum", "sums")
-
-
 class Written(NamedTuple):
     """A coefficient as the user wrote it."""
 
     function: Function
-    arguments: str  # "local": (t, x, m, …), or a name of `MORE`: (t, x, m, z, …) with one argument more
+    arguments: str  # "local": (t, x, m, …), or a name of `_MORE_OF`: (t, x, m, z, …) with one more
     shape: tuple[int, ...]  # of its value for one particle: (rows,), or (D, K) for a matrix
     number: bool  # it returns a number instead of a sequence
     takes: tuple[bool, bool]  # the field, the parameters
@@ -58,12 +54,7 @@ def of_arrays(written: Written, form: Form) -> Function:
     def position(x: Array) -> Array:
         return position_of(x, form.scalar)
 
-    mean = array_means_of(form)
-
-    def outside(field: Array) -> Any:
-        if form.field == "number":
-            return field[:, 0] if form.per_particle else field[0, 0]
-        return field.T if form.per_particle else field[0]
+    mean, outside = array_means_of(form), array_outside_of(form)
 
     if written.arguments == "local":
 
@@ -118,6 +109,7 @@ def of_particles(written: Written, form: Form) -> Function:
     return with_more
 
 
+# One argument more: a random number, a sum over partners, or several.
 _MORE_OF: dict[str, Function] = {
     "mark": lambda z, p: z[p],
     "sum": lambda z, p: z[0, p],
@@ -179,9 +171,17 @@ def array_means_of(form: Form) -> Function:
 
 
 def outside_of(form: Form) -> Function:
+    """Return what makes the external field that a coefficient takes of those of all particles, for particle p."""
     if form.field == "number":
         return inner(lambda field, p: field[p, 0]) if form.per_particle else inner(lambda field, p: field[0, 0])
     return inner(lambda field, p: field[p]) if form.per_particle else inner(lambda field, p: field[0])
+
+
+def array_outside_of(form: Form) -> Function:
+    """Return the same for functions of arrays, which take the fields of all particles at once."""
+    if form.field == "number":
+        return lambda field: field[:, 0] if form.per_particle else field[0, 0]
+    return lambda field: field.T if form.per_particle else field[0]
 
 
 def store_of(shape: tuple[int, ...], number: bool) -> Function:

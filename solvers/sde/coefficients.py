@@ -52,8 +52,8 @@ def coefficient_functions(equation: McKeanVlasov, form: Form) -> Coefficients:
     matrix = (form.dimension, form.motions) if equation.noise == "general" else position
     adapted: dict[str, Function] = {}
     if equation.plain_moments is not None:
-        count, number = (form.summed - form.share,), form.plain_number if form.later else form.number
-        adapted["moments"] = law_function(equation, "moments", count, number, form.scalar, form.dimension, form.args)
+        kept = (form.summed - form.share,), form.plain_number
+        adapted["moments"] = law_function(equation, "moments", *kept, form.scalar, form.dimension, form.args)
     if equation.psi is not None:
         adapted["covariance"] = law_function(
             equation, "covariance", position, form.scalar, form.scalar, form.dimension, form.args

@@ -11,17 +11,27 @@ from numpy.typing import NDArray
 
 from solvers.checks import reason
 from solvers.ensemble.random import Draw
-from solvers.sde.adapted import Written, of_arrays
 from solvers.sde.coefficients import coefficient_functions, given_function, moment_function
 from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.pairs.pairs import Pairs
 from solvers.sde.pairs.partners import partners_of
+from solvers.sde.pairs.sums import function_of_sums
 
 Array = NDArray[np.floating]
 Values = NDArray[np.float64]
 Function = Callable[..., Any]
 
 _NO_DRAW = Draw(0, 0, 0, np.zeros(1, np.int64), 0, 1, 0)
+
+
+# Why a value that depends on other particles is wrong, after the name of the function.
+IN_OTHER_COMPANY = (
+    "gives a particle another value in other company: it must work on each particle alone, since it is called for "
+    "parts of them; means over all particles are the argument m, through moments"
+)
+# After the name of the function and of the argument.
+WRITTEN_TO = "which all particles share; copy it first"
+NOT_ADDITIVE = 'diffusion depends on x, so it is not noise="additive"; use noise="diagonal"'
 
 
 def partitions(trial: Any, form: Form) -> Iterator[tuple[str, tuple[Values, Values]]]:
@@ -88,9 +98,9 @@ def _functions(trial: Any, form: Form, outside: Values, count: int) -> dict[str,
         elif name in later:
             found[name] = local(*later[name])
         elif name == "function of pairs":
-            kind = "sum" if form.sum else "sums"
-            adapted = of_arrays(Written(written, kind, (form.dimension,), form.scalar, trial.extras(name)), form)
-            found[name] = marked(adapted, np.repeat(np.reshape(trial.s, (-1, 1)), count, axis=1))
+            found[name] = marked(
+                function_of_sums(equation, form), np.repeat(np.reshape(trial.s, (-1, 1)), count, axis=1)
+            )
         elif name == "interaction":
             if equation.pairs is None or equation.pairs.partner != "index":  # whose values differ by number
                 found[name] = of_pairs(coefficients.interaction)  # type: ignore[arg-type]

@@ -163,14 +163,11 @@ def _checked(equation: McKeanVlasov, run: Solution) -> dict[str, Any]:
         raise ValueError("run diverged, so there is nothing to go on from; solve again with more steps")
     if settings["noise"] != equation.noise or {name for name in ARGUMENTS if name in settings} != set(equation.given):
         raise ValueError("equation must be that of the run, but has other coefficients or another kind of noise")
-    found = {"moment_kinds": kinds_of(equation.moments) if equation.later_moments else None}
-    found["pairs"] = kinds_of(equation.pairs) if equation.pairs else None
-    for name, one in found.items():
-        if settings.get(name) != one:
-            raise ValueError(
-                f"equation must be that of the run, with {settings.get(name) or 'functions alone'}, got "
-                f"{one or 'functions alone'}"
-            )
+    found = kinds_of(equation)
+    for name in ("moment_kinds", "pairs"):
+        if settings.get(name) != found.get(name):
+            was, now = (kinds.get(name, "functions alone") for kinds in (settings, found))
+            raise ValueError(f"equation must be that of the run, with {was}, got {now}")
     return settings
 
 

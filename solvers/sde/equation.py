@@ -79,9 +79,9 @@ class McKeanVlasov:
         ``noise="mean_field"``, one.
     moments : callable, Moment, or a sequence of these, optional
         ψ(t, x[, args]): a number or M numbers, whose mean over the particles is m. Without it m is 0. Or another kind
-        of `solvers.moments`, such as `Largest`, `WeightedMean` or `GroupMeans`. Of a sequence, m holds what all give,
-        one after the other, and functions of later ones, (t, x, m[, args]), see what those before them gave. Each but
-        a first function takes another pass over the particles.
+        of moment, such as `Largest`, `WeightedMean` or `GroupMeans`. Of a sequence, m holds what all give, one after
+        the other, and functions of later ones, (t, x, m[, args]), see what those before them gave. Each but a first
+        function takes another pass over the particles.
     noise : str
         "diagonal": one Brownian motion for each component. "additive": likewise, and s does not depend on x.
         "general": K Brownian motions mixed by a matrix. "mean_field": each component has one Brownian motion,
@@ -275,10 +275,15 @@ def _functions_of(moment: Moment) -> dict[str, Function]:
     return found
 
 
-def kinds_of(given: Any) -> str:
-    """Return what a run says of moments and pairs beside their functions, which are not compared."""
+def kinds_of(equation: McKeanVlasov) -> dict[str, str]:
+    """Return what a run says of moments and pairs, where they are more than functions, which are not compared."""
+    given = {"moment_kinds": equation.moments if equation.later_moments else None, "pairs": equation.pairs}
+    return {name: _kind_of(one) for name, one in given.items() if one is not None}
+
+
+def _kind_of(given: Any) -> str:
     if isinstance(given, tuple):
-        return f"({', '.join(map(kinds_of, given))})"
+        return f"({', '.join(map(_kind_of, given))})"
     if isinstance(given, Pairs):
         return given.options()
     return type(given).__name__ if isinstance(given, Moment) else "function"

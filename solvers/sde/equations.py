@@ -33,7 +33,7 @@ def ornstein_uhlenbeck(rate: float = 1.0, attraction: float = 0.5, volatility: f
     TypeError, ValueError
         If a parameter is not a finite number.
     """
-    law = _OrnsteinUhlenbeck(*_numbers(rate=rate, attraction=attraction, volatility=volatility))
+    law = _OrnsteinUhlenbeck(*checks.finite_numbers(rate=rate, attraction=attraction, volatility=volatility))
     return McKeanVlasov(law.drift, law.diffusion, law.moments, noise="additive", vectorized=True)
 
 
@@ -50,7 +50,7 @@ def geometric_brownian_motion(growth: float = 0.0, volatility: float = 1.0) -> M
     TypeError, ValueError
         If a parameter is not a finite number.
     """
-    law = _GeometricBrownianMotion(*_numbers(growth=growth, volatility=volatility))
+    law = _GeometricBrownianMotion(*checks.finite_numbers(growth=growth, volatility=volatility))
     return McKeanVlasov(law.drift, law.diffusion, vectorized=True)
 
 
@@ -76,7 +76,7 @@ def kuramoto(coupling: float = 1.0, volatility: float = 0.0) -> McKeanVlasov:
     ----------
     S. H. Strogatz, "From Kuramoto to Crawford", Physica D 143 (2000).
     """
-    law = _Kuramoto(*_numbers(coupling=coupling, volatility=volatility))
+    law = _Kuramoto(*checks.finite_numbers(coupling=coupling, volatility=volatility))
     noise, diffusion = _additive(law)
     return McKeanVlasov(law.drift, diffusion, law.moments, noise, vectorized=True)
 
@@ -101,7 +101,7 @@ def cucker_smale(strength: float = 1.0, exponent: float = 0.25, volatility: floa
     ----------
     F. Cucker, S. Smale, "Emergent behavior in flocks", IEEE Trans. Automat. Control 52 (2007).
     """
-    law = _CuckerSmale(*_numbers(strength=strength, exponent=exponent, volatility=volatility))
+    law = _CuckerSmale(*checks.finite_numbers(strength=strength, exponent=exponent, volatility=volatility))
     noise, diffusion = _additive(law)
     return McKeanVlasov(law.drift, diffusion, noise=noise, interaction=law.interaction, vectorized=True)
 
@@ -176,7 +176,3 @@ class _CuckerSmale:
 def _additive(law: _Kuramoto | _CuckerSmale) -> tuple[str, Callable[..., Any] | None]:
     """Return the kind of noise and the diffusion, which is left out where there is none."""
     return ("additive", law.diffusion) if law.volatility else ("diagonal", None)
-
-
-def _numbers(**parameters: float) -> list[float]:
-    return [checks.finite_number(name, value) for name, value in parameters.items()]

@@ -318,12 +318,6 @@ class MeanFieldRun:
             field = ensemble.pick(field.T, places).T
         self.trial.look(now.t, ensemble.pick(now.x, places), field, now.m)
 
-    def _kinds(self) -> dict[str, str]:
-        """Return what is said of moments and pairs, where they are more than functions."""
-        equation = self.course.equation
-        given = {"moment_kinds": equation.moments if equation.later_moments else None, "pairs": equation.pairs}
-        return {name: kinds_of(one) for name, one in given.items() if one is not None}
-
     def settings(self) -> dict[str, Any]:
         """Return what was solved and how, for the file of the solution and for `resume`."""
         course, grid = self.course, self.course.brownian
@@ -343,7 +337,7 @@ class MeanFieldRun:
             "first_step": course.first,
             "initial_size": self.size,
             "dtype": self.states.dtype.name,
-            **self._kinds(),
+            **kinds_of(equation),
             **args_settings(course.args),
             **course.events.settings(),
         }

@@ -10,14 +10,16 @@ import numpy as np
 
 from solvers import checks
 from solvers.ensemble.brownian import BrownianMotion
+from solvers.sde.company import IN_OTHER_COMPANY, NOT_ADDITIVE, WRITTEN_TO
 from solvers.sde.equation import McKeanVlasov
+from solvers.sde.moments.mean import Mean
 from solvers.sde.parameters import as_args
 from solvers.sde.places import grid_steps
+from solvers.sde.run import DTYPES
 from solvers.sde.start import initial_particles
 
 # How many pairs meet at a time.
 _PAIRS = 2**22
-DTYPES = ("float64", "float32")
 # Particles that coefficients are tried on, and how far values may differ in other company.
 _TRIED, _ALIKE = 64, 1e-5
 
@@ -167,7 +169,7 @@ class _Walk:
             value = value if value.ndim else value.expand(x.shape[-1])
             if value.ndim > 2 or value.shape[-1] not in (1, x.shape[-1]):
                 raise ValueError(
-                    f"{name} must return ({x.shape[-1]},) or (M, {x.shape[-1]}) numbers, got {_size(value)}"
+                    f"{name} must return ({x.shape[-1]},) or (M, {x.shape[-1]}) numbers, got {tuple(value.shape)}"
                 )
             number = value.ndim == 1 and len(found) == 0
             found = self.torch.cat([found, self.torch.atleast_1d(value.mean(dim=-1))])
@@ -194,10 +196,7 @@ class _Walk:
         for low in range(0, count, max(1, _PAIRS // count)):
             others = partners[..., low : low + max(1, _PAIRS // count)]
             value = self._called("interaction", x[..., None], others[..., None, :])
-            wanted = (*x.shape, others.shape[-1])
-            if _broadcast(self.torch, value, wanted) is None:
-                raise ValueError(f"interaction must return {wanted} numbers, got {_size(value)}")
-            total = total + value.expand(wanted).sum(dim=-1)
+            total = total + self._fitted("interaction", value, (*x.shape, others.shape[-1])).sum(dim=-1)
         return total / count
 
     def check(self, t: float, x: Any) -> None:
@@ -219,18 +218,15 @@ class _Walk:
                     found = self._called(name, t, given, *own)
                     found = self._shaped(name, found, part) if name in ("drift", "diffusion") else found
                 if not torch.equal(given, part):
-                    raise ValueError(f"{name} writes into its argument x, which all particles share; copy it first")
+                    raise ValueError(f"{name} writes into its argument x, {WRITTEN_TO}")
                 return found.expand(*found.shape[:-1], part.shape[-1]) if found.ndim else found.expand(part.shape[-1])
 
             whole = evaluate(here)
             pieces = torch.cat([evaluate(here[..., :cut]), evaluate(here[..., cut:])], dim=-1)
             if not torch.allclose(whole, pieces, rtol=_ALIKE, atol=_ALIKE * float(whole.abs().max()), equal_nan=True):
-                raise ValueError(
-                    f"{name} gives a particle another value in other company: it must work on each particle alone; "
-                    "means over all particles are the argument m, through moments"
-                )
+                raise ValueError(f"{name} {IN_OTHER_COMPANY}")
             if name == "diffusion" and self.equation.noise == "additive" and not (whole == whole[..., :1]).all():
-                raise ValueError('diffusion depends on x, so it is not noise="additive"; use noise="diagonal"')
+                raise ValueError(NOT_ADDITIVE)
 
     def _called(self, name: str, *given: Any) -> Any:
         """Return what a function gives, as a tensor."""
@@ -246,22 +242,14 @@ class _Walk:
         """Return a value for each particle, or for all; raises ValueError if it is of another shape."""
         if x.ndim == 2 and value.shape == x.shape[:1]:
             value = value[:, None]
-        found = _broadcast(self.torch, value, tuple(x.shape))
-        if found is None:
-            raise ValueError(f"{name} must return {tuple(x.shape)} numbers, got {_size(value)}")
-        return found
+        return self._fitted(name, value, tuple(x.shape))
 
-
-def _broadcast(torch: Any, value: Any, shape: tuple[int, ...]) -> Any:
-    """Return a tensor in this shape, or None if it does not fit."""
-    try:
-        return torch.broadcast_to(value, shape)
-    except RuntimeError:
-        return None
-
-
-def _size(value: Any) -> str:
-    return str(tuple(value.shape))
+    def _fitted(self, name: str, value: Any, shape: tuple[int, ...]) -> Any:
+        """Return a value in this shape; raises ValueError if it does not fit."""
+        try:
+            return self.torch.broadcast_to(value, shape)
+        except RuntimeError:
+            raise ValueError(f"{name} must return {shape} numbers, got {tuple(value.shape)}") from None
 
 
 def _apart(x: Any, count: int) -> Any:
@@ -310,7 +298,7 @@ def _require(equation: Any) -> None:
     if equation.pairs is not None:
         raise ValueError("tensors have no Pairs: give interaction as a function, or use solve")
     for moment in equation.later_moments:
-        if type(moment).__name__ != "Mean":
+        if not isinstance(moment, Mean):
             raise ValueError(f"tensors have no {type(moment).__name__}: give moments as functions, or use solve")
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from solvers.checks import reason
 from solvers.sde.coefficients import law_function
-from solvers.sde.company import partitions
+from solvers.sde.company import IN_OTHER_COMPANY, NOT_ADDITIVE, WRITTEN_TO, partitions
 from solvers.sde.counted import later_means, pair_counts
 from solvers.sde.equation import Form, McKeanVlasov, extras
 from solvers.sde.events import STOP_ARGUMENTS
@@ -218,7 +218,7 @@ class Trial:
         names = (*arguments_of, *("field",) * takes_field, "args")
         for old, argument, called in zip(before, arguments, names, strict=False):
             if not _same(old, argument):
-                raise ValueError(f"{name} writes into its argument {called}, which all particles share; copy it first")
+                raise ValueError(f"{name} writes into its argument {called}, {WRITTEN_TO}")
         if not vectorized and isinstance(value, tuple) and len({type(entry) for entry in value}) > 1:
             raise TypeError(f"{name} must return numbers of one type, so write 0.0 instead of 0; got {value}")
         try:
@@ -341,16 +341,13 @@ class Trial:
                 raise
             return
         if not np.array_equal(found, np.broadcast_to(found[0], found.shape), equal_nan=True):
-            raise ValueError('diffusion depends on x, so it is not noise="additive"; use noise="diagonal"')
+            raise ValueError(NOT_ADDITIVE)
 
 
 def _compare(name: str, whole: Values, pieces: Values) -> None:
     finite = np.abs(whole[np.isfinite(whole)])
     if not np.allclose(whole, pieces, rtol=_ROUNDING, atol=_ROUNDING * finite.max(initial=0.0), equal_nan=True):
-        raise ValueError(
-            f"{name} gives a particle another value in other company: it must work on each particle alone, since it is "
-            "called for parts of them; means over all particles are the argument m, through moments"
-        )
+        raise ValueError(f"{name} {IN_OTHER_COMPANY}")
 
 
 def _copy(argument: Any) -> Any:

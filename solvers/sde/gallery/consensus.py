@@ -10,7 +10,7 @@ from numba import njit
 
 from solvers import checks
 from solvers.sde.equation import McKeanVlasov
-from solvers.sde.gallery.system import Normal, System, numbers, positive
+from solvers.sde.gallery.system import Normal, System, positive
 from solvers.sde.moments.weighted import WeightedMean
 
 
@@ -69,7 +69,7 @@ def consensus(
     limit", Math. Models Methods Appl. Sci. 27 (2017). J. A. Carrillo, S. Jin, L. Li, Y. Zhu, "A consensus-based global
     optimization method for high dimensional machine learning problems", ESAIM COCV 27 (2021), for noise by components.
     """
-    args = ConsensusArgs(*numbers(steepness=steepness, pull=pull, volatility=volatility))
+    args = ConsensusArgs(*checks.finite_numbers(steepness=steepness, pull=pull, volatility=volatility))
     positive(steepness=steepness)
     dimension = checks.positive_integer("dimension", dimension, smallest=2)
     if not hasattr(objective, "py_func"):

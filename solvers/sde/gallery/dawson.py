@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from numba import njit
 
+from solvers import checks
 from solvers.sde.equation import McKeanVlasov
-from solvers.sde.gallery.system import Normal, System, numbers
+from solvers.sde.gallery.system import Normal, System
 
 
 class DawsonArgs(NamedTuple):
@@ -58,6 +59,6 @@ def dawson(coupling: float = 1.0, volatility: float = 0.8) -> System:
     D. A. Dawson, "Critical dynamics and fluctuations for a mean-field model of cooperative behavior", J. Stat. Phys. 31
     (1983).
     """
-    args = DawsonArgs(*numbers(coupling=coupling, volatility=volatility))
+    args = DawsonArgs(*checks.finite_numbers(coupling=coupling, volatility=volatility))
     equation = McKeanVlasov(_drift, _diffusion, _moments, noise="additive")
     return System(equation, args, Normal(1.0), ("x",), {"scheme": "heun"})

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from numba import njit
 
+from solvers import checks
 from solvers.sde.equation import McKeanVlasov
-from solvers.sde.gallery.system import Normal, System, numbers
+from solvers.sde.gallery.system import Normal, System
 
 
 class FitzHughNagumoArgs(NamedTuple):
@@ -70,7 +71,7 @@ def fitzhugh_nagumo(
     J. Baladron, D. Fasoli, O. Faugeras, J. Touboul, "Mean-field description and propagation of chaos in networks of
     Hodgkin–Huxley and FitzHugh–Nagumo neurons", J. Math. Neurosci. 2 (2012).
     """
-    given = numbers(
+    given = checks.finite_numbers(
         coupling=coupling, current=current, slowness=slowness, offset=offset, damping=damping, volatility=volatility
     )
     equation = McKeanVlasov(_drift, _diffusion, _moments, noise="additive")

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from numba import njit
 
+from solvers import checks
 from solvers.sde.equation import McKeanVlasov
-from solvers.sde.gallery.system import Normal, System, numbers, positive
+from solvers.sde.gallery.system import Normal, System, positive
 
 
 class InertialKuramotoArgs(NamedTuple):
@@ -61,7 +62,7 @@ def inertial_kuramoto(coupling: float = 3.0, mass: float = 0.5, temperature: flo
     J. A. Acebrón, L. L. Bonilla, R. Spigler, "Synchronization in populations of globally coupled oscillators with
     inertial effects", Phys. Rev. E 62 (2000).
     """
-    args = InertialKuramotoArgs(*numbers(coupling=coupling, mass=mass, temperature=temperature))
+    args = InertialKuramotoArgs(*checks.finite_numbers(coupling=coupling, mass=mass, temperature=temperature))
     positive(mass=mass, temperature=temperature)
     equation = McKeanVlasov(_drift, _diffusion, _moments, noise="additive")
     return System(equation, args, Normal((0.0, 0.0)), ("θ", "ω"), {"scheme": "heun"})

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from numba import njit
 
+from solvers import checks
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.events.reset import Reset
-from solvers.sde.gallery.system import Normal, System, numbers, positive
+from solvers.sde.gallery.system import Normal, System, positive
 
 
 class IntegrateAndFireArgs(NamedTuple):
@@ -63,7 +64,7 @@ def integrate_and_fire(
     Neural Comput. 11 (1999). M. J. Cáceres, J. A. Carrillo, B. Perthame, "Analysis of nonlinear noisy integrate and
     fire neuron models", J. Math. Neurosci. 1 (2011).
     """
-    args = IntegrateAndFireArgs(*numbers(drive=drive, coupling=coupling, volatility=volatility, dt=dt))
+    args = IntegrateAndFireArgs(*checks.finite_numbers(drive=drive, coupling=coupling, volatility=volatility, dt=dt))
     positive(dt=dt, threshold=threshold)
     equation = McKeanVlasov(_drift, _diffusion, noise="additive")
     return System(

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from numba import njit
 
+from solvers import checks
 from solvers.sde.equation import McKeanVlasov
-from solvers.sde.gallery.system import Normal, System, numbers, positive
+from solvers.sde.gallery.system import Normal, System, positive
 from solvers.sde.schemes.baoab import BAOAB
 
 
@@ -65,7 +66,7 @@ def langevin(
     Math. Res. Express (2013). F. Bolley, A. Guillin, F. Malrieu, "Trend to equilibrium and particle approximation for a
     weakly selfconsistent Vlasov–Fokker–Planck equation", ESAIM M2AN 44 (2010).
     """
-    args = LangevinArgs(*numbers(stiffness=stiffness, quartic=quartic, attraction=attraction))
+    args = LangevinArgs(*checks.finite_numbers(stiffness=stiffness, quartic=quartic, attraction=attraction))
     positive(friction=friction, temperature=temperature)
     equation = McKeanVlasov(_force, moments=_moments)
     scheme = BAOAB(friction=friction, temperature=temperature)

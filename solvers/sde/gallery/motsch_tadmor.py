@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from numba import njit
 
+from solvers import checks
 from solvers.sde.equation import McKeanVlasov
-from solvers.sde.gallery.system import Normal, System, numbers
+from solvers.sde.gallery.system import Normal, System
 from solvers.sde.pairs.pairs import Pairs
 
 
@@ -60,6 +61,6 @@ def motsch_tadmor(strength: float = 1.0, exponent: float = 1.0) -> System:
     S. Motsch, E. Tadmor, "A new model for self-organized dynamics and its flocking behavior", J. Stat. Phys. 144
     (2011).
     """
-    args = MotschTadmorArgs(*numbers(strength=strength, exponent=exponent))
+    args = MotschTadmorArgs(*checks.finite_numbers(strength=strength, exponent=exponent))
     equation = McKeanVlasov(_drift, interaction=Pairs(_influence, function=_align))
     return System(equation, args, Normal((0.0, 0.0, 0.0, 0.0)), ("r₁", "r₂", "v₁", "v₂"), {"scheme": "heun"})

@@ -74,11 +74,6 @@ class System:
         return solve(self.equation, given.pop("x0"), 0.0, t1, steps, **given)
 
 
-def numbers(**parameters: float) -> list[float]:
-    """Return parameters as floats; raises TypeError or ValueError if one is not a finite number."""
-    return [checks.finite_number(name, value) for name, value in parameters.items()]
-
-
 def positive(**parameters: float) -> None:
     """Raise ValueError unless parameters are above 0."""
     for name, value in parameters.items():

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from solvers import checks
 from solvers.sde.equation import McKeanVlasov
 from solvers.sde.events.periodic import Periodic
-from solvers.sde.gallery.system import System, Uniform, numbers, positive
+from solvers.sde.gallery.system import System, Uniform, positive
 from solvers.sde.pairs.pairs import Pairs
 
 
@@ -81,7 +82,7 @@ def vicsek(
     P. Degond, S. Motsch, "Continuum limit of self-driven particles with orientation interaction", Math. Models Methods
     Appl. Sci. 18 (2008), for continuous time.
     """
-    args = VicsekArgs(*numbers(speed=speed, alignment=alignment, volatility=volatility))
+    args = VicsekArgs(*checks.finite_numbers(speed=speed, alignment=alignment, volatility=volatility))
     positive(radius=radius, box=box)
     pairs = Pairs(_heading, function=_align, cutoff=radius, space=2)
     equation = McKeanVlasov(_drift, _diffusion, _moments, noise="additive", interaction=pairs)

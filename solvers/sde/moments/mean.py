@@ -16,7 +16,7 @@ Matrix = NDArray[np.float64]
 
 @reduction_kernel
 def add_sums(values: Any, out: Any) -> None:
-    """Add the sums of rows."""
+    """Add the sums of the rows of `values`, (rows, n), to out[:rows]."""
     for i in range(values.shape[0]):
         total = 0.0
         for p in range(values.shape[1]):

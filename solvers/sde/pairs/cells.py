@@ -27,15 +27,6 @@ def periods(box: Matrix | None, dimension: int) -> Matrix:
 
 
 @kernel
-def wrapped(x: float, low: float, high: float) -> float:
-    """Return x by whole periods in low ≤ x < high, or as it is where that is infinite."""
-    if not high - low < np.inf:
-        return x
-    there = low + (x - low) % (high - low)
-    return low if there >= high else there
-
-
-@kernel
 def with_images(x: Any, box: Any, space: int, cutoff: float) -> Any:
     """Return particles, (D, N), brought into the box, and after them images of those near its ends; and of whom."""
     components, count = x.shape

@@ -135,17 +135,17 @@ class Pairs:
 
     def options(self) -> str:
         """Return what is said of these pairs beside their functions."""
-        given = ["function"] * (self.function is not None)
-        for name in ("cutoff", "random_batch", "space"):
-            if getattr(self, name) is not None:
-                given.append(f"{name}={getattr(self, name)!r}")
-        given += [f"partner={self.partner!r}"] * (self.partner != "position")
-        return f"Pairs({', '.join(given)})"
+        return f"Pairs({', '.join([*['function'] * (self.function is not None), *self._choices])})"
 
     def __repr__(self) -> str:
         names = [called(self.kernel)] + [f"function={called(self.function)}"] * (self.function is not None)
-        rest = self.options().removeprefix("Pairs(").removesuffix(")").removeprefix("function").removeprefix(", ")
-        return f"Pairs({', '.join([*names, *[rest] * bool(rest)])})"
+        return f"Pairs({', '.join([*names, *self._choices])})"
+
+    @property
+    def _choices(self) -> list[str]:
+        """What is chosen otherwise than by default, but for functions."""
+        usual = {"cutoff": None, "random_batch": None, "space": None, "partner": "position"}
+        return [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
 
 
 def called(function: Any) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from solvers.sde.adapted import (
     Written,
+    array_outside_of,
     call_of,
     inner,
     of_arrays,
@@ -50,9 +51,7 @@ def pair_sums(equation: McKeanVlasov, form: Form) -> Function:
     sums = (_of_lists if equation.vectorized else _of_partners)(pairs, takes, form)
     if pairs.function is None:
         return sums
-    takes = equation.extras("function of pairs", form.field != "none", form.args is not None)
-    written = Written(pairs.function, "sum" if form.sum else "sums", (form.dimension,), form.scalar, takes)
-    change = (of_arrays if equation.vectorized else of_particles)(written, form)
+    change = function_of_sums(equation, form)
 
     def changed(t: float, x: Array, m: Array, field: Array, args: Any, partners: Partners, first: int) -> Array:
         return change(t, x, m, sums(t, x, m, field, args, partners, first), field, args)
@@ -60,15 +59,25 @@ def pair_sums(equation: McKeanVlasov, form: Form) -> Function:
     return changed if equation.vectorized else inner(changed)
 
 
+def function_of_sums(equation: McKeanVlasov, form: Form) -> Function:
+    """Return the function that pairs have of their sums s, (rows, n), as (t, x, m, s, field, args) → (D, n)."""
+    function, _ = equation.functions["function of pairs"]
+    takes = equation.extras("function of pairs", form.field != "none", form.args is not None)
+    written = Written(function, "sum" if form.sum else "sums", (form.dimension,), form.scalar, takes)
+    return (of_arrays if equation.vectorized else of_particles)(written, form)
+
+
 def _of_all_arrays(function: Function, takes: tuple[bool, bool], form: Form) -> Function:
     """The mean of a NumPy function over all particles."""
-    outside, shape = _outside_arrays(takes[0], form), (form.dimension,)
+    outside, shape = array_outside_of(form), (form.dimension,)
 
     def interaction(t: float, x: Array, m: Array, field: Array, args: Any, ensemble: Array, first: int) -> Array:
         n, total = x.shape[1], np.zeros((*shape, x.shape[1]))
         size = max(1, _PAIRS // n)
-        own = tuple(one[..., None] if form.per_particle else one for one in outside(field))
-        more = own + (args,) * takes[1]
+        more = (args,) * takes[1]
+        if takes[0]:
+            own = outside(field)
+            more = (own[..., None] if form.per_particle else own, *more)
         for low in range(0, ensemble.shape[1], size):
             others = position_of(ensemble[:, low : low + size], form.scalar)
             value = function(position_of(x, form.scalar)[..., None], others[..., None, :], *more)
@@ -77,15 +86,6 @@ def _of_all_arrays(function: Function, takes: tuple[bool, bool], form: Form) -> 
         return total / ensemble.shape[1]
 
     return interaction
-
-
-def _outside_arrays(takes: bool, form: Form) -> Function:
-    """Return the field of n particles as functions of arrays take it, in a tuple that is empty where they do not."""
-    if not takes:
-        return lambda field: ()
-    if form.field == "number":
-        return lambda field: (field[:, 0] if form.per_particle else field[0, 0],)
-    return lambda field: (field.T if form.per_particle else field[0],)
 
 
 def _of_all(function: Function, takes: tuple[bool, bool], form: Form) -> Function:
@@ -136,7 +136,7 @@ def _accumulate(form: Form) -> Function:
 
 def _of_lists(pairs: Pairs, takes: tuple[bool, bool], form: Form) -> Function:
     """The mean of a NumPy kernel over the partners of each particle, from lists of pairs."""
-    rows, given = form.sums, _outside_arrays(takes[0] or pairs.partner == "field", form)
+    rows, outside, both = form.sums, array_outside_of(form), pairs.partner == "field"
 
     def part(field: Array, places: Any) -> Array:
         return field[places] if form.per_particle else field
@@ -145,8 +145,9 @@ def _of_lists(pairs: Pairs, takes: tuple[bool, bool], form: Form) -> Function:
         n, total = x.shape[1], np.zeros((rows, x.shape[1]))
         for i, j, y, weight in lists_of(pairs, x, first, partners, _PAIRS):
             points = [position_of(np.ascontiguousarray(one), form.scalar) for one in (x[:, i], y)]
-            more = (first + i, j) if pairs.partner == "index" else ()
-            more += given(part(field, i)) + (given(part(partners.fields, j)) if pairs.partner == "field" else ())
+            more: tuple[Any, ...] = (first + i, j) if pairs.partner == "index" else ()
+            more += (outside(part(field, i)),) if takes[0] or both else ()
+            more += (outside(part(partners.fields, j)),) if both else ()
             value = pairs.kernel(*points, *more, *(args,) * takes[1])
             value = np.broadcast_to(value, (rows, len(i)))
             for row in range(rows):

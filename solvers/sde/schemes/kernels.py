@@ -12,16 +12,6 @@ Matrix = NDArray[np.float64]
 
 
 @reduction_kernel
-def add_row_sums(values: Array, out: Matrix) -> None:
-    """Add the sums of the rows of `values`, (rows, n), to out[:rows]."""
-    for row in range(values.shape[0]):
-        total = 0.0
-        for p in range(values.shape[1]):
-            total += values[row, p]
-        out[row] += total
-
-
-@reduction_kernel
 def add_row(values: Array, row: int, start: int, stop: int, out: Matrix, place: int) -> None:
     """Add the sum of values[row, start:stop] to out[place]."""
     total = 0.0

@@ -17,10 +17,10 @@ from solvers.sde.equation import Form, McKeanVlasov
 from solvers.sde.events.event import NO_PLAN, Plan
 from solvers.sde.events.finish import finishing
 from solvers.sde.march import Leg, marching
+from solvers.sde.moments.mean import add_sums
 from solvers.sde.schemes.kernels import (
     add_entries,
     add_row,
-    add_row_sums,
     between,
     load,
     load_finite,
@@ -124,7 +124,7 @@ def _measure(coefficients: Coefficients, form: Form, compiled: Function) -> Func
     moments, covariance, M = coefficients.moments, coefficients.covariance, form.summed
 
     def add_moments(t: float, x: Array, args: Any, out: Matrix) -> None:
-        add_row_sums(moments(t, x, args), out)  # type: ignore[misc]
+        add_sums(moments(t, x, args), out)  # type: ignore[misc]
 
     def add_covariance(t: float, x: Array, args: Any, out: Matrix) -> None:
         psi = covariance(t, x, args)  # type: ignore[misc]
