@@ -46,6 +46,7 @@ def assemble(
         "particles": last.particles,
         "depth": last.depth,
         "depths": [last.depth // 2 * multiple for multiple in sorted(MULTIPLES)],
+        "replicates": len(last.seeds),
         "seeds": last.seeds,
         "backward_weights": settings.backward_weights,
         "operator": settings.operator,
@@ -54,9 +55,7 @@ def assemble(
         "record_every": settings.record_every,
         "dtype": settings.dtype,
         "device": settings.device,
-        "rounds": [
-            {"particles": r.particles, "depth": r.depth, "half_width": r.widest, "seconds": r.seconds} for r in rounds
-        ],
+        "rounds": [{**r.sizes._asdict(), "half_width": r.widest, "seconds": r.seconds} for r in rounds],
     }
     return LimitEstimate(
         variables=variables | arrays,

@@ -2,54 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from flds.limit.assemble import assemble
-from flds.limit.extrapolation import Plan, Round, plan_round, run_round
-from flds.limit.kept import Past, described, keep, past
+from flds.limit.kept import described
+from flds.limit.populations import POPULATIONS, cheapest
+from flds.limit.search import Search
 from flds.results.limit import LimitEstimate
-from flds.training.options import Options
+from flds.training.options import OPERATORS, Options, checked
 from flds.training.problem import TrainingProblem
 from solvers import checks
 from solvers.ensemble.homes import check_device
-from solvers.ensemble.random import replicate_seed
-from solvers.ensemble.threads import compile_kernels
-from solvers.memory import require_memory
 from solvers.processors import thread_count
 from solvers.results.checkpoint import Checkpoint
 
-# Sizes of the first round. Fewer particles would take as long, since each pass costs a fixed time.
-_PARTICLES, _DEPTH = 2_000, 8
 _BUDGET_SECONDS = 60.0
-# A round that is this much larger than the last one is worth its time; one much larger is not well predicted.
-_LEAST_GROWTH, _MOST_GROWTH = 1.5, 8.0
-# Share of the time left that the next round is planned to take, and how many times longer than the last one. The cost
-# model was found right to 30 % in the ratio of two rounds of one kind, but short by 1.8 from matrices that are held to
-# bases, or to larger ones; the round after knows better.
-_PLANNED, _MOST_SLOWER = 0.8, 4.0
-# The number of particles that fits in it is found to 8^(1/2^5), 7 %.
-_HALVINGS = 5
-# Powers of the model's ratio that are believed. Fixed costs, and noise in short times, make smaller ones.
-_LEAST_POWER, _MOST_POWER = 1.0, 1.5
-# Half widths are known to 1/sqrt(2 replicates), 18 % of 16; a round that aims this low seldom has to be repeated,
-# and so is seldom accepted for a half width that came out small by chance.
-_AIM = 0.8
-# The depth error, which falls like 1/L², and the statistical one, like sqrt(L) at equal time, have the smallest sum
-# where the first is this share of the second.
-_DEPTH_SHARE = 0.25
-# A depth error above this share of the outputs was not extrapolated from an expansion that holds there.
-_TRUSTED = 0.05
-# Nothing is left to narrow.
-_ROUNDING = {"float64": 1e-12, "float32": 1e-6}
 
 
 def estimate_limit(
@@ -61,7 +34,8 @@ def estimate_limit(
     seed: int = 0,
     particles: int | None = None,
     depth: int | None = None,
-    replicates: int = 16,
+    replicates: int | None = None,
+    operator: str = "auto",
     record_every: int | None = None,
     recorded_samples: int | Sequence[int] | None = None,
     threads: int | None = None,
@@ -72,7 +46,9 @@ def estimate_limit(
     """Estimate the outputs of the limit N → ∞, L → ∞, with 95 % confidence intervals.
 
     Rounds of independent runs grow in particles or depth, whichever narrows the intervals more, until the target is
-    met or the budget is spent. The last round alone is reported.
+    met or the budget is spent. The last round alone is reported. With a target a small round says what the next one
+    needs, and where training meets nearly as many directions as there are particles, as minibatches over a large set
+    do, the runs are many dense networks in place of few with matched noise.
 
     Parameters
     ----------
@@ -89,10 +65,17 @@ def estimate_limit(
     seed : int
         Seed of all noise, 0 to 2**63 - 1. Every round draws fresh noise.
     particles, depth : int, optional
-        N and L of the first round; by default 2,000 and 8. A round trains N particles, at least 2, at the depths L/2,
-        L, 2L and 4L, so L is even, and twice N/2, rounded down, at 2L, which shows the bias of order 1/N.
-    replicates : int
-        Independent seeds in a round, at least 2. Accuracy comes from more particles, not from more replicates.
+        N and L of the first round; by default 2,000 and 8, with a target 500 and 4, more where noise is to be
+        matched to many directions, and 256 neurons, or four for each
+        input and output, of dense networks. A round trains N particles, at least 2, at the depths L/2, L, 2L and 4L, so
+        L is even, and twice N/2, rounded down, at 2L, which shows the bias of order 1/N.
+    replicates : int, optional
+        Independent seeds in a round, at least 2; by default 16, of which accuracy does not come, but from more
+        particles. In an ensemble it is the number of pairs in the first round, by default 8; later ones have more.
+    operator : str
+        "lazy" for particles with matched noise, of which later rounds have more; "dense" for an ensemble: pairs of
+        dense networks with the same orthonormal U and v and opposite matrices, in which much of the fluctuations
+        cancels, and of which later rounds have more; "auto" for what takes less work for an error.
     record_every, recorded_samples : int, int or sequence of int, optional
         As in `flds.Options`.
     threads : int, optional
@@ -145,222 +128,35 @@ def estimate_limit(
         "record_every": record_every,
         "recorded_samples": recorded_samples,
     }
-    search = _Search(
+    operator = checks.choice("operator", operator, OPERATORS)
+    if operator == "auto":  # some rules need matrices whole
+        operator = checked(problem, 2, 2, "matched", options).operator
+    population = cheapest(problem, options) if operator == "auto" else POPULATIONS[operator]()
+    first = population.first(problem, options, target_error is not None and budget_seconds is None)
+    given = {"particles": particles, "depth": depth, "replicates": replicates}
+    first = first._replace(**{name: size for name, size in given.items() if size is not None})
+    checks.positive_integer("replicates", first.replicates, smallest=2)
+    search = Search(
         problem,
         options,
-        checks.positive_integer("replicates", replicates, smallest=2),
+        population,
         1 if device else thread_count(threads),
         target_error,
         budget_seconds,
         progress,
+        notes=[population.note] if operator == "auto" and population.note else [],
     )
-    sizes = _PARTICLES if particles is None else particles, _DEPTH if depth is None else depth
     asked = {name: value for name, value in options.items() if name not in ("threads", "device", "recorded_samples")}
-    asked |= {"recorded_samples": np.array(recorded_samples).tolist(), "sizes": list(sizes)}
-    asked |= {"replicates": search.replicates, "target_error": target_error, "budget_seconds": budget_seconds}
+    asked |= {"recorded_samples": np.array(recorded_samples).tolist(), "sizes": list(first)}
+    asked |= {"population": population.operator, "target_error": target_error, "budget_seconds": budget_seconds}
     kept = Checkpoint(checkpoint)
     with kept.opened(partial(described, problem, **asked)):
-        search.run(*sizes, kept)
+        search.run(first, kept)
         if search.status != "interrupted":
             kept.remove()
     for note in search.warned:
         warnings.warn(note, RuntimeWarning, stacklevel=2)
     found: dict[str, Any] = {"continued_from_round": search.continued} if search.continued else {}
     found |= {"target_error": target_error, "budget_seconds": budget_seconds}
-    found |= {"replicates": search.replicates, "threads": search.threads}
+    found |= {"threads": search.threads, "networks": len(population.signs) * len(search.reported.seeds)}
     return assemble(problem, search.reported, search.rounds, found, search.status, search.timings, search.notes)
-
-
-@dataclass
-class _Search:
-    """Rounds, and the decision how large the next one is."""
-
-    problem: TrainingProblem
-    options: Options
-    replicates: int
-    threads: int
-    target: float | None
-    budget: float | None
-    progress: bool
-    status: str = "completed"
-    rounds: list[Round] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    warned: list[str] = field(default_factory=list)  # notes that are warnings as well
-    modelled: list[float] = field(default_factory=list)  # seconds of each round, as the cost model has them
-    expected: float = math.inf  # seconds of the last round, as those before it had let expect
-    timings: dict[str, float] = field(default_factory=dict)
-    continued: int = 0  # rounds of an earlier process
-
-    def run(self, particles: int, depth: int, checkpoint: Checkpoint | None = None) -> None:
-        """Run rounds until one of them is good enough or the next one would be too large."""
-        checkpoint = checkpoint or Checkpoint()
-        earlier = past(checkpoint)
-        plan: Plan | None = plan_round(self.problem, particles, depth, self.options)
-        assert plan is not None
-        first = plan.whole[0][0]
-        self.timings["compile"] = 0.0 if first.device else compile_kernels(first.numpy_dtype)
-        start = time.perf_counter()
-        if earlier is not None:
-            self.rounds, _, self.modelled, self.expected, seconds = earlier
-            self.continued, start = len(self.rounds), start - seconds
-            plan = None if earlier.sizes is None else plan_round(self.problem, *earlier.sizes, self.options)
-        try:
-            while plan is not None:
-                self.rounds.append(self._run_round(plan))
-                self.timings["solve"] = time.perf_counter() - start
-                plan = self._next_plan()
-                sizes = None if plan is None else (plan.whole[0][0].particles, 2 * plan.whole[-1][0].depth)
-                keep(checkpoint, Past(self.rounds, sizes, self.modelled, self.expected, self.timings["solve"]))
-        except MemoryError as error:
-            if not self.rounds:
-                raise
-            self.notes.append(f"stopped after round {len(self.rounds)}: {error}")
-        except KeyboardInterrupt:
-            if not self.rounds:
-                raise
-            self.status = "interrupted"
-            self.warned.append(f"interrupted in round {len(self.rounds) + 1}; round {len(self.rounds)} is reported")
-        self.timings["solve"] = time.perf_counter() - start
-        self._conclude()
-
-    @property
-    def reported(self) -> Round:
-        """The last round; but one that ran out of rank says less than the one before it."""
-        last = self.rounds[-1]
-        return self.rounds[-2] if last.status == "rank_budget" and len(self.rounds) > 1 else last
-
-    def _run_round(self, plan: Plan) -> Round:
-        require_memory(plan.memory(self.problem, self.replicates), "lower replicates, or take fewer steps or records")
-        self.modelled.append(plan.seconds(self.threads))
-        first = len(self.rounds) * self.replicates  # fresh seeds, or the choice of sizes would bias the result
-        seeds = [replicate_seed(plan.whole[0][0].seed, first + replicate) for replicate in range(self.replicates)]
-        return run_round(self.problem, plan, seeds, self.threads, self.progress)
-
-    def _next_plan(self) -> Plan | None:
-        """Return what the next round is to run, or None if there is to be none."""
-        last = self.rounds[-1]
-        if last.status != "completed" or not last.estimate.size:
-            return None
-        if self.target is not None and last.widest <= self.target:
-            return None
-        if last.widest <= _ROUNDING[last.settings.dtype] * max(1.0, float(np.abs(last.estimate).max())):
-            return None
-        # over all outputs, noise taken off: the largest of many would be noise
-        squares = np.mean(last.depth_differences**2 - last.depth_noise**2, axis=(1, 2, 3))
-        bias = math.sqrt(max(0.0, float(squares.max())))
-        spread = math.sqrt(float(np.mean(last.statistical**2)))
-        chosen = None
-        for deeper in (1, 2, 4):
-            more = self._affordable(deeper)
-            if more is None:
-                break
-            if self.target is not None:
-                more = min(more, self._needed(last, deeper))
-            chosen = self._sizes(more, deeper)
-            if bias / deeper**2 <= _DEPTH_SHARE * spread / math.sqrt(more):
-                break
-        if chosen is None:
-            self.notes.append(f"stopped after round {len(self.rounds)}: a larger one would exceed budget_seconds")
-            return None
-        plan = plan_round(self.problem, *chosen, self.options)
-        self.expected = self._seconds(plan)
-        return plan
-
-    def _sizes(self, more: float, deeper: int) -> tuple[int, int]:
-        """Return N and L for so many times more particles, and layers."""
-        return math.ceil(self.rounds[-1].particles * max(1.0, more)), self.rounds[-1].depth * deeper
-
-    def _affordable(self, deeper: int) -> float | None:
-        """Return how many times more particles the next round can have, at a depth so many times larger.
-
-        None if it would end too late with as many as it needs to be worth its time.
-        """
-        least, most = max(1.0, _LEAST_GROWTH / deeper), _MOST_GROWTH / deeper
-        if self.budget is None:
-            return most
-        left = min(_PLANNED * (self.budget - self.timings["solve"]), _MOST_SLOWER * self.rounds[-1].seconds)
-
-        def fits(more: float) -> bool:
-            return self._seconds(plan_round(self.problem, *self._sizes(more, deeper), self.options)) <= left
-
-        if not fits(least):
-            return None
-        for _ in range(_HALVINGS):
-            middle = math.sqrt(least * most)
-            least, most = (middle, most) if fits(middle) else (least, middle)
-        return least
-
-    def _needed(self, last: Round, deeper: int) -> float:
-        """Return how many times more particles bring the half width to the target, at a depth so many times larger.
-
-        The statistical error falls like the root of it, and the particle error like itself.
-        """
-        assert self.target is not None
-        left = max(_AIM * self.target - float(last.depth_error.max()) / deeper**2, _AIM * self.target / 2)
-        noise, bias = float(last.statistical.max()), float(last.particle_error.max())
-        return ((noise + math.sqrt(noise**2 + 4 * bias * left)) / (2 * left)) ** 2
-
-    def _seconds(self, plan: Plan) -> float:
-        """Return the seconds that a round will take: those of the last, times the ratio that the cost model gives.
-
-        What the model missed between the last two rounds, as a power of its own ratio, it is expected to miss again.
-        """
-        modelled = [*self.modelled, plan.seconds(self.threads)]
-        ratio, power = modelled[-1] / modelled[-2], 1.0
-        if len(self.rounds) > 1 and modelled[-2] > modelled[-3]:
-            seen = self.rounds[-1].seconds / self.rounds[-2].seconds
-            power = math.log(seen) / math.log(modelled[-2] / modelled[-3])
-        return self.rounds[-1].seconds * ratio ** min(max(power, _LEAST_POWER), _MOST_POWER)
-
-    def _conclude(self) -> None:
-        """Settle the status, and what a user should be told or warned of."""
-        last = self.rounds[-1]
-        if self.status == "completed":
-            self.status = last.status
-        self.warned += last.notes
-        if self.budget is not None and self.status != "interrupted" and self.timings["solve"] > self.budget:
-            self.warned.append(self._overrun())
-        widest = self.reported.widest
-        if self.target is not None and self.status == "completed" and widest > self.target:
-            seconds = self.timings["solve"] + self.reported.seconds * (widest / (_AIM * self.target)) ** 2
-            self.warned.append(
-                f"the largest half width is {widest:.2g}, above target_error {self.target:g}; "
-                f"budget_seconds of about {seconds:.1g} would do"
-            )
-        reported = self.reported
-        self._judge_particles(reported)
-        off = float(reported.depth_error.max(initial=0.0))
-        scale = float(np.abs(reported.estimate).max(initial=0.0))
-        if off > max(_TRUSTED * scale, float(reported.statistical.max(initial=0.0))):
-            self.warned.append(
-                f"the depth error {off:.2g} is not small against outputs of {scale:.2g}: depth {reported.depth} is too "
-                "small for the intervals to be relied upon; raise depth or budget_seconds"
-            )
-        self.notes += self.warned
-
-    def _judge_particles(self, reported: Round) -> None:
-        """Note where the error of finitely many particles was not taken off, or makes most of the half width."""
-        if not reported.coupled:
-            self.notes.append(
-                f"what {reported.particles} particles are off by could not be told from chance here, so it is not "
-                "taken off: the intervals are wider by particle_error instead"
-            )
-        off = float(reported.particle_error.max(initial=0.0))
-        if off > float(reported.statistical.max(initial=0.0)):
-            self.notes.append(
-                f"the particle error {off:.2g} exceeds the statistical one: {reported.particles} particles are few for "
-                f"{self.replicates} replicates, and more would narrow the intervals most"
-            )
-
-    def _overrun(self) -> str:
-        """Say by how much the budget was exceeded, and by which round."""
-        seconds, total, count = self.rounds[-1].seconds, self.timings["solve"], len(self.rounds)
-        if count == 1:
-            return (
-                f"the first round took {seconds:.2g} s, longer than budget_seconds {self.budget:g}; "
-                "give it more, or lower particles or depth"
-            )
-        return (
-            f"round {count} took {seconds:.3g} s where {self.expected:.3g} s were expected, so all {count} took "
-            f"{total:.3g} s, longer than budget_seconds {self.budget:g}"
-        )

@@ -1,6 +1,7 @@
 """One round of an estimate of the limit: independent seeds, each at four depths, and what they say together.
 
-Each seed is trained at the depths L/2, L, 2L and 4L on one Brownian path. The scheme has a weak error a/L + b/L² + …,
+Each seed is trained at the depths L/2, L, 2L and 4L on one Brownian path; a seed of an ensemble is the mean of two
+networks. The scheme has a weak error a/L + b/L² + …,
 so R_1 = 2 f_2L − f_L and R_2 = 2 f_4L − f_2L are rid of a and R* = R_2 + (R_2 − R_1)/3 also of b. The estimate is the
 mean of R* over the seeds, and the half width of its interval is the sum of
 
@@ -19,7 +20,8 @@ mean of R* over the seeds, and the half width of its interval is the sum of
   R* − E takes the place of R* in each seed, so the statistical error covers the noise of E. As much as was taken
   off, |E|, is allowed for, since b depends on the depth, and E differs from b/N by terms of order N^-2: of relu and
   gelu with N = 500 up to 0.9 |E| was left. Where the halves do not follow the whole (weights held as matrices, or noise
-  that leaves half as many particles no room to be matched), nothing is taken off, and |E| is allowed for all the same.
+  that leaves half as many particles no room to be matched), nothing is taken off, and what of E is not its noise is
+  allowed for.
 
 The last two are bounds and not random, so they are added linearly. Of the depth error only what exceeds its own noise
 counts, because that noise is a part of the noise of R*, which the first term covers.
@@ -32,6 +34,7 @@ simulation", Ann. Appl. Probab. 24 (2014), for differences of a whole and its ha
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,8 +42,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flds.limit.intervals import Array, allowance, bias_allowance, student
+from flds.limit.populations import MatchedParticles, Population, Sizes, Spread
 from flds.results.replicates import mean_and_error
 from flds.training.cost import CostEstimate
 from flds.training.footprint import record_bytes
@@ -56,16 +60,10 @@ from solvers import checks
 from solvers.memory import available_memory
 from solvers.progress import progress_bar
 
-Array = NDArray[np.float64]
-
 # Depths in units of L/2, the deepest first: the longest runs must not be the last to begin.
 MULTIPLES = (8, 4, 2, 1)
 # The one at which half as many particles are trained as well. At L the bias may be small by chance (gelu, L = 4).
 _HALVED = 4
-_CONFIDENCE = 0.95
-# What is dropped at the default tolerance is small against the noise of one run, but not against that of the mean of
-# many with matched noise; a share of it costs a few directions more.
-_TOLERANCE = 0.1
 # Python's objects of one run, in bytes, and how often its outputs are held when they are put together.
 _RUN, _COPIES = 4_000, 3
 
@@ -77,6 +75,12 @@ class Plan:
     whole: list[tuple[Settings, CostEstimate]]  # N particles at the depths 4L … L/2
     half: tuple[Settings, CostEstimate]  # half as many at depth 2L, to be run twice
     notes: list[str]  # what could not be done as asked
+    replicates: int
+    signs: tuple[float, ...] = (1.0,)  # of the networks that each seed is
+
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(self.whole[0][0].particles, 2 * self.whole[-1][0].depth, self.replicates)
 
     @property
     def runs(self) -> list[tuple[Settings, int]]:
@@ -96,18 +100,18 @@ class Plan:
         needed = max(cost.memory for _, cost in self.whole)
         return max(1, min(threads, int(min(available_memory() / needed, threads))))
 
-    def memory(self, problem: TrainingProblem, replicates: int) -> float:
-        """Return the bytes that a round holds at its peak with so many seeds, if its runs go one after the other."""
+    def memory(self, problem: TrainingProblem) -> float:
+        """Return the bytes that a round holds at its peak, if its runs go one after the other."""
         loads = [Workload.of(problem, settings) for settings, _ in self.runs]
         kept = sum(
             _RUN + record_bytes(load) + _COPIES * 8.0 * load.records * load.recorded * load.outputs for load in loads
         )
-        return max(cost.memory for _, cost in self.whole) + replicates * kept
+        return max(cost.memory for _, cost in self.whole) + len(self.signs) * self.replicates * kept
 
     def seconds(self, threads: int) -> float:
-        """Return the time that the cost model expects for each seed."""
+        """Return the time that the cost model expects."""
         costs = [cost.seconds for _, cost in (*self.whole, self.half, self.half)]
-        return sum(costs) / self.workers(threads)
+        return len(self.signs) * self.replicates * sum(costs) / self.workers(threads)
 
 
 @dataclass(frozen=True)
@@ -138,11 +142,13 @@ class Round:
     @property
     def depth_error(self) -> Array:
         """|d| or |D| of an output, or the root mean square over all outputs of this or an earlier record, if more."""
-        own = _beyond(self.depth_differences, self.quantile * self.depth_noise)
-        squares = (self.depth_differences**2, self.depth_noise**2)
-        pooled, noise = (np.sqrt(part.mean(axis=(2, 3))) for part in squares)
-        so_far = np.maximum.accumulate(_beyond(pooled, self.quantile * noise), axis=1)
-        return np.asarray(np.maximum(own, so_far[:, :, None, None]).max(axis=0))
+        return np.asarray(allowance(self.depth_differences, self.depth_noise, self.quantile).max(axis=0))
+
+    @property
+    def depth_doubt(self) -> float:
+        """How large the depth error may be: the largest that was seen, and the noise in which more would not be."""
+        noise = np.sqrt(np.mean(self.depth_noise**2, axis=(2, 3)))
+        return float(self.depth_error.max(initial=0.0) + noise.max(initial=0.0))
 
     @property
     def half_width(self) -> Array:
@@ -152,23 +158,35 @@ class Round:
     def widest(self) -> float:
         return float(self.half_width.max(initial=0.0))
 
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(self.particles, self.depth, len(self.seeds))
 
-def plan_round(problem: TrainingProblem, particles: int, depth: int, options: Options) -> Plan:
+    @property
+    def spread(self) -> Spread:
+        return Spread(self.sizes, float(self.statistical.max(initial=0.0)), float(self.particle_error.max(initial=0.0)))
+
+
+def plan_round(
+    problem: TrainingProblem, sizes: tuple[int, int, int], options: Options, population: Population | None = None
+) -> Plan:
     """Check the arguments, and return what is to be run."""
+    population = population or MatchedParticles()
+    particles, depth, replicates = sizes
     particles = checks.positive_integer("particles", particles, smallest=2)
     depth = checks.positive_integer("depth", depth, smallest=2)
     if depth % 2:
         raise ValueError(f"depth must be even, since half of it is trained as well, got {depth}")
-    fine: Options = {**options, "noise_depth": depth // 2 * MULTIPLES[0]}
+    fine: Options = {**options, "noise_depth": depth // 2 * MULTIPLES[0], "operator": population.operator}
     whole, noted = [], []
     for multiple in MULTIPLES:
         settings, cost, notes = decide(problem, particles, depth // 2 * multiple, "matched", fine)
-        whole.append((replace(settings, tolerance=_TOLERANCE * settings.tolerance), cost))
-        noted += notes
+        whole.append((replace(settings, tolerance=settings.tolerance / math.sqrt(replicates)), cost))
+        noted += notes if population.operator == "auto" else []
     alike = whole[MULTIPLES.index(_HALVED)][0]
     fine |= {"operator": alike.operator, "tolerance": alike.tolerance}
     half, cost, _ = decide(problem, particles // 2, alike.depth, "matched", fine)
-    return Plan(whole, (half, cost), list(dict.fromkeys(noted)))
+    return Plan(whole, (half, cost), list(dict.fromkeys(noted)), replicates, population.signs)
 
 
 def run_round(problem: TrainingProblem, plan: Plan, seeds: list[int], threads: int, progress: bool) -> Round:
@@ -183,8 +201,8 @@ def run_round(problem: TrainingProblem, plan: Plan, seeds: list[int], threads: i
     notes = plan.notes + on_end(status, where, settings, (one.unmatched for row in recorders[:count] for one in row))
     lacking = settings.sampling != "law" and any(one.unmatched for row in recorders[count:] for one in row)
     coupled = plan.coupled and not lacking
-    steps, values = _common(recorders, problem)
-    quantile = _student(len(seeds) - 1)
+    steps, values = _common(recorders, problem, len(seeds))
+    quantile = student(len(seeds) - 1)
     with np.errstate(over="ignore", invalid="ignore"):  # the last records of a diverging run
         coarse, _ = extrapolate(values[count - 1 : 0 : -1])
         best, difference = extrapolate(values[count - 2 :: -1])
@@ -192,7 +210,8 @@ def run_round(problem: TrainingProblem, plan: Plan, seeds: list[int], threads: i
         times = settings.particles / plan.half[0].particles
         bias = (values[count:].mean(axis=0) - values[MULTIPLES.index(_HALVED)]) / (times - 1)
         estimate, error = mean_and_error(best - bias if coupled else best)
-        particle_error = np.abs(bias.mean(axis=0))
+        seen, blur = mean_and_error(bias)
+        particle_error = np.abs(seen) if coupled else bias_allowance(seen, blur, quantile)
     return Round(
         settings.particles,
         2 * plan.whole[-1][0].depth,
@@ -215,15 +234,16 @@ def run_round(problem: TrainingProblem, plan: Plan, seeds: list[int], threads: i
 def _train_all(
     problem: TrainingProblem, plan: Plan, seeds: list[int], threads: int, progress: bool
 ) -> list[list[Recorder]]:
-    """Make every run with every seed, (runs, seeds), as many at a time as threads and memory allow."""
-    total = len(plan.runs) * len(seeds) * (problem.steps + 1)
+    """Make every run with every seed, (runs, seeds and signs), as many at a time as threads and memory allow."""
+    runs = [(seed, sign) for seed in seeds for sign in plan.signs]
+    total = len(plan.runs) * len(runs) * (problem.steps + 1)
     futures: list[Future[Recorder]] = []
     with progress_bar(total, progress) as bar, ThreadPoolExecutor(plan.workers(threads)) as pool:
         gate = _Gate(bar)
         try:
             for settings, first in plan.runs:
-                for seed in seeds:
-                    futures.append(_submit(pool, threads, problem, settings, seed, first, gate))
+                for seed, sign in runs:
+                    futures.append(_submit(pool, threads, problem, settings, seed, first, sign, gate))
             done = []
             for future in futures:
                 done.append(future.result())
@@ -234,7 +254,7 @@ def _train_all(
             for future in futures:
                 future.cancel()
             raise
-    return [done[first : first + len(seeds)] for first in range(0, len(done), len(seeds))]
+    return [done[first : first + len(runs)] for first in range(0, len(done), len(runs))]
 
 
 class _Gate:
@@ -264,8 +284,10 @@ def _submit(pool: ThreadPoolExecutor, threads: int, *run: Any) -> Future[Recorde
         raise ValueError(f"threads must be fewer than the system starts, got {threads}: {error}") from None
 
 
-def _train_one(problem: TrainingProblem, settings: Settings, seed: int, first: int, gate: _Gate) -> Recorder:
-    return train(Network(problem, settings, seed, first), gate)
+def _train_one(
+    problem: TrainingProblem, settings: Settings, seed: int, first: int, sign: float, gate: _Gate
+) -> Recorder:
+    return train(Network(problem, settings, seed, first, sign), gate)
 
 
 def _worst(recorders: list[list[Recorder]], plan: Plan) -> tuple[str, str]:
@@ -273,31 +295,21 @@ def _worst(recorders: list[list[Recorder]], plan: Plan) -> tuple[str, str]:
     ended = [
         (recorder.completed_steps, recorder.status, f"{recorder.completed_steps} of seed {number} at depth {s.depth}")
         for row, (s, _) in zip(recorders, plan.runs, strict=True)
-        for number, recorder in enumerate(row, start=1)
+        for number, recorder in ((1 + index // len(plan.signs), one) for index, one in enumerate(row))
         if recorder.status != "completed"
     ]
     _, status, where = min(ended, default=(0, "completed", ""))
     return status, where
 
 
-def _common(recorders: list[list[Recorder]], problem: TrainingProblem) -> tuple[list[int], Array]:
+def _common(recorders: list[list[Recorder]], problem: TrainingProblem, seeds: int) -> tuple[list[int], Array]:
     """Return the steps that every run recorded, and outputs (runs, seeds, records, points, outputs)."""
     runs = [recorder for row in recorders for recorder in row]
     count = min(len(run.records) for run in runs)
     points = len(runs[0].settings.recorded_samples) + len(problem.test_x)
     values = np.array([[np.concatenate([r.outputs, r.test_outputs]) for r in run.records[:count]] for run in runs])
-    values = values.reshape(len(recorders), len(recorders[0]), count, points, problem.outputs)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = values.reshape(len(recorders), seeds, -1, count, points, problem.outputs).mean(axis=2)
     finite = np.isfinite(values).all(axis=(0, 1, 3, 4))
     count = count if finite.all() else int(np.argmin(finite))
     return [r.step for r in runs[0].records[:count]], values[:, :, :count]
-
-
-def _beyond(seen: Array, noise: Array) -> Array:
-    """Return by how much |seen| exceeds its noise."""
-    return np.maximum(0.0, np.abs(seen) - noise)
-
-
-def _student(freedom: int) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf((1 + _CONFIDENCE) / 2, freedom))

@@ -21,10 +21,10 @@ _SEARCH = "search"
 
 
 class Past(NamedTuple):
-    """What an earlier process came to: its rounds, N and L of the next one if there is to be one, and the rest."""
+    """What an earlier process came to: its rounds, the sizes of the next one if there is to be one, and the rest."""
 
     rounds: list[Round]
-    sizes: tuple[int, int] | None
+    sizes: tuple[int, ...] | None
     modelled: list[float]
     expected: float
     seconds: float
@@ -52,7 +52,7 @@ def past(checkpoint: Checkpoint) -> Past | None:
         return None
     rest = stored["json"].json()
     rounds = [_round(state) for name, state in checkpoint.stored.items() if name != _SEARCH][: len(rest["modelled"])]
-    sizes = None if rest["sizes"] is None else (rest["sizes"][0], rest["sizes"][1])
+    sizes = None if rest["sizes"] is None else tuple(rest["sizes"])
     return Past(rounds, sizes, rest["modelled"], rest["expected"], rest["seconds"])
 
 

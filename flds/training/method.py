@@ -13,6 +13,7 @@ from flds.training.problem import TrainingProblem
 from flds.training.workload import Workload
 from solvers.ensemble.homes import memory_of_device
 from solvers.ensemble.random import require_drawable
+from solvers.matrices.matched import ROOM
 from solvers.memory import require_memory
 from solvers.ranks import memory_of_rank
 
@@ -83,9 +84,14 @@ def _planned(
 
 
 def _sampling(sampling: str, operator: str, load: Workload) -> str:
-    """Return how noise can be drawn: matched noise needs bases, and room for its first constraints."""
-    room = operator == "lazy" and load.matched_room <= load.particles
-    return sampling if room else "law"
+    """Return how noise can be drawn: matched noise needs room for its first constraints.
+
+    Those of a dense network are U and v alone, and it has no states that all draws could be held against.
+    """
+    needed = load.matched_room if operator == "lazy" else ROOM * load.constants
+    if needed > load.particles:
+        return "law"
+    return "matched" if operator == "dense" and sampling == "matched_all" else sampling
 
 
 def _operator(operator: str, load: Workload) -> tuple[str, str]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flds.training.branches import BranchLayer, BranchMatrix
+from flds.training.narrow import NarrowPasses
 from flds.training.optimizers import Gradient
 from flds.training.options import Settings
 from flds.training.parameters import Matrix, Parameter, Vectors, clipped
@@ -28,6 +29,9 @@ from solvers.matrices.lazy import LazyOperator
 from solvers.matrices.matched import MatchedAllSampling, MatchedSampling, orthonormalise
 from solvers.matrices.operator import WeightOperator
 from solvers.matrices.sampling import Sampling
+
+# Vectors that passes went through, what they left at each layer, and second moments, as they went.
+Passed = tuple[list[Array], list[dict[str, Array]], list[float]]
 
 # Probes share their fresh noise within a chunk; the size bounds memory and the cost of factoring.
 PROBE_CHUNK = 64
@@ -70,6 +74,8 @@ class Network:
         Seed of all noise.
     first : int
         The particles take the noise that those from `first` on of a larger network take.
+    sign : float
+        -1.0 for the network with the same U and v and the opposite dense matrices, which is as likely.
     ensemble : Particles, optional
         Where the particles live; by default in this process, on its threads.
     """
@@ -80,9 +86,10 @@ class Network:
         settings: Settings,
         seed: int,
         first: int = 0,
+        sign: float = 1.0,
         ensemble: Particles | None = None,
     ) -> None:
-        self.problem, self.settings = problem, settings
+        self.problem, self.settings, self.sign = problem, settings, sign
         self.ensemble = ensemble or home_on(settings.device, settings.particles, settings.threads)
         self.noise = Noise(seed, settings.noise_depth // settings.depth, first=first)
         self.branch = problem.branch
@@ -108,9 +115,16 @@ class Network:
         A probe leaves the network as it was and keeps no tapes, and no states but the last. To `kernels` are added
         those of what the first matrix of every branch meets, (b, b).
         """
-        first = next(iter(self.branch.matrices))
         h = self._combination(inputs / math.sqrt(inputs.shape[1]), self.input_weights)
-        states, tapes, variance = [h], [], [self._second_moment(h)]
+        narrow = self.narrow if kernels is None and len(h) else None
+        states, tapes, variance = self._up(h, address, probe, kernels) if narrow is None else narrow.forward(h, probe)
+        outputs = self.ensemble.inner(states[-1], self.readout)
+        return ForwardPass(states, tapes, np.array([self._second_moment(h), *variance]), outputs)
+
+    def _up(self, h: Array, address: Address, probe: bool, kernels: list[Array] | None) -> Passed:
+        """Return h_0 … h_L, or h_L alone of a probe, the tapes, and E h² of all but the first."""
+        first = next(iter(self.branch.matrices))
+        states, tapes, variance = [h], [], []
         for layer in self.layers:
             begun = layer.begin(address, not probe, watched=None if kernels is None else first)
             image, tape = self.branch.forward(h, begun)
@@ -122,8 +136,7 @@ class Network:
             if not probe:
                 tapes.append(tape)
             variance.append(self._second_moment(h))
-        outputs = self.ensemble.inner(h, self.readout)
-        return ForwardPass(states, tapes, np.array(variance), outputs)
+        return states, tapes, variance
 
     def backward(self, forward: ForwardPass, slopes: NDArray[np.float64], step: int) -> BackwardPass:
         """g_L = v, g_{ℓ-1} = g_ℓ + s backward(g_ℓ): F-(4), and F-(8) in the limit.
@@ -136,14 +149,22 @@ class Network:
         weights = norms[active]
         g = self._combination(slopes[active] / weights[:, None], self.readout)
         address = Address(Stream.BACKWARD, step, tuple(int(i) for i in active))
-        gradients, variance = [], [self._second_moment(g)]
+        narrow = self.narrow if len(g) else None
+        down = self._down(g, forward, active, address) if narrow is None else narrow.backward(g, forward.states, active)
+        states, gradients, variance = down
+        variance = [self._second_moment(g), *variance]
+        return BackwardPass(active, weights, states[-1], gradients[::-1], np.array(variance[::-1]))
+
+    def _down(self, g: Array, forward: ForwardPass, active: NDArray[np.intp], address: Address) -> Passed:
+        """Return g_0, what is pulled by parameters, from the output to the input, and E g² of all but the first."""
+        gradients, variance = [], []
         for layer, h, tape in zip(self.layers[::-1], forward.states[-2::-1], forward.tapes[::-1], strict=True):
             met = {name: rows[active] for name, rows in tape.items()}
             pull = self.branch.backward(g, h[active], met, layer.begin(address, remember=True))
             g = self._step(g, pull.image, pull.slope)
             gradients.append(pull.gradients)
             variance.append(self._second_moment(g))
-        return BackwardPass(active, weights, g, gradients[::-1], np.array(variance[::-1]))
+        return [g], gradients, variance
 
     def update(
         self, inputs: Array, slopes: NDArray[np.float64], forward: ForwardPass, backward: BackwardPass, step: int
@@ -255,9 +276,11 @@ class Network:
             self.ensemble.fill(part, draws, Address(stream, positions=tuple(range(len(part)))))
         if settings.sampling != "law":
             orthonormalise(self.ensemble, constants)
-        drawn = self.ensemble.copy(constants) if settings.sampling != "law" else constants
+        matched = settings.sampling != "law" and settings.operator == "lazy"
+        drawn = self.ensemble.copy(constants) if matched else constants
         samplings = self._samplings(drawn)
         self.layers = [self._layer(number, samplings, draw) for number in range(settings.depth)]
+        self.narrow = NarrowPasses.of(self)
         self.parameters = list(self._parameters())
         if draw:
             for parameter in self.parameters[:2]:
@@ -311,7 +334,14 @@ class Network:
         dtype = settings.numpy_dtype
         if settings.operator == "dense":
             return DenseOperator(
-                inputs, noise, layer, tied=tied, dtype=dtype, draw=draw, deviation=deviation, outputs=outputs
+                inputs,
+                noise,
+                layer,
+                tied=tied,
+                dtype=dtype,
+                draw=draw,
+                deviation=self.sign * deviation,
+                outputs=outputs,
             )
         return LazyOperator(
             inputs,

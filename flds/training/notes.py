@@ -16,16 +16,20 @@ _EXPLANATIONS = {
 
 def on_method(asked: Settings, settings: Settings, directions: int, room: int) -> list[str]:
     """Return what was decided otherwise than asked; `room` is how many particles matched noise needs at least."""
+    if asked.sampling == "law":
+        return []
+    if settings.operator == "dense":
+        narrowed = "" if settings.sampling == "law" else ", narrowed by orthonormal input weights and readouts alone"
+        told = f"this is a dense network of width {settings.particles}, with the fluctuations of one{narrowed}"
+        if asked.operator == "dense":
+            return [f'{told}: matched noise needs operator="lazy"']
+        return [
+            f"{told}, and not yet the limit: training meets about {directions} directions, too many to match noise "
+            f"among its particles. To keep the limit take some {room} particles, or fewer samples or steps; or let "
+            "flds.estimate_limit average many small networks"
+        ]
     if settings.sampling == asked.sampling:
         return []
-    if asked.operator == "dense":
-        return ['matched noise needs operator="lazy"; this run is sampled by law, as a network of its width would be']
-    if settings.operator == "dense":
-        return [
-            f"this is a dense network of width {settings.particles} in law, with the fluctuations of one, and not yet "
-            f"the limit: training meets about {directions} directions, too many to match noise among its particles. To "
-            f"keep the limit take some {room} particles, or fewer samples or steps"
-        ]
     return [f"matched noise needs at least {room} particles here; this run is sampled by law, as a network would be"]
 
 

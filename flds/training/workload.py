@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flds.training.batches import TABLED
+from flds.training.narrow import NARROW
 from flds.training.network import PROBE_CHUNK
 from flds.training.optimizers import PLAIN, Optimizer
 from flds.training.options import RecordSteps, Settings
@@ -21,8 +22,8 @@ from solvers.ensemble.threads import FEW
 from solvers.matrices.matched import ROOM
 from solvers.partition import most_held
 
-# What one pass through one layer takes besides work on particles, in calls: compiled for few particles, of many
-# operations, and of those that condition its noise as well.
+# What one pass through one layer takes besides work on particles, in calls: compiled for few particles or written out
+# for narrow networks, of many operations, and of those that condition its noise as well.
 _FEW_CALLS, _CALLS, _MATCHED_CALLS = 15, 50, 88
 # What a particle of a sample that is probed takes in one layer, where one that is trained on takes 1.
 _PROBED = 0.7
@@ -182,6 +183,11 @@ class Workload:
         return few and self.ranks == 1 and self.device is None
 
     @property
+    def narrow(self) -> bool:
+        """Whether passes of a dense network are written out."""
+        return self.few and self.particles <= NARROW and len(self.rules) == 1 and not self.vectors
+
+    @property
     def chunks(self) -> tuple[int, int]:
         """Vectors that meet the bases at a time, in training and when they are probed."""
         records = max(1, self.records)
@@ -238,8 +244,8 @@ class Workload:
         lazy = operator == "lazy"
         training, probing = self.lazy_work() if lazy else (self.dense_work(), 0.0)
         passes = 2 * (self.steps + 1) + -(-self.probes // PROBE_CHUNK)
-        calls = _CALLS if self.sampling == "law" else _MATCHED_CALLS
-        if lazy and self.few:
+        calls = _MATCHED_CALLS if lazy and self.sampling != "law" else _CALLS
+        if self.few if lazy else self.narrow:
             calls = _FEW_CALLS
         samples = (2 * (self.steps + 1) * self.batch + _PROBED * self.probes) * self.spread
         shared = (

@@ -35,7 +35,7 @@ class DenseOperator(WeightOperator):
     draw : bool
         Whether to draw the entries, or leave them to be restored.
     deviation : float
-        Standard deviation of the entries of W, 1 in paper F.
+        Standard deviation of the entries of W, 1 in paper F; below 0 for those of the opposite sign.
     outputs : Particles, optional
         The M coordinates of its images; by default it is square.
     """
@@ -64,11 +64,12 @@ class DenseOperator(WeightOperator):
 
     def _draw(self, weights: Array, noise: Noise, stream: Stream, layer: int) -> None:
         root = np.sqrt(self.inputs.particles)
+        rows = tuple(range(noise.first, noise.first + self.outputs.particles))  # a square on the diagonal
 
         def scale(weights: Array) -> None:
             weights /= root
 
-        self.inputs.fill(weights, noise, Address(stream, 0, tuple(range(self.outputs.particles))), layer)
+        self.inputs.fill(weights, noise, Address(stream, 0, rows), layer)
         self.inputs.apply(scale, weights)
 
     def forward(

@@ -16,6 +16,9 @@ from scipy.stats import binom
 
 import flds
 from flds.limit.extrapolation import Plan, extrapolate, plan_round, run_round
+from flds.limit.intervals import bias_allowance
+from flds.limit.populations import DenseEnsemble, LazyParticles, MatchedParticles, Sizes, Spread, cheapest
+from flds.training.method import decide
 from flds.training.network import Network
 from flds.training.train import train
 from tests.conftest import MARGIN, one_sample, three_samples
@@ -64,7 +67,7 @@ def test_intervals_contain_the_exact_limit(problem, weights):
 def runs_of_formulas(monkeypatch, over_depth=0.0, curved=0.0, over_particles=0.0, spread=0.0):
     """Let each run give 2 + a/L + c/L² + b/N + s z, where z is the mean of draws of its N particles."""
 
-    def train(problem, settings, seed, first, gate):
+    def train(problem, settings, seed, first, sign, gate):
         count, depth = settings.particles, settings.depth
         z = np.random.default_rng(seed).standard_normal((first + count, problem.samples, 1))[first:].mean(axis=0)
         outputs = 2.0 + over_depth / depth + curved / depth**2 + over_particles / count + spread * z
@@ -80,7 +83,7 @@ def test_shares_of_intervals_that_contain_the_limit(over_depth, over_particles, 
     rounds, outputs, particles = 10, 200, 100
     problem = flds.TrainingProblem(np.ones((outputs, 1)), np.ones(outputs), steps=0)
     runs_of_formulas(monkeypatch, over_depth, over_particles=over_particles, spread=10.0)
-    plan = plan_round(problem, particles, 4, {"operator": "lazy"})
+    plan = plan_round(problem, (particles, 4, 4), {}, LazyParticles())
     found = [run_round(problem, plan, list(range(4 * n, 4 * n + 4)), 1, False) for n in range(rounds)]
     off = np.abs([one.estimate - 2.0 for one in found])
     half = np.array([one.half_width for one in found])
@@ -145,7 +148,7 @@ def test_an_expansion_that_does_not_hold_yet_is_told():
 def test_halves_follow_the_whole(sampling):
     """What halves and the whole have in common cancels in their difference, which halves with other noise show."""
     seeds, differences, others = range(1, 13), [], []
-    settings = replace(plan_round(three_samples(), 400, 4, {}).whole[-1][0], sampling=sampling)
+    settings = replace(plan_round(three_samples(), (400, 4, 12), {}).whole[-1][0], sampling=sampling)
     half = replace(settings, particles=200)
 
     def outputs(settings, seed, first=0):
@@ -166,17 +169,89 @@ def test_the_bias_that_halves_show_is_taken_off_or_allowed_for(particles, monkey
     monkeypatch.setattr(Plan, "coupled", False)
     plain = small(problem, particles=particles)
     bias = plain.outputs - found.outputs
-    for estimate in (found, plain):
-        np.testing.assert_allclose(np.abs(bias), estimate.particle_error, rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(np.abs(bias), found.particle_error, rtol=1e-9, atol=1e-15)
+    assert np.all(plain.particle_error <= np.abs(bias).max() * (1 + 1e-9))  # what of it is noise is not allowed for
     assert any("the intervals are wider by particle_error instead" in note for note in plain.notes)
     assert not any("particle_error" in note for note in found.notes)
+
+
+def test_noise_of_a_bias_is_not_allowed_for():
+    """A bias of 3 in all of 400 outputs with noise 1 to 8, which outputs alone show in few; and none."""
+    rng = np.random.default_rng(0)
+    for noise in (1.0, 4.0, 8.0):
+        seen = 3.0 + noise * rng.standard_normal((1, 400, 1))
+        found = np.sqrt(np.mean(bias_allowance(seen, np.full_like(seen, noise), 2.0) ** 2))
+        # the mean square of the noise is known to √(2/400); its cross product with the bias, to 2 · 3 · noise/√400
+        margin = 4 * np.hypot(noise**2 * np.sqrt(2 / 400), 6 * noise / 20)
+        assert 9.0 - margin < found**2
+        blurred = bias_allowance(seen - 3.0, np.full_like(seen, noise), 4.5)
+        assert np.all(blurred**2 < 4 * noise**2 * np.sqrt(2 / 400))
+
+
+def test_the_cheapest_population_is_taken():
+    """Matched noise for few samples; dense networks where every step brings new directions."""
+    rng = np.random.default_rng(0)
+    problem = flds.TrainingProblem(
+        rng.standard_normal((400, 16)), np.ones(400), activation="tanh", batch_size=16, batch_order="random", steps=20
+    )
+    assert isinstance(cheapest(three_samples(), {"threads": 1}), MatchedParticles)
+    assert isinstance(cheapest(problem, {"threads": 1}), DenseEnsemble)
+    found = small(problem, particles=64, replicates=3, record_every=20, recorded_samples=2)
+    assert "an ensemble of dense networks is the cheapest here" in found.notes[0]
+    assert (found.settings["operator"], found.settings["sampling"]) == ("dense", "matched")
+    assert found.settings["networks"] == 2 * found.settings["replicates"] == 6
+    asked = small(problem, particles=64, replicates=3, record_every=20, recorded_samples=2, operator="dense")
+    np.testing.assert_array_equal(asked.outputs, found.outputs)
+    assert not any("cheapest" in note for note in asked.notes)
+
+
+def test_rules_that_need_matrices_whole_are_estimated_by_ensembles():
+    base = three_samples()
+    problem = flds.TrainingProblem(base.x, base.y, optimizer=flds.Adam(), learning_rate=0.01, steps=2)
+    assert small(problem, particles=40).settings["operator"] == "dense"
+    with pytest.raises(ValueError, match='operator="lazy" needs steps of low rank'):
+        small(problem, operator="lazy")
+
+
+def test_pairs_of_networks_narrow_the_spread():
+    """Orthonormal U and v, and opposite matrices, against networks in law: 3.3 times less variance with digits."""
+    problem, depth, width, networks = three_samples(), 4, 64, 400
+
+    def outputs(sampling, sign, seed):
+        settings = decide(problem, width, depth, sampling, {"operator": "dense", "threads": 1}).settings
+        return train(Network(problem, settings, seed, sign=sign)).records[-1].outputs[:, 0]
+
+    law = np.array([outputs("law", 1.0, seed) for seed in range(networks)])
+    pairs = np.array([[outputs("matched", sign, seed) for sign in (1.0, -1.0)] for seed in range(networks)])
+    ratio = law.var(axis=0, ddof=1).mean() / (2 * pairs.mean(axis=1).var(axis=0, ddof=1).mean())
+    # the logarithm of the ratio of two variances, each of so many networks or pairs, is known to 2/√networks
+    assert np.log(ratio) > MARGIN * 2 / np.sqrt(networks)
+    assert np.abs(pairs[:, 0] - pairs[:, 1]).min() > 0
+
+
+def test_an_ensemble_grows_in_pairs_or_in_width():
+    """Sizes for a target by the formula for half widths: noise · √(n R / n' R') + bias n/n' below its share."""
+    ensemble = DenseEnsemble()
+    for bias in (0.0, 0.05, 0.5):
+        last = Spread(Sizes(256, 4, 8), 0.2, bias)
+        found = list(ensemble.enough(last, 0.1))
+        assert found
+        for sizes in found:
+            wider = sizes.particles / 256
+            assert sizes.replicates >= 8
+            assert bias / wider < 0.1
+        widths = [sizes.particles for sizes in found]
+        assert widths == sorted(set(widths))
+        assert (min(widths) > 256) == (bias >= 0.1)
+    narrow, wide = (next(ensemble.enough(Spread(Sizes(256, 4, 8), noise, 0.0), 0.1)) for noise in (0.2, 0.4))
+    assert 3.0 < wide.replicates / narrow.replicates < 4.5  # four, but for the margin, which is smaller with more
 
 
 def test_the_bias_is_that_of_outputs_at_depth_2L(monkeypatch):
     """Runs whose outputs are c + b/N, for any depth and seed, have the limit c."""
     runs_of_formulas(monkeypatch, over_particles=5.0)
     for particles in (100, 101):
-        plan = plan_round(one_sample(), particles, 4, {})
+        plan = plan_round(one_sample(), (particles, 4, 2), {})
         found = run_round(one_sample(), plan, [1, 2], 1, False)
         assert found.coupled
         np.testing.assert_allclose(found.estimate, 2.0, rtol=1e-12)
@@ -205,7 +280,7 @@ def test_notes_of_the_solver_are_carried_on():
     with pytest.warns(RuntimeWarning) as caught:
         found = flds.estimate_limit(three_samples(), budget_seconds=1e-3, particles=10, depth=2, replicates=2)
     assert found.settings["sampling"] == "law"
-    assert "this is a dense network of width 10 in law" in str(caught[0].message)
+    assert "this is a dense network of width 10, with the fluctuations of one" in str(caught[0].message)
 
 
 def test_several_outputs_and_test_data(classes):

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import flds
-from flds.limit.estimate import _Search
 from flds.limit.extrapolation import plan_round, run_round
+from flds.limit.populations import MatchedParticles, Sizes, Spread
+from flds.limit.search import Search
 from flds.training.network import Network
 from tests.conftest import one_sample, three_samples
 from tests.flds.test_limit import SMALL, runs_of_formulas, small
@@ -59,8 +60,8 @@ def clock(monkeypatch):
         now[0] += seconds
         return replace(run_round(problem, plan, seeds, threads, progress), seconds=seconds)
 
-    monkeypatch.setattr("flds.limit.estimate.run_round", timed)
-    monkeypatch.setattr("flds.limit.estimate.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr("flds.limit.search.run_round", timed)
+    monkeypatch.setattr("flds.limit.search.time", SimpleNamespace(perf_counter=lambda: now[0]))
     return slower
 
 
@@ -75,12 +76,13 @@ def test_a_budget_is_used_and_kept(clock, monkeypatch):
     assert 1.0 < spent < 6.0
 
 
-def search_after(seconds, budget, particles=2000, problem=None) -> _Search:
+def search_after(seconds, budget, particles=2000, problem=None) -> Search:
     """A search with rounds of so many seconds behind it, each of twice as many particles as the one before."""
-    search = _Search(problem or one_sample(), {"threads": 1}, 4, 1, None, budget, False)
+    search = Search(problem or one_sample(), {"threads": 1}, MatchedParticles(), 1, None, budget, False)
     for number, each in enumerate(seconds):
-        search.modelled.append(plan_round(search.problem, particles << number, 4, search.options).seconds(1))
-        search.rounds.append(SimpleNamespace(particles=particles << number, depth=4, seconds=each))
+        sizes = Sizes(particles << number, 4, 4)
+        search.modelled.append(plan_round(search.problem, sizes, search.options).seconds(1))
+        search.rounds.append(SimpleNamespace(depth=4, seconds=each, spread=Spread(sizes, 0.0, 0.0)))
     search.timings["solve"] = sum(seconds)
     return search
 
@@ -88,7 +90,7 @@ def search_after(seconds, budget, particles=2000, problem=None) -> _Search:
 def test_a_round_is_planned_for_the_time_that_is_left():
     search = search_after([10.0], 60.0, 50_000)
     more = search._affordable(1)
-    plan = plan_round(search.problem, *search._sizes(more, 1), search.options)
+    plan = plan_round(search.problem, search._grown(more, 1), search.options)
     assert 30.0 < search._seconds(plan) <= 0.8 * 50.0
     assert search_after([10.0], 16.0)._affordable(1) is None
     assert search_after([10.0], 5.0)._affordable(1) is None
@@ -105,22 +107,21 @@ def test_another_operator_is_foreseen():
         rng.standard_normal((100, 20)), np.ones(100), activation="tanh", batch_size=16, steps=5
     )  # fmt: skip
     search = search_after([10.0], 100.0, 100, problem)
-    plan = plan_round(problem, 600, 4, search.options)
-    assert search.rounds[0].particles * 6 == plan.whole[0][0].particles
-    operators = [plan_round(problem, n, 4, search.options).whole[0][0].operator for n in (100, 600)]
+    plan = plan_round(problem, (600, 4, 4), search.options)
+    assert search.rounds[0].spread.sizes.particles * 6 == plan.whole[0][0].particles
+    operators = [plan_round(problem, (n, 4, 4), search.options).whole[0][0].operator for n in (100, 600)]
     assert operators == ["dense", "lazy"]
-    assert search._seconds(plan) < 0.8 * 6 * 10.0
+    assert search._seconds(plan) < 0.9 * 6 * 10.0
 
 
 def test_a_round_that_took_too_long_is_told(clock, monkeypatch):
     runs_of_formulas(monkeypatch, spread=1.0)
     clock[0] = lambda seed: 100.0 if seed else 1.0  # the first seed of the first round is 0
     options = {"threads": 1, "seed": 0}
-    first = 2 * plan_round(one_sample(), 50, 2, options).seconds(1)
-    search = _Search(
-        one_sample(), options, 2, 1, None, 20 * first, False
-    )  # room for a larger round, not for 100 of them
-    search.run(50, 2)
+    first = plan_round(one_sample(), (50, 2, 2), options).seconds(1)
+    # room for a larger round, not for 100 of them
+    search = Search(one_sample(), options, MatchedParticles(), 1, None, 20 * first, False)
+    search.run(Sizes(50, 2, 2))
     assert re.search(r"round 2 took .* s where .* s were expected, so all 2 took", " ".join(search.warned))
 
 
@@ -168,9 +169,7 @@ def test_a_round_that_does_not_fit_in_memory_is_not_begun(monkeypatch):
     import flds.training.method
 
     require = flds.training.method.require_memory
-    limit = 1.01 * max(
-        cost.memory for _, cost in plan_round(one_sample(), SMALL["particles"], SMALL["depth"], {}).whole
-    )
+    limit = 1.01 * max(cost.memory for _, cost in plan_round(one_sample(), tuple(SMALL.values()), {}).whole)
     monkeypatch.setattr(
         "flds.training.method.require_memory",
         lambda needed, remedy, *rest: require(needed if needed < limit else 1e18, remedy),
@@ -186,7 +185,7 @@ def test_replicates_that_do_not_fit_in_memory_are_refused_before_they_are_listed
     def listed(*rest):
         raise AssertionError("replicates are listed")
 
-    monkeypatch.setattr("flds.limit.estimate.replicate_seed", listed)
+    monkeypatch.setattr("flds.limit.search.replicate_seed", listed)
     with pytest.raises(MemoryError, match=r"^this run needs .* GB are available; lower replicates") as error:
         flds.estimate_limit(three_samples(), replicates=replicates)
     assert "\n" not in str(error.value)
@@ -194,7 +193,7 @@ def test_replicates_that_do_not_fit_in_memory_are_refused_before_they_are_listed
 
 def test_the_memory_of_replicates_is_foreseen():
     problem, options = three_samples(steps=1), {"threads": 1}
-    plan = plan_round(problem, 20, 2, options)
+    plan = plan_round(problem, (20, 2, 2), options)
     run_round(problem, plan, [1, 2], 1, False)  # what is loaded once
     held = []
     for seeds in (range(5), range(15)):
@@ -202,5 +201,5 @@ def test_the_memory_of_replicates_is_foreseen():
         run_round(problem, plan, list(seeds), 1, False)
         held.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    foreseen = plan.memory(problem, 15) - plan.memory(problem, 5)
+    foreseen = replace(plan, replicates=15).memory(problem) - replace(plan, replicates=5).memory(problem)
     assert held[1] - held[0] < foreseen < 2 * (held[1] - held[0])

@@ -165,24 +165,28 @@ def test_fewer_particles_than_inputs():
     assert solution.status == "completed"
 
 
-def test_dense_runs_by_law_and_says_so():
-    with pytest.warns(RuntimeWarning, match='matched noise needs operator="lazy"; this run is sampled by law'):
-        solution = flds.solve_flds(three_samples(), particles=100, depth=2, operator="dense")
-    assert solution.settings["sampling"] == "law"
+@pytest.mark.parametrize(("particles", "sampling", "narrowed"), [
+    (100, "matched", ", narrowed by orthonormal input weights and readouts alone"), (11, "law", ""),
+])  # fmt: skip
+def test_a_dense_network_says_what_of_matched_noise_it_has(particles, sampling, narrowed):
+    told = f'width {particles}, with the fluctuations of one{narrowed}: matched noise needs operator="lazy"'
+    with pytest.warns(RuntimeWarning, match=told):
+        solution = flds.solve_flds(three_samples(), particles=particles, depth=2, operator="dense")
+    assert solution.settings["sampling"] == sampling
 
 
 def test_many_samples_make_a_dense_network_of_a_limit_and_the_note_says_what_keeps_it():
     rng = np.random.default_rng(0)
     many = flds.TrainingProblem(rng.standard_normal((40, 8)), rng.standard_normal(40), steps=3, batch_size=4)
     with pytest.warns(
-        RuntimeWarning, match=r"dense network of width 30 in law.* about 16 directions.* some (\d+) part"
+        RuntimeWarning, match=r"dense network of width 30, with .* about 16 directions.* some (\d+) part"
     ):
         dense = flds.solve_flds(many, particles=30, depth=2, record_every=3, recorded_samples=4)
-    assert (dense.settings["operator"], dense.settings["sampling"]) == ("dense", "law")
+    assert (dense.settings["operator"], dense.settings["sampling"]) == ("dense", "matched")
     named = int(re.search(r"some (\d+) particles", dense.notes[0])[1])
-    for particles, sampling in ((named, "matched"), (named - 1, "law")):
+    for particles, operator in ((named, "lazy"), (named - 1, "dense")):
         method = plan(many, particles, 2, "matched", {"record_every": 3, "recorded_samples": 4})
-        assert method.settings.sampling == sampling
+        assert method.settings.operator == operator
 
 
 def test_many_samples_are_recorded_sparsely_and_the_solution_says_which():

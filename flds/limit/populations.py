@@ -1,0 +1,172 @@
+"""What a round of an estimate runs at each depth: particles with matched noise, or an ensemble of dense networks."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
+
+from flds.limit.intervals import student
+from flds.training.method import plan
+from flds.training.options import Options
+from flds.training.problem import TrainingProblem
+from flds.training.workload import Workload
+from solvers.matrices.matched import ROOM
+
+# The first round where nothing says how large it has to be, and the least where a target does.
+_PARTICLES, _FEW_PARTICLES = 2_000, 500
+_DEPTH, _LITTLE_DEPTH = 8, 4
+# With fewer the spread that a round shows is too much a matter of chance for the size of the next one.
+_REPLICATES = 16
+# Pairs of networks at first; their number grows.
+_PAIRS = 8
+# Neurons of dense networks at first: fewer take nearly as long, and are further from the limit.
+_WIDTH = 256
+# Neurons for each vector that is made orthonormal: twice as many as are needed, as half as many are trained as well.
+_ROOM = 2 * ROOM
+# Variance of dense networks in pairs over that of as many particles with matched noise: 1.5 (digits, batches of 16) to
+# 3.7 (three samples, tanh). Where it is close the ensemble can begin with less work.
+_VARIANCE = 1.5
+
+
+class Sizes(NamedTuple):
+    """N, or the width of dense networks, L, and the number of independent seeds."""
+
+    particles: int
+    depth: int
+    replicates: int
+
+    @property
+    def work(self) -> float:
+        return float(math.prod(self))
+
+
+class Spread(NamedTuple):
+    """What sizes gave: the largest statistical half width, and the largest allowance for the bias of order 1/N."""
+
+    sizes: Sizes
+    noise: float
+    bias: float
+
+
+class Population(ABC):
+    """What is run, and how it grows.
+
+    Attributes
+    ----------
+    operator : str
+        Of its runs, as in `flds.Options`.
+    signs : tuple of float
+        Those of the networks that each seed is, whose mean counts.
+    note : str
+        What a user should know of it.
+    """
+
+    operator: ClassVar[str]
+    signs: ClassVar[tuple[float, ...]] = (1.0,)
+    note: ClassVar[str] = ""
+
+    @abstractmethod
+    def first(self, problem: TrainingProblem, options: Options, targeted: bool) -> Sizes:
+        """Return the sizes of the first round."""
+
+    @abstractmethod
+    def grown(self, last: Spread, more: float) -> Sizes:
+        """Return sizes that take so many times as long at the same depth."""
+
+    @abstractmethod
+    def enough(self, last: Spread, target: float) -> Iterator[Sizes]:
+        """Yield sizes at the same depth that would bring noise and bias to a share of the target."""
+
+
+class MatchedParticles(Population):
+    """Particles with matched noise, of which there are more in every round; the rank decides how weights are held."""
+
+    operator = "auto"
+
+    def first(self, problem: TrainingProblem, options: Options, targeted: bool) -> Sizes:
+        settings = plan(problem, _PARTICLES, _LITTLE_DEPTH, "matched", options).settings
+        room = 2 * Workload.of(problem, settings).room  # half as many have to be matched as well
+        if targeted:
+            return Sizes(max(_FEW_PARTICLES, room), _LITTLE_DEPTH, _REPLICATES)
+        return Sizes(max(_PARTICLES, room), _DEPTH, _REPLICATES)
+
+    def grown(self, last: Spread, more: float) -> Sizes:
+        return last.sizes._replace(particles=math.ceil(last.sizes.particles * more))
+
+    def enough(self, last: Spread, target: float) -> Iterator[Sizes]:
+        left = aim(last.sizes.replicates) * target
+        # noise falls like the root of the number of particles, and the bias like itself
+        more = ((last.noise + math.sqrt(last.noise**2 + 4 * last.bias * left)) / (2 * left)) ** 2
+        yield self.grown(last, max(1.0, more))
+
+
+class LazyParticles(MatchedParticles):
+    """The same, with bases however large the rank."""
+
+    operator = "lazy"
+
+
+class DenseEnsemble(Population):
+    """Dense networks in pairs that share U and v, orthonormal, and have opposite matrices; more pairs in every round.
+
+    Fluctuations that are odd in the matrices cancel within a pair.
+    """
+
+    operator = "dense"
+    signs = (1.0, -1.0)
+    note = "an ensemble of dense networks is the cheapest here: training meets nearly as many directions as particles"
+
+    def first(self, problem: TrainingProblem, options: Options, targeted: bool) -> Sizes:
+        width = max(_WIDTH, _ROOM * (problem.x.shape[1] + problem.outputs))
+        return Sizes(width, _LITTLE_DEPTH if targeted else _DEPTH, _PAIRS)
+
+    def grown(self, last: Spread, more: float) -> Sizes:
+        width, depth, replicates = last.sizes
+        if last.bias > last.noise and more >= 4.0:  # twice the width takes four times as long
+            width, more = 2 * width, more / 4
+        return Sizes(width, depth, math.ceil(replicates * more))
+
+    def enough(self, last: Spread, target: float) -> Iterator[Sizes]:
+        width, depth, before = last.sizes
+        for wider in (1, 2, 4, 8):
+            replicates = before
+            for _ in range(3):  # Student's quantile and the margin depend on what is sought
+                left = aim(replicates) * target - last.bias / wider
+                if left <= 0:
+                    break
+                noise = last.noise * quieter(before, replicates) * math.sqrt(replicates / before)
+                replicates = max(before, math.ceil(before * (noise / left) ** 2 / wider))
+            else:
+                yield Sizes(wider * width, depth, replicates)
+
+
+def quieter(before: int, after: int) -> float:
+    """Return what becomes of a half width where there are other replicates."""
+    return student(after - 1) / student(before - 1) * math.sqrt(before / after)
+
+
+def aim(replicates: int) -> float:
+    """Return the share of a target to aim at.
+
+    Half widths are known to 1/sqrt(2 replicates); a round that aims this low seldom has to be repeated, and so is
+    seldom accepted for a half width that came out small by chance.
+    """
+    return 1.0 - 1.0 / math.sqrt(2.0 * replicates)
+
+
+POPULATIONS: dict[str, type[Population]] = {"lazy": LazyParticles, "dense": DenseEnsemble}
+
+
+def cheapest(problem: TrainingProblem, options: Options) -> Population:
+    """Return the population with less work for an error, on a reference machine, so that all choose the same."""
+    matched, dense = MatchedParticles(), DenseEnsemble()
+    width = dense.first(problem, options, True).particles
+    ensemble = plan(problem, width, _LITTLE_DEPTH, "matched", {**options, "operator": "dense"})
+    many = plan(problem, _PARTICLES, _LITTLE_DEPTH, "matched", options)
+    room = Workload.of(problem, many.settings).room
+    if room > _PARTICLES:
+        many = plan(problem, room, _LITTLE_DEPTH, "matched", {**options, "operator": "lazy"})
+    each = many.cost.reference_seconds / many.settings.particles
+    return dense if _VARIANCE * ensemble.cost.reference_seconds / width < each else matched
