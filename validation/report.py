@@ -42,6 +42,7 @@ from validation import (
     pairs,
     residual_branches,
     schemes_and_boundaries,
+    targets,
     two_layer,
 )
 from validation.claims import LIBRARY, Claim, Line, Scale, Table
@@ -57,6 +58,7 @@ SECTIONS: dict[str, Callable[[Scale], Iterable[Line]]] = {
     "rates_in_training": convergence.rates_in_training,
     "recursions": engine.recursions,
     "intervals": intervals.intervals,
+    "targets": targets.targets,
     "initialisation": engine.initialisation,
     "several_inputs": engine.several_inputs,
     "tangent_kernel": engine.tangent_kernel,

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from flds.cli.console import BAD_USAGE, ending, extra, fail, interrupts, say, show_list, silent
+from flds.cli.given import check_alone, check_place, check_targeted, given
 from flds.cli.outcome import finish, from_file
 from flds.cli.pictures import attempt, draw_regime, quieten
 from flds.cli.places import check_folder, check_kept, check_out, check_plot, check_table, clean_parts
@@ -20,6 +21,7 @@ from flds.cli.training import (
     DEFAULT_DEPTH,
     DEFAULTS,
     assignments,
+    estimate,
     load_data,
     numbers_of,
     rule_of,
@@ -96,6 +98,7 @@ def solve(
     train_samples: Annotated[int | None, typer.Option(help="Use only the first so many training samples.")] = None,
     test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
     particles: Annotated[int | None, typer.Option(help="Number of particles N; by default as many as take about ten seconds on two cores and 3.5 GB, the same on every machine.")] = None,
+    target_error: Annotated[float | None, typer.Option(help="Estimate the limit N, L → ∞ with 95 % intervals no wider than ± this, by whatever sizes and method are cheapest.")] = None,
     fit: Annotated[bool, typer.Option("--fit", help="Choose the number of particles by the speed and the free memory of this machine.")] = False,
     width: Annotated[int | None, typer.Option(help="Train a finite network of this width, in law, instead of the limit.")] = None,
     depth: Annotated[int, typer.Option(help="Number of layers L, or of depth steps of the limit.")] = DEFAULT_DEPTH,
@@ -127,11 +130,13 @@ def solve(
     from solvers.ranks import on_first
     from solvers.results.checkpoint import Checkpoint
 
-    _check_place(device, mpi)
+    if target_error is not None:
+        check_targeted(context)
+    check_place(device, mpi)
     communicator, kept = world() if mpi else None, Checkpoint(checkpoint, checkpoint_every, stays=True)
     on_first(lambda: check_kept(kept, out, source), communicator)
     if source is not None:
-        _check_alone(context, {"source", "out", "quiet", "threads", "device", "mpi", "checkpoint", "checkpoint_every"})
+        check_alone(context, {"source", "out", "quiet", "threads", "device", "mpi", "checkpoint", "checkpoint_every"})
         on_first(lambda: check_out(out, source), communicator)
         from flds.replay import rerun
 
@@ -166,6 +171,10 @@ def solve(
         "replicates": replicates, "seed": seed, "communicator": communicator, "checkpoint": kept,
         "recorded_samples": numbers_of("--recorded-samples", "64" if recorded_samples is None else recorded_samples),
     }  # fmt: skip
+    if target_error is not None:
+        sizes = {name: context.params[name] for name in ("particles", "depth", "replicates") if given(context, name)}
+        finish(estimate(problem, target_error, options, sizes, checkpoint, quiet), out, quiet)
+        return
     solution = run(problem, particles, width, depth, sampling or "matched", options, fit, quiet)
     finish(solution, out, quiet, communicator, kept)
 
@@ -188,7 +197,7 @@ def resume(
     from solvers.ranks import on_first
     from solvers.results.checkpoint import Checkpoint
 
-    _check_place(device, mpi)
+    check_place(device, mpi)
     communicator, kept = world() if mpi else None, Checkpoint(checkpoint, checkpoint_every, stays=True)
     on_first(lambda: check_out(out, file), communicator)
     on_first(lambda: check_kept(kept, out, file), communicator)
@@ -196,19 +205,6 @@ def resume(
         file, threads, device, quiet, go_on, communicator, steps=steps, learning_rate=learning_rate, checkpoint=kept
     )
     finish(solution, out, quiet, communicator, kept)
-
-
-def _check_place(device: str | None, mpi: bool) -> None:
-    if device is not None and mpi:
-        raise ValueError("--device keeps the particles in one process; leave out --device or --mpi")
-
-
-def _check_alone(context: typer.Context, allowed: set[str]) -> None:
-    """Refuse options that a rerun takes from its file."""
-    for name in context.params:
-        given = context.get_parameter_source(name)
-        if name not in allowed and given is not None and given.name == "COMMANDLINE":
-            raise ValueError(f"--from takes everything from the file; leave out --{name.replace('_', '-')}")
 
 
 @app.command()

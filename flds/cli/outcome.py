@@ -16,6 +16,7 @@ from flds.cli.ranks import speaks
 from flds.cli.training import show_warnings
 
 if TYPE_CHECKING:
+    from flds.results.limit import LimitEstimate
     from flds.results.solution import Solution
     from solvers.results.checkpoint import Checkpoint
 
@@ -49,7 +50,11 @@ def from_file(
 
 
 def finish(
-    solution: Solution, out: Path, quiet: bool, communicator: Any = None, checkpoint: Checkpoint | None = None
+    solution: Solution | LimitEstimate,
+    out: Path,
+    quiet: bool,
+    communicator: Any = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Write results and picture, print what came out, and end with the status of the run.
 
@@ -78,6 +83,6 @@ def finish(
         raise typer.Exit(code or BAD_USAGE)
 
 
-def status_of(solution: Solution) -> int:
+def status_of(solution: Solution | LimitEstimate) -> int:
     """Return the exit status for a solution."""
     return interrupts.status if solution.status == "interrupted" else EXIT_CODES[solution.status]

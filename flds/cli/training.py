@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 from flds.cli.console import note
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flds.datasets import Dataset
+    from flds.results.limit import LimitEstimate
     from flds.results.solution import Solution
     from flds.training.optimizers import Optimizer
     from flds.training.problem import TrainingProblem
@@ -168,6 +171,28 @@ def run(
                 problem, particles=particles, depth=depth, sampling=sampling, progress=progress, **options
             )
     return solution
+
+
+def estimate(
+    problem: TrainingProblem,
+    target_error: float,
+    options: dict[str, Any],
+    sizes: dict[str, Any],
+    checkpoint: Path | None,
+    quiet: bool,
+) -> LimitEstimate:
+    """Estimate the limit to an error, with those of the options that `estimate_limit` has."""
+    from flds.limit.estimate import estimate_limit
+
+    taken = ("backward_weights", "operator", "seed", "record_every", "recorded_samples", "threads", "device")
+    with show_warnings():
+        return estimate_limit(
+            problem,
+            target_error=target_error,
+            checkpoint=checkpoint,
+            progress=not quiet and sys.stderr.isatty(),
+            **{name: options[name] for name in taken} | sizes,
+        )
 
 
 @contextmanager

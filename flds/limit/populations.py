@@ -61,11 +61,14 @@ class Population(ABC):
         Those of the networks that each seed is, whose mean counts.
     note : str
         What a user should know of it.
+    members : str
+        What there are N of.
     """
 
     operator: ClassVar[str]
     signs: ClassVar[tuple[float, ...]] = (1.0,)
     note: ClassVar[str] = ""
+    members: ClassVar[str] = "particles"
 
     @abstractmethod
     def first(self, problem: TrainingProblem, options: Options, targeted: bool) -> Sizes:
@@ -116,6 +119,7 @@ class DenseEnsemble(Population):
 
     operator = "dense"
     signs = (1.0, -1.0)
+    members = "neurons"
     note = "an ensemble of dense networks is the cheapest here: training meets nearly as many directions as particles"
 
     def first(self, problem: TrainingProblem, options: Options, targeted: bool) -> Sizes:

@@ -240,14 +240,15 @@ class Search:
         """Note where the error of finitely many particles was not taken off, or makes most of the half width."""
         if not reported.coupled:
             self.notes.append(
-                f"what {reported.particles} particles are off by could not be told from chance here, so it is not "
-                "taken off: the intervals are wider by particle_error instead"
+                f"what {reported.particles} {self.population.members} are off by could not be told from chance here, "
+                "so it is not taken off: the intervals are wider by particle_error instead"
             )
         off = float(reported.particle_error.max(initial=0.0))
         if off > float(reported.statistical.max(initial=0.0)):
             self.notes.append(
-                f"the particle error {off:.2g} exceeds the statistical one: {reported.particles} particles are few for "
-                f"{len(reported.seeds)} replicates, and more would narrow the intervals most"
+                f"the particle error {off:.2g} exceeds the statistical one: {reported.particles} "
+                f"{self.population.members} are few for {len(reported.seeds)} replicates, and more would narrow the "
+                "intervals most"
             )
 
     def _overrun(self) -> str:

@@ -130,7 +130,7 @@ def _finite(values: NDArray[Any]) -> NDArray[Any]:
     return np.where(np.abs(values) < 1e300, values, np.nan)
 
 
-def chance(solution: Solution) -> float:
+def chance(solution: Solution | LimitEstimate) -> float:
     """Return the accuracy of a guess."""
     return 1 / solution.outputs.shape[-1] if solution.outputs.ndim >= 3 else 0.5
 

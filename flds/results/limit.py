@@ -42,6 +42,12 @@ class LimitEstimate(solvers.results.solution.Solution):
     places: ClassVar[dict[str, str]] = {"step": "steps", "sample": "recorded_samples"}
     former_axes: ClassVar[dict[str, str]] = {"record": "step"}
 
+    def _population(self) -> str:
+        settings = self.settings
+        if settings.get("networks", settings["replicates"]) > settings["replicates"]:
+            return f"pairs of dense networks of width {settings['particles']}"
+        return f"{settings['particles']} particles, sampling by {settings['sampling']}"
+
     def summary(self) -> str:
         """Return what was run, and the outputs ± half width of up to ten samples at the last record."""
         settings, problem = self.settings, self.extra["problem"]
@@ -49,8 +55,7 @@ class LimitEstimate(solvers.results.solution.Solution):
         lines = [
             f"solver     {settings['solver']}, {settings['backward_weights']} backward weights",
             f"network    {problem['activation']}, horizon {problem['horizon']:g}",
-            f"method     {settings['particles']} particles, depths {depths}, {settings['replicates']} replicates, "
-            f"sampling by {settings['sampling']}",
+            f"method     {self._population()}, depths {depths}, {settings['replicates']} replicates",
             f"trained by {recipe(problem, problem['learning_rate'], self.variables, 'problem_learning_rate')}",
             f"rounds     {len(settings['rounds'])}, seed {self.seed}",
         ]

@@ -9,6 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from tests.benchmarks.figures import draw_error_per_second
+
 HEAD = """# Performance
 
 What the solvers take, beside what one would use otherwise and beside the bounds of the machine, all measured in one
@@ -44,9 +46,19 @@ def page(results):
         parts += [f"## {found['title']}", found["text"]]
         rows = (found["columns"], ["---"] * len(found["columns"]), *found["rows"])
         parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+    if curves_of(results):
+        parts.insert(1, "![Seconds that each way to the limit takes for an error of its outputs](precision.png)")
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def curves_of(results):
+    """Return what was measured of error per second."""
+    return [one["extra_info"]["curves"] for one in results["benchmarks"] if "curves" in one["extra_info"]]
 
 
 if __name__ == "__main__":
     source, target = sys.argv[1:]
-    Path(target).write_text(page(json.loads(Path(source).read_text())))
+    results = json.loads(Path(source).read_text())
+    Path(target).write_text(page(results))
+    if curves_of(results):
+        draw_error_per_second(curves_of(results), Path(target).with_name("precision.png"))

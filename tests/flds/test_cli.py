@@ -68,6 +68,18 @@ def test_own_data(tmp_path):
     assert flds.load(tmp_path / "flds.nc").outputs.shape[1:] == (6, 2)
 
 
+def test_a_target_error_makes_an_estimate(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", inputs=rng.standard_normal((6, 3)), targets=rng.standard_normal((6, 2)))
+    done = run("solve", "--data", "mine.npz", "--target-error", 10, "--depth", 2, "--replicates", 2, "--steps", 2,
+               cwd=tmp_path, code=NO_PICTURE + MAIN)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "outputs ± half width (95 %)" in done.stdout
+    found = flds.load(tmp_path / "flds.nc")
+    assert isinstance(found, flds.LimitEstimate)
+    assert (found.settings["depth"], found.settings["replicates"], found.settings["target_error"]) == (2, 2, 10.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -84,6 +96,12 @@ def test_own_data(tmp_path):
             2,
             "flds: give --particles for the limit or --width for a finite network, not both",
         ),
+        (
+            ["solve", "--target-error", "0.1", "--width", "5"],
+            2,
+            "flds: --target-error chooses sizes and method; leave out --width",
+        ),
+        (["solve", "--target-error", "0"], 2, "flds: target_error must be a finite number above 0, got 0"),
         (["solve", "--particles", "100000000"], 4, "flds: this run needs"),
         (["solve", "--activation", "swish"], 2, "flds: activation must be one of identity, tanh, relu, gelu"),
         (["solve", "--operator", "sparse"], 2, "flds: operator must be one of auto, lazy, dense, got 'sparse'"),
