@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from flds.training.untrained import solve_backward as solve_backward
     from flds.training.untrained import solve_forward as solve_forward
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Names load when first used, because numba, xarray and matplotlib take a second or more to import.
 _HOMES = {

@@ -1,4 +1,4 @@
-"""The README: its examples and commands run as printed, and its links lead somewhere."""
+"""The README and the page of commands: what they show runs as printed, and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from tests.flds.test_datasets import write_cifar10
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+COMMANDS = (ROOT / "docs/command_line.md").read_text()
 
 
-def test_the_example_runs_as_printed(tmp_path, monkeypatch, capsys):
-    code, mean_ode, general = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_it_is_short():
+    assert len(README.splitlines()) <= 120
+
+
+def test_the_examples_run_as_printed(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    limit, own, general = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(code, names)
+    exec(limit, names)
     # both approach the targets, the network with fluctuations of order 1/sqrt(width)
     np.testing.assert_allclose(names["limit"].outputs[-1], [1.0, -1.0, 0.5], atol=0.15)
     np.testing.assert_allclose(names["network"].outputs[-1], names["limit"].outputs[-1], atol=0.1)
-    assert flds.load("limit.nc").predict(np.zeros((1, 5))).shape == (1,)
-    assert capsys.readouterr().out
-    exec(mean_ode, names)
-    loss, travel, error = map(float, capsys.readouterr().out.split())
-    assert loss < 0.02
-    assert 2 < travel < 4
-    assert 0 < error < 0.02
+    assert "± " in capsys.readouterr().out
+    exec(own, names)
+    assert float(capsys.readouterr().out) < 0.5  # of 1 at the start
     exec(general, names)
     mean, variance = map(float, capsys.readouterr().out.split())
     # the printed exact values; 200 steps and 100,000 particles leave errors of 0.001 and 0.002
@@ -43,7 +45,7 @@ def test_files_it_names_exist():
     named = re.findall(r"`((?:validation|notebooks)/[\w/]+\.\w+)`", README)
     anchors = {f"#{title.lower().replace(' ', '-')}" for title in re.findall(r"^## (.*)$", README, re.MULTILINE)}
     for target in re.findall(r"\]\(([^)]+)\)", README) + named:
-        assert target in anchors or (ROOT / target).exists(), target
+        assert target in anchors or (ROOT / target.split("#")[0]).exists(), target
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"make (demo|test|lint|docs|evidence|benchmark)", README)):
         assert f"\n{target}:" in makefile
@@ -77,13 +79,13 @@ def test_the_commands_run_as_printed(small):
     from flds.cli.commands import app
 
     demo = re.search(r"(flds solve .*)", (ROOT / "Makefile").read_text())[1].replace("$(RESULTS)/", "")
-    commands = [demo, *re.findall(r"^flds .*$", README, re.MULTILINE)]
+    commands = [demo, *re.findall(r"^flds .*$", COMMANDS, re.MULTILINE)]
     assert len(commands) >= 10
     for command in commands:
         _, *arguments = shlex.split(command, comments=True)
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 0, (command, done.exception)
-    for name in ("digits", "run", "mine", "flds", "again", "network", "longer", "grid/sweep"):
+    for name in ("digits", "run", "mine", "flds", "again", "network", "longer", "limit", "grid/sweep"):
         assert Path(f"{name}.nc").exists(), name
     np.testing.assert_array_equal(flds.load("again.nc").outputs, flds.load("run.nc").outputs)
     assert Path("run.csv").exists()
@@ -93,5 +95,5 @@ def test_the_commands_run_as_printed(small):
 def test_every_figure_has_its_command():
     from validation import figures
 
-    named = re.findall(r"^\| \[[12]\] (?:\d|later) \| `flds reproduce (\S+)` \|", README, re.MULTILINE)
+    named = re.findall(r"^\| \[[12]\] (?:\d|later) \| `flds reproduce (\S+)` \|", COMMANDS, re.MULTILINE)
     assert named == list(figures.descriptions())

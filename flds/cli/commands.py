@@ -177,6 +177,10 @@ def solve(
         return
     solution = run(problem, particles, width, depth, sampling or "matched", options, fit, quiet)
     finish(solution, out, quiet, communicator, kept)
+    if not any(given(context, name) for name in context.params if name != "out"):
+        from flds.cli.demo import last_screen
+
+        print(last_screen(solution, out))
 
 
 @app.command()

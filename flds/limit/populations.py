@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 from flds.limit.intervals import student
@@ -12,7 +13,6 @@ from flds.training.method import plan
 from flds.training.options import Options
 from flds.training.problem import TrainingProblem
 from flds.training.workload import Workload
-from solvers.matrices.matched import ROOM
 
 # The first round where nothing says how large it has to be, and the least where a target does.
 _PARTICLES, _FEW_PARTICLES = 2_000, 500
@@ -21,13 +21,6 @@ _DEPTH, _LITTLE_DEPTH = 8, 4
 _REPLICATES = 16
 # Pairs of networks at first; their number grows.
 _PAIRS = 8
-# Neurons of dense networks at first: fewer take nearly as long, and are further from the limit.
-_WIDTH = 256
-# Neurons for each vector that is made orthonormal: twice as many as are needed, as half as many are trained as well.
-_ROOM = 2 * ROOM
-# Variance of dense networks in pairs over that of as many particles with matched noise: 1.5 (digits, batches of 16) to
-# 3.7 (three samples, tanh). Where it is close the ensemble can begin with less work.
-_VARIANCE = 1.5
 
 
 class Sizes(NamedTuple):
@@ -89,8 +82,7 @@ class MatchedParticles(Population):
     operator = "auto"
 
     def first(self, problem: TrainingProblem, options: Options, targeted: bool) -> Sizes:
-        settings = plan(problem, _PARTICLES, _LITTLE_DEPTH, "matched", options).settings
-        room = 2 * Workload.of(problem, settings).room  # half as many have to be matched as well
+        room = 2 * _load(problem, options).room  # half as many have to be matched as well
         if targeted:
             return Sizes(max(_FEW_PARTICLES, room), _LITTLE_DEPTH, _REPLICATES)
         return Sizes(max(_PARTICLES, room), _DEPTH, _REPLICATES)
@@ -123,8 +115,9 @@ class DenseEnsemble(Population):
     note = "an ensemble of dense networks is the cheapest here: training meets nearly as many directions as particles"
 
     def first(self, problem: TrainingProblem, options: Options, targeted: bool) -> Sizes:
-        width = max(_WIDTH, _ROOM * (problem.x.shape[1] + problem.outputs))
-        return Sizes(width, _LITTLE_DEPTH if targeted else _DEPTH, _PAIRS)
+        dense: Options = {**options, "operator": self.operator}
+        load = Workload.of(problem, plan(problem, 2, _LITTLE_DEPTH, "matched", dense).settings)
+        return Sizes(load.ensemble_width, _LITTLE_DEPTH if targeted else _DEPTH, _PAIRS)
 
     def grown(self, last: Spread, more: float) -> Sizes:
         width, depth, replicates = last.sizes
@@ -165,12 +158,11 @@ POPULATIONS: dict[str, type[Population]] = {"lazy": LazyParticles, "dense": Dens
 
 def cheapest(problem: TrainingProblem, options: Options) -> Population:
     """Return the population with less work for an error, on a reference machine, so that all choose the same."""
-    matched, dense = MatchedParticles(), DenseEnsemble()
-    width = dense.first(problem, options, True).particles
-    ensemble = plan(problem, width, _LITTLE_DEPTH, "matched", {**options, "operator": "dense"})
-    many = plan(problem, _PARTICLES, _LITTLE_DEPTH, "matched", options)
-    room = Workload.of(problem, many.settings).room
-    if room > _PARTICLES:
-        many = plan(problem, room, _LITTLE_DEPTH, "matched", {**options, "operator": "lazy"})
-    each = many.cost.reference_seconds / many.settings.particles
-    return dense if _VARIANCE * ensemble.cost.reference_seconds / width < each else matched
+    return DenseEnsemble() if _load(problem, options).ensemble_pays else MatchedParticles()
+
+
+def _load(problem: TrainingProblem, options: Options) -> Workload:
+    """Return the workload of as many particles as a round begins with, or have room for matched noise."""
+    few = plan(problem, _PARTICLES, _LITTLE_DEPTH, "matched", {**options, "operator": "lazy"}).settings
+    load = Workload.of(problem, few)
+    return replace(load, particles=max(_PARTICLES, load.room), sampling="matched")

@@ -7,7 +7,7 @@ follow the passes of `solvers.matrices.lazy`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,12 @@ from solvers.partition import most_held
 # What one pass through one layer takes besides work on particles, in calls: compiled for few particles or written out
 # for narrow networks, of many operations, and of those that condition its noise as well.
 _FEW_CALLS, _CALLS, _MATCHED_CALLS = 15, 50, 88
+# Neurons of the dense networks of an ensemble: fewer take nearly as long, and are further from the limit. Half as many
+# have room, too, for the vectors that are made orthonormal.
+_WIDTH, _ENSEMBLE_ROOM = 256, 2 * ROOM
+# Variance of dense networks in pairs over that of as many particles with matched noise: 1.5 (digits, batches of 16) to
+# 3.7 (three samples, tanh). Where it is close the ensemble can begin with less work.
+_VARIANCE = 1.5
 # What a particle of a sample that is probed takes in one layer, where one that is trained on takes 1.
 _PROBED = 0.7
 # Particles for each direction that leave matched noise worth the work of bases.
@@ -175,6 +181,26 @@ class Workload:
     def matched_room(self) -> int:
         """The number of particles that matched noise needs: what it is matched to takes at most half of the space."""
         return ROOM * (self.constants + max(2 * self.batch, 0 if self.tied else PROBE_CHUNK))
+
+    @property
+    def ensemble_width(self) -> int:
+        """The width that an ensemble of dense networks begins with."""
+        return max(_WIDTH, _ENSEMBLE_ROOM * self.constants)
+
+    @property
+    def ensemble_pays(self) -> bool:
+        """Whether pairs of dense networks take less work for an error than these particles with matched noise.
+
+        The work is that on a reference machine, so that the answer is the same on every one.
+        """
+        dense = replace(self, particles=self.ensemble_width, refinement=1, threads=1)
+        speeds = (reference_speed(one.chunks, self.itemsize, 1) for one in (dense, self))
+        loads = ((dense, "dense"), (replace(self, refinement=1, threads=1), "lazy"))
+        ensemble, matched = (
+            load.seconds(operator, speed) / load.particles
+            for (load, operator), speed in zip(loads, speeds, strict=True)
+        )
+        return _VARIANCE * ensemble < matched
 
     @property
     def few(self) -> bool:
