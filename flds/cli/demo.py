@@ -22,13 +22,14 @@ _NEXT = (
 def last_screen(solution: Solution, out: Path) -> str:
     """Return what was learnt by the run in the file `out`, and commands to go on with."""
     variance = solution.feature_variance[:, -1]
-    moved = variance[-1] / variance[0] - 1
+    moved = variance[-1] / variance[0]
+    steps, loss, seen = solution.steps[-1], solution.loss, f"{solution.test_accuracy[-1]:.1%}"
+    guess = chance(solution)
     lines = [
         "",
-        f"A residual network of infinite width learnt handwritten digits in {solution.steps[-1]} steps: its loss fell from "
-        f"{solution.loss[0]:.2f} to {solution.loss[-1]:.2f},",
-        f"and it knows {solution.test_accuracy[-1]:.1%} of digits that it has not seen ({chance(solution):.0%} by chance). "
-        f"Its features moved: their mean square grew by {moved:.0%}.",
+        f"A residual network of infinite width learnt handwritten digits in {steps} steps. Its loss fell from",
+        f"{loss[0]:.2f} to {loss[-1]:.2f}, and it knows {seen} of digits that it has not seen (chance: {guess:.0%}).",
+        f"Its features moved: their mean square at the output is {moved:.1f} times what it was.",
         "",
         "Next:",
     ]
