@@ -229,6 +229,23 @@ def test_pairs_of_networks_narrow_the_spread():
     assert np.abs(pairs[:, 0] - pairs[:, 1]).min() > 0
 
 
+def test_a_seed_of_an_ensemble_is_the_mean_of_its_pair(monkeypatch):
+    """Fluctuations that change their sign with the matrices cancel, whichever seed they have."""
+
+    def train(problem, settings, seed, first, sign, gate):
+        z = np.random.default_rng(seed).standard_normal((problem.samples, 1))
+        record = SimpleNamespace(step=0, outputs=2.0 + sign * z, test_outputs=np.empty((0, 1)))
+        return SimpleNamespace(settings=settings, records=[record], status="completed", unmatched=False)
+
+    monkeypatch.setattr("flds.limit.extrapolation._train_one", train)
+    plan = plan_round(three_samples(), (40, 4, 5), {}, DenseEnsemble())
+    found = run_round(three_samples(), plan, list(range(5)), 1, False)
+    np.testing.assert_allclose(found.estimate, 2.0, rtol=1e-14)
+    np.testing.assert_allclose(found.standard_error, 0.0, atol=1e-14)
+    assert found.seeds == list(range(5))
+    assert not found.coupled
+
+
 def test_an_ensemble_grows_in_pairs_or_in_width():
     """Sizes for a target by the formula for half widths: noise · √(n R / n' R') + bias n/n' below its share."""
     ensemble = DenseEnsemble()
