@@ -80,7 +80,7 @@ class Search:
                 plan = self._next_plan()
                 after = None if plan is None else tuple(plan.sizes)
                 keep(checkpoint, Past(self.rounds, after, self.modelled, self.expected, self.timings["solve"]))
-        except MemoryError as error:
+        except (MemoryError, ValueError) as error:  # a round that does not fit, or that noise takes days to draw for
             if not self.rounds:
                 raise
             self.notes.append(f"stopped after round {len(self.rounds)}: {error}")
@@ -189,10 +189,10 @@ class Search:
         return plan_round(self.problem, sizes, self.options, self.population)
 
     def _expected(self, sizes: Sizes) -> float:
-        """Return the seconds that a round of these sizes will take, without end if it does not fit in memory."""
+        """Return the seconds that a round of these sizes will take, without end if it cannot be made."""
         try:
             return self._seconds(self._plan(sizes))
-        except MemoryError:
+        except (MemoryError, ValueError):
             return math.inf
 
     def _seconds(self, plan: Plan) -> float:

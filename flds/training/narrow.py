@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flds.training.branches import SingleMatrix
-from solvers.ensemble.particles import Array
+from flds.training.activations import Activation
+from flds.training.branches import ResidualBranch, SingleMatrix
+from solvers.ensemble.particles import Array, Particles
 from solvers.ensemble.threads import ThreadParticles
 from solvers.matrices.dense import DenseOperator
-
-if TYPE_CHECKING:
-    from flds.training.network import Network
+from solvers.matrices.operator import WeightOperator
 
 # Above this width threads share the products of a layer, which outweigh the calls.
 NARROW = 512
@@ -26,21 +24,34 @@ class NarrowPasses:
 
     Parameters
     ----------
-    network : Network
-        Whose layers are drawn.
+    operators : sequence of DenseOperator
+        The matrix of every layer, from the input to the output.
+    phi : Activation
+    width : int
+        n.
+    scale : float
+        s, that of branches.
     """
 
-    def __init__(self, network: Network) -> None:
-        self.operators = [one for one in network.operators if isinstance(one, DenseOperator)]
-        self.phi, root = network.problem.phi, math.sqrt(network.ensemble.particles)
-        self.share, self.scale = 1 / root, network.scale * root  # of coordinates, and of their images
+    def __init__(self, operators: Sequence[DenseOperator], phi: Activation, width: int, scale: float) -> None:
+        self.operators, self.phi, root = operators, phi, math.sqrt(width)
+        self.share, self.scale = 1 / root, scale * root  # of coordinates, and of their images
 
     @classmethod
-    def of(cls, network: Network) -> NarrowPasses | None:
-        """Return the passes of a network, or None where they are not for it."""
-        narrow = type(network.ensemble) is ThreadParticles and network.ensemble.particles <= NARROW
-        dense = network.settings.operator == "dense" and type(network.branch) is SingleMatrix
-        return cls(network) if narrow and dense else None
+    def of(
+        cls,
+        operators: Sequence[WeightOperator],
+        branch: ResidualBranch,
+        ensemble: Particles,
+        phi: Activation,
+        scale: float,
+    ) -> NarrowPasses | None:
+        """Return the passes of a network with these matrices, or None where they are not for it."""
+        narrow = type(ensemble) is ThreadParticles and ensemble.particles <= NARROW
+        dense = [one for one in operators if isinstance(one, DenseOperator)]
+        if not narrow or len(dense) < len(operators) or type(branch) is not SingleMatrix:
+            return None
+        return cls(dense, phi, ensemble.particles, scale)
 
     def forward(self, h: Array, probe: bool) -> tuple[list[Array], list[dict[str, Array]], list[float]]:
         """Return h_0 … h_L, or h_L alone of a probe, the tapes, and E h² of all but the first."""

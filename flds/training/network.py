@@ -280,7 +280,7 @@ class Network:
         drawn = self.ensemble.copy(constants) if matched else constants
         samplings = self._samplings(drawn)
         self.layers = [self._layer(number, samplings, draw) for number in range(settings.depth)]
-        self.narrow = NarrowPasses.of(self)
+        self.narrow = NarrowPasses.of(self.operators, self.branch, self.ensemble, problem.phi, self.scale)
         self.parameters = list(self._parameters())
         if draw:
             for parameter in self.parameters[:2]:

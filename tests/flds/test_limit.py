@@ -281,7 +281,7 @@ def test_matrices_that_are_held_have_no_halves():
     problem = flds.TrainingProblem(rng.standard_normal((30, 20)), np.ones(30), activation="tanh", batch_size=15)
     found = small(problem, particles=41, depth=2, replicates=2)
     assert found.settings["operator"] == "dense"
-    assert any("what 41 particles are off by could not be told" in note for note in found.notes)
+    assert any("what 41 neurons are off by could not be told" in note for note in found.notes)
 
 
 def test_diverged_training_keeps_what_is_finite():

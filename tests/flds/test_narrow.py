@@ -43,7 +43,7 @@ def test_passes_are_those_of_any_network(weights, loss, activation, batch, monke
     options = {"depth": 3, "dtype": "float64", "backward_weights": weights, "record_kernels": True, **DENSE}
     narrow = flds.simulate_resnet(problem, width=40, **options)
     used = []
-    monkeypatch.setattr(NarrowPasses, "of", lambda network: used.append(network))
+    monkeypatch.setattr(NarrowPasses, "of", lambda *network: used.append(network))
     plain = flds.simulate_resnet(problem, width=40, **options)
     assert used
     for name, item in plain.variables.items():
