@@ -48,7 +48,8 @@ ROOMS = {
     "flds.nn": "flds.plotting flds.training solvers",
     "flds.replay": "flds.frozen flds.mean_ode flds.results flds.training solvers",
     "flds.sweeps": "flds.mean_ode flds.processes flds.results flds.training solvers",
-    "flds.cli": "flds.datasets flds.limit flds.mean_ode flds.plotting flds.replay flds.results flds.sweeps flds.training solvers",
+    "flds.cli": "flds.datasets flds.limit flds.mean_ode flds.plotting flds.replay flds.results flds.sweeps "
+    "flds.training solvers",
     "flds.__main__": "flds.cli",
     "validation": "flds solvers",
 }
