@@ -172,7 +172,8 @@ def _family(solution: solvers.results.solution.Solution) -> Family:
         if solver in family.solvers:
             return family
     known = ", ".join(solver for family in FAMILIES for solver in family.solvers)
-    raise ValueError(f"solution must be of one of {known}, got {solver}")
+    again = "; flds.estimate_limit makes an estimate again" if solver == "estimate_limit" else ""
+    raise ValueError(f"solution must be of one of {known}, got {solver}{again}")
 
 
 def _require_state(solution: solvers.results.solution.Solution) -> None:

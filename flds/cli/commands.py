@@ -99,6 +99,7 @@ def solve(
     test_samples: Annotated[int | None, typer.Option(help="Use only the first so many test samples; default 1000.")] = None,
     particles: Annotated[int | None, typer.Option(help="Number of particles N; by default as many as take about ten seconds on two cores and 3.5 GB, the same on every machine.")] = None,
     target_error: Annotated[float | None, typer.Option(help="Estimate the limit N, L → ∞ with 95 % intervals no wider than ± this, by whatever sizes and method are cheapest.")] = None,
+    budget_seconds: Annotated[float | None, typer.Option(help="With --target-error, time for all rounds; what was reached by then is written.")] = None,
     fit: Annotated[bool, typer.Option("--fit", help="Choose the number of particles by the speed and the free memory of this machine.")] = False,
     width: Annotated[int | None, typer.Option(help="Train a finite network of this width, in law, instead of the limit.")] = None,
     depth: Annotated[int, typer.Option(help="Number of layers L, or of depth steps of the limit.")] = DEFAULT_DEPTH,
@@ -132,6 +133,8 @@ def solve(
 
     if target_error is not None:
         check_targeted(context)
+    elif budget_seconds is not None:
+        raise ValueError("--budget-seconds goes with --target-error")
     check_place(device, mpi)
     communicator, kept = world() if mpi else None, Checkpoint(checkpoint, checkpoint_every, stays=True)
     on_first(lambda: check_kept(kept, out, source), communicator)
@@ -172,7 +175,8 @@ def solve(
         "recorded_samples": numbers_of("--recorded-samples", "64" if recorded_samples is None else recorded_samples),
     }  # fmt: skip
     if target_error is not None:
-        sizes = {name: context.params[name] for name in ("particles", "depth", "replicates") if given(context, name)}
+        names = ("particles", "depth", "replicates", "budget_seconds")
+        sizes = {name: context.params[name] for name in names if given(context, name)}
         finish(estimate(problem, target_error, options, sizes, checkpoint, quiet), out, quiet)
         return
     solution = run(problem, particles, width, depth, sampling or "matched", options, fit, quiet)

@@ -56,12 +56,15 @@ class Population(ABC):
         What a user should know of it.
     members : str
         What there are N of.
+    least : int
+        How many of them there have to be for their bias to be relied upon.
     """
 
     operator: ClassVar[str]
     signs: ClassVar[tuple[float, ...]] = (1.0,)
     note: ClassVar[str] = ""
     members: ClassVar[str] = "particles"
+    least: ClassVar[int] = 2
 
     @abstractmethod
     def first(self, problem: TrainingProblem, options: Options, targeted: bool) -> Sizes:
@@ -91,7 +94,7 @@ class MatchedParticles(Population):
         return last.sizes._replace(particles=math.ceil(last.sizes.particles * more))
 
     def enough(self, last: Spread, target: float) -> Iterator[Sizes]:
-        left = aim(last.sizes.replicates) * target
+        left = _possible(aim(last.sizes.replicates) * target, last)
         # noise falls like the root of the number of particles, and the bias like itself
         more = ((last.noise + math.sqrt(last.noise**2 + 4 * last.bias * left)) / (2 * left)) ** 2
         yield self.grown(last, max(1.0, more))
@@ -112,6 +115,7 @@ class DenseEnsemble(Population):
     operator = "dense"
     signs = (1.0, -1.0)
     members = "neurons"
+    least = 64
     note = "an ensemble of dense networks is the cheapest here: training meets nearly as many directions as particles"
 
     def first(self, problem: TrainingProblem, options: Options, targeted: bool) -> Sizes:
@@ -133,10 +137,16 @@ class DenseEnsemble(Population):
                 left = aim(replicates) * target - last.bias / wider
                 if left <= 0:
                     break
+                left = _possible(left, last)
                 noise = last.noise * quieter(before, replicates) * math.sqrt(replicates / before)
                 replicates = max(before, math.ceil(before * (noise / left) ** 2 / wider))
             else:
                 yield Sizes(wider * width, depth, replicates)
+
+
+def _possible(left: float, last: Spread) -> float:
+    """Return what noise is to be brought to: no less than asks for 10¹² times as much, which no number holds."""
+    return max(left, 1e-6 * last.noise)
 
 
 def quieter(before: int, after: int) -> float:

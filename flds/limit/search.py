@@ -234,6 +234,11 @@ class Search:
                 f"the depth error {off:.2g} is not small against outputs of {scale:.2g}: depth {reported.depth} is too "
                 "small for the intervals to be relied upon; raise depth or budget_seconds"
             )
+        if reported.particles < self.population.least:
+            self.warned.append(
+                f"{reported.particles} {self.population.members} are too few for the intervals to be relied upon: take "
+                f"{self.population.least} or more"
+            )
         self.notes += self.warned
 
     def _judge_particles(self, reported: Round) -> None:

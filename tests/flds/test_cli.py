@@ -101,6 +101,7 @@ def test_a_target_error_makes_an_estimate(tmp_path):
             2,
             "flds: --target-error chooses sizes and method; leave out --width",
         ),
+        (["solve", "--budget-seconds", "5"], 2, "flds: --budget-seconds goes with --target-error"),
         (["solve", "--target-error", "0"], 2, "flds: target_error must be a finite number above 0, got 0"),
         (["solve", "--particles", "100000000"], 4, "flds: this run needs"),
         (["solve", "--activation", "swish"], 2, "flds: activation must be one of identity, tanh, relu, gelu"),

@@ -125,6 +125,34 @@ def test_a_round_that_took_too_long_is_told(clock, monkeypatch):
     assert re.search(r"round 2 took .* s where .* s were expected, so all 2 took", " ".join(search.warned))
 
 
+@pytest.mark.parametrize("operator", ["lazy", "dense"])
+def test_a_target_that_nothing_can_meet_ends_with_what_there_is(operator):
+    with pytest.warns(RuntimeWarning, match="above target_error 1e-300"):
+        found = flds.estimate_limit(
+            one_sample(),
+            target_error=1e-300,
+            budget_seconds=0.5,
+            operator=operator,
+            particles=64,
+            depth=2,
+            replicates=4,
+        )
+    assert found.status == "completed"
+    assert np.isfinite(found.outputs).all()
+
+
+def test_too_few_neurons_are_told():
+    with pytest.warns(
+        RuntimeWarning, match="8 neurons are too few for the intervals to be relied upon: take 64 or more"
+    ):
+        flds.estimate_limit(one_sample(), target_error=50.0, operator="dense", particles=8, depth=2, replicates=4)
+
+
+def test_a_target_begins_small_with_a_budget_too():
+    found = flds.estimate_limit(one_sample(), target_error=0.5, budget_seconds=100.0)
+    assert (found.settings["particles"], found.settings["depth"]) == (500, 4)
+
+
 def test_a_tiny_budget_still_gives_one_round():
     with pytest.warns(RuntimeWarning) as caught:
         found = flds.estimate_limit(one_sample(), budget_seconds=1e-3, target_error=1e-6, **SMALL)
