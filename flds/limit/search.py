@@ -34,6 +34,8 @@ _LEAST_POWER, _MOST_POWER = 1.0, 1.5
 _DEPTH_SHARE = 0.25
 # A depth error above this share of the outputs was not extrapolated from an expansion that holds there.
 _TRUSTED = 0.05
+# Times that a half width is thought to be narrowed at most.
+_FARTHEST = 1e9
 # Nothing is left to narrow.
 _ROUNDING = {"float64": 1e-12, "float32": 1e-6}
 # Times the depth of the last round that the next one may have.
@@ -217,10 +219,8 @@ class Search:
             self.warned.append(self._overrun())
         widest = self.reported.widest
         if self.target is not None and self.status == "completed" and widest > self.target:
-            seconds = (
-                self.timings["solve"]
-                + self.reported.seconds * (widest / (aim(len(self.reported.seeds)) * self.target)) ** 2
-            )
+            narrower = min(widest / (aim(len(self.reported.seeds)) * self.target), _FARTHEST)
+            seconds = self.timings["solve"] + self.reported.seconds * narrower**2
             self.warned.append(
                 f"the largest half width is {widest:.2g}, above target_error {self.target:g}; "
                 f"budget_seconds of about {seconds:.1g} would do"
