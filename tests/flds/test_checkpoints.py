@@ -167,15 +167,15 @@ def test_what_a_sweep_decides_itself(name, tmp_path):
 
 def test_rounds_of_an_estimate_are_kept(tmp_path, monkeypatch):
     problem = flds.TrainingProblem([[1.0, 0.5]], [1.0], steps=2)
-    asked = {"target_error": 0.008, "particles": 100, "depth": 2, "replicates": 4, "threads": 1}
+    asked = {"target_error": 0.001, "particles": 100, "depth": 2, "replicates": 4, "threads": 1}
     whole = flds.estimate_limit(problem, **asked)
     assert len(whole.settings["rounds"]) > 2
     kept = tmp_path / "limit.ckpt"
     with monkeypatch.context() as patched:
-        killed_after(patched, flds.limit.estimate, "run_round", 3)
+        killed_after(patched, flds.limit.search, "run_round", 3)
         with pytest.raises(Killed):
             flds.estimate_limit(problem, checkpoint=kept, **asked)
-    with pytest.raises(ValueError, match=r"is that of another run: target_error is 0\.008 there and 0\.1 here"):
+    with pytest.raises(ValueError, match=r"is that of another run: target_error is 0\.001 there and 0\.1 here"):
         flds.estimate_limit(problem, checkpoint=kept, **asked | {"target_error": 0.1})
     found = flds.estimate_limit(problem, checkpoint=kept, **asked)
     assert found.settings["continued_from_round"] == 2

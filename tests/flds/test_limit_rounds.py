@@ -127,7 +127,7 @@ def test_a_round_that_took_too_long_is_told(clock, monkeypatch):
 
 @pytest.mark.parametrize("operator", ["lazy", "dense"])
 def test_a_target_that_nothing_can_meet_ends_with_what_there_is(operator):
-    with pytest.warns(RuntimeWarning, match="above target_error 1e-300"):
+    with pytest.warns(RuntimeWarning) as caught:  # the last round may also take longer than was expected
         found = flds.estimate_limit(
             one_sample(),
             target_error=1e-300,
@@ -137,6 +137,7 @@ def test_a_target_that_nothing_can_meet_ends_with_what_there_is(operator):
             depth=2,
             replicates=4,
         )
+    assert any("above target_error 1e-300" in str(warning.message) for warning in caught)
     assert found.status == "completed"
     assert np.isfinite(found.outputs).all()
 

@@ -96,7 +96,7 @@ def test_estimates_that_leave_the_particles_bias_are_refuted(fault, monkeypatch)
     """
     particles, bias, spread = 500, -10.0, 0.8
 
-    def train(problem, settings, seed, first, gate):
+    def train(problem, settings, seed, first, sign, gate):
         count = particles if fault else settings.particles
         noise = np.random.default_rng(seed).standard_normal(particles)
         noise = noise if fault else noise[first : first + count]
