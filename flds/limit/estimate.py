@@ -47,8 +47,8 @@ def estimate_limit(
 
     Rounds of independent runs grow in particles or depth, whichever narrows the intervals more, until the target is
     met or the budget is spent. The last round alone is reported. With a target a small round says what the next one
-    needs. Where training meets nearly as many directions as there are particles, as with minibatches over
-    a large set, the runs are many dense networks in place of few with matched noise.
+    needs. Where training meets nearly as many directions as there are particles, as with minibatches over a large
+    set, the runs are many dense networks in place of few with matched noise.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ def estimate_limit(
     seed : int
         Seed of all noise, 0 to 2**63 - 1. Every round draws fresh noise.
     particles, depth : int, optional
-        N and L of the first round; by default 2,000 and 8, or with a target 500 and 4, with more particles
-        where noise is to be matched to many directions; of dense networks 256 neurons, or four for each input
-        and output. A round trains N particles, at least 2, at the depths L/2, L, 2L and 4L, so L is even, and twice
+        N and L of the first round; by default 2,000 and 8, or with a target 500 and 4, with more particles where noise
+        is to be matched to many directions; of dense networks 256 neurons, or four for each input and output. A round
+        trains N particles, at least 2, at the depths L/2, L, 2L and 4L, so L is even, and twice
         N/2, rounded down, at 2L, which shows the bias of order 1/N.
     replicates : int, optional
         Independent seeds in a round, at least 2; by default 16. Accuracy comes from more particles, not from more

@@ -1,9 +1,9 @@
 """One round of an estimate of the limit: independent seeds, each at four depths, and what they say together.
 
 Each seed is trained at the depths L/2, L, 2L and 4L on one Brownian path; a seed of an ensemble is the mean of two
-networks. The scheme has a weak error a/L + b/L² + …,
-so R_1 = 2 f_2L − f_L and R_2 = 2 f_4L − f_2L are rid of a and R* = R_2 + (R_2 − R_1)/3 also of b. The estimate is the
-mean of R* over the seeds, and the half width of its interval is the sum of
+networks. The scheme has a weak error a/L + b/L² + …, so R_1 = 2 f_2L − f_L and R_2 = 2 f_4L − f_2L are rid of a and
+R* = R_2 + (R_2 − R_1)/3 also of b. The estimate is the mean of R* over the seeds, and the half width of its interval is
+the sum of
 
 - the statistical error: the standard error of this mean times Student's quantile;
 - the depth error, the larger of two: |d| with d = R* − R_2, the error that R_2 was seen to have, and |D|, what R*
@@ -182,7 +182,7 @@ def plan_round(
     for multiple in MULTIPLES:
         settings, cost, notes = decide(problem, particles, depth // 2 * multiple, "matched", fine)
         whole.append((replace(settings, tolerance=settings.tolerance / math.sqrt(replicates)), cost))
-        noted += notes if population.operator == "auto" else []
+        noted += [] if population.operator == "dense" else notes
     alike = whole[MULTIPLES.index(_HALVED)][0]
     fine |= {"operator": alike.operator, "tolerance": alike.tolerance}
     half, cost, _ = decide(problem, particles // 2, alike.depth, "matched", fine)

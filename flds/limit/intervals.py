@@ -25,8 +25,7 @@ def allowance(differences: Array, noise: Array, quantile: float) -> Array:
     """
     own = _beyond(differences, quantile * noise)
     pooled, blur = (np.sqrt((part**2).mean(axis=(-2, -1))) for part in (differences, noise))
-    so_far = np.maximum.accumulate(_beyond(pooled, quantile * blur), axis=-1)
-    return np.asarray(np.maximum(own, so_far[..., None, None]))
+    return _with_earlier(own, _beyond(pooled, quantile * blur))
 
 
 def bias_allowance(seen: Array, noise: Array, quantile: float) -> Array:
@@ -36,8 +35,12 @@ def bias_allowance(seen: Array, noise: Array, quantile: float) -> Array:
     """
     own = _beyond(seen, quantile * noise)
     squares = (seen**2).mean(axis=(-2, -1)) - (noise**2).mean(axis=(-2, -1))
-    so_far = np.maximum.accumulate(np.sqrt(np.maximum(0.0, squares)), axis=-1)
-    return np.maximum(own, so_far[..., None, None])
+    return _with_earlier(own, np.sqrt(np.maximum(0.0, squares)))
+
+
+def _with_earlier(own: Array, pooled: Array) -> Array:
+    """Return that of each output, or the largest over all outputs, (…, records), up to the same record."""
+    return np.maximum(own, np.maximum.accumulate(pooled, axis=-1)[..., None, None])
 
 
 def _beyond(seen: Array, noise: Array) -> Array:

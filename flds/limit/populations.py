@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 from flds.limit.intervals import student
-from flds.training.method import plan
-from flds.training.options import Options
+from flds.training.options import Options, checked
 from flds.training.problem import TrainingProblem
 from flds.training.workload import Workload
 
@@ -120,7 +119,7 @@ class DenseEnsemble(Population):
 
     def first(self, problem: TrainingProblem, options: Options, targeted: bool) -> Sizes:
         dense: Options = {**options, "operator": self.operator}
-        load = Workload.of(problem, plan(problem, 2, _LITTLE_DEPTH, "matched", dense).settings)
+        load = Workload.of(problem, checked(problem, 2, _LITTLE_DEPTH, "matched", dense))
         return Sizes(load.ensemble_width, _LITTLE_DEPTH if targeted else _DEPTH, _PAIRS)
 
     def grown(self, last: Spread, more: float) -> Sizes:
@@ -138,7 +137,7 @@ class DenseEnsemble(Population):
                 if left <= 0:
                     break
                 left = _possible(left, last)
-                noise = last.noise * quieter(before, replicates) * math.sqrt(replicates / before)
+                noise = last.noise * student(replicates - 1) / student(before - 1)
                 replicates = max(before, math.ceil(before * (noise / left) ** 2 / wider))
             else:
                 yield Sizes(wider * width, depth, replicates)
@@ -147,11 +146,6 @@ class DenseEnsemble(Population):
 def _possible(left: float, last: Spread) -> float:
     """Return what noise is to be brought to: no less than asks for 10¹² times as much, which no number holds."""
     return max(left, 1e-6 * last.noise)
-
-
-def quieter(before: int, after: int) -> float:
-    """Return what becomes of a half width where there are other replicates."""
-    return student(after - 1) / student(before - 1) * math.sqrt(before / after)
 
 
 def aim(replicates: int) -> float:
@@ -173,6 +167,6 @@ def cheapest(problem: TrainingProblem, options: Options) -> Population:
 
 def _load(problem: TrainingProblem, options: Options) -> Workload:
     """Return the workload of as many particles as a round begins with, or have room for matched noise."""
-    few = plan(problem, _PARTICLES, _LITTLE_DEPTH, "matched", {**options, "operator": "lazy"}).settings
-    load = Workload.of(problem, few)
-    return replace(load, particles=max(_PARTICLES, load.room), sampling="matched")
+    lazy: Options = {**options, "operator": "lazy"}
+    load = Workload.of(problem, checked(problem, _PARTICLES, _LITTLE_DEPTH, "matched", lazy))
+    return replace(load, particles=max(_PARTICLES, load.room))

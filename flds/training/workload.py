@@ -193,14 +193,13 @@ class Workload:
 
         The work is that on a reference machine, so that the answer is the same on every one.
         """
-        dense = replace(self, particles=self.ensemble_width, refinement=1, threads=1)
-        speeds = (reference_speed(one.chunks, self.itemsize, 1) for one in (dense, self))
-        loads = ((dense, "dense"), (replace(self, refinement=1, threads=1), "lazy"))
-        ensemble, matched = (
-            load.seconds(operator, speed) / load.particles
-            for (load, operator), speed in zip(loads, speeds, strict=True)
-        )
-        return _VARIANCE * ensemble < matched
+        dense = replace(self, particles=self.ensemble_width)
+        return _VARIANCE * dense._reference_seconds("dense") < self._reference_seconds("lazy")
+
+    def _reference_seconds(self, operator: str) -> float:
+        """Return the time of one replicate on one thread of a machine of reference, for each particle."""
+        load = replace(self, refinement=1, threads=1)
+        return load.seconds(operator, reference_speed(load.chunks, load.itemsize, 1)) / load.particles
 
     @property
     def few(self) -> bool:

@@ -81,7 +81,7 @@ def particles(case, size, runs, sampling, first=0):
     options = {"record_every": case.problem.steps, "dtype": "float32"}
     if len(case.problem.test_x):
         options["recorded_samples"] = 1
-    found, memory = [], 0.0
+    found = []
     start = time.perf_counter()
     for seed in range(first, first + runs):
         if sampling == "matched":

@@ -300,6 +300,14 @@ def test_notes_of_the_solver_are_carried_on():
     assert "this is a dense network of width 10, with the fluctuations of one" in str(caught[0].message)
 
 
+def test_bases_without_room_for_matched_noise_are_told():
+    with pytest.warns(RuntimeWarning, match="matched noise needs at least"):
+        found = flds.estimate_limit(
+            three_samples(), operator="lazy", budget_seconds=100.0, target_error=50.0, **SMALL | {"particles": 10}
+        )
+    assert (found.settings["operator"], found.settings["sampling"]) == ("lazy", "law")
+
+
 def test_several_outputs_and_test_data(classes):
     found = small(classes, particles=600, replicates=2)
     assert found.outputs.shape == found.outputs_half_width.shape == found.depth_error.shape == (6, 7, 3)
