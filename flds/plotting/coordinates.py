@@ -56,5 +56,5 @@ def coordinate_overview(check: Any) -> Figure:
     figure, axes = new_figure(2, 1, width=SCREEN)
     for draw, ax in zip((partial(plot_coordinate_check, check, change) for change in (False, True)), axes, strict=True):
         draw(ax=ax)
-    legend(axes[1], loc="upper left", bbox_to_anchor=(1.0, 1.02), borderaxespad=0.3)
+    legend(axes[1], beside=True)
     return figure

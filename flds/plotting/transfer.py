@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from flds.results.sweep import Sweep
 from solvers.plotting.style import (
     BESIDE,
+    DIVERGED,
     OPTIMUM,
     PALETTE,
     legend,
@@ -17,6 +18,7 @@ from solvers.plotting.style import (
     new_axes,
     new_figure,
     shades,
+    sizes_axis,
     styled,
     text,
 )
@@ -32,6 +34,8 @@ _DRAWS = 2_000
 _WIDE = 20.0
 # Longer names below an axis are slanted.
 _WORD = 12
+# Ticks of an axis of rates.
+_TICKS = 8
 _LINES = ("-", "--", "-.", ":")
 
 
@@ -46,6 +50,15 @@ class Optimum(NamedTuple):
     low: float
     high: float
     sampled: bool
+
+
+class Curve(NamedTuple):
+    """A quantity at the end of runs, its standard errors where they are known, and which of the runs diverged."""
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    error: NDArray[Any] | None
+    diverged: NDArray[np.bool_]
 
 
 @styled
@@ -67,46 +80,58 @@ def plot_transfer(networks: Sweep, limit: Sweep | None = None, name: str | None 
     Returns
     -------
     matplotlib.axes.Axes
-        Those given, or new ones of two columns. Errors are ± 2 standard errors over seeds or replicates; points where
-        a seed did not complete are left out. The star on each curve is the vertex of the parabola through its lowest
-        point and those beside it. The shaded interval of the limit's holds 95 % of those of curves that are redrawn
-        from these errors; without errors, or with the lowest point at an end, it reaches to the rates beside that
-        point, which the legend says.
+        Those given, or new ones of two columns. Errors are ± 2 standard errors over seeds or replicates. Rates at which
+        a run diverged have a cross at the top instead of a point. The star on each curve is the vertex of the parabola
+        in the logarithm of the rate through its lowest point and those beside it, of the logarithm of the loss where
+        the axis is logarithmic; where the lowest point is the first or the last there is none. The shaded interval of
+        the limit's holds 95 % of those of curves that are redrawn from these errors; without errors it reaches to the
+        rates beside its lowest point, which the legend says.
 
     Raises
     ------
     TypeError, ValueError
-        If one is not a sweep, has no learning rates or no such variable, they are of different problems, or no run has
-        completed.
+        If one is not a sweep, has no learning rates or no such variable, they are of different problems, `limit` is of
+        networks, or no run has completed.
     """
-    every = [(networks, one) for one in _curves(networks, name).items()]
-    every += [(limit, one) for one in _curves(limit, name).items()] if limit is not None else []
+    every = [(networks, *one) for one in _curves(networks, name).items()]
     if limit is not None:
+        every += [(limit, *one) for one in _curves(limit, name).items()]
         _require_same_problem(networks, limit)
-    if not any(np.isfinite(losses).any() for _, (_, (_, losses, _)) in every):
+    if not any(np.isfinite(curve.y).any() for *_, curve in every):
         raise ValueError("there is nothing to draw: no run has completed")
-    ax, count = new_axes(ax, columns=2), sum(sweep is not limit for sweep, _ in every)
+    ax, count = new_axes(ax, columns=2), sum(sweep is not limit for sweep, *_ in every)
     quantity = str(networks.final(name).name)
-    largest = "accuracy" in quantity
-    for place, (sweep, (label, (rates, losses, errors))) in enumerate(every):
-        if not np.isfinite(losses).any():
-            continue
-        line = _LINES[place % len(_LINES)]
+    ax.set(xlabel="learning rate $\\eta_c$", ylabel=f"final {quantity.replace('_', ' ')}")
+    ax.set_title("Transfer of learning rates")
+    largest, wide = "accuracy" in quantity, _is_wide([curve for *_, curve in every])
+    for place, (sweep, label, curve) in enumerate(every):
         if sweep is limit:
             style = {"color": str(0.35 * (place - count) % 1.0), "linewidth": 1.8, "label": f"limit {label}".strip()}
         else:
+            line = _LINES[place % len(_LINES)]
             style = {"color": shades(count)[place], "linestyle": line, "marker": "o", "label": label or _kind(networks)}
-        _errorbar(ax, rates, losses, errors, **style)
-        _mark(ax, optimum(rates, losses, errors, largest), style["color"], sweep is limit and place == count)
-    label = f"final {quantity.replace('_', ' ')}"
-    ax.set(xlabel="learning rate $\\eta_c$", ylabel=label, title="Transfer of learning rates")
-    logarithmic(ax, "x")
-    heights = np.concatenate([losses for _, (_, (_, losses, _)) in every])
-    heights = heights[np.isfinite(heights)]
-    if not largest and heights.min() > 0 and heights.max() > _WIDE * heights.min():
+        _draw(ax, curve, place, **style)
+        if np.isfinite(curve.y).any():
+            best = optimum(curve.x, curve.y, curve.error, largest, wide and not largest)
+            _mark(ax, best, style["color"], sweep is limit and place == count)
+    _rates_axis(ax, np.concatenate([curve.x for *_, curve in every]))
+    if wide and not largest:
         logarithmic(ax, "y")
-    legend(ax)
+    legend(ax, beside=limit is not None)
     return ax
+
+
+def _is_wide(curves: list[Curve]) -> bool:
+    """Whether the losses change so much that their axis should be logarithmic."""
+    heights = np.concatenate([curve.y for curve in curves])
+    heights = heights[np.isfinite(heights)]
+    return bool(heights.min() > 0 and heights.max() > _WIDE * heights.min())
+
+
+def _rates_axis(ax: Axes, rates: NDArray[Any]) -> None:
+    """Make the axis of rates logarithmic, with ticks at some of them, the first and the last among these."""
+    several = np.unique(rates)
+    sizes_axis(ax, "x", several[np.unique(np.linspace(0, len(several) - 1, _TICKS).round().astype(int))])
 
 
 def _kind(sweep: Sweep) -> str:
@@ -114,14 +139,22 @@ def _kind(sweep: Sweep) -> str:
 
 
 def _require_same_problem(networks: Sweep, limit: Sweep) -> None:
-    """Refuse sweeps of other data or another loss, as far as they say."""
+    """Refuse sweeps of other data or another loss, as far as they say, and those that are exchanged."""
+    if limit.settings["of"] == "simulate_resnet":
+        raise ValueError("limit must be a sweep of a limit, but is of networks: plot_transfer(networks, limit)")
     one, other = networks.settings["fixed"], limit.settings["fixed"]
     for name in ("inputs", "targets", "loss", "test_inputs", "test_targets", "steps"):
         if name in one and name in other and one[name] != other[name]:
             raise ValueError(f"networks and limit must be of the same problem, but differ in {name}")
 
 
-def optimum(rates: NDArray[Any], losses: NDArray[Any], errors: NDArray[Any] | None, largest: bool = False) -> Optimum:
+def optimum(
+    rates: NDArray[Any],
+    losses: NDArray[Any],
+    errors: NDArray[Any] | None,
+    largest: bool = False,
+    logarithmic: bool = False,
+) -> Optimum | None:
     """Return where a curve is least, or largest, between its points, and the 95 % interval.
 
     Parameters
@@ -129,14 +162,17 @@ def optimum(rates: NDArray[Any], losses: NDArray[Any], errors: NDArray[Any] | No
     rates, losses : (points,) float64
         The curve; NaN where a run did not complete.
     errors : (points,) float64 or None
-        Standard errors of the losses; without them, or where the lowest point is the first or the last of the runs that
-        completed, the interval is that between the points beside it.
+        Standard errors of the losses; without them the interval is that between the points beside the lowest.
     largest : bool
         Whether the largest value is looked for.
+    logarithmic : bool
+        Whether the parabola is that of the logarithm of the losses, which must be positive.
 
     Returns
     -------
-    Optimum
+    Optimum or None
+        None if the lowest point is the first or the last of the runs that completed, since the least loss may then be
+        beyond it.
 
     Raises
     ------
@@ -146,17 +182,22 @@ def optimum(rates: NDArray[Any], losses: NDArray[Any], errors: NDArray[Any] | No
     known = np.isfinite(losses)
     if not known.any():
         raise ValueError("there is no optimum: no run has completed")
-    x, y = np.log(rates[known]), losses[known] * (-1.0 if largest else 1.0)
-    (best, least), lowest = _vertex(x, y), int(np.flatnonzero(known)[np.argmin(y)])
-    inside = 0 < np.argmin(y) < len(y) - 1
-    sampled = bool(inside and errors is not None and np.isfinite(errors[known]).all() and np.any(errors[known] > 0))
+    sign, x, y = -1.0 if largest else 1.0, np.log(rates[known]), losses[known]
+    error = np.zeros(len(y)) if errors is None else errors[known]
+    if logarithmic:
+        y, error = np.log(y), error / y
+    y = sign * y
+    if not 0 < (place := int(np.argmin(y))) < len(y) - 1:
+        return None
+    best, least = _vertex(x, y)
+    sampled = bool(np.isfinite(error).all() and np.any(error > 0))
+    ends = x[[place - 1, place + 1]]
     if sampled:
-        draws = np.random.default_rng(0).standard_normal((_DRAWS, len(y))) * errors[known]  # type: ignore[index]
-        ends = np.quantile([_vertex(x, y + one)[0] for one in draws], [0.025, 0.975])
-    else:
-        ends = np.log(rates[[max(lowest - 1, 0), min(lowest + 1, len(rates) - 1)]])
+        draws = y + np.random.default_rng(0).standard_normal((_DRAWS, len(y))) * error
+        ends = np.quantile([_vertex(x, one)[0] for one in draws], [0.025, 0.975])
     low, high = np.exp(ends)
-    return Optimum(float(np.exp(best)), least * (-1.0 if largest else 1.0), float(low), float(high), sampled)
+    loss = np.exp(least) if logarithmic else sign * least
+    return Optimum(float(np.exp(best)), float(loss), float(low), float(high), sampled)
 
 
 def _vertex(x: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:
@@ -174,8 +215,8 @@ def _vertex(x: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:
     return vertex, float(value)
 
 
-def _curves(sweep: Sweep, name: str | None) -> dict[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]]:
-    """Return rates, final losses and their standard errors, for each point of the other names of the grid."""
+def _curves(sweep: Sweep, name: str | None) -> dict[str, Curve]:
+    """Return the final losses against the rate, for each point of the other names of the grid."""
     if not isinstance(sweep, Sweep):
         raise TypeError(f"networks and limit must be results of flds.sweep, got {type(sweep).__name__}")
     if RATE not in sweep.grid:
@@ -185,13 +226,14 @@ def _curves(sweep: Sweep, name: str | None) -> dict[str, tuple[NDArray[Any], NDA
     return _over(sweep, RATE, name)
 
 
-def _over(sweep: Sweep, x: str, name: str | None) -> dict[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]]:
-    final = sweep.final(name)
+def _over(sweep: Sweep, x: str, name: str | None) -> dict[str, Curve]:
+    final, diverged = sweep.final(name), sweep.data["status"] == "diverged"
     error: xarray.DataArray | None = None
     if SEED in final.dims and x != SEED:
         count = final.sizes[SEED]
         error = final.std(SEED, ddof=1) / np.sqrt(count) if count > 1 else None
         final = final.mean(SEED, skipna=False)  # those that are left where some diverged are no sample
+        diverged = diverged.any(SEED)
     elif f"{final.name}_standard_error" in sweep.variables:
         error = sweep.final(f"{final.name}_standard_error")
     others = [dim for dim in final.dims if dim != x]
@@ -201,9 +243,8 @@ def _over(sweep: Sweep, x: str, name: str | None) -> dict[str, tuple[NDArray[Any
     for point in np.ndindex(*(final.sizes[dim] for dim in others)):
         at = dict(zip(others, point, strict=True))
         label = ", ".join(f"{dim} {final[dim].values[place]}" for dim, place in at.items())
-        y = final.isel(at).values[order]
-        e = None if error is None else error.isel(at).values[order]
-        found[label] = (values[order], y, e)
+        y, ended = (array.isel(at).values[order] for array in (final, diverged))
+        found[label] = Curve(values[order], y, None if error is None else error.isel(at).values[order], ended)
     return found
 
 
@@ -212,22 +253,33 @@ def _numbers(sweep: Sweep, name: str) -> bool:
     return sweep.variables[name].values.dtype.kind in "iuf"
 
 
-def _errorbar(ax: Axes, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | None, **style: Any) -> None:
-    ax.errorbar(x, y, None if error is None else 2 * error, capsize=2, markersize=3, **style)
+def _draw(ax: Axes, curve: Curve, place: int, **style: Any) -> None:
+    """Draw a curve with its errors, and crosses at the top, a row for each curve, where runs diverged."""
+    error = None if curve.error is None else 2 * curve.error
+    ax.errorbar(curve.x, curve.y, error, capsize=2, markersize=3, **style)
+    if curve.diverged.any():
+        known = DIVERGED in ax.get_legend_handles_labels()[1]
+        top = np.full(curve.diverged.sum(), 0.98 - 0.035 * place)
+        ax.plot(
+            curve.x[curve.diverged], top, "x", color=style["color"], markersize=4, clip_on=False,
+            transform=ax.get_xaxis_transform(), label=None if known else DIVERGED,
+        )  # fmt: skip
 
 
-def _mark(ax: Axes, best: Optimum, colour: Any, interval: bool) -> None:
-    """Mark the optimum of a curve, and for the limit its interval."""
-    ax.plot(best.rate, best.loss, marker="*", markersize=9, color=colour, markeredgecolor="white", zorder=5)
+def _mark(ax: Axes, best: Optimum | None, colour: Any, interval: bool) -> None:
+    """Mark the optimum of a curve if there is one, and for the limit its interval."""
+    if best is None:
+        return
+    ax.plot(best.rate, best.loss, marker="*", markersize=7, markeredgewidth=0, color=colour, zorder=5)
     if interval:
         label = OPTIMUM if best.sampled else BESIDE
-        ax.axvspan(best.low, best.high, color="0.85", linewidth=0, zorder=0, label=label)
+        ax.axvspan(best.low, best.high, color="0.88", linewidth=0, zorder=0, label=label)
 
 
 @styled
 def sweep_overview(sweep: Sweep) -> Figure:
     """Return a figure of a `sweep`: the final loss against the rate, or what else varies first, and the summary."""
-    figure, axes = new_figure(2, 1, width_ratios=(1.3, 1))
+    figure, axes = new_figure(2, 1, width_ratios=(2.2, 1))
     try:
         final = sweep.final()
     except ValueError:  # no run has a record
@@ -237,7 +289,7 @@ def sweep_overview(sweep: Sweep) -> Figure:
     elif (
         RATE in sweep.grid
         and _numbers(sweep, RATE)
-        and any(np.isfinite(losses).any() for _, losses, _ in _curves(sweep, None).values())
+        and any(np.isfinite(curve.y).any() for curve in _curves(sweep, None).values())
     ):
         plot_transfer(sweep, ax=axes[0])
         axes[0].set_title("")
@@ -252,12 +304,12 @@ def _plain(ax: Axes, sweep: Sweep, quantity: str) -> None:
     grid = sweep.grid
     x = next((name for name in grid if name != SEED and _numbers(sweep, name)), None)
     x = x or next((name for name in grid if name != SEED), SEED)
-    for place, (label, (values, losses, errors)) in enumerate(_over(sweep, x, None).items()):
+    for place, (label, curve) in enumerate(_over(sweep, x, None).items()):
         numbers = _numbers(sweep, x)
-        at = values if numbers else np.arange(len(values))
-        _errorbar(ax, at, losses, errors, color=PALETTE[place % len(PALETTE)], marker="o", label=label or None)
+        at = curve.x if numbers else np.arange(len(curve.x))
+        _draw(ax, curve._replace(x=at), place, color=PALETTE[place % len(PALETTE)], marker="o", label=label or None)
         if not numbers:
-            names = [str(value) for value in values]
+            names = [str(value) for value in curve.x]
             ax.set_xticks(at, names)
             if max(map(len, names)) > _WORD:
                 ax.tick_params("x", labelrotation=20)

@@ -22,6 +22,7 @@ _MEASURES = ("test_loss", "loss", "batch_loss")
 # Points, and errors, that a summary lists.
 _SHOWN = 5
 _OVER_TRAINING = ("step", "every_step")
+_ENDS = {"completed": "completed", "diverged": "some runs diverged", "failed": "some runs failed or are missing"}
 
 
 @dataclass(repr=False, eq=False)
@@ -122,7 +123,7 @@ class Sweep(solvers.results.solution.Solution):
             lines.append(f"failed     {_shown(self._point(index))}: {' '.join(str(errors[index]).split())}")
         if len(failed) > _SHOWN:
             lines.append(f"           … and {len(failed) - _SHOWN} more")
-        return "\n".join([*lines, f"status     {self.status}"])
+        return "\n".join([*lines, f"status     {_ENDS[self.status]}"])
 
     def to_csv(self, path: str | os.PathLike[str], *, long: bool = False) -> Path:
         """Write a table and return the path: a row for each run, with its point, status and all that `final` has.

@@ -44,9 +44,9 @@ STYLE: dict[Any, Any] = {
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 TRAINING, TEST, FORWARD, BACKWARD = PALETTE[:4]
 # Labels of bands.
-ERRORS, INTERVALS, OPTIMUM = "± 2 standard errors", "95 % intervals", "95 % interval of its optimum"
-BESIDE, _GAUSSIAN = "rates beside its optimum", "Gaussian"
-_LAST = (ERRORS, INTERVALS, OPTIMUM, BESIDE)
+ERRORS, INTERVALS, OPTIMUM = "± 2 standard errors", "95 % intervals", "95 % interval of the limit's optimum"
+BESIDE, DIVERGED, _GAUSSIAN = "rates beside the limit's optimum", "diverged", "Gaussian"
+_LAST = (ERRORS, INTERVALS, OPTIMUM, BESIDE, DIVERGED)
 _FEW = 4
 # A legend of more entries stands beside the axes.
 _INSIDE = 5
@@ -120,12 +120,12 @@ def curve(
         )  # fmt: skip
 
 
-def legend(ax: Axes, **options: Any) -> None:
-    """Draw the legend, names of bands last, beside the axes where it is long; nothing where nothing has a name."""
+def legend(ax: Axes, beside: bool = False, **options: Any) -> None:
+    """Draw the legend, names of bands last, beside the axes where it is long or told to; nothing without names."""
     handles, labels = ax.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda place: labels[place] in _LAST)
     if labels:
-        if len(labels) > _INSIDE:
+        if beside or len(labels) > _INSIDE:
             options = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.02), "borderaxespad": 0.3} | options
         ax.legend([handles[place] for place in order], [labels[place] for place in order], **options)
 

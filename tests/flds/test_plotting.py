@@ -295,9 +295,34 @@ def test_the_optimum_is_that_of_the_parabola(errors, narrow):
     assert found.low <= 0.5 <= found.high
     assert (found.high / found.low < 1.05) == narrow
     assert transfer.optimum(rates, -losses, None, largest=True).rate == pytest.approx(0.5, rel=1e-12)
-    at_end = transfer.optimum(rates, np.array([3, 2, 1, np.nan, np.nan]), np.full(5, 0.01))
-    assert at_end[:4] == pytest.approx((0.4, 1.0, 0.2, 0.8))
-    assert not at_end.sampled
+    bent = transfer.optimum(rates, 1e-3 * np.exp(losses - 1), np.exp(losses) * (errors or 0.0), logarithmic=True)
+    assert (bent.rate, bent.loss, bent.sampled) == pytest.approx((0.5, 1e-3, narrow), rel=1e-12)
+    for ended in ([3, 2, 1, np.nan, np.nan], [1, 2, 3, 4, 5], [np.nan, 1, np.nan, np.nan, np.nan]):
+        assert transfer.optimum(rates, np.array(ended), np.full(5, 0.01)) is None
+
+
+def test_rates_that_diverge_are_seen_and_ends_are_no_optimum():
+    """Losses over four decades: exp(3 log(rate / 0.5)²) / 100 has its least at 0.5, and its axis is logarithmic."""
+    networks, limit = grid("width"), grid("limit")
+    rates = networks.variables["learning_rate"].values
+    losses = 0.01 * np.exp(3 * np.log(rates / 0.5) ** 2)
+    networks.variables["loss"].values[...] = losses[:, None, None] * np.array([1.0, 2.0])[:, None]
+    networks.variables["status"].values[3:, 1] = "diverged"
+    limit.variables["loss"].values[...] = losses[:, None]
+    ax = plotting.plot_transfer(networks, limit, ax=Figure().subplots())
+    assert ax.get_yscale() == "log"
+    stars = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "*"]
+    assert np.array(stars) == pytest.approx(np.full((2, 2), (0.5, 0.01)), rel=1e-9)  # none for the curve that ends
+    crosses = [line.get_xdata() for line in ax.lines if line.get_marker() == "x"]
+    assert [one.tolist() for one in crosses] == [[0.8, 1.6]]
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels[:3] == ["width 64", "width 256", "limit"]
+    assert "diverged" in labels
+    ax.figure.draw_without_rendering()
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.1", "0.2", "0.4", "0.8", "1.6"]
+    limit.settings["of"] = "simulate_resnet"
+    with pytest.raises(ValueError, match=r"plot_transfer\(networks, limit\)"):
+        plotting.plot_transfer(networks, limit)
 
 
 def test_the_interval_of_an_optimum_contains_it():
@@ -335,8 +360,8 @@ def test_wide_losses_are_logarithmic_and_seeds_that_did_not_complete_leave_no_me
     seeds.variables["seed"] = seeds.variables.pop("width")._replace(dims=("seed",))
     seeds.settings["grid"] = ["learning_rate", "seed"]
     seeds.variables["status"].values[4, 0] = "diverged"
-    ((_, (_rates, losses, errors)),) = transfer._curves(seeds, None).items()
-    assert np.isnan(losses).tolist() == [False] * 4 + [True]
+    ((_, (_rates, losses, errors, ended)),) = transfer._curves(seeds, None).items()
+    assert np.isnan(losses).tolist() == ended.tolist() == [False] * 4 + [True]
     expected = seeds.loss[:4, :, -1]
     np.testing.assert_allclose(losses[:4], expected.mean(1))
     np.testing.assert_allclose(errors[:4], expected.std(1, ddof=1) / np.sqrt(2))
@@ -344,11 +369,11 @@ def test_wide_losses_are_logarithmic_and_seeds_that_did_not_complete_leave_no_me
 
 def test_an_interval_says_what_it_is():
     labels = plotting.plot_transfer(grid("width"), grid("limit"), ax=Figure().subplots()).get_legend_handles_labels()[1]
-    assert labels.count("95 % interval of its optimum") == 1
+    assert labels.count("95 % interval of the limit's optimum") == 1
     bare = grid("limit")
     del bare.variables["loss_standard_error"]
     labels = plotting.plot_transfer(grid("width"), bare, ax=Figure().subplots()).get_legend_handles_labels()[1]
-    assert "rates beside its optimum" in labels
+    assert "rates beside the limit's optimum" in labels
 
 
 def test_logarithmic_axes_have_few_labels():
