@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -111,16 +111,23 @@ def agreed(work: Callable[[], T], communicator: Any = None) -> T:
     return found  # type: ignore[return-value]
 
 
-def require_same(communicator: Any, *given: Any) -> None:
-    """Raise ValueError on all ranks if they were not given the same arrays, numbers and texts."""
+def require_same(communicator: Any, given: Mapping[str, Any]) -> None:
+    """Raise ValueError on all ranks, with the names, if they were not given the same arrays, numbers and texts."""
     if communicator is None:
         return
-    digest = hashlib.sha256()
-    for one in given:
-        data: Any = np.ascontiguousarray(one) if isinstance(one, np.ndarray) else repr(one).encode()
-        digest.update(data)
-    if len(set(communicator.allgather(digest.hexdigest()))) > 1:
-        raise shared(ValueError("the ranks of a communicator must be given the same arguments, but some differ"))
+    digests = {}
+    for name, one in given.items():
+        array = isinstance(one, np.ndarray)
+        digest = hashlib.sha256(repr((one.shape, one.dtype) if array else one).encode())
+        digest.update(np.ascontiguousarray(one) if array else b"")
+        digests[name] = digest.hexdigest()
+    of_ranks = communicator.allgather(digests)
+    names = dict.fromkeys(name for ranks in of_ranks for name in ranks)
+    differ = [name for name in names if len({ranks.get(name) for ranks in of_ranks}) > 1]
+    if differ:
+        verb = "differ" if len(differ) > 1 else "differs"
+        said = f"the ranks of a communicator must be given the same arguments, but {', '.join(differ)} {verb}"
+        raise shared(ValueError(said))
 
 
 def threads_of_rank(given: Any, communicator: Any = None) -> int:

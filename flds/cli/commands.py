@@ -16,7 +16,7 @@ from flds.cli.given import check_alone, check_place, check_targeted, given
 from flds.cli.outcome import finish, from_file
 from flds.cli.pictures import attempt, draw_regime, quieten
 from flds.cli.places import check_folder, check_kept, check_out, check_plot, check_table, clean_parts
-from flds.cli.ranks import world
+from flds.cli.ranks import communicator_if
 from flds.cli.training import (
     DEFAULT_DEPTH,
     DEFAULTS,
@@ -107,7 +107,7 @@ def solve(
     sampling: Annotated[str | None, typer.Option(help="How noise is drawn for the limit: matched (default, smaller error), law (as a network would) or matched_all (a test).")] = None,
     operator: Annotated[str, typer.Option(help="How weights are held: lazy, dense, or auto for the cheaper.")] = "auto",
     tolerance: Annotated[float | None, typer.Option(help="Relative size of what may be dropped; default 0.1/sqrt(N), by law 0.001/sqrt(N).")] = None,
-    rank_budget: Annotated[tuple[int, int] | None, typer.Option(help="Largest forward and backward rank.")] = None,
+    rank_budget: Annotated[tuple[int, int] | None, typer.Option(metavar="FORWARD BACKWARD", help="Largest forward and backward rank.")] = None,
     noise_depth: Annotated[int | None, typer.Option(help="Grid of the noise, a multiple of the depth.")] = None,
     record_every: Annotated[int | None, typer.Option(help="Steps between records; default a quarter of the run.")] = None,
     recorded_samples: Annotated[str | None, typer.Option(help="How many training samples are recorded, spread evenly; or their indices, as 0,3,5; default 64.")] = None,
@@ -136,7 +136,7 @@ def solve(
     elif budget_seconds is not None:
         raise ValueError("--budget-seconds goes with --target-error")
     check_place(device, mpi)
-    communicator, kept = world() if mpi else None, Checkpoint(checkpoint, checkpoint_every, stays=True)
+    communicator, kept = communicator_if(mpi), Checkpoint(checkpoint, checkpoint_every, stays=True)
     on_first(lambda: check_kept(kept, out, source), communicator)
     if source is not None:
         check_alone(context, {"source", "out", "quiet", "threads", "device", "mpi", "checkpoint", "checkpoint_every"})
@@ -206,7 +206,7 @@ def resume(
     from solvers.results.checkpoint import Checkpoint
 
     check_place(device, mpi)
-    communicator, kept = world() if mpi else None, Checkpoint(checkpoint, checkpoint_every, stays=True)
+    communicator, kept = communicator_if(mpi), Checkpoint(checkpoint, checkpoint_every, stays=True)
     on_first(lambda: check_out(out, file), communicator)
     on_first(lambda: check_kept(kept, out, file), communicator)
     solution = from_file(
@@ -348,7 +348,8 @@ def sweep(
         print(f"results  {out / 'sweep.nc'}" + (f"\npicture  {out / 'sweep.png'}" if drawn else ""))
     failed = int((found.variables["status"].values == "failed").sum())
     if failed:
-        raise ValueError(f"{failed} runs failed; their errors are in {out}/*.error.json")
+        runs = "1 run" if failed == 1 else f"{failed} runs"
+        raise ValueError(f"{runs} failed; the errors are in {out}/*.error.json")
 
 
 @app.command("phase-diagram")

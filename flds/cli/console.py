@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,6 +21,8 @@ from solvers.interrupts import ENDING
 
 # 128 and the number of a signal, as shells have it; 2 for a user's mistake.
 SIGNALLED, CLOSED, BAD_USAGE = 128, 141, 2
+# An argument of a solver that is also an option, with a value.
+_ARGUMENT = re.compile(r'\b(dtype|operator|keep_state|device|sampling)=(")?([\w.]+)(?(2)")')
 # Ctrl-C again within so many seconds belongs to the one before.
 _TOGETHER = 2.0
 # Seconds until an interrupt that was lost is raised again, which must not be here and now.
@@ -120,8 +123,14 @@ def interrupted(kept: str = "") -> NoReturn:
 
 def fail(error: object, code: int) -> NoReturn:
     """Print an error as one line and end the process with this status, or that of an interrupt if there was one."""
-    note(f"flds: {error}")
+    note(f"flds: {as_options(str(error))}")
     sys.exit(interrupts.status if interrupts.seen else code)
+
+
+def as_options(said: str) -> str:
+    """Return what a solver said with arguments as options of the command line: ``dtype="float32"`` as --dtype float32."""
+    named = _ARGUMENT.sub(lambda found: f"--{found[1].replace('_', '-')} {found[3]}".removesuffix(" True"), said)
+    return named.replace("rank_budget", "--rank-budget")
 
 
 def note(line: str) -> None:
@@ -156,9 +165,10 @@ def extra() -> Iterator[None]:
 
 
 def show_list(descriptions: dict[str, str]) -> None:
-    """Print names and what they stand for."""
+    """Print names and the first sentence on what they stand for."""
+    longest = max(map(len, descriptions))
     for name, description in descriptions.items():
-        print(f"{name:24} {description}")
+        print(f"{name:{longest}}  {re.split(r'[.] (?=[A-Z])', description)[0].rstrip('.')}")
 
 
 def say(line: str) -> None:

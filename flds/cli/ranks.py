@@ -12,8 +12,23 @@ from flds.cli import console
 
 # One of these is set for a process that mpiexec, srun or the like has started.
 _STARTED = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", "MPI_LOCALRANKID")
+# And one of these, which says how many.
+_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 # Seconds that other ranks leave to the first to say what ended them.
 _PATIENCE = 1.0
+
+
+def communicator_if(mpi: bool) -> Any:
+    """Return the communicator of all ranks if they are to share the work, else None; `world` has the errors.
+
+    Where each of several does the whole run, which is meant if they write to files of their own, a line says so.
+    """
+    if mpi:
+        return world()
+    several = next((os.environ[name] for name in _SIZES if name in os.environ), "1")
+    if several != "1":
+        console.note(f"warning: this is one of {several} ranks, and each does the whole run; --mpi shares it among them")
+    return None
 
 
 def world() -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from flds.cli.console import note
+from flds.cli.console import as_options, note
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -202,7 +202,7 @@ def show_warnings() -> Iterator[None]:
         warnings.simplefilter("always", RuntimeWarning)
         yield
     for warning in caught:
-        note(f"warning: {warning.message}")
+        note(f"warning: {as_options(str(warning.message))}")
 
 
 @contextmanager
@@ -221,12 +221,14 @@ def affordable_particles(
 ) -> int:
     """The largest number of particles that the cost model puts within the default time and memory.
 
-    It is the same on every machine, unless it is to fit this one: its speed and what it has free. Numbers that leave
+    It is the same on every machine, and for any number of ranks, unless it is to fit this one: its speed and what it
+    has free. Numbers that leave
     room to match noise come first: with it fewer particles go further. Where time is short PARTICLE_CHOICES[0] are
     taken, and to fit a machine where memory is short fewer; a run may still be refused.
     """
     from flds.training.solve import estimate_cost
 
+    options = {**options, "communicator": None}
     affordable, smallest = {"lazy": 0, "dense": 0}, SMALL_CHOICES[0] if fit else PARTICLE_CHOICES[0]
     for particles in SMALL_CHOICES + PARTICLE_CHOICES if fit else PARTICLE_CHOICES:
         cost = estimate_cost(problem, particles=particles, depth=depth, sampling=sampling, **options)

@@ -200,7 +200,7 @@ def run(
     communicator, known = options.get("communicator"), partial(described, problem, settings, solver, states)
     checkpoint = Checkpoint.of(options.get("checkpoint"), options.get("checkpoint_every"))
     if communicator is not None:
-        require_same(communicator, known(), str(checkpoint.path))
+        require_same(communicator, known() | {"checkpoint": str(checkpoint.path)})
     executor = check_executor(options.get("executor"), communicator)
     if executor is not None and options.get("threads") is None:
         settings = replace(settings, threads=1)

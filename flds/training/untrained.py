@@ -200,8 +200,9 @@ class _Untrained:
         self.samples, d = self.inputs.shape
         self.seed = checks.seed_number("seed", seed)
         threads = threads_of_rank(threads, check_communicator(communicator))
-        asked = (self.horizon, particles, depth, self.fine, dtype, self.seed, self.phi.name)
-        require_same(communicator, self.inputs, *asked)
+        asked = {"inputs": self.inputs, "horizon": self.horizon, "particles": particles, "depth": depth}
+        asked |= {"noise_depth": self.fine, "dtype": dtype, "seed": self.seed, "activation": self.phi.name}
+        require_same(communicator, asked)
         self.ensemble = home(particles, threads, communicator)
         rows = (held * self.samples + self._apart(d)) * most_held(particles, self.ensemble.ranks)
         kept = (_GRID + 8 * self.samples * (1 + self.joint * self.samples)) * (depth + 1)

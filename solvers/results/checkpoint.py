@@ -225,7 +225,9 @@ class Checkpoint:
             ) from None
         self._compare(header)
         try:
-            self._rows = GrowingRows.of(header["rows"], path.parent, self._communicator)
+            # that of this name, so that a copy does not append to the rows of the original
+            rows = self._rows_file(int(header["rows"]["file"].rpartition("rows")[2]))
+            self._rows = GrowingRows.of(header["rows"], rows, self._communicator)
             grown = self._rows.read()
         except (ValueError, LookupError, TypeError, OSError) as error:
             raise self._refusal(f"is damaged: {error}; remove it to begin anew") from None

@@ -62,9 +62,9 @@ class GrowingRows:
         self.blocks: list[tuple[int, int, str]] = []  # first byte, the one after the last, and checksum
 
     @classmethod
-    def of(cls, index: Mapping[str, Any], folder: Path, communicator: Any = None) -> GrowingRows:
-        """Return the rows of an index."""
-        rows = cls(folder / index["file"], communicator)
+    def of(cls, index: Mapping[str, Any], path: Path, communicator: Any = None) -> GrowingRows:
+        """Return the rows of an index, which lie in the file at this path."""
+        rows = cls(path, communicator)
         rows.end, rows.blocks = index["end"], [tuple(block) for block in index["blocks"]]
         for group, name, dims, dtype, rest, long_name, units, lots in index["arrays"]:
             column = _Column(tuple(dims), dtype, tuple(rest), long_name, units, [tuple(lot) for lot in lots])

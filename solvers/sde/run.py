@@ -113,9 +113,8 @@ class MeanFieldRun:
         events.numbers(dimension)
         if equation.pairs is not None:
             equation.pairs.requires(start.count, dimension, events.box(dimension))
-        whole = () if start.held else (start.first,)
-        told = grid, scheme.name, start.count, start.shape, repr(args), events.settings()
-        require_same(communicator, *told, *whole)
+        told = {**grid, "scheme": scheme.name, "particles": start.count, "args": repr(args), "events": events.settings()}
+        require_same(communicator, told | {"x0": start.shape if start.held else start.first})
         ensemble, available = home(start.count, threads, communicator), memory_of_rank(communicator)
         held = HELD + (len(scheme.stages) > 1) + (not callable(x0)) + _LISTS * (equation.pairs is not None)
         most = most_held(start.count, 1 if communicator is None else communicator.Get_size())
@@ -184,7 +183,7 @@ class MeanFieldRun:
             compile_seconds = agreed(lambda: self.prepare(saved, len(wanted)), ensemble.communicator)
             start, settings = time.perf_counter(), self.settings()
             known = partial(kept.described, settings, self.course, ensemble, self.x, saved, wanted)
-            require_same(ensemble.communicator, str(checkpoint.path))
+            require_same(ensemble.communicator, {"checkpoint": str(checkpoint.path)})
             with checkpoint.opened(known, ensemble.communicator):
                 self.course, continued = kept.stored(checkpoint, self.course, self.states, saved)
                 with step_bar(steps - self.course.first, progress and ensemble.speaks) as count:

@@ -145,7 +145,7 @@ def test_rank_budget_has_its_status(tmp_path):
     done = run("solve", *FAST, "--operator", "lazy", "--sampling", "law", "--rank-budget", 5, 5, cwd=tmp_path,
                code=NO_PICTURE + MAIN)  # fmt: skip
     assert done.returncode == 4
-    assert "the rank outgrew rank_budget (5, 5)" in done.stderr
+    assert "the rank outgrew --rank-budget (5, 5)" in done.stderr
     assert flds.load(tmp_path / "flds.nc").status == "rank_budget"
 
 

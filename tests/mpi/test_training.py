@@ -44,7 +44,7 @@ def test_a_rank_that_fails_ends_all_and_is_named(how, said):
 def test_ranks_that_are_given_different_arguments():
     status, out, err = run(2, *program("failing", "differ", "0"))
     assert status == 0, err
-    said = "the ranks of a communicator must be given the same arguments, but some differ"
+    said = "the ranks of a communicator must be given the same arguments, but seed differs"
     assert out.splitlines() == [f"{name} {said}" for name in ("training", "equation", "forward")]
 
 
@@ -154,7 +154,7 @@ def test_a_network_that_ranks_keep_is_trained_on(tmp_path):
 @pytest.mark.parametrize(
     ("ranks", "options", "status", "said"),
     [
-        (2, ("--operator", "dense"), 2, 'operator="dense" holds whole matrices in one process'),
+        (2, ("--operator", "dense"), 2, '--operator dense holds whole matrices in one process'),
         (3, ("--particles", "800"), 2, "3 ranks are more than the 2 groups of 800 particles; use fewer ranks"),
         (2, ("--out", "nowhere/run.nc"), 2, "the folder 'nowhere' does not exist"),
         (2, ("--fit",), 2, "--fit chooses for one process"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,6 +225,22 @@ def test_missing_rows_are_said(tmp_path):
     (tmp_path / "run.ckpt.rows0").unlink()
     with pytest.raises(ValueError, match=r"is damaged: run\.ckpt\.rows0, which belongs beside it, is missing"):
         stored(tmp_path / "run.ckpt")
+
+
+def test_a_copy_has_rows_of_its_own(tmp_path):
+    """Both files copied go on apart from the original; one alone is refused and leaves the original whole."""
+    with Checkpoint(tmp_path / "run.ckpt", 0).opened(lambda: DESCRIBED) as kept:
+        kept.keep("run", state(9), grows)
+    shutil.copy(tmp_path / "run.ckpt", tmp_path / "copy.ckpt")
+    with pytest.raises(ValueError, match=r"copy\.ckpt\.rows0, which belongs beside it, is missing"):
+        stored(tmp_path / "copy.ckpt")
+    shutil.copy(tmp_path / "run.ckpt.rows0", tmp_path / "copy.ckpt.rows0")
+    for name, count in (("copy.ckpt", 15), ("run.ckpt", 12)):
+        with Checkpoint(tmp_path / name, 0).opened(lambda: DESCRIBED) as kept:
+            same(kept.stored["run"], state(9))
+            kept.keep("run", state(count), grows)
+    same(stored(tmp_path / "copy.ckpt")["run"], state(15))
+    same(stored(tmp_path / "run.ckpt")["run"], state(12))
 
 
 def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
