@@ -119,7 +119,7 @@ def require_same(communicator: Any, given: Mapping[str, Any]) -> None:
     for name, one in given.items():
         array = isinstance(one, np.ndarray)
         digest = hashlib.sha256(repr((one.shape, one.dtype) if array else one).encode())
-        digest.update(np.ascontiguousarray(one) if array else b"")
+        digest.update(np.ascontiguousarray(one).data if array else b"")
         digests[name] = digest.hexdigest()
     of_ranks = communicator.allgather(digests)
     names = dict.fromkeys(name for ranks in of_ranks for name in ranks)

@@ -17,6 +17,7 @@ from flds.sweeps.folder import alone, check, is_done, settle, sweep_out
 from flds.sweeps.grid import Grid
 from flds.sweeps.results import RESULT, collect, earlier, is_of
 from flds.sweeps.runs import run_all
+from flds.training.apart import check_executor
 from flds.training.problem import TrainingProblem
 from solvers import checks
 from solvers.processors import available_threads
@@ -89,6 +90,7 @@ def sweep(
     place = Path(folder)
     tasks = plan.tasks(place)
     check(place, plan)
+    check_executor(executor)
     most = available_threads() if workers is None else checks.positive_integer("workers", workers)
     found, known = earlier(place)
     waiting = [task for task in tasks if not is_done(task, known)]

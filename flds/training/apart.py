@@ -10,7 +10,7 @@ from solvers import checks
 from solvers.results.files import State
 
 
-def check_executor(given: Any, communicator: Any) -> Executor | None:
+def check_executor(given: Any, communicator: Any = None) -> Executor | None:
     """Return an executor or None.
 
     Raises
@@ -20,7 +20,7 @@ def check_executor(given: Any, communicator: Any) -> Executor | None:
     """
     if given is None:
         return None
-    if not hasattr(given, "submit"):
+    if not isinstance(given, Executor):
         raise TypeError(
             "executor must be a concurrent.futures.Executor, such as dask.distributed.Client(...).get_executor(), "
             f"got {checks.shown(given)}"

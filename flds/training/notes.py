@@ -24,9 +24,9 @@ def on_method(asked: Settings, settings: Settings, directions: int, room: int) -
         if asked.operator == "dense":
             return [f'{told}: matched noise needs operator="lazy"']
         return [
-            f"{told}, and not yet the limit: training meets about {directions} directions, too many to match noise "
-            f"among its particles. To keep the limit take some {room} particles, or fewer samples or steps; or let "
-            "flds.estimate_limit average many small networks"
+            f"{told}, and not yet the limit: matched noise would need some {room} particles here, for about "
+            f"{directions} directions that training meets. To keep the limit take so many, or fewer samples or steps; "
+            "or let flds.estimate_limit average many small networks"
         ]
     if settings.sampling == asked.sampling:
         return []

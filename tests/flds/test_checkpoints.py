@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
@@ -64,7 +64,7 @@ def test_replicates_on_an_executor(solve, tmp_path):
     with ProcessPoolExecutor(1, get_context("spawn")) as processes:
         equal(solve(executor=processes, keep_state=True), solve(threads=1, keep_state=True))
 
-    class OneAtATime:
+    class OneAtATime(Executor):
         """Trains the first replicate and then dies."""
 
         left = 1
@@ -93,6 +93,14 @@ def test_what_is_no_executor():
         network(executor="dask")
     with pytest.raises(TypeError, match=r"executor must be a concurrent\.futures\.Executor"):
         mean_ode(executor=3)
+
+
+@pytest.mark.parametrize("given", ["dask", 2, ProcessPoolExecutor])
+def test_what_is_no_executor_leaves_no_folder(given, tmp_path):
+    """Nor does what submits and is none, such as dask's client, whose tasks may end in another order."""
+    with pytest.raises(TypeError, match=r"executor must be .*Client\(\.\.\.\)\.get_executor\(\)"):
+        flds.sweep(TRAINED, {"depth": [1]}, folder=tmp_path / "runs", particles=50, executor=given)
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_that_goes_on_from_a_file_is_kept_as_well(tmp_path, monkeypatch):

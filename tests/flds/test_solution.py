@@ -179,7 +179,7 @@ def test_many_samples_make_a_dense_network_of_a_limit_and_the_note_says_what_kee
     rng = np.random.default_rng(0)
     many = flds.TrainingProblem(rng.standard_normal((40, 8)), rng.standard_normal(40), steps=3, batch_size=4)
     with pytest.warns(
-        RuntimeWarning, match=r"dense network of width 30, with .* about 16 directions.* some (\d+) part"
+        RuntimeWarning, match=r"dense network of width 30, with .* some (\d+) particles here, for about 16 directions"
     ):
         dense = flds.solve_flds(many, particles=30, depth=2, record_every=3, recorded_samples=4)
     assert (dense.settings["operator"], dense.settings["sampling"]) == ("dense", "matched")
