@@ -27,7 +27,7 @@ def communicator_if(mpi: bool) -> Any:
         return world()
     several = next((os.environ[name] for name in _SIZES if name in os.environ), "1")
     if several != "1":
-        console.note(f"warning: this is one of {several} ranks, and each does the whole run; --mpi shares it among them")
+        console.note(f"warning: this is one of {several} ranks that each do the whole run; --mpi shares it among them")
     return None
 
 

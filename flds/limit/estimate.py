@@ -84,7 +84,8 @@ def estimate_limit(
         "cuda", "cuda:1" or "cpu", as in `flds.Options`: runs go on that device of torch, one after the other.
     checkpoint : path, optional
         A file in which finished rounds are kept. The same call again, should the process end before it, goes on with
-        the next one, and ``settings["continued_from_round"]`` says after which. The file is removed at the end.
+        the next one, and ``settings["continued_from_round"]`` says after which. The file is removed at the end, but
+        where the target is missed: with a larger ``budget_seconds`` the call goes on from there.
     progress : bool
         Show a progress bar for each round on standard error.
 
@@ -148,11 +149,12 @@ def estimate_limit(
     )
     asked = {name: value for name, value in options.items() if name not in ("threads", "device", "recorded_samples")}
     asked |= {"recorded_samples": np.array(recorded_samples).tolist(), "sizes": list(first)}
-    asked |= {"population": population.operator, "target_error": target_error, "budget_seconds": budget_seconds}
+    asked |= {"population": population.operator, "target_error": target_error}
+    asked |= {} if target_error else {"budget_seconds": budget_seconds}
     kept = Checkpoint(checkpoint)
     with kept.opened(partial(described, problem, **asked)):
         search.run(first, kept)
-        if search.status != "interrupted":
+        if search.status != "interrupted" and not search.missed:
             kept.remove()
     for note in search.warned:
         warnings.warn(note, RuntimeWarning, stacklevel=2)

@@ -74,7 +74,9 @@ class Search:
         if earlier is not None:
             self.rounds, _, self.modelled, self.expected, seconds = earlier
             self.continued, start = len(self.rounds), start - seconds
-            plan = None if earlier.sizes is None else self._plan(Sizes(*earlier.sizes))
+            self.timings["solve"] = seconds
+            # without sizes it had ended, perhaps by a smaller budget
+            plan = self._next_plan() if earlier.sizes is None else self._plan(Sizes(*earlier.sizes))
         try:
             while plan is not None:
                 self.rounds.append(self._run_round(plan))
@@ -92,7 +94,12 @@ class Search:
             self.status = "interrupted"
             self.warned.append(f"interrupted in round {len(self.rounds) + 1}; round {len(self.rounds)} is reported")
         self.timings["solve"] = time.perf_counter() - start
-        self._conclude()
+        self._conclude(", with which the same call goes on from its checkpoint" if checkpoint.path else "")
+
+    @property
+    def missed(self) -> bool:
+        """Whether all rounds have ended well, and short of the target."""
+        return self.target is not None and self.status == "completed" and self.reported.widest > self.target
 
     @property
     def reported(self) -> Round:
@@ -209,7 +216,7 @@ class Search:
             power = math.log(seen) / math.log(modelled[-2] / modelled[-3])
         return self.rounds[-1].seconds * ratio ** min(max(power, _LEAST_POWER), _MOST_POWER)
 
-    def _conclude(self) -> None:
+    def _conclude(self, goes_on: str) -> None:
         """Settle the status, and what a user should be told or warned of."""
         last = self.rounds[-1]
         if self.status == "completed":
@@ -218,12 +225,13 @@ class Search:
         if self.budget is not None and self.status != "interrupted" and self.timings["solve"] > self.budget:
             self.warned.append(self._overrun())
         widest = self.reported.widest
-        if self.target is not None and self.status == "completed" and widest > self.target:
+        if self.missed:
+            assert self.target is not None
             narrower = min(widest / (aim(len(self.reported.seeds)) * self.target), _FARTHEST)
             seconds = self.timings["solve"] + self.reported.seconds * narrower**2
             self.warned.append(
                 f"the largest half width is {widest:.2g}, above target_error {self.target:g}; "
-                f"budget_seconds of about {seconds:.1g} would do"
+                f"budget_seconds of about {seconds:.1g} would do{goes_on}"
             )
         reported = self.reported
         self._judge_particles(reported)

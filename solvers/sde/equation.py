@@ -144,7 +144,10 @@ class McKeanVlasov:
         elif self.noise == "general" and self.diffusion is None:
             raise ValueError('noise="general" needs a diffusion matrix')
         elif not {"drift", "diffusion", "common", "interaction"} & set(self.given):
-            raise ValueError("an equation needs at least one of drift, diffusion, common and interaction")
+            raise ValueError(
+                "an equation needs at least one of drift, diffusion, common and interaction; for jumps or resets alone "
+                "give a drift of zeros"
+            )
 
     @property
     def given(self) -> list[str]:

@@ -113,7 +113,13 @@ class MeanFieldRun:
         events.numbers(dimension)
         if equation.pairs is not None:
             equation.pairs.requires(start.count, dimension, events.box(dimension))
-        told = {**grid, "scheme": scheme.name, "particles": start.count, "args": repr(args), "events": events.settings()}
+        told = {
+            **grid,
+            "scheme": scheme.name,
+            "particles": start.count,
+            "args": repr(args),
+            "events": events.settings(),
+        }
         require_same(communicator, told | {"x0": start.shape if start.held else start.first})
         ensemble, available = home(start.count, threads, communicator), memory_of_rank(communicator)
         held = HELD + (len(scheme.stages) > 1) + (not callable(x0)) + _LISTS * (equation.pairs is not None)

@@ -175,7 +175,7 @@ def test_what_a_sweep_decides_itself(name, tmp_path):
 
 def test_rounds_of_an_estimate_are_kept(tmp_path, monkeypatch):
     problem = flds.TrainingProblem([[1.0, 0.5]], [1.0], steps=2)
-    asked = {"target_error": 0.001, "particles": 100, "depth": 2, "replicates": 4, "threads": 1}
+    asked = {"target_error": 0.003, "particles": 100, "depth": 2, "replicates": 4, "threads": 1}
     whole = flds.estimate_limit(problem, **asked)
     assert len(whole.settings["rounds"]) > 2
     kept = tmp_path / "limit.ckpt"
@@ -183,12 +183,31 @@ def test_rounds_of_an_estimate_are_kept(tmp_path, monkeypatch):
         killed_after(patched, flds.limit.search, "run_round", 3)
         with pytest.raises(Killed):
             flds.estimate_limit(problem, checkpoint=kept, **asked)
-    with pytest.raises(ValueError, match=r"is that of another run: target_error is 0\.001 there and 0\.1 here"):
+    with pytest.raises(ValueError, match=r"is that of another run: target_error is 0\.003 there and 0\.1 here"):
         flds.estimate_limit(problem, checkpoint=kept, **asked | {"target_error": 0.1})
     found = flds.estimate_limit(problem, checkpoint=kept, **asked)
     assert found.settings["continued_from_round"] == 2
     assert len(found.settings["rounds"]) == len(whole.settings["rounds"])
     np.testing.assert_array_equal(found.outputs_half_width, whole.outputs_half_width)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_is_missed_leaves_the_rounds_for_a_larger_budget(tmp_path):
+    """The first round is the same, and is not run again; a budget that has not grown adds none."""
+    problem = flds.TrainingProblem([[1.0, 0.5]], [1.0], steps=2)
+    asked = {"target_error": 0.01, "particles": 100, "depth": 2, "replicates": 4, "threads": 1}
+    kept = tmp_path / "limit.ckpt"
+    for continued in (None, 1):
+        with pytest.warns(RuntimeWarning) as told:
+            early = flds.estimate_limit(problem, checkpoint=kept, budget_seconds=1e-3, **asked)
+        assert "with which the same call goes on from its checkpoint" in " ".join(str(one.message) for one in told)
+        assert early.settings.get("continued_from_round") == continued
+        assert len(early.settings["rounds"]) == 1
+        assert kept.exists()
+    found = flds.estimate_limit(problem, checkpoint=kept, budget_seconds=600.0, **asked)
+    assert found.settings["continued_from_round"] == 1
+    assert found.settings["rounds"][0] == early.settings["rounds"][0]
+    assert np.max(found.outputs_half_width) <= 0.01
     assert list(tmp_path.iterdir()) == []
 
 

@@ -187,13 +187,18 @@ class Wrong(flds.Optimizer):
         return {
             "unannounced": {}, "dropped": {"a": 0.0 * parameter}, "whole": {"b": np.zeros(parameter.shape, int)},
             "list": {"b": [0.0]}, "text": {"b": "a"}, "array": parameter, "nothing": None,
-            "row": {"b": parameter[:, 0]},
+            "row": {"b": parameter[:, 0]}, "grown": {"b": np.zeros_like(parameter)},
         }.get(self.kind, {})  # fmt: skip
 
     def step(self, gradient, state, rate):
         self.calls += 1
+        if self.kind == "grown":
+            state["b"] += gradient
+        if self.kind == "scaled":
+            gradient *= rate
         after = {
             "unannounced": {"b": gradient}, "whole": {"b": gradient}, "row": state, "list": state, "text": state,
+            "grown": state,
         }.get(self.kind, {})  # fmt: skip
         step = {
             "changing": lambda: self.calls * gradient,
@@ -218,6 +223,8 @@ class Wrong(flds.Optimizer):
         ("array", "must return a dictionary of arrays by name, got "),
         ("nothing", "must return a dictionary of arrays by name, got None"),
         ("changing", "must give the same for the same arguments"),
+        ("grown", r"must not write into its gradient and state \(m \+= g\)"),
+        ("scaled", "must not write into its gradient and state"),
         ("nan", "must give finite steps"),
         ("as list", "must give steps of the shape of the gradient, .*, got "),
         ("complex", "must give steps of the shape of the gradient, .*, got complex128"),

@@ -154,7 +154,7 @@ def test_a_network_that_ranks_keep_is_trained_on(tmp_path):
 @pytest.mark.parametrize(
     ("ranks", "options", "status", "said"),
     [
-        (2, ("--operator", "dense"), 2, '--operator dense holds whole matrices in one process'),
+        (2, ("--operator", "dense"), 2, "--operator dense holds whole matrices in one process"),
         (3, ("--particles", "800"), 2, "3 ranks are more than the 2 groups of 800 particles; use fewer ranks"),
         (2, ("--out", "nowhere/run.nc"), 2, "the folder 'nowhere' does not exist"),
         (2, ("--fit",), 2, "--fit chooses for one process"),

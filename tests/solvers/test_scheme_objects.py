@@ -18,6 +18,7 @@ from solvers import BrownianMotion, McKeanVlasov, schemes
 from solvers.schemes import EulerMaruyama, Heun, Milstein, Scheme, Stage, TamedEuler, euler_terms, noise_terms
 from solvers.sde.schemes import _FILES, get_scheme
 from solvers.sde.schemes.passes import stage_pass
+from solvers.sde.schemes.scheme import check_term
 from solvers.sde.trial import Trial
 from tests.solvers.equations import PLANAR_GENERAL
 from tests.test_docstrings import complaints, docs
@@ -238,6 +239,46 @@ def test_bad_schemes(scheme, error, message):
     with pytest.raises(error, match=message) as caught:
         solvers.solve(GEOMETRIC, np.ones(4), 0.0, 1.0, 10, scheme=scheme)
     assert "\n" not in str(caught.value)
+
+
+def adds(out, s):
+    out += s.dt * s.x
+
+
+def sets(out, s):
+    out[:] = out + s.dt * s.x
+
+
+def rebinds(out, s):
+    out = out + s.dt * s.x
+
+
+def begins_anew(out, s):
+    change = s.dt * s.x
+    out = change + out
+    for p in range(1):
+        out[0, p] += 0.0
+
+
+@pytest.mark.parametrize("term", [adds, sets, njit(adds)])
+def test_terms_that_add_in_place(term):
+    check_term(term)
+
+
+@pytest.mark.parametrize("term", [rebinds, njit(begins_anew)])
+def test_terms_that_give_their_first_argument_another_value(term):
+    """What they add would be lost without a word."""
+    with pytest.raises(ValueError, match=r"^the term \w+ must add to out in place: out \+= …, or out\[:\] = …$"):
+        check_term(term)
+
+
+class Rebinding(Scheme):
+    stages = (Stage(lambda equation, coefficients, form: iter((rebinds,))),)
+
+
+def test_a_scheme_of_such_terms_is_refused():
+    with pytest.raises(TypeError, match="ValueError: the term rebinds must add to out in place"):
+        solvers.solve(GEOMETRIC, np.ones(4), 0.0, 1.0, 10, scheme=Rebinding())
 
 
 @pytest.mark.parametrize("scheme", ["milstein", Milstein()])

@@ -28,8 +28,9 @@ def try_rule(name: str, rule: Optimizer, matrix: bool) -> None:
         If it cannot be called, gives something else than steps of the gradient's shape, or remembers something else
         than arrays, under other names than `init` has, of another shape or less precisely than it computes them.
     ValueError
-        If it gives other steps when called again, or a step of a matrix depends on the bases in which it is written and
-        the rule does not say that it treats entries, adds to rows that have had no gradient, or mixes particles.
+        If it writes into its arguments, gives other steps when called again, or a step of a matrix depends on the bases
+        in which it is written and the rule does not say that it treats entries, adds to rows that have had no gradient,
+        or mixes particles.
     """
     label = f"{name}, {type(rule).__name__},"
     checks.positive_number(f"{label} work", rule.work, zero=True)
@@ -69,7 +70,11 @@ def _steps(label: str, rule: Optimizer, seen: Sequence[Array], matrix: bool) -> 
     _check_state(label, first, None if matrix else seen[0].shape)
     state, steps = first, []
     for one in seen:
-        step, after = _pair(label, checks.called(f"{label} failed in step", rule.step, one.copy(), dict(state), 0.1))
+        gradient, before = one.copy(), {key: np.array(value) for key, value in state.items()}
+        step, after = _pair(label, checks.called(f"{label} failed in step", rule.step, gradient, dict(state), 0.1))
+        kept = all(np.array_equal(state[key], value, equal_nan=True) for key, value in before.items())
+        if not (kept and np.array_equal(gradient, one)):
+            raise ValueError(f"{label} must not write into its gradient and state (m += g); return new arrays (m + g)")
         if not isinstance(step, np.ndarray) or step.dtype.kind != "f" or step.shape != one.shape:
             got = f"{step.dtype} of shape {step.shape}" if isinstance(step, np.ndarray) else checks.shown(step)
             raise TypeError(f"{label} must give steps of the shape of the gradient, {one.shape}, got {got}")

@@ -28,7 +28,7 @@ from solvers.sde.schemes.kernels import (
     note_fault,
     put,
 )
-from solvers.sde.schemes.scheme import Stage, Step, Term
+from solvers.sde.schemes.scheme import Stage, Step, Term, check_term
 
 Array = NDArray[np.floating]
 Matrix = NDArray[np.float64]
@@ -67,7 +67,10 @@ def _pass(
     plain = equation.vectorized
     inlined, merged, entry = (_as_it_is,) * 3 if plain else (inlined_kernel, merged_kernel, composed_kernel)
     coefficients = coefficient_functions(equation, form)
-    parts = [inlined(term) for term in terms(equation, coefficients, form, *settings)]
+    given = list(terms(equation, coefficients, form, *settings))
+    for term in given:
+        check_term(term)
+    parts = [inlined(term) for term in given]
     if not parts:
         raise ValueError(f"{getattr(terms, '__name__', 'the scheme')} gives no terms, so there is nothing to add")
     change, *others = parts

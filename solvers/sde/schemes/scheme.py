@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dis
+import re
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +13,8 @@ from solvers.sde.equation import NOISES, McKeanVlasov
 Term = Callable[[Any, Any], Any]
 Terms = Callable[..., Iterator[Term]]
 
+# Bytecode that reads and sets local names.
+_FAST = re.compile("LOAD_FAST|STORE_FAST")
 MOTIONS = ("equation", "integrals", "own", "none")
 
 
@@ -197,6 +201,19 @@ def check_scheme(scheme: Scheme) -> None:
             raise TypeError(f"settings of a stage of the scheme {kind} must be hashable: {error}; use tuples") from None
     if scheme.stages[0].time not in (None, 0.0):
         raise ValueError(f"the first stage of the scheme {kind} starts where the step does; leave its time out")
+
+
+def check_term(term: Term) -> None:
+    """Raise ValueError if a term gives its first argument another value, which adds nothing to the array it was."""
+    code = getattr(term, "py_func", term).__code__
+    before = ""
+    for one in dis.get_instructions(code):
+        names = one.argval if isinstance(one.argval, tuple) else (one.argval,)  # of two instructions in one
+        stored = [name for kind, name in zip(_FAST.findall(one.opname), names, strict=False) if kind == "STORE_FAST"]
+        if set(stored) & set(code.co_varnames[:1]) and not before.endswith("="):
+            name = code.co_varnames[0]
+            raise ValueError(f"the term {code.co_name} must add to {name} in place: {name} += …, or {name}[:] = …")
+        before = one.argrepr
 
 
 def stage_times(scheme: Scheme) -> tuple[float, ...]:
