@@ -85,7 +85,7 @@ def plot_scores(comparison: Comparison, ax: Axes | None = None) -> Axes:
     )
     z = np.linspace(-reach, reach, 201)
     ax.plot(z, np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi), color="0.2", label="normal law")
-    ax.set_xlabel("difference of the mean from the limit, in standard errors")
+    ax.set_xlabel("mean less limit, in standard errors")
     ax.set_ylabel("density")
     ax.set_ylim(0, 1.3 * ax.get_ylim()[1])
     legend(ax)

@@ -19,6 +19,7 @@ from solvers.plotting.style import (
     TRAINING,
     curve,
     few,
+    from_zero,
     legend,
     logarithmic,
     new_axes,
@@ -120,7 +121,7 @@ def plot_loss(solution: Solution | LimitEstimate, scale: str | None = None, ax: 
     if chosen == "log":
         logarithmic(ax, "y")
     else:
-        ax.set_ylim(bottom=0)
+        from_zero(ax)
     legend(ax)
     return ax
 
@@ -182,7 +183,7 @@ def plot_rank(solution: Solution, ax: Axes | None = None) -> Axes:
             ax, solution.steps, rank[:, side], one, color=colour, linestyle=line, marker="o", markersize=3, label=label
         )
     ax.set(ylabel="rank, mean over depth", title="Rank of the bases")
-    ax.set_ylim(bottom=0)
+    from_zero(ax)
     legend(ax)
     return ax
 
@@ -312,7 +313,7 @@ def plot_travel(solution: MeanFieldSolution, ax: Axes | None = None) -> Axes:
         last, label = None if error is None else error[-1], name.removeprefix("travel_")
         curve(ax, solution.depth_grid, y, last, color=colour, label=label)
     ax.set(xlabel="depth s", ylabel="root mean square", title=f"Travel after {solution.steps[-1]} steps")
-    ax.set_ylim(bottom=0)
+    from_zero(ax)
     legend(ax)
     return ax
 

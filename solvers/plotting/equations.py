@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.plotting.events import ends_of, event_panels, free
 from solvers.plotting.style import FAR, PALETTE, curve, density, legend, panels, save
 from solvers.results.solution import Solution, Variable
 
@@ -25,8 +26,9 @@ def overview(solution: Solution) -> Figure:
     """Return a figure of what changes with time, or with depth, the density of the particles, and the settings."""
     axis, label = ("t", "depth t") if "depth_grid" in solution.variables else ("time", "time t")
     draws = [partial(_over_time, solution, name, axis, label) for name in _drawn(solution, axis)]
+    draws += [partial(draw, solution) for draw in event_panels(solution)]
     particles = solution.variables.get("final_particles")
-    if particles is not None and np.all(np.any(np.abs(_in_columns(particles)) < FAR, axis=0)):
+    if particles is not None and np.all(np.any(np.abs(_in_columns(particles)[free(solution)]) < FAR, axis=0)):
         end = f"at t = {np.max(solution.final_time):g}" if "final_time" in solution.variables else "at the end"
         draws.append(partial(_laws, solution, particles, end))
     return panels(draws, solution.summary())
@@ -96,11 +98,14 @@ def _tag(solution: Solution, item: Variable, column: int) -> str:
 
 
 def _laws(solution: Solution, particles: Variable, end: str, ax: Axes) -> None:
-    values = _in_columns(particles)
+    every = _in_columns(particles)
+    values = every[free(solution)]
     for column in range(min(values.shape[1], _LAWS)):
         label = f"{len(values)} particles" if values.shape[1] == 1 else f"component {column}"
+        component = column
         if particles.dims == ("run", "final_particle"):
-            label = _tag(solution, particles, column)
-        density(ax, values[:, column], "position", label, PALETTE[column])
+            label, component = _tag(solution, particles, column), 0
+        density(ax, values[:, column], "position", label, PALETTE[column], ends_of(solution, component))
     legend(ax)
-    ax.set(title=f"Law of the particles {end}")
+    absorbed = len(every) - len(values)
+    ax.set(title=f"Law of the particles {end}" + f", {absorbed} absorbed" * bool(absorbed))

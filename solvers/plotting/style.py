@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,8 +54,19 @@ _INSIDE = 5
 _COLUMNS, _LINES = 3, 23
 # Size of its letters in points, and what each takes of a line, as a share of that.
 _SMALL, _ADVANCE = 6, 0.602
-# The largest position that has a density worth drawing.
-FAR = 1e50
+# The largest position that has a density worth drawing, and the places at which it is drawn.
+FAR, _CELLS = 1e50, 1024
+
+
+class Ends(NamedTuple):
+    """The ends between which positions lie, and whether one leads to the other."""
+
+    low: float
+    high: float
+    periodic: bool = False
+
+
+EVERYWHERE = Ends(-np.inf, np.inf)
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
@@ -144,6 +155,11 @@ def logarithmic(ax: Axes, *axes: str) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
+def from_zero(ax: Axes) -> None:
+    """Let the y axis begin with 0, and end a little above what is drawn, however little that varies."""
+    ax.set_ylim(0, max(ax.get_ylim()[1], 1.05 * ax.dataLim.y1))
+
+
 def sizes_axis(ax: Axes, name: str, values: Any) -> None:
     """Make an axis logarithmic with ticks at these values alone, sizes such as widths and depths."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -155,10 +171,12 @@ def sizes_axis(ax: Axes, name: str, values: Any) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def density(ax: Axes, values: NDArray[Any], quantity: str, label: str, colour: str = TRAINING) -> None:
-    """Draw the density of numbers, smoothed, and the Gaussian of the same mean and variance.
+def density(
+    ax: Axes, values: NDArray[Any], quantity: str, label: str, colour: str = TRAINING, ends: Ends = EVERYWHERE
+) -> None:
+    """Draw the density of numbers between ends, smoothed, and the Gaussian of the same mean and variance.
 
-    Where all numbers are the same there is no density, and a line stands where they are.
+    Where all numbers are the same there is no density, and a line stands where they are. Grey lines stand at the ends.
     """
     values = np.asarray(values, np.float64).ravel()
     values = values[np.abs(values) < FAR]
@@ -169,28 +187,42 @@ def density(ax: Axes, values: NDArray[Any], quantity: str, label: str, colour: s
         ax.axvline(mean, color=colour, label=f"{label}, all the same")
         ax.set(xlabel=quantity, ylabel="density")
         return
-    x, smooth = _smoothed(values, deviation)
+    x, smooth = _smoothed(values, deviation, ends)
     ax.fill_between(x, smooth, color=colour, alpha=0.35, linewidth=0)
     ax.plot(x, smooth, color=colour, label=label)
     gaussian = np.exp(-((x - mean) ** 2) / (2 * deviation**2)) / (deviation * np.sqrt(2 * np.pi))
     known = _GAUSSIAN in ax.get_legend_handles_labels()[1]
     ax.plot(x, gaussian, color="black", linestyle=":", label=None if known else _GAUSSIAN)
+    for end in ends[:2]:
+        if np.isfinite(end):
+            ax.axvline(end, color="0.5", linewidth=0.8)
     ax.set(xlabel=quantity, ylabel="density")
     ax.autoscale(axis="y")  # which an earlier density has switched off
     ax.set_ylim(bottom=0)
 
 
-def _smoothed(values: NDArray[Any], deviation: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return a Gaussian kernel estimate on a grid, by Silverman's rule; tails beyond 1 in 1,000 are cut off."""
+def _smoothed(values: NDArray[Any], deviation: float, ends: Ends) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return a Gaussian kernel estimate on a grid, by Silverman's rule; tails beyond 1 in 1,000 are cut off.
+
+    What would lie beyond an end is mirrored there, or comes in again at the other end of a period.
+    """
     low, high = np.quantile(values, [5e-4, 1 - 5e-4])
     spread = min(deviation, float(np.subtract(*np.quantile(values, [0.75, 0.25]))) / 1.34) or deviation
     width = 0.9 * spread * values.size**-0.2
-    edges = np.linspace(low - 3 * width, high + 3 * width, 1025)
-    x, step = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
-    counts = np.histogram(values, edges)[0] / (values.size * step)
-    reach = np.arange(-int(4 * width / step) - 1, int(4 * width / step) + 2) * step
+    first, last = max(low - 3 * width, ends.low), min(high + 3 * width, ends.high)
+    if ends.periodic:
+        first, last, period = ends.low, ends.high, ends.high - ends.low
+        copies = [values, values - period, values + period]
+    else:
+        copies = [values, *(2 * end - values for end in ends[:2] if np.isfinite(end))]
+    step = (last - first) / _CELLS
+    beyond = int(4 * width / step) + 1
+    edges = first + step * np.arange(-beyond, _CELLS + beyond + 1)
+    counts = np.histogram(np.concatenate(copies), edges)[0] / (values.size * step)
+    reach = np.arange(-beyond, beyond + 1) * step
     kernel = np.exp(-(reach**2) / (2 * width**2))
-    return x, np.convolve(counts, kernel / kernel.sum(), mode="same")
+    smooth = np.convolve(counts, kernel / kernel.sum(), mode="same")
+    return first + step * (np.arange(_CELLS) + 0.5), smooth[beyond : beyond + _CELLS]
 
 
 def text(figure: Figure, ax: Axes, lines: list[str]) -> None:
@@ -213,7 +245,7 @@ def text(figure: Figure, ax: Axes, lines: list[str]) -> None:
 def panels(draws: Sequence[Callable[..., Any]], summary: str) -> Figure:
     """Return a figure of what these draw into `ax`, in the order of reading, and a summary in the last panel."""
     count = len(draws) + 1
-    columns = _COLUMNS if count > 1 else 1
+    columns = 2 if count == 4 else _COLUMNS if count > 1 else 1
     figure, axes = new_figure(columns, -(-count // columns))
     for draw, ax in zip(draws, axes, strict=False):
         draw(ax=ax)
