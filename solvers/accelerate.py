@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core import event
 
 from solvers.identity import identity
 from solvers.kernel_cache import keep_on_disk
@@ -17,6 +19,22 @@ _EXACT = frozenset({"contract"})
 _REORDERED = frozenset({"nsz", "arcp", "contract", "reassoc"})
 # Without what Python and C would call them by, which takes time to compile.
 _CALLED_FROM_KERNELS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+class CompilerTime(event.TimingListener):
+    """Counts the time that is spent on compiling; loading what lies on disk is not of it."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return float(self.duration) if self.done else 0.0
+
+
+@contextmanager
+def compiler_time() -> Iterator[CompilerTime]:
+    """Count what is compiled within, by any thread of this process."""
+    with event.install_listener("numba:compile", CompilerTime()) as listener:  # type: ignore[no-untyped-call]
+        yield listener
 
 
 def kernel(function: F) -> F:

@@ -29,6 +29,7 @@ from flds.training.apart import Apart, check_executor
 from flds.training.callbacks import Watch
 from flds.training.divergence import outcome
 from solvers import checks
+from solvers.accelerate import compiler_time
 from solvers.ensemble.random import replicate_seed
 from solvers.progress import progress_bar
 from solvers.results.checkpoint import Checkpoint
@@ -151,7 +152,7 @@ def run(
     watch = Watch(given.get("callback"), problem.loss_function.measured, (problem.y, problem.test_y))
     kind, start = KINDS[name], time.perf_counter()
     passes = problem.steps + 1
-    with checkpoint.opened(partial(described, problem, settings, name, states)):
+    with checkpoint.opened(partial(described, problem, settings, name, states)), compiler_time() as compiler:
         kept = KeptRuns(checkpoint, problem)
         continued = kept.continued
         total = settings.replicates * (passes - (first_step(states[0]) if states else 0)) - kept.done
@@ -163,7 +164,7 @@ def run(
                 status, difference = _depth_error(kind, problem, settings, bar, kept)
         ended = [runs[index] for index in complete]
         notes = notes_on(problem, ended, status, remark)
-        timings = {"compile": 0.0, "solve": time.perf_counter() - start}
+        timings = {"compile": compiler.seconds, "solve": time.perf_counter() - start - compiler.seconds}
         solution = assemble(problem, settings, name, ended, difference, status, timings, notes + checkpoint.notes)
         solution.settings |= continued
         checkpoint.settle(status)

@@ -29,6 +29,7 @@ from flds.training.records import Recorder
 from flds.training.snapshot import ended_snapshot
 from flds.training.train import train
 from solvers import checks
+from solvers.accelerate import compiler_time
 from solvers.ensemble.homes import home_on
 from solvers.ensemble.particles import Particles
 from solvers.ensemble.random import replicate_seed
@@ -211,12 +212,13 @@ def run(
     ensemble = home_on(settings.device, settings.particles, settings.threads, communicator)
     timings = {"compile": 0.0 if settings.device else compile_kernels(settings.numpy_dtype)}
     start = time.perf_counter()
-    with checkpoint.opened(known, communicator):
+    with checkpoint.opened(known, communicator), compiler_time() as compiler:
         kept = KeptReplicates(checkpoint, problem, settings, states)
         total = settings.replicates * (problem.steps + 1) - kept.done
         with progress_bar(total, progress and ensemble.speaks) as bar:
             recorders = list(_trained(kind, problem, settings, ensemble, kept, bar, executor, watch))
-        timings["solve"] = time.perf_counter() - start
+        timings["compile"] += compiler.seconds
+        timings["solve"] = time.perf_counter() - start - compiler.seconds
         saved = json.loads(json.dumps(asdict(settings))) | {"solver": solver, "reason": cost.reason} | kept.continued
         if solver == "simulate_resnet":
             saved["width"] = settings.particles
