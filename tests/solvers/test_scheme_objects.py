@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -260,12 +261,16 @@ def begins_anew(out, s):
         out[0, p] += 0.0
 
 
-@pytest.mark.parametrize("term", [adds, sets, njit(adds)])
+def compares(out, s):
+    out = s.dt == s.t
+
+
+@pytest.mark.parametrize("term", [adds, sets, njit(adds), partial(adds)])
 def test_terms_that_add_in_place(term):
     check_term(term)
 
 
-@pytest.mark.parametrize("term", [rebinds, njit(begins_anew)])
+@pytest.mark.parametrize("term", [rebinds, njit(begins_anew), compares])
 def test_terms_that_give_their_first_argument_another_value(term):
     """What they add would be lost without a word."""
     with pytest.raises(ValueError, match=r"^the term \w+ must add to out in place: out \+= …, or out\[:\] = …$"):

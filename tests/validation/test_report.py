@@ -115,7 +115,7 @@ def test_command_line(sections, tmp_path, monkeypatch):
     assert (tmp_path / "validation-report" / "report.md").exists()
     listed = RUNNER.invoke(app, ["validate", "--list"])
     assert "first " in listed.stdout
-    assert "The second section." in listed.stdout
+    assert listed.stdout == "first   The first section\nsecond  The second section\n"
     monkeypatch.setitem(report.SECTIONS, "first", lambda scale: [equal("wrong", 2.0, 0.01, 1.0, 0.1)])
     assert RUNNER.invoke(app, ["validate", "first", "--quiet"]).exit_code == 1
 

@@ -205,15 +205,17 @@ def check_scheme(scheme: Scheme) -> None:
 
 def check_term(term: Term) -> None:
     """Raise ValueError if a term gives its first argument another value, which adds nothing to the array it was."""
-    code = getattr(term, "py_func", term).__code__
-    before = ""
+    code = getattr(getattr(term, "py_func", term), "__code__", None)
+    if code is None:  # an object that is called: there is nothing to read
+        return
+    in_place = False
     for one in dis.get_instructions(code):
         names = one.argval if isinstance(one.argval, tuple) else (one.argval,)  # of two instructions in one
         stored = [name for kind, name in zip(_FAST.findall(one.opname), names, strict=False) if kind == "STORE_FAST"]
-        if set(stored) & set(code.co_varnames[:1]) and not before.endswith("="):
+        if set(stored) & set(code.co_varnames[:1]) and not in_place:
             name = code.co_varnames[0]
             raise ValueError(f"the term {code.co_name} must add to {name} in place: {name} += …, or {name}[:] = …")
-        before = one.argrepr
+        in_place = one.opname == "BINARY_OP" and one.argrepr.endswith("=")  # += and its like
 
 
 def stage_times(scheme: Scheme) -> tuple[float, ...]:
