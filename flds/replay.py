@@ -43,8 +43,8 @@ def rerun(
         Of `solve_flds`, `simulate_resnet`, `solve_frozen`, `solve_mean_ode` or `solve_tangent_ode`, fresh or from a
         file.
     problem : TrainingProblem or MeanFieldProblem, optional
-        The problem itself, where it cannot be read back: with an activation, a block or an initial law of one's own, or
-        with data too large to be kept. It is compared with what the solution says of it; steps and learning rates are
+        The problem itself, where it cannot be read back: with an activation, an optimiser, a branch, a block or an
+        initial law of one's own, or with data too large to be kept. It is compared with what the solution says of it; steps and learning rates are
         the solution's.
     progress : bool
         Show a progress bar on standard error, where the solver has one.
@@ -91,7 +91,8 @@ def resume(
     problem, progress
         As for `rerun`.
     **changes
-        threads, where they are to differ; checkpoint and checkpoint_every as for the solver; for a `TrainingProblem`
+        threads, where they are to differ; callback, executor, checkpoint and checkpoint_every as for the solver; for a
+        `TrainingProblem`
         rank_budget, by default what memory allows, communicator, by default that over which the state is spread, and
         device, by default that of the solution where it is there.
 

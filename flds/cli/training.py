@@ -222,9 +222,8 @@ def affordable_particles(
     """The largest number of particles that the cost model puts within the default time and memory.
 
     It is the same on every machine, and for any number of ranks, unless it is to fit this one: its speed and what it
-    has free. Numbers that leave
-    room to match noise come first: with it fewer particles go further. Where time is short PARTICLE_CHOICES[0] are
-    taken, and to fit a machine where memory is short fewer; a run may still be refused.
+    has free. Numbers that leave room to match noise come first: with it fewer particles go further. Where time is short
+    PARTICLE_CHOICES[0] are taken, and to fit a machine where memory is short fewer; a run may still be refused.
     """
     from flds.training.solve import estimate_cost
 

@@ -39,8 +39,8 @@ def _wrapping(*_: Any) -> Callable[..., None]:
 class Periodic(Box):
     """Particles that leave an interval at one end enter it at the other, component by component.
 
-    The order of the scheme stays, for coefficients that are periodic. An interaction has to take the shortest way
-    between two particles itself.
+    The order of the scheme stays, for coefficients that are periodic. A function as interaction has
+    to take the shortest way between two particles itself; `Pairs` take it.
 
     Parameters
     ----------
