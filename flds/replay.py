@@ -44,8 +44,8 @@ def rerun(
         file.
     problem : TrainingProblem or MeanFieldProblem, optional
         The problem itself, where it cannot be read back: with an activation, an optimiser, a branch, a block or an
-        initial law of one's own, or with data too large to be kept. It is compared with what the solution says of it; steps and learning rates are
-        the solution's.
+        initial law of one's own, or with data too large to be kept. It is compared with what the solution says of it;
+        steps and learning rates are the solution's.
     progress : bool
         Show a progress bar on standard error, where the solver has one.
     **changes
