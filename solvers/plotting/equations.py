@@ -46,7 +46,8 @@ def _drawn(solution: Solution, axis: str) -> list[str]:
     """Return the names of what is drawn over time: numbers, or few of them."""
     found = []
     for name, item in solution.variables.items():
-        over_time = item.dims[:1] == (axis,) or item.dims == ("run", axis)
+        own = f"{name}_time"  # of what is saved at other times
+        over_time = item.dims[:1] in ((axis,), (own,)) or item.dims in (("run", axis), ("run", own))
         if over_time and item.values.dtype.kind in "iuf" and name not in _NOT_DRAWN and item.values.size:
             found.append(name)
     if "mean" in found and "variance" in found and len(found) > _PANELS:
@@ -55,7 +56,13 @@ def _drawn(solution: Solution, axis: str) -> list[str]:
 
 
 def _over_time(solution: Solution, name: str, axis: str, label: str, ax: Axes) -> None:
-    item, times = solution.variables[name], solution.depth_grid if axis == "t" else solution.times
+    item = solution.variables[name]
+    if f"{name}_bin" in item.dims:
+        _density(solution, name, ax)
+        return
+    times = solution.depth_grid if axis == "t" else solution.times
+    if f"{name}_time" in item.dims:
+        times = solution.variables[f"{name}_times"].values
     values = _in_columns(item)
     spread = _deviation(solution, name, values)
     marker = "o" if len(times) == 1 else None
@@ -67,6 +74,28 @@ def _over_time(solution: Solution, name: str, axis: str, label: str, ax: Axes) -
         )
     part = f", {_CURVES} of {values.shape[1]}" if values.shape[1] > _CURVES else ""
     ax.set(xlabel=label, title=item.long_name[:1].upper() + item.long_name[1:] + part)
+    legend(ax)
+
+
+def _density(solution: Solution, name: str, ax: Axes) -> None:
+    """Draw densities against position: at some times, of some runs at the last, or jointly of two components then."""
+    item, times = solution.variables[name], solution.times
+    bins, last = solution.variables[f"{name}_bin"].values, f"at t = {times[-1]:g}"
+    title = item.long_name[:1].upper() + item.long_name[1:]
+    if f"{name}_other_bin" in item.dims:
+        values = item.values[-1] if item.dims[0] != "run" else item.values[0, -1]
+        mesh = ax.pcolormesh(bins, solution.variables[f"{name}_other_bin"].values, values.T, shading="nearest")
+        ax.figure.colorbar(mesh, ax=ax, label="density")
+        run = ", run 0" if item.dims[0] == "run" else ""
+        ax.set(xlabel="position", ylabel="next component", title=f"{title} {last}{run}")
+        return
+    several = item.dims[0] == "run"
+    rows = item.values[:, -1] if several else item.values
+    places = np.unique(np.linspace(0, len(rows) - 1, min(_CURVES, len(rows))).astype(int))
+    for colour, place in zip(PALETTE, places, strict=False):
+        label = _tag(solution, item, place) if several else f"t = {times[place]:g}"
+        ax.step(bins, rows[place], where="mid", color=colour, label=label)
+    ax.set(xlabel="position", ylabel="density", title=f"{title} {last}" if several else title)
     legend(ax)
 
 

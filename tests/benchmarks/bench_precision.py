@@ -225,7 +225,8 @@ def test_estimates(benchmark):
     """`estimate_limit` to an error beside one run of N particles at one depth, chosen with hindsight."""
     rows = []
     for name in ("tanh", "relu"):
-        problem, target, _ = CASES[name]()
+        case = CASES[name]()
+        problem, target = case.problem, case.target
         estimates = [flds.estimate_limit(problem, target_error=target, seed=seed) for seed in range(3)]
         truth = flds.estimate_limit(problem, target_error=target / 3, seed=9)
         sizes = [(n, depth) for depth in (16, 32, 64) for n in (500, 2000, 8000)]

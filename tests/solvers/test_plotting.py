@@ -69,6 +69,39 @@ def test_ends_are_those_of_the_boundary():
     assert ends_of(solvers.solve(OU, np.zeros(5), 0.0, 1.0, 1), 0) == EVERYWHERE
 
 
+def drawn_as(figure, title):
+    return next(ax for ax in figure.axes if ax.get_title() == title)
+
+
+def test_followed_particles_and_densities_are_drawn():
+    save = {"paths": solvers.trajectories([0, 3]), "law": solvers.density(np.linspace(-2.0, 2.0, 9))}
+    run = solvers.solve(OU, np.linspace(-1, 1, 50), 0.0, 1.0, 20, save=save, save_at=[0.5, 1.0])
+    figure = plotting.overview(run)
+    paths = drawn_as(figure, "Trajectories")
+    for place, (line, number) in enumerate(zip(paths.lines, ("0", "3"), strict=True)):
+        np.testing.assert_array_equal(line.get_xdata(), np.linspace(0.0, 1.0, 21))
+        np.testing.assert_array_equal(line.get_ydata(), run.paths[:, place])
+        assert line.get_label() == number
+    law = drawn_as(figure, "Density")
+    for place, (line, label) in enumerate(zip(law.lines, ("t = 0.5", "t = 1"), strict=True)):
+        np.testing.assert_array_equal(line.get_xdata(), np.linspace(-1.75, 1.75, 8))
+        np.testing.assert_array_equal(line.get_ydata(), run.law[place])
+        assert line.get_label() == label
+
+
+def test_joint_densities_and_those_of_several_runs_are_drawn():
+    edges = np.linspace(-2.0, 2.0, 9)
+    start = np.random.default_rng(0).normal(size=(50, 2))
+    run = solvers.solve(STILL, start, 0.0, 1.0, 2, save=[solvers.density([edges, edges[:6]])])
+    mesh = drawn_as(plotting.overview(run), "Density at t = 1").collections[0]
+    np.testing.assert_array_equal(np.asarray(mesh.get_array()).ravel(), run.density[-1].T.ravel())
+    many = solvers.solve_many(OU, np.linspace(-1, 1, 50), 0.0, 1.0, 20, seed=[1, 2], save=[solvers.density(edges)])
+    law = drawn_as(plotting.overview(many), "Density at t = 1")
+    assert [line.get_label() for line in law.lines] == ["run 0", "run 1"]
+    for line, values in zip(law.lines, many.density[:, -1], strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), values)
+
+
 def test_what_was_absorbed_is_counted_and_has_no_density(tmp_path):
     made = solvers.solve(OU, np.ones(400), 0.0, 1.0, 50, boundary=solvers.Absorbing(0.5, 1.5))
     run = solvers.load(made.save(tmp_path / "run.nc"))
