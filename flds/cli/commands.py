@@ -26,7 +26,6 @@ from flds.cli.training import (
     numbers_of,
     rule_of,
     run,
-    scheduled,
     show_warnings,
     training_problem,
     whole_runs,
@@ -77,7 +76,7 @@ def solve(
     out: Annotated[Path, typer.Option(help="Results file to write; the picture goes beside it as .png.")] = Path("flds.nc"),
     activation: Annotated[str, typer.Option(help="φ: identity, tanh, relu, gelu, erf, softplus, silu or sin.")] = DEFAULTS["activation"],
     horizon: Annotated[float, typer.Option(help="T, the length of the depth interval.")] = DEFAULTS["horizon"],
-    learning_rate: Annotated[float, typer.Option(help="η_c; the rate of width n is η_c n.")] = DEFAULTS["learning_rate"],
+    learning_rate: Annotated[float | None, typer.Option(help="η_c; the rate of width n is η_c n. Default 1 (with momentum μ 1 − μ), of muon 0.2, of adam 0.1.")] = DEFAULTS["learning_rate"],
     schedule: Annotated[str, typer.Option(help="How η_c changes over the K steps: constant, cosine (½ (1 + cos πk/K)) or linear (1 − k/K).")] = "constant",
     optimizer: Annotated[str, typer.Option(help="sgd, muon (on the hidden matrices, the rest by sgd) or adam (holds matrices whole).")] = DEFAULTS["optimizer"],
     momentum: Annotated[float | None, typer.Option(help="Momentum of sgd (default 0) and muon (default 0.95).")] = None,
@@ -161,8 +160,8 @@ def solve(
     on_first(lambda: check_out(out), communicator)
     dataset = load_data(data)
     problem = training_problem(
-        dataset, activation, horizon, scheduled(learning_rate, schedule, steps), steps, loss, batch_size, batch_order,
-        batch_seed, train_samples, test_samples, optimizer=rule_of(optimizer, momentum, nesterov),
+        dataset, activation, horizon, learning_rate, steps, loss, batch_size, batch_order, batch_seed, train_samples,
+        test_samples, schedule, optimizer=rule_of(optimizer, momentum, nesterov),
         weight_decay=weight_decay, gradient_clip=gradient_clip, residual=residual, hidden_ratio=hidden_ratio,
         normalization=normalization, gain=gain, bias=bias, branch_exponent=branch_exponent,
     )  # fmt: skip

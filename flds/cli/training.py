@@ -25,7 +25,7 @@ DEFAULT_DEPTH = 8
 DEFAULTS: dict[str, Any] = {
     "activation": "tanh",
     "horizon": 1.0,
-    "learning_rate": 1.0,
+    "learning_rate": None,
     "steps": 25,
     "loss": None,
     "batch_size": None,
@@ -65,7 +65,7 @@ def training_problem(
     dataset: Dataset,
     activation: str,
     horizon: float,
-    learning_rate: float | list[float],
+    learning_rate: float | None,
     steps: int,
     loss: str | None,
     batch_size: int | None,
@@ -73,6 +73,7 @@ def training_problem(
     batch_seed: int,
     train_samples: int | None,
     test_samples: int | None,
+    schedule: str = "constant",
     **rules: Any,
 ) -> TrainingProblem:
     from flds.training.problem import TrainingProblem
@@ -82,12 +83,13 @@ def training_problem(
     test = 1000 if test_samples is None else positive_integer("test_samples", test_samples)
     tested = dataset.test_inputs is not None
     default = "cross_entropy" if dataset.classes else "squared"
+    rate = default_rate(rules["optimizer"]) if learning_rate is None else learning_rate
     return TrainingProblem(
         dataset.inputs[:train],
         dataset.targets[:train],
         activation=activation,
         horizon=horizon,
-        learning_rate=learning_rate,
+        learning_rate=scheduled(rate, schedule, steps),
         steps=steps,
         loss=loss or default,
         batch_size=min(16, train, len(dataset.inputs)) if batch_size is None else batch_size,
@@ -113,6 +115,21 @@ def rule_of(name: str, momentum: float | None, nesterov: bool | None) -> Optimiz
     if kind is Muon and momentum == 0 and nesterov is None:
         given["nesterov"] = False
     return kind(**given)
+
+
+def default_rate(rule: Any) -> float:
+    """Return the η_c at which a rule, or that of a short name, learns digits well; one's own takes that of SGD.
+
+    Momentum μ moves as far as a rate larger by 1/(1 − μ); steps of Muon and Adam have a size that does not depend on
+    the gradient's.
+    """
+    from flds.training.groups import SHORT_NAMES
+    from flds.training.optimizers import SGD, Adam, Muon
+
+    kind = SHORT_NAMES.get(rule) if isinstance(rule, str) else type(rule)
+    if kind is Muon or kind is Adam:
+        return 0.2 if kind is Muon else 0.1
+    return 1.0 - rule.momentum if isinstance(rule, SGD) else 1.0
 
 
 def scheduled(learning_rate: float, schedule: str, steps: int) -> float | list[float]:

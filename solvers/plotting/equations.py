@@ -46,8 +46,8 @@ def _drawn(solution: Solution, axis: str) -> list[str]:
     """Return the names of what is drawn over time: numbers, or few of them."""
     found = []
     for name, item in solution.variables.items():
-        own = f"{name}_time"  # of what is saved at other times
-        over_time = item.dims[:1] in ((axis,), (own,)) or item.dims in (("run", axis), ("run", own))
+        own, bins = f"{name}_time", f"{name}_bin"  # of what is saved at other times, and of densities
+        over_time = item.dims[:1] in ((axis,), (own,)) or item.dims in (("run", axis), ("run", axis, bins))
         if over_time and item.values.dtype.kind in "iuf" and name not in _NOT_DRAWN and item.values.size:
             found.append(name)
     if "mean" in found and "variance" in found and len(found) > _PANELS:
@@ -83,11 +83,10 @@ def _density(solution: Solution, name: str, ax: Axes) -> None:
     bins, last = solution.variables[f"{name}_bin"].values, f"at t = {times[-1]:g}"
     title = item.long_name[:1].upper() + item.long_name[1:]
     if f"{name}_other_bin" in item.dims:
-        values = item.values[-1] if item.dims[0] != "run" else item.values[0, -1]
-        mesh = ax.pcolormesh(bins, solution.variables[f"{name}_other_bin"].values, values.T, shading="nearest")
+        others, values = solution.variables[f"{name}_other_bin"].values, item.values[-1]
+        mesh = ax.pcolormesh(bins, others, values.T, shading="nearest")
         ax.figure.colorbar(mesh, ax=ax, label="density")
-        run = ", run 0" if item.dims[0] == "run" else ""
-        ax.set(xlabel="position", ylabel="next component", title=f"{title} {last}{run}")
+        ax.set(xlabel="position", ylabel="next component", title=f"Joint density {last}")
         return
     several = item.dims[0] == "run"
     rows = item.values[:, -1] if several else item.values
@@ -120,7 +119,8 @@ def _tag(solution: Solution, item: Variable, column: int) -> str:
         return f"run {column}" if args is None or args.dims != ("run",) else f"args = {args.values[column]:g}"
     last = item.dims[-1]
     if len(item.dims) == 2 and last in solution.variables:
-        return f"{solution.variables[last].values[column]:g}"
+        value = f"{solution.variables[last].values[column]:g}"
+        return f"particle {value}" if last.endswith("_particle") else value
     if len(item.dims) > 2:
         return str(tuple(map(int, np.unravel_index(column, item.values.shape[1:]))))
     return f"{last.replace('_', ' ')} {column}"

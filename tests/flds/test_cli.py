@@ -59,6 +59,31 @@ def test_options_reach_the_solver(tmp_path):
     assert (problem["batch_size"], problem["batch_order"], problem["steps"]) == (2, "sequential", 2)
 
 
+@pytest.mark.parametrize(
+    ("rule", "rate"),
+    [
+        (flds.SGD(), 1.0), (flds.SGD(momentum=0.75), 0.25), (flds.Muon(), 0.2), (flds.Adam(), 0.1), ("muon", 0.2),
+        ("adam", 0.1), ("sgd", 1.0), ({"hidden": "muon"}, 1.0), ("none of these", 1.0),
+    ],
+)  # fmt: skip
+def test_rules_have_rates_of_their_own_by_default(rule, rate):
+    from flds.cli.training import default_rate
+
+    assert default_rate(rule) == rate
+
+
+def test_a_default_rate_is_scheduled():
+    from flds.cli.training import DEFAULTS, training_problem
+
+    chosen = DEFAULTS | {"optimizer": flds.Muon(), "steps": 2, "train_samples": 10, "test_samples": 5}
+    rates = {
+        schedule: training_problem(flds.load_digits(), **chosen, schedule=schedule).learning_rate
+        for schedule in ("constant", "linear")
+    }
+    assert rates["constant"] == 0.2
+    np.testing.assert_allclose(rates["linear"], [0.2, 0.1], rtol=1e-15)
+
+
 def test_own_data(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", inputs=rng.standard_normal((6, 3)), targets=rng.standard_normal((6, 2)))

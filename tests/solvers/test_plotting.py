@@ -81,7 +81,7 @@ def test_followed_particles_and_densities_are_drawn():
     for place, (line, number) in enumerate(zip(paths.lines, ("0", "3"), strict=True)):
         np.testing.assert_array_equal(line.get_xdata(), np.linspace(0.0, 1.0, 21))
         np.testing.assert_array_equal(line.get_ydata(), run.paths[:, place])
-        assert line.get_label() == number
+        assert line.get_label() == f"particle {number}"
     law = drawn_as(figure, "Density")
     for place, (line, label) in enumerate(zip(law.lines, ("t = 0.5", "t = 1"), strict=True)):
         np.testing.assert_array_equal(line.get_xdata(), np.linspace(-1.75, 1.75, 8))
@@ -93,7 +93,7 @@ def test_joint_densities_and_those_of_several_runs_are_drawn():
     edges = np.linspace(-2.0, 2.0, 9)
     start = np.random.default_rng(0).normal(size=(50, 2))
     run = solvers.solve(STILL, start, 0.0, 1.0, 2, save=[solvers.density([edges, edges[:6]])])
-    mesh = drawn_as(plotting.overview(run), "Density at t = 1").collections[0]
+    mesh = drawn_as(plotting.overview(run), "Joint density at t = 1").collections[0]
     np.testing.assert_array_equal(np.asarray(mesh.get_array()).ravel(), run.density[-1].T.ravel())
     many = solvers.solve_many(OU, np.linspace(-1, 1, 50), 0.0, 1.0, 20, seed=[1, 2], save=[solvers.density(edges)])
     law = drawn_as(plotting.overview(many), "Density at t = 1")
