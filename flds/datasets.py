@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,8 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{str(path)!r} is not a readable npz file; write it by numpy.savez")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             held = archive.files

@@ -130,6 +130,7 @@ def fail(error: object, code: int) -> NoReturn:
 def as_options(said: str) -> str:
     """Return what a solver said of arguments as options of the command line: ``dtype="float32"`` as --dtype float32."""
     named = _ARGUMENT.sub(lambda found: f"--{found[1].replace('_', '-')} {found[3]}".removesuffix(" True"), said)
+    named = named.replace("give the problem= itself", "go on in Python, with problem=")
     return named.replace("rank_budget", "--rank-budget")
 
 

@@ -46,7 +46,7 @@ def world() -> Any:
     except ImportError as error:
         raise ValueError(f"--mpi needs mpi4py and an MPI: pip install 'flds[mpi]' ({error})") from None
     if communicator.Get_size() == 1 and not any(name in os.environ for name in _STARTED):
-        raise ValueError("--mpi runs under mpiexec: mpiexec -n 4 flds solve --mpi …")
+        raise ValueError("--mpi runs under mpiexec: mpiexec -n 4 flds … --mpi")
     console.end_all = partial(_end_all, communicator)
     if communicator.Get_rank() > 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until the process ends

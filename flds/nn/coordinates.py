@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from flds.nn.groups import parameter_groups
+from flds.nn.groups import check_optimizer, parameter_groups
 from solvers import checks
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ def coordinate_check(
     learning_rate : float
         Of SGD with the groups of `parameter_groups`, if there is no `make_optimizer`.
     make_optimizer : callable, optional
-        (model, width) → the optimiser.
+        (model, width) → the optimiser. With Gaussian matrices it must be one that `check_optimizer` takes: Adam is
+        checked on a network of dense ones.
     loss : callable, optional
         (model, batch) → the loss, a tensor; by default cross-entropy for whole-number targets, over the last axis of
         the outputs, and else half the mean square.
@@ -141,8 +142,8 @@ def coordinate_check(
     Raises
     ------
     ValueError, TypeError
-        If an argument is not valid, no module is called, networks of two widths have other modules, or training
-        diverges.
+        If an argument is not valid, no module is called, networks of two widths have other modules, training diverges,
+        or `check_optimizer` refuses the optimiser.
 
     References
     ----------
@@ -161,7 +162,9 @@ def coordinate_check(
                 model = make_model(width)
                 if not isinstance(model, nn.Module):
                     raise TypeError(f"make_model must return a torch.nn.Module, got {checks.shown(model)}")
-                measured.append(_measure(model, make_optimizer(model, width), loss, batch, steps, width))
+                optimizer = make_optimizer(model, width)
+                check_optimizer(model, optimizer)
+                measured.append(_measure(model, optimizer, loss, batch, steps, width))
     names = list(measured[0])
     if not names:
         raise ValueError("no module of the network returned a tensor while loss was computed; call modules in it")

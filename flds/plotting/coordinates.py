@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
 # Of more layers some have names in the legend, from the first to the last.
 _NAMED = 8
+# The axis covers at least this factor.
+_LEAST = 10.0
 
 
 @styled
 def plot_coordinate_check(check: Any, change: bool = True, ax: Axes | None = None) -> Axes:
     """Draw how far the outputs of every layer have moved, or how large they were, against width.
+
+    Points are geometric means over seeds, bars reach from the least to the largest; verdicts are in the legend.
 
     Parameters
     ----------
@@ -40,9 +44,15 @@ def plot_coordinate_check(check: Any, change: bool = True, ax: Axes | None = Non
     for number, (layer, colour) in enumerate(zip(layers, shades(len(layers)), strict=True)):
         values = layer.change if change else layer.size
         typical = np.exp(np.log(np.where(values > 0, values, np.nan)).mean(axis=1))
-        label = layer.name if number in named else None
-        ax.plot(check.widths, typical, color=colour, marker="o", markersize=3, label=label)
+        reach = np.abs(np.array([values.min(axis=1), values.max(axis=1)]) - typical)
+        label = f"{layer.name}, {layer.verdict}" if number in named else None
+        ax.errorbar(check.widths, typical, reach, color=colour, marker="o", markersize=3, capsize=2, label=label)
     sizes_axis(ax, "x", check.widths)
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    if high < _LEAST * low:  # less would show scatter as a trend
+        middle = (low * high) ** 0.5
+        ax.set_ylim(middle / _LEAST**0.5, middle * _LEAST**0.5)
     logarithmic(ax, "y")
     ax.set_xlabel("width")
     steps = f"{check.steps} step" + ("" if check.steps == 1 else "s")

@@ -26,6 +26,7 @@ from solvers.plotting.style import (
     shades,
     styled,
 )
+from solvers.results.solution import Solution as SavedSolution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -204,7 +205,9 @@ def plot_outputs(solution: Solution | LimitEstimate, ax: Axes | None = None) -> 
             ax.axhline(targets[place, 0], color=colour, linestyle=":", linewidth=1)
     if targets is not None:
         ax.plot([], [], color="0.3", linestyle=":", linewidth=1, label="target")
-    ax.set(ylabel="output f" if solution.outputs.ndim == 2 else "first output", title="Outputs")
+    samples = solution.outputs.shape[1]
+    part = f", {_SAMPLES} of {samples} samples" if samples > _SAMPLES else ""
+    ax.set(ylabel="output f" if solution.outputs.ndim == 2 else "first output", title="Outputs" + part)
     legend(ax)
     return ax
 
@@ -257,9 +260,9 @@ def plot_against_limit(
     Parameters
     ----------
     limit : Solution or LimitEstimate
-        Of `solve_flds` or `estimate_limit`.
+        Of `solve_flds` or `estimate_limit`; anything else is called by its name in the legend.
     networks : sequence of Solution
-        Of `simulate_resnet` or dense training of the same problem; the legend gives width and depth.
+        Of `simulate_resnet`, dense training or `solve_frozen`, of the same problem; the legend gives width and depth.
     sample, output : int
         Place among the recorded samples of the limit, and among the outputs.
     ax : matplotlib.axes.Axes, optional
@@ -273,11 +276,18 @@ def plot_against_limit(
     ------
     IndexError
         If there is no such sample or output.
-    ValueError
-        If a network is of another problem, or did not record the sample.
+    ValueError, TypeError
+        If a network is of another problem, or did not record the sample, there are none, or something is no solution.
     """
+    if not isinstance(limit, SavedSolution) or isinstance(networks, SavedSolution):
+        given = f"{type(limit).__name__} and {type(networks).__name__}"
+        raise TypeError(f"plot_against_limit takes (limit, networks), a solution and a list of them, got {given}")
+    if not len(networks):
+        raise ValueError("networks must have at least one solution")
     index = _name(limit, sample)
     for network in networks:
+        if not isinstance(network, SavedSolution):
+            raise TypeError(f"networks must be solutions, got {type(network).__name__}")
         if network.extra.get("problem") != limit.extra.get("problem"):
             raise ValueError("networks must be solutions of the problem of the limit")
         if "particles" not in network.settings:
@@ -286,16 +296,28 @@ def plot_against_limit(
             raise ValueError(f"networks must have recorded sample {index}, got {network.recorded_samples.tolist()}")
     ax = over_steps(limit, ax)
     for network, colour in zip(networks, shades(len(networks))[::-1], strict=True):
-        label = f"n = {network.settings['particles']}, L = {network.settings['depth']}"
+        label = _called(network)
         place = int(np.flatnonzero(network.recorded_samples == index)[0])
         y, error = _trajectory(network, place, output)
         curve(ax, network.steps, y, error, color=colour, label=label)
     y, error = _trajectory(limit, sample, output)
-    curve(ax, limit.steps, y, error, _band(limit), color="black", linestyle="--", linewidth=1.5, label="limit")
+    curve(ax, limit.steps, y, error, _band(limit), color="black", linestyle="--", linewidth=1.5, label=_called(limit))
     _draw_target(ax, limit, sample, output)
     ax.set(ylabel="output f", title=f"Networks and limit, sample {index}")
     legend(ax)
     return ax
+
+
+def _called(solution: Solution | LimitEstimate) -> str:
+    """Return what a solution is called in a legend: width and depth of a network, or the kind of a limit."""
+    settings = solution.settings
+    solver = settings.get("solver")
+    if solver == "solve_frozen":
+        return "frozen kernel"
+    if solver in ("solve_flds", "estimate_limit") or "particles" not in settings:
+        independent = settings.get("backward_weights") == "independent"
+        return "limit" + ", independent backward weights" * independent
+    return f"n = {settings['particles']}, L = {settings['depth']}"
 
 
 @styled

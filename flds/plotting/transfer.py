@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,10 @@ from solvers.plotting.style import (
     DIVERGED,
     OPTIMUM,
     PALETTE,
+    STAR,
     legend,
     logarithmic,
+    narrow,
     new_axes,
     new_figure,
     shades,
@@ -37,6 +40,8 @@ _WORD = 12
 # Ticks of an axis of rates.
 _TICKS = 8
 _LINES = ("-", "--", "-.", ":")
+# What decides a limit beside its problem, named where the networks have another.
+_NAMED = ("depth", "backward_weights")
 
 
 class Optimum(NamedTuple):
@@ -90,13 +95,14 @@ def plot_transfer(networks: Sweep, limit: Sweep | None = None, name: str | None 
     Raises
     ------
     TypeError, ValueError
-        If one is not a sweep, has no learning rates or no such variable, they are of different problems, `limit` is of
-        networks, or no run has completed.
+        If one is not a sweep, has no learning rates, one that is not positive or no such variable, they are of
+        different problems, `limit` is of networks, or no run has completed.
     """
     every = [(networks, *one) for one in _curves(networks, name).items()]
     if limit is not None:
-        every += [(limit, *one) for one in _curves(limit, name).items()]
         _require_same_problem(networks, limit)
+        also = _differences(networks, limit)
+        every += [(limit, ", ".join(filter(None, (label, *also))), one) for label, one in _curves(limit, name).items()]
     if not any(np.isfinite(curve.y).any() for *_, curve in every):
         raise ValueError("there is nothing to draw: no run has completed")
     ax, count = new_axes(ax, columns=2), sum(sweep is not limit for sweep, *_ in every)
@@ -106,7 +112,11 @@ def plot_transfer(networks: Sweep, limit: Sweep | None = None, name: str | None 
     largest, wide = "accuracy" in quantity, _is_wide([curve for *_, curve in every])
     for place, (sweep, label, curve) in enumerate(every):
         if sweep is limit:
-            style = {"color": str(0.35 * (place - count) % 1.0), "linewidth": 1.8, "label": f"limit {label}".strip()}
+            style = {
+                "color": str(0.35 * (place - count) % 1.0),
+                "linewidth": 1.8,
+                "label": ", ".join(filter(None, ("limit", label))),
+            }
         else:
             line = _LINES[place % len(_LINES)]
             style = {"color": shades(count)[place], "linestyle": line, "marker": "o", "label": label or _kind(networks)}
@@ -116,6 +126,8 @@ def plot_transfer(networks: Sweep, limit: Sweep | None = None, name: str | None 
             _mark(ax, best, style["color"], sweep is limit and place == count)
     _rates_axis(ax, np.concatenate([curve.x for *_, curve in every]))
     if wide and not largest:
+        lowest = min(np.nanmin(curve.y, initial=np.inf) for *_, curve in every)
+        ax.set_ylim(bottom=0.5 * lowest)  # however far errors reach
         logarithmic(ax, "y")
     legend(ax, beside=limit is not None)
     return ax
@@ -131,7 +143,8 @@ def _is_wide(curves: list[Curve]) -> bool:
 def _rates_axis(ax: Axes, rates: NDArray[Any]) -> None:
     """Make the axis of rates logarithmic, with ticks at some of them, the first and the last among these."""
     several = np.unique(rates)
-    sizes_axis(ax, "x", several[np.unique(np.linspace(0, len(several) - 1, _TICKS).round().astype(int))])
+    ticks = _TICKS // 2 if narrow(ax) else _TICKS
+    sizes_axis(ax, "x", several[np.unique(np.linspace(0, len(several) - 1, ticks).round().astype(int))])
 
 
 def _kind(sweep: Sweep) -> str:
@@ -139,13 +152,25 @@ def _kind(sweep: Sweep) -> str:
 
 
 def _require_same_problem(networks: Sweep, limit: Sweep) -> None:
-    """Refuse sweeps of other data or another loss, as far as they say, and those that are exchanged."""
+    """Refuse sweeps of different problems, as far as they say, and those that are exchanged."""
+    from flds.training.problem import TrainingProblem
+
     if limit.settings["of"] == "simulate_resnet":
         raise ValueError("limit must be a sweep of a limit, but is of networks: plot_transfer(networks, limit)")
     one, other = networks.settings["fixed"], limit.settings["fixed"]
-    for name in ("inputs", "targets", "loss", "test_inputs", "test_targets", "steps"):
-        if name in one and name in other and one[name] != other[name]:
+    if not one or not other:  # sweeps of version 0.1 do not say
+        return
+    for name in (item.name for item in fields(TrainingProblem) if item.init):
+        if name not in (*networks.grid, *limit.grid) and one.get(name) != other.get(name):
             raise ValueError(f"networks and limit must be of the same problem, but differ in {name}")
+
+
+def _differences(networks: Sweep, limit: Sweep) -> list[str]:
+    """Return what else decides the limit and is other than for the networks, such as its depth."""
+    one, other = networks.settings["fixed"], limit.settings["fixed"]
+    differing = (name for name in _NAMED if name not in limit.grid and one.get(name) != other.get(name))
+    said = {"depth": "depth {}", "backward_weights": "{} backward weights"}
+    return [said[name].format(other[name].strip("'")) for name in differing if name in other]
 
 
 def optimum(
@@ -223,6 +248,8 @@ def _curves(sweep: Sweep, name: str | None) -> dict[str, Curve]:
         raise ValueError(f"the sweep must vary learning_rate, but varies {', '.join(sweep.grid)}")
     if not _numbers(sweep, RATE):
         raise ValueError("the sweep must vary learning_rate over numbers, but some of its values are others")
+    if not (rates := sweep.variables[RATE].values).min() > 0:
+        raise ValueError(f"learning rates must be positive for a logarithmic axis, got {rates.min():g}")
     return _over(sweep, RATE, name)
 
 
@@ -270,7 +297,11 @@ def _mark(ax: Axes, best: Optimum | None, colour: Any, interval: bool) -> None:
     """Mark the optimum of a curve if there is one, and for the limit its interval."""
     if best is None:
         return
-    ax.plot(best.rate, best.loss, marker="*", markersize=7, markeredgewidth=0, color=colour, zorder=5)
+    known = STAR in ax.get_legend_handles_labels()[1]
+    ax.plot(
+        best.rate, best.loss, marker="*", markersize=7, markeredgewidth=0, color=colour, zorder=5, linestyle="",
+        label=None if known else STAR,
+    )  # fmt: skip
     if interval:
         label = OPTIMUM if best.sampled else BESIDE
         ax.axvspan(best.low, best.high, color="0.88", linewidth=0, zorder=0, label=label)

@@ -68,7 +68,7 @@ class Comparison:
             lines.append(f"{step:6d}  {distance:<15.3g}  {interval:<16}  {spread:.3g}")
         if self.seeds < 3:
             lines.append("an interval takes three networks at least")
-        lines.append(f"largest |score| {np.abs(self.scores).max():.2f} of {self.scores.size}")
+        lines.append(f"largest of {self.scores.size} |scores|: {np.abs(self.scores).max():.2f}")
         return "\n".join(lines)
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:

@@ -91,6 +91,8 @@ def sweep(
     tasks = plan.tasks(place)
     check(place, plan)
     check_executor(executor)
+    if executor is not None and workers is not None:
+        raise ValueError("workers is the number of processes of the sweep's own; leave it out with an executor")
     most = available_threads() if workers is None else checks.positive_integer("workers", workers)
     found, known = earlier(place)
     waiting = [task for task in tasks if not is_done(task, known)]

@@ -88,12 +88,14 @@ def _density(solution: Solution, name: str, ax: Axes) -> None:
         ax.figure.colorbar(mesh, ax=ax, label="density")
         ax.set(xlabel="position", ylabel="next component", title=f"Joint density {last}")
         return
-    several = item.dims[0] == "run"
+    between = 0.5 * (bins[1:] + bins[:-1])
+    ends = (2 * bins[:1] - between[:1], 2 * bins[-1:] - between[-1:]) if len(bins) > 1 else (bins - 0.5, bins + 0.5)
+    edges, several = np.concatenate([ends[0], between, ends[1]]), item.dims[0] == "run"
     rows = item.values[:, -1] if several else item.values
     places = np.unique(np.linspace(0, len(rows) - 1, min(_CURVES, len(rows))).astype(int))
     for colour, place in zip(PALETTE, places, strict=False):
         label = _tag(solution, item, place) if several else f"t = {times[place]:g}"
-        ax.step(bins, rows[place], where="mid", color=colour, label=label)
+        ax.stairs(rows[place], edges, color=colour, label=label)
     ax.set(xlabel="position", ylabel="density", title=f"{title} {last}" if several else title)
     legend(ax)
 

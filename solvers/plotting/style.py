@@ -45,9 +45,12 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 TRAINING, TEST, FORWARD, BACKWARD = PALETTE[:4]
 # Labels of bands.
 ERRORS, INTERVALS, OPTIMUM = "± 2 standard errors", "95 % intervals", "95 % interval of the limit's optimum"
-BESIDE, DIVERGED, _GAUSSIAN = "rates beside the limit's optimum", "diverged", "Gaussian"
-_LAST = (ERRORS, INTERVALS, OPTIMUM, BESIDE, DIVERGED)
+BESIDE, DIVERGED, STAR = "rates beside the limit's optimum", "diverged", "optimum"
+_GAUSSIAN = "Gaussian"
+_LAST = (ERRORS, INTERVALS, OPTIMUM, BESIDE, DIVERGED, STAR)
 _FEW = 4
+# Inches of a figure beside whose axes there is no room.
+_NARROW = 4.5
 # A legend of more entries stands beside the axes.
 _INSIDE = 5
 # Panels side by side in an overview; lines of a summary that one holds.
@@ -132,13 +135,25 @@ def curve(
 
 
 def legend(ax: Axes, beside: bool = False, **options: Any) -> None:
-    """Draw the legend, names of bands last, beside the axes where it is long or told to; nothing without names."""
+    """Draw the legend, names of bands last, beside the axes where it is long or told to; nothing without names.
+
+    In a figure of one column it then stands below the axes.
+    """
     handles, labels = ax.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda place: labels[place] in _LAST)
     if labels:
-        if beside or len(labels) > _INSIDE:
+        outside = beside or len(labels) > _INSIDE
+        if outside and narrow(ax):
+            below = {"loc": "upper center", "bbox_to_anchor": (0.45, -0.28), "borderaxespad": 0.0, "ncols": 2}
+            options = below | {"columnspacing": 1.0} | options
+        elif outside:
             options = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.02), "borderaxespad": 0.3} | options
         ax.legend([handles[place] for place in order], [labels[place] for place in order], **options)
+
+
+def narrow(ax: Axes) -> bool:
+    """Whether the figure of these axes is one column wide."""
+    return bool(ax.figure.bbox.width <= _NARROW * ax.figure.dpi)
 
 
 def logarithmic(ax: Axes, *axes: str) -> None:

@@ -65,11 +65,10 @@ def made_up() -> flds.Solution:
         "learning_rates": {"u": 1},
     }
     states = np.sort(np.sinh(np.linspace(-2, 2, 500)))[None]
+    kept = {"state_0": {"last_states": Variable(("batch", "particle"), states, "states")}}
     fields["travel_u"] = fields["feature_variance"]
-    return flds.Solution(
-        fields, "completed", {}, 0, {"particles": 500, "depth": LAYERS}, extra={"problem": problem},
-        groups={"state_0": {"last_states": Variable(("batch", "particle"), states, "states")}},
-    )  # fmt: skip
+    settings = {"solver": "solve_flds", "particles": 500, "depth": LAYERS}
+    return flds.Solution(fields, "completed", {}, 0, settings, extra={"problem": problem}, groups=kept)
 
 
 def depths() -> flds.Sweep:
@@ -95,7 +94,20 @@ def diverged(kind: str = "limit", rates: int = 5) -> flds.Sweep:
     return found
 
 
-def wider(solution: flds.Solution) -> flds.Solution:
+def other_problem() -> flds.Sweep:
+    found = grid("limit")
+    found.settings["fixed"] |= {"activation": "'relu'"}
+    return found
+
+
+def of_rates(rates: list[float]) -> flds.Sweep:
+    found = grid("limit")
+    found.variables["learning_rate"].values[:] = rates
+    return found
+
+
+def wider(solution: flds.Solution, solver: str = "simulate_resnet") -> flds.Solution:
+    solution.settings["solver"] = solver
     solution.variables["outputs"] = solution.variables["outputs"]._replace(values=1.2 * solution.outputs)
     return solution
 
@@ -415,6 +427,8 @@ def test_what_a_solution_does_not_have_is_named(solution):
         (lambda: plotting.plot_kernel(solution, layer=0.5, ax=ax), ValueError, "layer must be an index or several"),
         (lambda: plotting.plot_loss(grid("limit"), ax=ax), TypeError, "draw it by its plot"),
         (lambda: plotting.plot_transfer(grid("limit"), others_data(), ax=ax), ValueError, "but differ in inputs"),
+        (lambda: plotting.plot_transfer(grid("width"), other_problem(), ax=ax), ValueError, "but differ in activation"),
+        (lambda: plotting.plot_transfer(of_rates([0, 1, 2, 3, 4]), ax=ax), ValueError, "must be positive for a log"),
         (lambda: plotting.plot_transfer(diverged(), ax=ax), ValueError, "no run has completed"),
         (lambda: plotting.plot_loss(solution, "cubic", ax), ValueError, "scale must be one of linear, log"),
         (lambda: solution.plot("picture.xyz"), ValueError, "Format 'xyz' is not supported"),
@@ -431,6 +445,10 @@ def test_what_a_solution_does_not_have_is_named(solution):
         (lambda: plotting.plot_travel(solution, ax), ValueError, "no travel: it must be of the Mean ODE"),
         (lambda: plotting.plot_against_limit(bare, [solution], ax=ax), ValueError, "of the problem of the limit"),
         (lambda: plotting.plot_against_limit(bare, [others], ax=ax), ValueError, r"recorded sample 0, got \[1, 2\]"),
+        (lambda: plotting.plot_against_limit([bare], bare, ax=ax), TypeError, r"takes \(limit, networks\), .*list and"),
+        (lambda: plotting.plot_against_limit(bare, bare, ax=ax), TypeError, "got Solution and Solution"),
+        (lambda: plotting.plot_against_limit(bare, [], ax=ax), ValueError, "at least one solution"),
+        (lambda: plotting.plot_against_limit(bare, [bare.outputs], ax=ax), TypeError, "solutions, got ndarray"),
         (
             lambda: plotting.plot_kernel_movement(flds.solve_forward(particles=50, depth=2)),
             AttributeError,
@@ -444,6 +462,21 @@ def test_what_a_solution_does_not_have_is_named(solution):
     ):
         with pytest.raises(error, match=message):
             draws()
+
+
+def test_legends_say_what_a_curve_is():
+    frozen = wider(made_up(), "solve_frozen")
+    ax = plotting.plot_against_limit(made_up(), [wider(made_up()), frozen], ax=Figure().subplots())
+    assert [line.get_label() for line in ax.lines[:3]] == ["n = 500, L = 6", "frozen kernel", "limit"]
+    independent = made_up()
+    independent.settings["backward_weights"] = "independent"
+    ax = plotting.plot_against_limit(independent, [wider(made_up())], ax=Figure().subplots())
+    assert ax.lines[1].get_label() == "limit, independent backward weights"
+    networks, limit = grid("width"), grid("limit")
+    networks.settings["fixed"] = {"activation": "'tanh'", "depth": "4"}
+    limit.settings["fixed"] = {"activation": "'tanh'", "depth": "2", "backward_weights": "'independent'"}
+    labels = plotting.plot_transfer(networks, limit, ax=Figure().subplots()).get_legend_handles_labels()[1]
+    assert "limit, depth 2, independent backward weights" in labels
 
 
 if __name__ == "__main__":

@@ -241,6 +241,19 @@ def test_bad_checks(arguments, message):
         coordinate_check(**rest)
 
 
+def test_a_check_with_adam_on_gaussian_matrices_is_refused():
+    """Adam on A is another rule, which would look stable where Adam on the weights grows."""
+
+    def adam(model, width):
+        return torch.optim.Adam(model.parameters(), 0.01)
+
+    def make(width):
+        return flds.nn.ResidualMLP(5, 1, width, 2)
+
+    with pytest.raises(ValueError, match=r"^Adam on A is not Adam on the weights of GaussianLinear 'matrices\.0'"):
+        coordinate_check(make, [8, 16, 32], (X.float(), Y.float()), 1, make_optimizer=adam, seeds=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -83,10 +83,10 @@ def test_followed_particles_and_densities_are_drawn():
         np.testing.assert_array_equal(line.get_ydata(), run.paths[:, place])
         assert line.get_label() == f"particle {number}"
     law = drawn_as(figure, "Density")
-    for place, (line, label) in enumerate(zip(law.lines, ("t = 0.5", "t = 1"), strict=True)):
-        np.testing.assert_array_equal(line.get_xdata(), np.linspace(-1.75, 1.75, 8))
-        np.testing.assert_array_equal(line.get_ydata(), run.law[place])
-        assert line.get_label() == label
+    for place, (steps, label) in enumerate(zip(law.patches, ("t = 0.5", "t = 1"), strict=True)):
+        np.testing.assert_allclose(steps.get_data().edges, np.linspace(-2.0, 2.0, 9), atol=1e-14)
+        np.testing.assert_array_equal(steps.get_data().values, run.law[place])
+        assert steps.get_label() == label
 
 
 def test_joint_densities_and_those_of_several_runs_are_drawn():
@@ -97,9 +97,9 @@ def test_joint_densities_and_those_of_several_runs_are_drawn():
     np.testing.assert_array_equal(np.asarray(mesh.get_array()).ravel(), run.density[-1].T.ravel())
     many = solvers.solve_many(OU, np.linspace(-1, 1, 50), 0.0, 1.0, 20, seed=[1, 2], save=[solvers.density(edges)])
     law = drawn_as(plotting.overview(many), "Density at t = 1")
-    assert [line.get_label() for line in law.lines] == ["run 0", "run 1"]
-    for line, values in zip(law.lines, many.density[:, -1], strict=True):
-        np.testing.assert_array_equal(line.get_ydata(), values)
+    assert [steps.get_label() for steps in law.patches] == ["run 0", "run 1"]
+    for steps, values in zip(law.patches, many.density[:, -1], strict=True):
+        np.testing.assert_array_equal(steps.get_data().values, values)
 
 
 def test_what_was_absorbed_is_counted_and_has_no_density(tmp_path):

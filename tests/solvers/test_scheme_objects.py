@@ -266,7 +266,22 @@ def compares(out, s):
     del out
 
 
-@pytest.mark.parametrize("term", [adds, sets, njit(adds), partial(adds)])
+def returns(out, s):
+    return s.dt * s.x
+
+
+def passes_on(out, s):
+    return adds(out, s)
+
+
+def adds_within(out, s):
+    def each(p):
+        out[:, p] += s.dt
+
+    each(0)
+
+
+@pytest.mark.parametrize("term", [passes_on, adds_within, adds, sets, njit(adds), partial(adds)])
 def test_terms_that_add_in_place(term):
     check_term(term)
 
@@ -274,7 +289,13 @@ def test_terms_that_add_in_place(term):
 @pytest.mark.parametrize("term", [rebinds, njit(begins_anew), compares])
 def test_terms_that_give_their_first_argument_another_value(term):
     """What they add would be lost without a word."""
-    with pytest.raises(ValueError, match=r"^the term \w+ must add to out in place: out \+= …, or out\[:\] = …$"):
+    with pytest.raises(ValueError, match=r"^the term \w+ must add to out in place: out \+= …$"):
+        check_term(term)
+
+
+@pytest.mark.parametrize("term", [returns, njit(returns)])
+def test_terms_that_return_what_they_should_add(term):
+    with pytest.raises(ValueError, match=r"^the term returns must add to its first argument, out \+= …, and does not"):
         check_term(term)
 
 

@@ -37,6 +37,11 @@ def descriptions() -> dict[str, str]:
     return {name: " ".join((_function(name).__doc__ or "").split("\n\n")[0].split()) for name in _HOMES}
 
 
+def takes_data(name: str) -> bool:
+    """Whether a figure trains on a data set that can be chosen."""
+    return name in _HOMES and _HOMES[name][0] == "feature_learning"
+
+
 def reproduce(
     name: str,
     *,

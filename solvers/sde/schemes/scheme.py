@@ -204,18 +204,21 @@ def check_scheme(scheme: Scheme) -> None:
 
 
 def check_term(term: Term) -> None:
-    """Raise ValueError if a term gives its first argument another value, which adds nothing to the array it was."""
+    """Raise ValueError if a term gives its first argument another value, or never uses it: it would add nothing."""
     code = getattr(getattr(term, "py_func", term), "__code__", None)
     if code is None:  # an object that is called: there is nothing to read
         return
-    in_place = False
+    in_place, used = False, set(code.co_cellvars)
+    out = code.co_varnames[0] if code.co_argcount else ""
     for one in dis.get_instructions(code):
         names = one.argval if isinstance(one.argval, tuple) else (one.argval,)  # of two instructions in one
         stored = [name for kind, name in zip(_FAST.findall(one.opname), names, strict=False) if kind == "STORE_FAST"]
-        if set(stored) & set(code.co_varnames[:1]) and not in_place:
-            name = code.co_varnames[0]
-            raise ValueError(f"the term {code.co_name} must add to {name} in place: {name} += …, or {name}[:] = …")
+        used |= {name for kind, name in zip(_FAST.findall(one.opname), names, strict=False) if kind == "LOAD_FAST"}
+        if out in stored and not in_place:
+            raise ValueError(f"the term {code.co_name} must add to {out} in place: {out} += …")
         in_place = one.opname == "BINARY_OP" and one.argrepr.endswith("=")  # += and its like
+    if out and out not in used:
+        raise ValueError(f"the term {code.co_name} must add to its first argument, {out} += …, and does not use it")
 
 
 def stage_times(scheme: Scheme) -> tuple[float, ...]:
