@@ -118,6 +118,9 @@ def test_npz_files(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="is not a readable npz file"):
         flds.load_npz(path)
+    path.write_text("inputs, targets")
+    with pytest.raises(ValueError, match=r"is not a readable npz file; write it by numpy\.savez$"):
+        flds.load_npz(path)
     np.savez(path, inputs=np.ones((2, 3)), targets=np.array(1.0))
     with pytest.raises(ValueError, match="one row a sample, but targets is a single value"):
         flds.load_npz(path)

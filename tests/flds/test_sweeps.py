@@ -38,6 +38,8 @@ def test_points_of_a_grid_are_those_of_single_runs(tmp_path):
 
 def test_a_second_call_does_only_what_is_missing(tmp_path):
     with ThreadPoolExecutor(2) as executor:
+        with pytest.raises(ValueError, match="leave it out with an executor"):
+            flds.sweep(PROBLEM, GRID, folder=tmp_path / "one", executor=executor, workers=2, **FIXED)
         one = flds.sweep(PROBLEM, GRID, folder=tmp_path / "one", executor=executor, **FIXED)
         flds.sweep(PROBLEM, GRID, folder=tmp_path / "two", executor=executor, **FIXED)
         times = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").iterdir()}

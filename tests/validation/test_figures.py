@@ -62,6 +62,11 @@ def tiny(monkeypatch):
     monkeypatch.setattr(two_layer, "SIZES", {"quick": TINY_BRANCHES, "full": TINY_BRANCHES})
 
 
+def test_data_are_refused_where_there_are_none_to_choose(tmp_path):
+    done = RUNNER.invoke(app, ["reproduce", "hidden-width/fig1", "--data", "cifar10:here", "--out", str(tmp_path)])
+    assert str(done.exception) == "hidden-width/fig1 trains on data of its own: leave out --data"
+
+
 def reproduce(name, out):
     """Run the command that the README gives for a figure; return its numbers and the lines before the files."""
     done = RUNNER.invoke(app, ["reproduce", name, "--seed", "3", "--out", str(out)])
