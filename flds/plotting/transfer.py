@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from flds.results.sweep import Sweep
 from solvers.plotting.style import (
     BESIDE,
     DIVERGED,
+    FAILED,
     OPTIMUM,
     PALETTE,
     STAR,
@@ -40,6 +40,12 @@ _WORD = 12
 # Ticks of an axis of rates.
 _TICKS = 8
 _LINES = ("-", "--", "-.", ":")
+# What decides a problem besides the learning rate.
+PROBLEM = (
+    "inputs", "targets", "test_inputs", "test_targets", "loss", "steps", "activation", "horizon", "optimizer",
+    "weight_decay", "gradient_clip", "standard_deviations", "batch_size", "batch_order", "batch_seed", "residual",
+    "hidden_ratio", "normalization", "gain", "bias", "branch_exponent",
+)  # fmt: skip
 # What decides a limit beside its problem, named where the networks have another.
 _NAMED = ("depth", "backward_weights")
 
@@ -58,12 +64,13 @@ class Optimum(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A quantity at the end of runs, its standard errors where they are known, and which of the runs diverged."""
+    """A quantity at the end of runs, its standard errors where they are known, and which diverged or failed."""
 
     x: NDArray[Any]
     y: NDArray[Any]
     error: NDArray[Any] | None
     diverged: NDArray[np.bool_]
+    failed: NDArray[np.bool_]
 
 
 @styled
@@ -86,9 +93,9 @@ def plot_transfer(networks: Sweep, limit: Sweep | None = None, name: str | None 
     -------
     matplotlib.axes.Axes
         Those given, or new ones of two columns. Errors are ± 2 standard errors over seeds or replicates. Rates at which
-        a run diverged have a cross at the top instead of a point. The star on each curve is the vertex of the parabola
-        in the logarithm of the rate through its lowest point and those beside it, of the logarithm of the loss where
-        the axis is logarithmic; where the lowest point is the first or the last there is none. The shaded interval of
+        a run diverged, or failed, have a cross at the top instead of a point. The star on each curve is the vertex of
+        the parabola in the logarithm of the rate through its lowest point and those beside it, of the logarithm of the
+        loss where the axis is logarithmic; where the lowest point is an end there is none. The shaded interval of
         the limit's holds 95 % of those of curves that are redrawn from these errors; without errors it reaches to the
         rates beside its lowest point, which the legend says.
 
@@ -153,14 +160,12 @@ def _kind(sweep: Sweep) -> str:
 
 def _require_same_problem(networks: Sweep, limit: Sweep) -> None:
     """Refuse sweeps of different problems, as far as they say, and those that are exchanged."""
-    from flds.training.problem import TrainingProblem
-
     if limit.settings["of"] == "simulate_resnet":
         raise ValueError("limit must be a sweep of a limit, but is of networks: plot_transfer(networks, limit)")
     one, other = networks.settings["fixed"], limit.settings["fixed"]
     if not one or not other:  # sweeps of version 0.1 do not say
         return
-    for name in (item.name for item in fields(TrainingProblem) if item.init):
+    for name in PROBLEM:
         if name not in (*networks.grid, *limit.grid) and one.get(name) != other.get(name):
             raise ValueError(f"networks and limit must be of the same problem, but differ in {name}")
 
@@ -254,13 +259,13 @@ def _curves(sweep: Sweep, name: str | None) -> dict[str, Curve]:
 
 
 def _over(sweep: Sweep, x: str, name: str | None) -> dict[str, Curve]:
-    final, diverged = sweep.final(name), sweep.data["status"] == "diverged"
+    final, marks = sweep.final(name), [sweep.data["status"] == kind for kind in (DIVERGED, FAILED)]
     error: xarray.DataArray | None = None
     if SEED in final.dims and x != SEED:
         count = final.sizes[SEED]
         error = final.std(SEED, ddof=1) / np.sqrt(count) if count > 1 else None
         final = final.mean(SEED, skipna=False)  # those that are left where some diverged are no sample
-        diverged = diverged.any(SEED)
+        marks = [mark.any(SEED) for mark in marks]
     elif f"{final.name}_standard_error" in sweep.variables:
         error = sweep.final(f"{final.name}_standard_error")
     others = [dim for dim in final.dims if dim != x]
@@ -270,8 +275,9 @@ def _over(sweep: Sweep, x: str, name: str | None) -> dict[str, Curve]:
     for point in np.ndindex(*(final.sizes[dim] for dim in others)):
         at = dict(zip(others, point, strict=True))
         label = ", ".join(f"{dim} {final[dim].values[place]}" for dim, place in at.items())
-        y, ended = (array.isel(at).values[order] for array in (final, diverged))
-        found[label] = Curve(values[order], y, None if error is None else error.isel(at).values[order], ended)
+        y, diverged, failed = (array.isel(at).values[order] for array in (final, *marks))
+        errors = None if error is None else error.isel(at).values[order]
+        found[label] = Curve(values[order], y, errors, diverged, failed)
     return found
 
 
@@ -281,16 +287,16 @@ def _numbers(sweep: Sweep, name: str) -> bool:
 
 
 def _draw(ax: Axes, curve: Curve, place: int, **style: Any) -> None:
-    """Draw a curve with its errors, and crosses at the top, a row for each curve, where runs diverged."""
+    """Draw a curve with its errors, and crosses at the top, a row for each curve, where runs diverged or failed."""
     error = None if curve.error is None else 2 * curve.error
     ax.errorbar(curve.x, curve.y, error, capsize=2, markersize=3, **style)
-    if curve.diverged.any():
-        known = DIVERGED in ax.get_legend_handles_labels()[1]
-        top = np.full(curve.diverged.sum(), 0.98 - 0.035 * place)
-        ax.plot(
-            curve.x[curve.diverged], top, "x", color=style["color"], markersize=4, clip_on=False,
-            transform=ax.get_xaxis_transform(), label=None if known else DIVERGED,
-        )  # fmt: skip
+    for kind, marker, those in ((DIVERGED, "x", curve.diverged), (FAILED, "+", curve.failed)):
+        if those.any():
+            known = kind in ax.get_legend_handles_labels()[1]
+            ax.plot(
+                curve.x[those], np.full(those.sum(), 0.98 - 0.035 * place), marker, color=style["color"], markersize=4,
+                clip_on=False, transform=ax.get_xaxis_transform(), label=None if known else kind,
+            )  # fmt: skip
 
 
 def _mark(ax: Axes, best: Optimum | None, colour: Any, interval: bool) -> None:

@@ -46,8 +46,9 @@ TRAINING, TEST, FORWARD, BACKWARD = PALETTE[:4]
 # Labels of bands.
 ERRORS, INTERVALS, OPTIMUM = "± 2 standard errors", "95 % intervals", "95 % interval of the limit's optimum"
 BESIDE, DIVERGED, STAR = "rates beside the limit's optimum", "diverged", "optimum"
+FAILED = "failed"
 _GAUSSIAN = "Gaussian"
-_LAST = (ERRORS, INTERVALS, OPTIMUM, BESIDE, DIVERGED, STAR)
+_LAST = (ERRORS, INTERVALS, OPTIMUM, BESIDE, DIVERGED, FAILED, STAR)
 _FEW = 4
 # Inches of a figure beside whose axes there is no room.
 _NARROW = 4.5

@@ -320,6 +320,7 @@ def test_rates_that_diverge_are_seen_and_ends_are_no_optimum():
     losses = 0.01 * np.exp(3 * np.log(rates / 0.5) ** 2)
     networks.variables["loss"].values[...] = losses[:, None, None] * np.array([1.0, 2.0])[:, None]
     networks.variables["status"].values[3:, 1] = "diverged"
+    networks.variables["status"].values[1, 0] = "failed"
     limit.variables["loss"].values[...] = losses[:, None]
     ax = plotting.plot_transfer(networks, limit, ax=Figure().subplots())
     assert ax.get_yscale() == "log"
@@ -332,6 +333,9 @@ def test_rates_that_diverge_are_seen_and_ends_are_no_optimum():
     assert "diverged" in labels
     ax.figure.draw_without_rendering()
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.1", "0.2", "0.4", "0.8", "1.6"]
+    failed = [line for line in ax.lines if line.get_marker() == "+"]
+    assert [line.get_xdata().tolist() for line in failed] == [[0.2]]
+    assert failed[0].get_label() == "failed"
     limit.settings["of"] = "simulate_resnet"
     with pytest.raises(ValueError, match=r"plot_transfer\(networks, limit\)"):
         plotting.plot_transfer(networks, limit)
@@ -372,7 +376,7 @@ def test_wide_losses_are_logarithmic_and_seeds_that_did_not_complete_leave_no_me
     seeds.variables["seed"] = seeds.variables.pop("width")._replace(dims=("seed",))
     seeds.settings["grid"] = ["learning_rate", "seed"]
     seeds.variables["status"].values[4, 0] = "diverged"
-    ((_, (_rates, losses, errors, ended)),) = transfer._curves(seeds, None).items()
+    ((_, (_rates, losses, errors, ended, _failed)),) = transfer._curves(seeds, None).items()
     assert np.isnan(losses).tolist() == ended.tolist() == [False] * 4 + [True]
     expected = seeds.loss[:4, :, -1]
     np.testing.assert_allclose(losses[:4], expected.mean(1))
@@ -462,6 +466,11 @@ def test_what_a_solution_does_not_have_is_named(solution):
     ):
         with pytest.raises(error, match=message):
             draws()
+
+
+def test_all_that_decides_a_problem_is_compared():
+    named = {item.name for item in dataclasses.fields(flds.TrainingProblem) if item.init}
+    assert named == {"learning_rate", "divergence_factor", *transfer.PROBLEM}
 
 
 def test_legends_say_what_a_curve_is():

@@ -38,7 +38,18 @@ def descriptions() -> dict[str, str]:
 
 
 def takes_data(name: str) -> bool:
-    """Whether a figure trains on a data set that can be chosen."""
+    """Return whether a figure trains on a data set that can be chosen.
+
+    Parameters
+    ----------
+    name : str
+        As listed by `descriptions`.
+
+    Returns
+    -------
+    bool
+        False also where there is no such figure.
+    """
     return name in _HOMES and _HOMES[name][0] == "feature_learning"
 
 

@@ -204,11 +204,12 @@ def check_scheme(scheme: Scheme) -> None:
 
 
 def check_term(term: Term) -> None:
-    """Raise ValueError if a term gives its first argument another value, or never uses it: it would add nothing."""
+    """Raise ValueError if a term gives its first argument another value, or returns what it should add to it."""
     code = getattr(getattr(term, "py_func", term), "__code__", None)
     if code is None:  # an object that is called: there is nothing to read
         return
-    in_place, used = False, set(code.co_cellvars)
+    in_place, returns, used = False, False, set(code.co_cellvars)
+    before: dis.Instruction | None = None
     out = code.co_varnames[0] if code.co_argcount else ""
     for one in dis.get_instructions(code):
         names = one.argval if isinstance(one.argval, tuple) else (one.argval,)  # of two instructions in one
@@ -216,9 +217,11 @@ def check_term(term: Term) -> None:
         used |= {name for kind, name in zip(_FAST.findall(one.opname), names, strict=False) if kind == "LOAD_FAST"}
         if out in stored and not in_place:
             raise ValueError(f"the term {code.co_name} must add to {out} in place: {out} += …")
-        in_place = one.opname == "BINARY_OP" and one.argrepr.endswith("=")  # += and its like
-    if out and out not in used:
-        raise ValueError(f"the term {code.co_name} must add to its first argument, {out} += …, and does not use it")
+        nothing = before is not None and before.opname == "LOAD_CONST" and before.argval is None
+        returns |= one.opname == "RETURN_VALUE" and not nothing
+        before, in_place = one, one.opname == "BINARY_OP" and one.argrepr.endswith("=")  # += and its like
+    if returns and out not in used:
+        raise ValueError(f"the term {code.co_name} must add to its first argument, {out} += …, and returns something")
 
 
 def stage_times(scheme: Scheme) -> tuple[float, ...]:
