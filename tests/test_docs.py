@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -155,8 +156,9 @@ def test_code_runs_as_printed(page, tmp_path, monkeypatch):
     names: dict = {}
     blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / f"{page}.md").read_text(), re.DOTALL | re.MULTILINE)
     assert blocks
-    for code in blocks:
-        exec(code, names)
+    with mpl.rc_context():  # of which a page sets some
+        for code in blocks:
+            exec(code, names)
     if page == "index":
         # both approach the targets, the network with fluctuations of order 1/sqrt(width)
         np.testing.assert_allclose(names["limit"].outputs[-1], names["targets"], atol=0.15)
