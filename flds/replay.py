@@ -92,9 +92,8 @@ def resume(
         As for `rerun`.
     **changes
         threads, where they are to differ; callback, executor, checkpoint and checkpoint_every as for the solver; for a
-        `TrainingProblem`
-        rank_budget, by default what memory allows, communicator, by default that over which the state is spread, and
-        device, by default that of the solution where it is there.
+        `TrainingProblem` rank_budget, by default what memory allows, communicator, by default that over which the state
+        is spread, and device, by default that of the solution where it is there.
 
     Returns
     -------

@@ -298,7 +298,7 @@ def reproduce(
             return
         if not figure:
             raise ValueError("name a figure, such as feature-learning/fig1; flds reproduce --list has them all")
-        if data != "digits" and figure in figures.descriptions() and not figures.takes_data(figure):
+        if data != "digits" and not figures.takes_data(figure):
             raise ValueError(f"{figure} trains on data of its own: leave out --data")
         files = figures.reproduce(
             figure, full=full, dataset=lambda: load_data(data), out=out, seed=seed, say=silent if quiet else say

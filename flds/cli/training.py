@@ -126,10 +126,9 @@ def default_rate(rule: Any) -> float:
     from flds.training.groups import SHORT_NAMES
     from flds.training.optimizers import SGD, Adam, Muon
 
-    kind = SHORT_NAMES.get(rule) if isinstance(rule, str) else type(rule)
-    if kind is Muon or kind is Adam:
-        return 0.2 if kind is Muon else 0.1
-    return 1.0 - rule.momentum if isinstance(rule, SGD) else 1.0
+    kind: Any = SHORT_NAMES.get(rule) if isinstance(rule, str) else type(rule)
+    of_sgd = 1.0 - rule.momentum if isinstance(rule, SGD) else 1.0
+    return {Muon: 0.2, Adam: 0.1}.get(kind, of_sgd)
 
 
 def scheduled(learning_rate: float, schedule: str, steps: int) -> float | list[float]:

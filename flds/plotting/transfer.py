@@ -20,6 +20,7 @@ from solvers.plotting.style import (
     narrow,
     new_axes,
     new_figure,
+    once,
     shades,
     sizes_axis,
     styled,
@@ -47,7 +48,7 @@ PROBLEM = (
     "hidden_ratio", "normalization", "gain", "bias", "branch_exponent",
 )  # fmt: skip
 # What decides a limit beside its problem, named where the networks have another.
-_NAMED = ("depth", "backward_weights")
+_NAMED = {"depth": "depth {}", "backward_weights": "{} backward weights"}
 
 
 class Optimum(NamedTuple):
@@ -174,8 +175,7 @@ def _differences(networks: Sweep, limit: Sweep) -> list[str]:
     """Return what else decides the limit and is other than for the networks, such as its depth."""
     one, other = networks.settings["fixed"], limit.settings["fixed"]
     differing = (name for name in _NAMED if name not in limit.grid and one.get(name) != other.get(name))
-    said = {"depth": "depth {}", "backward_weights": "{} backward weights"}
-    return [said[name].format(other[name].strip("'")) for name in differing if name in other]
+    return [_NAMED[name].format(other[name].strip("'")) for name in differing if name in other]
 
 
 def optimum(
@@ -292,10 +292,9 @@ def _draw(ax: Axes, curve: Curve, place: int, **style: Any) -> None:
     ax.errorbar(curve.x, curve.y, error, capsize=2, markersize=3, **style)
     for kind, marker, those in ((DIVERGED, "x", curve.diverged), (FAILED, "+", curve.failed)):
         if those.any():
-            known = kind in ax.get_legend_handles_labels()[1]
             ax.plot(
                 curve.x[those], np.full(those.sum(), 0.98 - 0.035 * place), marker, color=style["color"], markersize=4,
-                clip_on=False, transform=ax.get_xaxis_transform(), label=None if known else kind,
+                clip_on=False, transform=ax.get_xaxis_transform(), label=once(ax, kind),
             )  # fmt: skip
 
 
@@ -303,10 +302,9 @@ def _mark(ax: Axes, best: Optimum | None, colour: Any, interval: bool) -> None:
     """Mark the optimum of a curve if there is one, and for the limit its interval."""
     if best is None:
         return
-    known = STAR in ax.get_legend_handles_labels()[1]
     ax.plot(
         best.rate, best.loss, marker="*", markersize=7, markeredgewidth=0, color=colour, zorder=5, linestyle="",
-        label=None if known else STAR,
+        label=once(ax, STAR),
     )  # fmt: skip
     if interval:
         label = OPTIMUM if best.sampled else BESIDE

@@ -73,7 +73,7 @@ def _over_time(solution: Solution, name: str, axis: str, label: str, ax: Axes) -
             ax, times, values[:, column], error, "± standard deviation", color=PALETTE[column], label=tag, marker=marker
         )
     part = f", {_CURVES} of {values.shape[1]}" if values.shape[1] > _CURVES else ""
-    ax.set(xlabel=label, title=item.long_name[:1].upper() + item.long_name[1:] + part)
+    ax.set(xlabel=label, title=_title(item) + part)
     legend(ax)
 
 
@@ -81,7 +81,7 @@ def _density(solution: Solution, name: str, ax: Axes) -> None:
     """Draw densities against position: at some times, of some runs at the last, or jointly of two components then."""
     item, times = solution.variables[name], solution.times
     bins, last = solution.variables[f"{name}_bin"].values, f"at t = {times[-1]:g}"
-    title = item.long_name[:1].upper() + item.long_name[1:]
+    title = _title(item)
     if f"{name}_other_bin" in item.dims:
         others, values = solution.variables[f"{name}_other_bin"].values, item.values[-1]
         mesh = ax.pcolormesh(bins, others, values.T, shading="nearest")
@@ -98,6 +98,10 @@ def _density(solution: Solution, name: str, ax: Axes) -> None:
         ax.stairs(rows[place], edges, color=colour, label=label)
     ax.set(xlabel="position", ylabel="density", title=f"{title} {last}" if several else title)
     legend(ax)
+
+
+def _title(item: Variable) -> str:
+    return item.long_name[:1].upper() + item.long_name[1:]
 
 
 def _in_columns(item: Variable) -> NDArray[Any]:

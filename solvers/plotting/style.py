@@ -122,16 +122,20 @@ def shades(count: int) -> NDArray[Any]:
     return np.asarray(mpl.colormaps["viridis"](np.linspace(0, 0.85, count)))
 
 
+def once(ax: Axes, label: str) -> str | None:
+    """Return a label for the legend of these axes, or None where it has it already."""
+    return None if label in ax.get_legend_handles_labels()[1] else label
+
+
 def curve(
     ax: Axes, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | None = None, band: str = ERRORS, **style: Any
 ) -> None:
     """Draw y against x, with a band of ± 2 errors where they are known; the first band has a name in the legend."""
     ax.plot(x, y, **style)
     if error is not None and np.isfinite(error).any():
-        known = band in ax.get_legend_handles_labels()[1]
         ax.fill_between(
             x, y - 2 * error, y + 2 * error, color=style.get("color"), alpha=0.25, linewidth=0,
-            label=None if known else band,
+            label=once(ax, band),
         )  # fmt: skip
 
 
@@ -207,8 +211,7 @@ def density(
     ax.fill_between(x, smooth, color=colour, alpha=0.35, linewidth=0)
     ax.plot(x, smooth, color=colour, label=label)
     gaussian = np.exp(-((x - mean) ** 2) / (2 * deviation**2)) / (deviation * np.sqrt(2 * np.pi))
-    known = _GAUSSIAN in ax.get_legend_handles_labels()[1]
-    ax.plot(x, gaussian, color="black", linestyle=":", label=None if known else _GAUSSIAN)
+    ax.plot(x, gaussian, color="black", linestyle=":", label=once(ax, _GAUSSIAN))
     for end in ends[:2]:
         if np.isfinite(end):
             ax.axvline(end, color="0.5", linewidth=0.8)

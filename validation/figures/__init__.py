@@ -48,9 +48,13 @@ def takes_data(name: str) -> bool:
     Returns
     -------
     bool
-        False also where there is no such figure.
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure.
     """
-    return name in _HOMES and _HOMES[name][0] == "feature_learning"
+    return _HOMES[checks.choice("figure", name, tuple(_HOMES))][0] == "feature_learning"
 
 
 def reproduce(

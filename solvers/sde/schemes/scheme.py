@@ -208,19 +208,19 @@ def check_term(term: Term) -> None:
     code = getattr(getattr(term, "py_func", term), "__code__", None)
     if code is None:  # an object that is called: there is nothing to read
         return
-    in_place, returns, used = False, False, set(code.co_cellvars)
-    before: dis.Instruction | None = None
     out = code.co_varnames[0] if code.co_argcount else ""
+    in_place, returns, used = False, False, out in code.co_cellvars
+    before: dis.Instruction | None = None
     for one in dis.get_instructions(code):
         names = one.argval if isinstance(one.argval, tuple) else (one.argval,)  # of two instructions in one
-        stored = [name for kind, name in zip(_FAST.findall(one.opname), names, strict=False) if kind == "STORE_FAST"]
-        used |= {name for kind, name in zip(_FAST.findall(one.opname), names, strict=False) if kind == "LOAD_FAST"}
-        if out in stored and not in_place:
+        done = set(zip(_FAST.findall(one.opname), names, strict=False))
+        used |= ("LOAD_FAST", out) in done
+        if ("STORE_FAST", out) in done and not in_place:
             raise ValueError(f"the term {code.co_name} must add to {out} in place: {out} += …")
         nothing = before is not None and before.opname == "LOAD_CONST" and before.argval is None
         returns |= one.opname == "RETURN_VALUE" and not nothing
         before, in_place = one, one.opname == "BINARY_OP" and one.argrepr.endswith("=")  # += and its like
-    if returns and out not in used:
+    if returns and not used:
         raise ValueError(f"the term {code.co_name} must add to its first argument, {out} += …, and returns something")
 
 
